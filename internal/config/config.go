@@ -1,0 +1,206 @@
+// Package config holds Skiff's settings: one struct, filled once, checked once, read-only afterwards.
+//
+// Every field has a key. The same key is a flag (--data-dir), a line of the YAML file given with --config (data-dir:) and an
+// environment variable (SKIFF_DATA_DIR); a flag beats a variable, a variable the file, the file the default. The field's help tag is what
+// --help and the reference documentation show.
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Config is what a server and its agent need to know. Its zero value is not usable; start from Default.
+type Config struct {
+	DataDir     string `key:"data-dir" help:"Folder that holds everything the cluster keeps"`
+	ClusterName string `key:"cluster-name" help:"Name that links, tables and cgroups on this host carry, 11 letters at most (default \"skiff\", or one made from the data dir)"`
+	LogLevel    string `key:"log-level" help:"How much to log: debug, info, warn or error"`
+	LogFormat   string `key:"log-format" help:"How to log: text or json"`
+
+	Listen           string   `key:"listen" help:"Address and port of the API server"`
+	AdvertiseAddress string   `key:"advertise-address" help:"Address under which pods and other nodes reach the API server (default: the listen address, or the node's)"`
+	TLSSAN           []string `key:"tls-san" help:"Further names or addresses for the API server's certificate"`
+
+	EtcdEndpoints []string `key:"etcd-endpoints" help:"Use this etcd instead of the embedded one"`
+	EtcdCAFile    string   `key:"etcd-cafile" help:"Authority of the external etcd"`
+	EtcdCertFile  string   `key:"etcd-certfile" help:"Client certificate for the external etcd"`
+	EtcdKeyFile   string   `key:"etcd-keyfile" help:"Client key for the external etcd"`
+
+	PodCIDR       string `key:"pod-cidr" help:"Addresses of all pods"`
+	NodeCIDRMask  int    `key:"node-cidr-mask-size" help:"Size of each node's share of the pod addresses"`
+	ServiceCIDR   string `key:"service-cidr" help:"Cluster addresses of services"`
+	NodePorts     string `key:"service-node-port-range" help:"Ports for services of type NodePort"`
+	ClusterDomain string `key:"cluster-domain" help:"Domain of the cluster's DNS names"`
+	Controllers   string `key:"controllers" help:"Controllers to run: a comma-separated list of names, * for all, -name to leave one out"`
+	NoScheduler   bool   `key:"no-scheduler" help:"Do not run the scheduler"`
+	NoAgent       bool   `key:"no-agent" help:"Run the control plane alone, without a node"`
+
+	NodeName      string `key:"node-name" help:"Name of this node (default: the host's name)"`
+	NodeIP        string `key:"node-ip" help:"Address of this node (default: that of the default route)"`
+	KubeletListen string `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
+	MaxPods       int    `key:"max-pods" help:"Pods this node takes at most"`
+	CRIEndpoint   string `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
+	ResolvConf    string `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
+}
+
+// Default is the configuration of `skiff up`; `skiff server` listens on every address.
+func Default() *Config {
+	return &Config{
+		DataDir:       "/var/lib/skiff",
+		LogLevel:      "info",
+		LogFormat:     "text",
+		Listen:        "127.0.0.1:6443",
+		PodCIDR:       "10.42.0.0/16",
+		NodeCIDRMask:  24,
+		ServiceCIDR:   "10.43.0.0/16",
+		NodePorts:     "30000-32767",
+		ClusterDomain: "cluster.local",
+		Controllers:   "*",
+		KubeletListen: "0.0.0.0:10250",
+		MaxPods:       110,
+		ResolvConf:    "/etc/resolv.conf",
+	}
+}
+
+var clusterName = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,9}[a-z0-9])?$`)
+
+// Complete fills what depends on other fields and on the host, then checks everything. Its errors name the key and say what to do.
+func (c *Config) Complete() error {
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil || c.DataDir == "" || dir == "/" {
+		return fmt.Errorf("data-dir: %q is no folder a cluster can have to itself; give one such as /var/lib/skiff", c.DataDir)
+	}
+	c.DataDir = dir
+	if c.ClusterName == "" {
+		c.ClusterName = nameFor(c.DataDir)
+	}
+	if !clusterName.MatchString(c.ClusterName) {
+		return fmt.Errorf("cluster-name: %q must be 1 to 11 lower-case letters, digits or dashes, and begin with a letter", c.ClusterName)
+	}
+	if c.NodeName == "" {
+		if c.NodeName, err = os.Hostname(); err != nil {
+			return fmt.Errorf("node-name: the host has no name (%w); give one", err)
+		}
+	}
+	c.NodeName = strings.ToLower(strings.TrimSpace(c.NodeName))
+	for _, check := range []func() error{c.checkLogging, c.checkNetwork, c.checkAddresses, c.checkNode} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// nameFor gives every data dir a name of its own, so that several clusters can live on one host.
+func nameFor(dataDir string) string {
+	if dataDir == Default().DataDir {
+		return "skiff"
+	}
+	sum := sha256.Sum256([]byte(dataDir))
+	return "skiff-" + hex.EncodeToString(sum[:])[:5]
+}
+
+func (c *Config) checkLogging() error {
+	switch c.LogLevel {
+	case "debug", "info", "warn", "error":
+	default:
+		return fmt.Errorf("log-level: %q is not one of debug, info, warn, error", c.LogLevel)
+	}
+	if c.LogFormat != "text" && c.LogFormat != "json" {
+		return fmt.Errorf("log-format: %q is neither text nor json", c.LogFormat)
+	}
+	return nil
+}
+
+func (c *Config) checkNetwork() error {
+	pods, err := netip.ParsePrefix(c.PodCIDR)
+	if err != nil || pods != pods.Masked() {
+		return fmt.Errorf("pod-cidr: %q is no address range such as 10.42.0.0/16", c.PodCIDR)
+	}
+	services, err := netip.ParsePrefix(c.ServiceCIDR)
+	if err != nil || services != services.Masked() {
+		return fmt.Errorf("service-cidr: %q is no address range such as 10.43.0.0/16", c.ServiceCIDR)
+	}
+	if pods.Overlaps(services) {
+		return fmt.Errorf("service-cidr: %s overlaps pod-cidr %s; choose another", services, pods)
+	}
+	if services.Addr().BitLen()-services.Bits() < 4 {
+		return fmt.Errorf("service-cidr: %s has too few addresses; a /28 is the least", services)
+	}
+	if c.NodeCIDRMask <= pods.Bits() || c.NodeCIDRMask > pods.Addr().BitLen()-2 {
+		return fmt.Errorf("node-cidr-mask-size: %d does not divide pod-cidr %s; a number from %d to %d does",
+			c.NodeCIDRMask, pods, pods.Bits()+1, pods.Addr().BitLen()-2)
+	}
+	low, high, ok := strings.Cut(c.NodePorts, "-")
+	from, err1 := strconv.ParseUint(low, 10, 16)
+	to, err2 := strconv.ParseUint(high, 10, 16)
+	if !ok || err1 != nil || err2 != nil || from == 0 || from > to {
+		return fmt.Errorf("service-node-port-range: %q is no range of ports such as 30000-32767", c.NodePorts)
+	}
+	return nil
+}
+
+func (c *Config) checkAddresses() error {
+	for key, value := range map[string]string{"listen": c.Listen, "kubelet-listen": c.KubeletListen} {
+		host, port, err := net.SplitHostPort(value)
+		if err != nil {
+			return fmt.Errorf("%s: %q is no address such as 127.0.0.1:6443", key, value)
+		}
+		if _, err := netip.ParseAddr(host); err != nil {
+			return fmt.Errorf("%s: %q is no IP address", key, host)
+		}
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return fmt.Errorf("%s: %q is no port", key, port)
+		}
+	}
+	for key, value := range map[string]string{"node-ip": c.NodeIP, "advertise-address": c.AdvertiseAddress} {
+		if value == "" {
+			continue
+		}
+		if a, err := netip.ParseAddr(value); err != nil || a.IsUnspecified() || a.IsLoopback() {
+			return fmt.Errorf("%s: %q is no address that others can reach", key, value)
+		}
+	}
+	return nil
+}
+
+var nodeName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
+
+func (c *Config) checkNode() error {
+	if !nodeName.MatchString(c.NodeName) {
+		return fmt.Errorf("node-name: %q must be lower-case letters, digits, dots and dashes", c.NodeName)
+	}
+	if c.MaxPods < 1 || c.MaxPods > 10000 {
+		return fmt.Errorf("max-pods: %d is not between 1 and 10000", c.MaxPods)
+	}
+	if c.CRIEndpoint != "" && !strings.HasPrefix(c.CRIEndpoint, "unix:///") {
+		return fmt.Errorf("cri-endpoint: %q must be a socket such as unix:///run/containerd/containerd.sock", c.CRIEndpoint)
+	}
+	if (c.EtcdCertFile == "") != (c.EtcdKeyFile == "") {
+		return fmt.Errorf("etcd-certfile and etcd-keyfile go together; give both or neither")
+	}
+	return nil
+}
+
+// RunDir holds sockets and what need not outlive a reboot.
+func (c *Config) RunDir() string { return filepath.Join("/run/skiff", c.ClusterName) }
+
+// Kubeconfig is the administrator's.
+func (c *Config) Kubeconfig() string { return filepath.Join(c.DataDir, "admin.kubeconfig") }
+
+// ServiceAddr is the n-th address of the service range: 1 is the API server's, 10 the cluster DNS's.
+func (c *Config) ServiceAddr(n int) netip.Addr {
+	a := netip.MustParsePrefix(c.ServiceCIDR).Addr()
+	for range n {
+		a = a.Next()
+	}
+	return a
+}

@@ -1,0 +1,116 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func load(t *testing.T, yaml string, env []string, args ...string) (*Config, error) {
+	t.Helper()
+	file := ""
+	if yaml != "" {
+		file = filepath.Join(t.TempDir(), "skiff.yaml")
+		if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, fs := Default(), pflag.NewFlagSet("skiff", pflag.ContinueOnError)
+	c.Bind(fs)
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if err := c.Fill(fs, file, env); err != nil {
+		return nil, err
+	}
+	return c, c.Complete()
+}
+
+func TestSourcesAndTheirOrder(t *testing.T) {
+	const file = "node-name: from-file\nmax-pods: 7\nno-scheduler: true\ntls-san: [a.example, b.example]\npod-cidr: 10.1.0.0/16\n"
+	c, err := load(t, file, []string{"SKIFF_NODE_NAME=from-env", "SKIFF_POD_CIDR=10.2.0.0/16", "SKIFF_BIN_DIR=/x", "HOME=/root"}, "--pod-cidr=10.3.0.0/16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.PodCIDR != "10.3.0.0/16" {
+		t.Errorf("pod-cidr: got %s, want the flag's", c.PodCIDR)
+	}
+	if c.NodeName != "from-env" {
+		t.Errorf("node-name: got %s, want the environment's", c.NodeName)
+	}
+	if c.MaxPods != 7 || !c.NoScheduler || strings.Join(c.TLSSAN, " ") != "a.example b.example" {
+		t.Errorf("the file was not followed: %+v", c)
+	}
+	if c.ServiceCIDR != Default().ServiceCIDR {
+		t.Errorf("service-cidr: got %s, want the default", c.ServiceCIDR)
+	}
+}
+
+func TestWrongValuesAreNamed(t *testing.T) {
+	cases := []struct {
+		name, yaml string
+		env, args  []string
+		want       string
+	}{
+		{"unknown flag", "", nil, []string{"--dta-dir=/x"}, "unknown flag: --dta-dir"},
+		{"unknown key", "dta-dir: /x\n", nil, nil, `no key "dta-dir"`},
+		{"file is no YAML", "a: [1\n", nil, nil, "is not valid YAML"},
+		{"key twice", "max-pods: 1\nmax-pods: 2\n", nil, nil, "is not valid YAML"},
+		{"wrong type in file", "max-pods: many\n", nil, nil, `max-pods: want a whole number, got "many"`},
+		{"wrong type in list", "tls-san: [1]\n", nil, nil, "tls-san[0]: want a string"},
+		{"nested value", "tls-san: {a: b}\n", nil, nil, "tls-san: want a plain value"},
+		{"wrong type in environment", "", []string{"SKIFF_NO_AGENT=perhaps"}, nil, "SKIFF_NO_AGENT: want true or false"},
+		{"root as data dir", "", nil, []string{"--data-dir=/"}, "data-dir:"},
+		{"pod range", "", nil, []string{"--pod-cidr=10.42.0.1/16"}, "pod-cidr:"},
+		{"overlap", "", nil, []string{"--service-cidr=10.42.128.0/17"}, "overlaps"},
+		{"mask", "", nil, []string{"--node-cidr-mask-size=16"}, "node-cidr-mask-size:"},
+		{"ports", "", nil, []string{"--service-node-port-range=32767-30000"}, "service-node-port-range:"},
+		{"listen", "", nil, []string{"--listen=6443"}, "listen:"},
+		{"listen by name", "", nil, []string{"--listen=localhost:6443"}, "no IP address"},
+		{"node ip", "", nil, []string{"--node-ip=127.0.0.1"}, "node-ip:"},
+		{"level", "", nil, []string{"--log-level=loud"}, "log-level:"},
+		{"format", "", nil, []string{"--log-format=xml"}, "log-format:"},
+		{"long name", "", nil, []string{"--cluster-name=a-very-long-name"}, "cluster-name:"},
+		{"node name", "", nil, []string{"--node-name=a b"}, "node-name:"},
+		{"cri", "", nil, []string{"--cri-endpoint=/run/x.sock"}, "cri-endpoint:"},
+		{"half a key pair", "", nil, []string{"--etcd-certfile=/x"}, "go together"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := load(t, c.yaml, c.env, c.args...)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want an error with %q", err, c.want)
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("the error is longer than a line: %q", err)
+			}
+		})
+	}
+}
+
+func TestEveryDataDirHasItsName(t *testing.T) {
+	if got := nameFor("/var/lib/skiff"); got != "skiff" {
+		t.Errorf("got %s", got)
+	}
+	a, b := nameFor("/tmp/a"), nameFor("/tmp/b")
+	if a == b || len(a) > 11 {
+		t.Errorf("got %s and %s", a, b)
+	}
+}
+
+func TestServiceAddr(t *testing.T) {
+	if got := Default().ServiceAddr(10).String(); got != "10.43.0.10" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestEveryFieldHasKeyAndHelp(t *testing.T) {
+	for key, f := range Default().fields() {
+		if key == "" || f.help == "" {
+			t.Errorf("field with key %q lacks its key or help", key)
+		}
+	}
+}
