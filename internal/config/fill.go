@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
@@ -38,11 +39,7 @@ func (c *Config) Fill(fs *pflag.FlagSet, file string, environ []string) error {
 		}
 	}
 	fields := c.fields()
-	keys := make([]string, 0, len(fields))
-	for key := range fields {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
+	keys := c.Keys()
 	for key := range values {
 		if !slices.Contains(keys, key) {
 			return fmt.Errorf("%s: there is no key %q; the keys are %s", file, key, strings.Join(keys, ", "))
@@ -144,4 +141,9 @@ func (c *Config) fields() map[string]fieldView {
 		out[f.Tag.Get("key")] = fieldView{v.Field(i).Addr().Interface(), f.Tag.Get("help")}
 	}
 	return out
+}
+
+// Keys lists every key, sorted.
+func (c *Config) Keys() []string {
+	return slices.Sorted(maps.Keys(c.fields()))
 }

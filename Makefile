@@ -1,0 +1,62 @@
+# make up     everything from nothing: installs what is missing, builds, starts a cluster
+# make test   every test, with real containers
+# make help   the rest
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.1.0-dev)
+BIN := bin
+# The product is static: one file runs on any distribution. runc enters namespaces in C and is the exception.
+export CGO_ENABLED := 0
+LDFLAGS := -s -w -X skiff.dev/skiff/internal/version.Skiff=$(VERSION)
+GOBUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+
+PROGRAMS := skiff containerd-shim-runc-v2 runc skiff-cni pause skiff-web
+.PHONY: up down build deps test test-unit test-cluster bench lint clean help $(PROGRAMS)
+
+up: deps build ## install what is missing, build, start a cluster in the foreground
+	@exec $(BIN)/skiff up
+
+down: ## remove what the cluster left on this host
+	@$(BIN)/skiff down
+
+deps: ## install what building and testing need (Debian, Ubuntu); asks nothing
+	@build/deps
+
+build: $(PROGRAMS) ## build everything into bin/
+
+skiff:
+	@build/progress "[1/6] skiff" $(GOBUILD) -o $(BIN)/skiff ./cmd/skiff
+containerd-shim-runc-v2: skiff
+	@build/progress "[2/6] containerd-shim-runc-v2" $(GOBUILD) -tags no_grpc -o $(BIN)/ github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+runc: containerd-shim-runc-v2
+	@CGO_ENABLED=1 build/progress "[3/6] runc" $(GOBUILD) -tags seccomp -o $(BIN)/runc github.com/opencontainers/runc
+skiff-cni: runc
+	@build/progress "[4/6] skiff-cni" $(GOBUILD) -o $(BIN)/skiff-cni ./cmd/skiff-cni
+skiff-web: skiff-cni
+	@build/progress "[5/6] skiff-web" $(GOBUILD) -o $(BIN)/skiff-web ./cmd/skiff-web
+pause: skiff-web
+	@build/progress "[6/6] pause" gcc -Os -static -s -Wall -Wextra -o $(BIN)/pause cmd/pause/pause.c
+
+test: deps build test-unit test-cluster ## every test
+
+test-unit: ## the packages' own tests
+	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go test -timeout 15m ./cmd/... ./internal/...
+
+test-cluster: ## whole clusters: the real binary, real containers
+	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go test -timeout 25m -count 1 ./test/...
+
+bench: build ## run the benchmarks and print their medians
+	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go run ./bench
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l cmd internal test bench)" || { gofmt -l cmd internal test bench; exit 1; }
+	@go vet ./...
+	@go tool staticcheck ./...
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"skiff.dev/skiff/test/cluster"
+)
+
+// benchAPI drives the API server alone. Client and server share this machine, so the rates are what both together manage.
+func benchAPI(b *bench) {
+	c := cluster.New(b, "--no-agent", "--no-scheduler", "--controllers=serviceaccount-controller")
+	c.Server()
+	cfg := c.RESTConfig()
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.QPS = -1
+	cs, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cluster.Eventually(b, 10*time.Second, func() error {
+		_, err := cs.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	m := meter{b, c}
+	n := b.objects
+
+	var delivered atomic.Int64
+	const watchers = 10
+	for range watchers {
+		w, err := cs.CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer w.Stop()
+		go func() {
+			for range w.ResultChan() {
+				delivered.Add(1)
+			}
+		}()
+	}
+	empty := c.Memory()
+	m.measure(fmt.Sprintf("create %d pods", n), n, func(i int) error {
+		_, err := cs.CoreV1().Pods("default").Create(ctx, benchPod(i), metav1.CreateOptions{})
+		return err
+	})
+	cluster.Eventually(b, 30*time.Second, func() error {
+		if got := delivered.Load(); got < int64(n*watchers) {
+			return fmt.Errorf("%d of %d events arrived", got, n*watchers)
+		}
+		return nil
+	})
+	m.measure("get a pod", n, func(i int) error {
+		_, err := cs.CoreV1().Pods("default").Get(ctx, fmt.Sprintf("pod-%05d", i), metav1.GetOptions{})
+		return err
+	})
+	raw := cs.CoreV1().RESTClient()
+	for _, accept := range []string{"application/vnd.kubernetes.protobuf", "application/json"} {
+		m.measure("list all, "+accept, 20, func(int) error {
+			body, err := raw.Get().AbsPath("/api/v1/namespaces/default/pods").SetHeader("Accept", accept).Stream(ctx)
+			if err != nil {
+				return err
+			}
+			defer body.Close()
+			_, err = io.Copy(io.Discard, body)
+			return err
+		})
+	}
+	full := c.Memory()
+	report("resident memory before", "MB", empty.Resident)
+	report(fmt.Sprintf("resident memory with %d pods", n), "MB", full.Resident)
+	report(fmt.Sprintf("anonymous memory with %d pods", n), "MB", full.Anonymous)
+}
+
+// meter measures calls: their rate, their median latency and the server's CPU for each.
+type meter struct {
+	b *bench
+	c *cluster.Cluster
+}
+
+func (m meter) measure(name string, n int, call func(i int) error) {
+	const workers = 8
+	took := make([]float64, n)
+	var next atomic.Int64
+	var group sync.WaitGroup
+	cpu, began := m.c.CPU(), time.Now()
+	for range workers {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				at := time.Now()
+				if err := call(i); err != nil {
+					m.b.Errorf("%s: %v", name, err)
+					return
+				}
+				took[i] = float64(time.Since(at).Microseconds()) / 1000
+			}
+		})
+	}
+	group.Wait()
+	wall, spent := time.Since(began).Seconds(), m.c.CPU()-cpu
+	report(name+": rate", "/s", float64(n)/wall)
+	report(name+": server CPU each", "ms", spent.Seconds()*1000/float64(n))
+	report(name+": latency with 8 callers", "ms", took...)
+}
+
+func benchPod(i int) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("pod-%05d", i), Labels: map[string]string{"app": fmt.Sprintf("app-%d", i%100)}},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "main", Image: "registry.example/app:1.2.3",
+			Env:   []corev1.EnvVar{{Name: "LOG_LEVEL", Value: "info"}, {Name: "REGION", Value: "eu-1"}},
+			Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
+		}}},
+	}
+}

@@ -1,0 +1,245 @@
+package host
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/config"
+	"skiff.dev/skiff/internal/etcd"
+	"skiff.dev/skiff/internal/network"
+	"skiff.dev/skiff/internal/pki"
+	"skiff.dev/skiff/internal/registry"
+	skiffruntime "skiff.dev/skiff/internal/runtime"
+	"skiff.dev/skiff/internal/store"
+)
+
+// Options of a run.
+type Options struct {
+	Config   *config.Config // complete
+	BinDir   string         // where skiff's other programs lie
+	Log      *slog.Logger
+	Progress func(Progress)
+}
+
+// Progress tells of a part that has become ready (or was removed), or of AllReady and Stopping.
+type Progress struct{ Part, Detail string }
+
+// What Progress.Part says besides names of parts.
+const (
+	AllReady = "all"
+	Stopping = "stopping"
+)
+
+// cluster is one server with its agent. Its fields are filled by the parts as they are made; a part reads only what those it comes
+// after have filled.
+type cluster struct {
+	Options
+	conf    *config.Config
+	listen  net.Listener
+	pods    net.Listener // where pods reach an API server that listens on loopback only; may be nil
+	nodeIP  netip.Addr
+	ca      *pki.Authority
+	serving *pki.Renewed
+	metrics *prometheus.Registry
+
+	etcd     *etcd.Member
+	store    *store.Store
+	registry *registry.Registry
+	runtime  *skiffruntime.Runtime
+	network  *network.Network
+
+	schedulerClient, controllerClient, nodeClient client.Client
+}
+
+// Run runs a server, and its agent unless the settings say no, until ctx ends. Containers outlive it.
+func Run(ctx context.Context, o Options) error {
+	if err := preflight(o.Config, o.BinDir); err != nil {
+		return err
+	}
+	l, err := takeLock(o.Config.DataDir)
+	if err != nil {
+		return err
+	}
+	defer l.release()
+	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry()}
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	defer c.close()
+
+	parts := c.parts()
+	waiting := make(map[string]bool, len(parts))
+	for _, p := range parts {
+		waiting[p.name] = true
+	}
+	readied := make(chan string, len(parts))
+	g := &group{parts: parts, log: o.Log, stopPatience: 20 * time.Second, ready: func(name string) { readied <- name }}
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		for len(waiting) > 0 {
+			select {
+			case name := <-readied:
+				delete(waiting, name)
+				if detail, visible := c.detail(name); visible {
+					o.Progress(Progress{name, detail})
+				}
+			case <-ctx.Done():
+				o.Progress(Progress{Part: Stopping})
+				return
+			}
+		}
+		o.Progress(Progress{Part: AllReady})
+		<-ctx.Done()
+		o.Progress(Progress{Part: Stopping})
+	}()
+	return g.Run(ctx)
+}
+
+// prepare does what must have succeeded before anything is started, and leaves nothing behind when it fails.
+func (c *cluster) prepare() (err error) {
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	if c.listen, err = listen("listen", c.conf.Listen); err != nil {
+		return err
+	}
+	if !c.conf.NoAgent {
+		if err := c.probeKubeletPort(); err != nil {
+			return err
+		}
+	}
+	if c.conf.NodeIP != "" {
+		c.nodeIP = netip.MustParseAddr(c.conf.NodeIP)
+	} else if c.nodeIP, err = nodeIP(); err != nil {
+		return err
+	}
+	if c.ca, err = pki.OpenAuthority(c.pkiDir(), "ca", "skiff", time.Now()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.conf.RunDir(), 0o755); err != nil {
+		return fmt.Errorf("create %s: %w", c.conf.RunDir(), err)
+	}
+	if err := saveRecord(c.conf); err != nil {
+		return err
+	}
+	if err := c.listenForPods(); err != nil {
+		return err
+	}
+	if c.serving, err = c.ca.Renew(c.servingLeaf(), c.Log); err != nil {
+		return err
+	}
+	return writeKubeconfig(c.conf.Kubeconfig(), c.serverURL(), c.conf.ClusterName, c.ca, time.Now())
+}
+
+func (c *cluster) close() {
+	for _, l := range []net.Listener{c.listen, c.pods} {
+		if l != nil {
+			l.Close()
+		}
+	}
+}
+
+// probeKubeletPort finds a taken port before anything has started.
+func (c *cluster) probeKubeletPort() error {
+	l, err := listen("kubelet-listen", c.conf.KubeletListen)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
+
+func (c *cluster) pkiDir() string { return filepath.Join(c.conf.DataDir, "pki") }
+
+// listenAddr is the address that the API server listens on.
+func (c *cluster) listenAddr() netip.AddrPort {
+	return c.listen.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// serverURL is where this host's own programs reach the API server.
+func (c *cluster) serverURL() string {
+	a := c.listenAddr()
+	host := a.Addr().Unmap()
+	if host.IsUnspecified() {
+		host = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return "https://" + netip.AddrPortFrom(host, a.Port()).String()
+}
+
+// advertise is where pods and other nodes reach the API server. One that listens on loopback alone is reached under the API service's own
+// address, which this host holds on its loopback link.
+func (c *cluster) advertise() netip.AddrPort {
+	a := c.listenAddr()
+	host := a.Addr().Unmap()
+	switch {
+	case c.conf.AdvertiseAddress != "":
+		host = netip.MustParseAddr(c.conf.AdvertiseAddress)
+	case host.IsLoopback() || host.IsUnspecified() && c.nodeIP.IsLoopback():
+		host = c.conf.ServiceAddr(1)
+	case host.IsUnspecified():
+		host = c.nodeIP
+	}
+	return netip.AddrPortFrom(host, a.Port())
+}
+
+// listenForPods opens the second listener that advertise speaks of.
+func (c *cluster) listenForPods() error {
+	addr := c.advertise()
+	if c.conf.NoAgent || addr.Addr() != c.conf.ServiceAddr(1) {
+		return nil
+	}
+	if err := network.AddLocal(addr.Addr()); err != nil {
+		return fmt.Errorf("put the API service's address on this host: %w", err)
+	}
+	if c.listenAddr().Addr().Unmap().IsUnspecified() {
+		return nil // the first listener hears it already
+	}
+	l, err := net.Listen("tcp", addr.String())
+	if err != nil {
+		return fmt.Errorf("listen where pods reach the API server: %w; another cluster here may use service-cidr %s, give another", err, c.conf.ServiceCIDR)
+	}
+	c.pods = l
+	return nil
+}
+
+const servingLife = 90 * 24 * time.Hour
+
+func (c *cluster) servingLeaf() pki.Leaf {
+	leaf := pki.Leaf{
+		CommonName: "kube-apiserver",
+		DNSNames: []string{"localhost", c.conf.NodeName, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+			"kubernetes.default.svc." + c.conf.ClusterDomain},
+		IPs:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
+		Life: servingLife,
+	}
+	for _, a := range []netip.Addr{c.nodeIP, c.conf.ServiceAddr(1), c.listenAddr().Addr().Unmap(), c.advertise().Addr()} {
+		if !a.IsUnspecified() && !a.IsLoopback() {
+			leaf.IPs = append(leaf.IPs, a.AsSlice())
+		}
+	}
+	for _, san := range c.conf.TLSSAN {
+		if a, err := netip.ParseAddr(san); err == nil {
+			leaf.IPs = append(leaf.IPs, a.AsSlice())
+		} else {
+			leaf.DNSNames = append(leaf.DNSNames, san)
+		}
+	}
+	return leaf
+}
+
+// kubeletTLS is how the API server shows itself to kubelets, and whom it takes for one.
+func (c *cluster) kubeletTLS(self *pki.Renewed) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: c.ca.Pool(), GetClientCertificate: self.GetClientCertificate}
+}

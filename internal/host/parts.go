@@ -1,0 +1,252 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/apiserver/admission"
+	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/controller"
+	"skiff.dev/skiff/internal/dns"
+	"skiff.dev/skiff/internal/etcd"
+	"skiff.dev/skiff/internal/kubelet"
+	"skiff.dev/skiff/internal/network"
+	"skiff.dev/skiff/internal/pki"
+	"skiff.dev/skiff/internal/registry"
+	skiffruntime "skiff.dev/skiff/internal/runtime"
+	"skiff.dev/skiff/internal/scheduler"
+	"skiff.dev/skiff/internal/store"
+	"skiff.dev/skiff/internal/telemetry"
+)
+
+// parts lists everything that runs, on one page.
+func (c *cluster) parts() []part {
+	server := []part{
+		{"etcd", nil, c.makeEtcd},
+		{"store", []string{"etcd"}, c.makeStore},
+		{"registry", []string{"store"}, c.makeRegistry},
+		{"api server", []string{"registry"}, c.makeAPIServer},
+		{"certificates", nil, func() (runner, error) { return task(c.serving.Run), nil }},
+		{"controllers", []string{"registry"}, c.makeControllers},
+	}
+	if !c.conf.NoScheduler {
+		server = append(server, part{"scheduler", []string{"registry"}, c.makeScheduler})
+	}
+	if c.conf.NoAgent {
+		return server
+	}
+	return append(server,
+		part{"container runtime", nil, c.makeRuntime},
+		part{"node client", []string{"registry"}, c.makeNodeClient},
+		part{"network", []string{"node client"}, c.makeNetwork},
+		part{"dns", []string{"node client"}, c.makeDNS},
+		part{"node", []string{"node client", "container runtime", "api server"}, c.makeKubelet},
+	)
+}
+
+// detail is what progress says of a ready part, and whether it is worth a line.
+func (c *cluster) detail(name string) (text string, visible bool) {
+	switch name {
+	case "store", "registry", "certificates", "node client":
+		return "", false
+	case "api server":
+		return c.serverURL(), true
+	case "dns":
+		return c.conf.ServiceAddr(10).String(), true
+	case "node":
+		return c.conf.NodeName, true
+	}
+	return "", true
+}
+
+func (c *cluster) makeEtcd() (runner, error) {
+	m, err := etcd.New(etcd.Config{
+		Dir:       filepath.Join(c.conf.DataDir, "etcd"),
+		Name:      c.conf.NodeName,
+		Endpoints: c.conf.EtcdEndpoints,
+		CAFile:    c.conf.EtcdCAFile, CertFile: c.conf.EtcdCertFile, KeyFile: c.conf.EtcdKeyFile,
+		Log: c.Log.With("part", "etcd"),
+	})
+	c.etcd = m
+	return m, err
+}
+
+func (c *cluster) makeStore() (runner, error) {
+	c.store = store.New(store.Config{Client: c.etcd.Client(), Prefix: "/registry/"})
+	return c.store, nil
+}
+
+func (c *cluster) makeRegistry() (runner, error) {
+	admit, validate := admission.Default()
+	c.registry = registry.New(registry.Config{
+		Store:         c.store,
+		Table:         api.NewTable(),
+		Log:           c.Log.With("part", "registry"),
+		ServiceCIDRs:  []string{c.conf.ServiceCIDR},
+		NodePortRange: c.conf.NodePorts,
+		Admit:         admit,
+		Validate:      validate,
+	})
+	return c.registry, nil
+}
+
+// localClient is a part's client within this process.
+func (c *cluster) localClient(name string, groups ...string) client.Client {
+	return client.Local(c.registry, &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}, c.Log.With("client", name))
+}
+
+// withClient runs a part beside the client it lives on; the client stops last.
+type withClient struct {
+	client client.Client
+	runner
+}
+
+func (w withClient) Run(ctx context.Context) error {
+	g := &group{stopPatience: 15 * time.Second, parts: []part{
+		{"client", nil, func() (runner, error) { return task(w.client.Run), nil }},
+		{"itself", []string{"client"}, func() (runner, error) { return w.runner, nil }},
+	}}
+	return g.Run(ctx)
+}
+
+func (c *cluster) makeAPIServer() (runner, error) {
+	private, public, err := pki.OpenTokenKey(c.pkiDir())
+	if err != nil {
+		return nil, err
+	}
+	self, err := c.ca.Renew(pki.Leaf{CommonName: "kube-apiserver-kubelet-client", Organizations: []string{"system:masters"}, Life: servingLife}, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s, err := apiserver.New(apiserver.Config{
+		Registry:    c.registry,
+		Listener:    join(c.listen, c.pods),
+		Certificate: c.serving.GetCertificate,
+		ClientCA:    c.ca.Pool(),
+		KubeletTLS:  c.kubeletTLS(self),
+		TokenKeys:   apiserver.TokenKeys{SigningPEM: private, VerifyPEM: [][]byte{public}},
+		Issuer:      "https://kubernetes.default.svc." + c.conf.ClusterDomain,
+		ExternalURL: c.serverURL(),
+		Metrics:     c.metrics,
+		Checks:      []apiserver.Check{{Name: "etcd", Run: c.store.Healthy}},
+		Log:         c.Log.With("part", "apiserver"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return beside{s, task(self.Run)}, nil
+}
+
+func (c *cluster) makeScheduler() (runner, error) {
+	cl := c.localClient(user.KubeScheduler)
+	s := scheduler.New(scheduler.Config{Name: "default-scheduler", Client: cl, Log: c.Log.With("part", "scheduler")})
+	return withClient{cl, s}, nil
+}
+
+func (c *cluster) makeControllers() (runner, error) {
+	cl := c.localClient(user.KubeControllerManager)
+	r, err := controller.New(controller.Config{
+		Client:   cl,
+		Select:   c.conf.Controllers,
+		PodCIDR:  netip.MustParsePrefix(c.conf.PodCIDR),
+		NodeMask: c.conf.NodeCIDRMask,
+		RootCA:   c.ca.PEM,
+		Log:      c.Log.With("part", "controllers"),
+	})
+	return withClient{cl, r}, err
+}
+
+func (c *cluster) runtimeConfig() skiffruntime.Config {
+	return runtimeConfig(c.conf, c.BinDir, c.Log)
+}
+
+func (c *cluster) makeRuntime() (runner, error) {
+	r, err := skiffruntime.New(c.runtimeConfig())
+	c.runtime = r
+	return r, err
+}
+
+func (c *cluster) makeNodeClient() (runner, error) {
+	c.nodeClient = c.localClient("system:node:"+c.conf.NodeName, user.NodesGroup)
+	return task(c.nodeClient.Run), nil
+}
+
+func (c *cluster) makeNetwork() (runner, error) {
+	cfg := networkConfig(c.conf, c.BinDir, c.Log)
+	cfg.NodeIP, cfg.Client = c.nodeIP, c.nodeClient
+	n, err := network.New(cfg)
+	c.network = n
+	return n, err
+}
+
+func (c *cluster) makeDNS() (runner, error) {
+	addr := c.conf.ServiceAddr(10)
+	if err := network.AddLocal(addr); err != nil {
+		return nil, fmt.Errorf("put the cluster DNS's address on this host: %w", err)
+	}
+	return dns.New(dns.Config{
+		Addr:       addr,
+		Domain:     c.conf.ClusterDomain,
+		ResolvConf: c.conf.ResolvConf,
+		Client:     c.nodeClient,
+		Log:        c.Log.With("part", "dns"),
+	}), nil
+}
+
+func (c *cluster) makeKubelet() (runner, error) {
+	leaf := pki.Leaf{
+		CommonName: "system:node:" + c.conf.NodeName, Organizations: []string{user.NodesGroup},
+		DNSNames: []string{c.conf.NodeName}, IPs: []net.IP{c.nodeIP.AsSlice()}, Life: servingLife,
+	}
+	serving, err := c.ca.Renew(leaf, c.Log)
+	if err != nil {
+		return nil, err
+	}
+	k, err := kubelet.New(kubelet.Config{
+		NodeName:   c.conf.NodeName,
+		NodeIP:     c.nodeIP,
+		Listen:     c.conf.KubeletListen,
+		Root:       filepath.Join(c.conf.DataDir, "kubelet"),
+		LogDir:     filepath.Join(c.conf.DataDir, "logs", "pods"),
+		CgroupRoot: cgroupRoot(c.conf),
+		ClusterDNS: c.conf.ServiceAddr(10),
+		Domain:     c.conf.ClusterDomain,
+		MaxPods:    c.conf.MaxPods,
+		Client:     c.nodeClient,
+		CRI:        c.runtime.Conn(),
+		Telemetry:  telemetry.New(telemetry.Config{}),
+		TLS:        serving.Current(),
+		ClientCA:   c.ca.Pool(),
+		Log:        c.Log.With("part", "kubelet"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return beside{k, task(serving.Run)}, nil
+}
+
+// beside runs a small task next to a part.
+type beside struct {
+	runner
+	task task
+}
+
+func (b beside) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = b.task(ctx) }()
+	err := b.runner.Run(ctx)
+	cancel()
+	<-ended
+	return err
+}

@@ -1,0 +1,98 @@
+package host
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"skiff.dev/skiff/internal/config"
+	"skiff.dev/skiff/internal/network"
+	"skiff.dev/skiff/internal/pki"
+	skiffruntime "skiff.dev/skiff/internal/runtime"
+)
+
+// record is what must be known to remove a cluster from a host whose flags nobody remembers.
+type record struct {
+	ClusterName string `json:"clusterName"`
+	PodCIDR     string `json:"podCIDR"`
+	ServiceCIDR string `json:"serviceCIDR"`
+	CRIEndpoint string `json:"criEndpoint,omitempty"`
+}
+
+func recordFile(conf *config.Config) string { return filepath.Join(conf.DataDir, "cluster.json") }
+
+// saveRecord notes the settings, and refuses those that a cluster cannot change once it has started.
+func saveRecord(conf *config.Config) error {
+	now := record{conf.ClusterName, conf.PodCIDR, conf.ServiceCIDR, conf.CRIEndpoint}
+	old, err := loadRecord(conf)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err == nil {
+		for _, f := range []struct{ key, was, is string }{
+			{"cluster-name", old.ClusterName, now.ClusterName},
+			{"pod-cidr", old.PodCIDR, now.PodCIDR},
+			{"service-cidr", old.ServiceCIDR, now.ServiceCIDR},
+			{"cri-endpoint", old.CRIEndpoint, now.CRIEndpoint},
+		} {
+			if f.was != f.is {
+				return fmt.Errorf("%s: this cluster was made with %q and cannot change to %q; give the old value, or start over with 'skiff down --purge'", f.key, f.was, f.is)
+			}
+		}
+		return nil
+	}
+	raw, err := json.MarshalIndent(now, "", "  ")
+	if err != nil {
+		return err
+	}
+	return pki.WriteFile(recordFile(conf), append(raw, '\n'), 0o600)
+}
+
+func loadRecord(conf *config.Config) (record, error) {
+	var r record
+	raw, err := os.ReadFile(recordFile(conf))
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(raw, &r); err != nil {
+		return r, fmt.Errorf("%s is damaged (%w); remove it and give the cluster's flags", recordFile(conf), err)
+	}
+	return r, nil
+}
+
+// cgroupRoot, runtimeConfig and networkConfig say where a cluster's things are on a host, for running and for removing alike.
+func cgroupRoot(conf *config.Config) string { return "/" + conf.ClusterName }
+
+func runtimeConfig(conf *config.Config, binDir string, log *slog.Logger) skiffruntime.Config {
+	return skiffruntime.Config{
+		Root:        filepath.Join(conf.DataDir, "containerd"),
+		State:       filepath.Join(conf.RunDir(), "containerd"),
+		BinDir:      binDir,
+		CNIConfDir:  filepath.Join(conf.DataDir, "cni", "net.d"),
+		CNIBinDir:   binDir,
+		CgroupRoot:  cgroupRoot(conf),
+		CRIEndpoint: conf.CRIEndpoint,
+		ImagesDir:   filepath.Join(conf.DataDir, "images"),
+		Log:         log.With("part", "containerd"),
+	}
+}
+
+func networkConfig(conf *config.Config, binDir string, log *slog.Logger) network.Config {
+	return network.Config{
+		Cluster:     conf.ClusterName,
+		NodeName:    conf.NodeName,
+		PodCIDR:     netip.MustParsePrefix(conf.PodCIDR),
+		ServiceCIDR: netip.MustParsePrefix(conf.ServiceCIDR),
+		DNSAddr:     conf.ServiceAddr(10),
+		NodePorts:   conf.NodePorts,
+		StateDir:    filepath.Join(conf.DataDir, "network"),
+		RunDir:      conf.RunDir(),
+		CNIConfDir:  filepath.Join(conf.DataDir, "cni", "net.d"),
+		CNIBinDir:   binDir,
+		Log:         log.With("part", "network"),
+	}
+}

@@ -1,0 +1,190 @@
+package cluster
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// Host is a machine as far as the network is concerned: a network namespace with a loopback and one address, 172.31.0.2.
+type Host struct {
+	t      T
+	name   string
+	handle netns.NsHandle
+}
+
+// HostIP is every host's own address; hosts of different tests cannot see each other.
+const HostIP = "172.31.0.2"
+
+var hosts atomic.Int64
+
+// NewHost makes a host that goes with the test.
+func NewHost(t T) *Host {
+	t.Helper()
+	h := &Host{t: t, name: fmt.Sprintf("skifftest-%d-%d", os.Getpid(), hosts.Add(1))}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	if h.handle, err = netns.NewNamed(h.name); err != nil { // enters it too
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		h.handle.Close()
+		if err := netns.DeleteNamed(h.name); err != nil {
+			t.Errorf("delete network namespace %s: %v", h.name, err)
+		}
+	})
+	err = h.plug()
+	if back := netns.Set(own); back != nil {
+		panic(back) // this thread would carry a foreign namespace into other goroutines
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// plug gives the namespace a loopback, a link with an address and a default route.
+func (h *Host) plug() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return err
+	}
+	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "uplink"}
+	if err := netlink.LinkAdd(veth); err != nil {
+		return err
+	}
+	for _, name := range []string{"eth0", "uplink"} {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return err
+		}
+	}
+	eth0, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	addr, err := netlink.ParseAddr(HostIP + "/24")
+	if err != nil {
+		return err
+	}
+	if err := netlink.AddrAdd(eth0, addr); err != nil {
+		return err
+	}
+	return netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: net.IPv4(172, 31, 0, 1)})
+}
+
+// Command runs a program on the host. Only its network differs: mounts and cgroups are this machine's.
+func (h *Host) Command(name string, args ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.name, name}, args...)...)
+}
+
+// Dial connects from the host. addr must hold an IP address, not a name.
+func (h *Host) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	var conn net.Conn
+	var dialErr error
+	err := h.Do(func() error {
+		conn, dialErr = (&net.Dialer{}).DialContext(ctx, network, addr)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return conn, dialErr
+}
+
+// Do runs f with this goroutine's thread on the host's network.
+func (h *Host) Do(f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := netns.Set(h.handle); err != nil {
+		return err
+	}
+	defer func() {
+		if back := netns.Set(own); back != nil {
+			panic(back)
+		}
+	}()
+	return f()
+}
+
+// HTTP fetches a URL from the host, on a connection of its own.
+func (h *Host) HTTP(url string) (string, error) {
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: h.Dial, DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+	}
+	return string(body), err
+}
+
+// leftovers lists what a cluster with this data dir and name still has on the machine.
+func leftovers(dataDir, name string) (left []string) {
+	if _, err := os.Stat(dataDir); err == nil {
+		left = append(left, "folder "+dataDir)
+	}
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return append(left, err.Error())
+	}
+	defer mounts.Close()
+	runDir := "/run/skiff/" + name
+	for s := bufio.NewScanner(mounts); s.Scan(); {
+		if line := s.Text(); strings.Contains(line, dataDir) || name != "" && strings.Contains(line, runDir+"/") {
+			left = append(left, "mount "+line)
+		}
+	}
+	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range cmdlines {
+		raw, err := os.ReadFile(file)
+		if line := strings.ReplaceAll(string(raw), "\x00", " "); err == nil && (strings.Contains(line, dataDir) || name != "" && strings.Contains(line, runDir+"/")) {
+			left = append(left, fmt.Sprintf("process %s: %s", filepath.Base(filepath.Dir(file)), line))
+		}
+	}
+	if name == "" {
+		return left
+	}
+	if _, err := os.Stat(runDir); err == nil {
+		left = append(left, "folder "+runDir)
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/" + name, "/sys/fs/cgroup/*/" + name} {
+		found, _ := filepath.Glob(pattern)
+		for _, dir := range found {
+			left = append(left, "cgroup "+dir)
+		}
+	}
+	return left
+}
