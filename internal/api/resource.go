@@ -1,0 +1,113 @@
+// Package api is the table of everything Skiff serves: one Resource row a kind, one file an API group.
+//
+// A row is data (names, scope, storage key, printer columns) plus the few functions that make a kind special
+// (defaults, validation, preparation). There are no internal types: the stored version is k8s.io/api's Go type.
+// The package does no I/O and keeps no state; registry, apiserver and the clients read the table.
+package api
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Object is what a stored kind is: typed metadata and a runtime type.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// Resource is one row of the table.
+type Resource struct {
+	Group, Version, Kind string
+	Plural, Singular     string   // Singular defaults to the lower-cased Kind
+	Short, Categories    []string // "po"; "all"
+	Namespaced           bool
+
+	// Key is the path below /registry/ that upstream stores the kind at ("pods", "services/specs", "minions").
+	// Empty means the kind isn't stored (SubjectAccessReview, TokenReview, Binding …).
+	Key string
+	// Cold kinds keep only their encoded bytes in memory and are decoded on use.
+	Cold bool
+
+	New     func() Object         // a zero object of the stored type
+	NewList func() runtime.Object // its list
+
+	// Verbs the main resource offers; nil means all of AllVerbs. Unstored kinds: {"create"}.
+	Verbs []string
+
+	// Status says that the kind has a status subresource: writes to the main resource keep the old status, writes to
+	// /status keep everything else (registry does both, by the fields named Spec and Status).
+	Status bool
+	// Generation says that metadata.generation counts changes of everything but metadata and status.
+	Generation bool
+	// Subresources beyond status, by their names ("scale", "binding", "log").
+	Subresources []Subresource
+	// Scale, if set, makes /scale work.
+	Scale *Scale
+
+	Default        func(obj Object)                        // fills defaults; idempotent
+	PrepareCreate  func(obj Object)                        // drops what a client may not set
+	PrepareUpdate  func(obj, old Object)                   // likewise; the generic rules run before it
+	Validate       func(obj Object) field.ErrorList        // whole object, on create; generic metadata checks run before it
+	ValidateUpdate func(obj, old Object) field.ErrorList   // on update: includes whatever of Validate applies
+	ValidateStatus func(obj, old Object) field.ErrorList   // on update of status; optional
+	Warn           func(obj, old Object) []string          // deprecation and similar warnings; old is nil on create
+	ValidateName   func(name string, prefix bool) []string // nil means DNS-1123 subdomain
+	Fields         func(obj Object) fields.Set             // selectable fields beyond metadata.name/namespace
+	Indexes        map[string]func(obj Object) []string    // in-memory indexes by name, e.g. "spec.nodeName"
+	Columns        []Column                                // printer columns; nil means Name and Age
+	// GracefulDelete, if set, says how long the deletion of obj may take (pods): zero means at once.
+	GracefulDelete func(obj Object, opts *metav1.DeleteOptions) (seconds int64)
+	// DefaultPropagation is what a delete without a propagationPolicy means; "" means Background.
+	DefaultPropagation metav1.DeletionPropagation
+
+	// Also lists further group-versions the same stored objects are served as.
+	Also []Served
+}
+
+// Served is one more version of a resource, converted at the edge.
+type Served struct {
+	Group, Version, Kind string
+	New                  func() Object
+	NewList              func() runtime.Object
+	To                   func(stored Object) Object // stored → served
+	From                 func(served Object) Object // served → stored
+	Columns              []Column
+}
+
+// Subresource names one subresource and the kind its body has.
+type Subresource struct {
+	Name                 string
+	Group, Version, Kind string // of the body; empty: the resource's own
+	Verbs                []string
+	New                  func() runtime.Object // body of a write; nil for connect-style subresources
+}
+
+// Scale reads and writes the replica count of an object.
+type Scale struct {
+	Get func(obj Object) (spec, status int32, selector string)
+	Set func(obj Object, replicas int32)
+}
+
+// Column is one printer column, as `kubectl get` shows it. Priority > 0 columns appear with -o wide.
+type Column struct {
+	Name, Type, Format, Description string // Type: "string" (default), "integer", "date"
+	Priority                        int32
+	Cell                            func(obj Object, now time.Time) any
+}
+
+// GVK, GVR and GroupResource of the stored version.
+func (r *Resource) GVK() schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind}
+}
+func (r *Resource) GVR() schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: r.Group, Version: r.Version, Resource: r.Plural}
+}
+func (r *Resource) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: r.Group, Resource: r.Plural}
+}

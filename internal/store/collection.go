@@ -1,0 +1,218 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/btree"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"skiff.dev/skiff/internal/api"
+)
+
+// Collection is the memory of one resource: its entries in the order of their keys, its indexes, its event log. Its store's lock guards it.
+type Collection struct {
+	s         *Store
+	res       *api.Resource
+	prefix    string // of full keys: "/registry/pods/"
+	tree      *btree.BTreeG[*Entry]
+	indexes   map[string]index
+	log       eventLog
+	snapshots []*snapshot
+}
+
+// index finds entries by a value: name of the index → value → key.
+type index map[string]map[string]*Entry
+
+// treeDegree makes nodes of a few cache lines.
+const treeDegree = 32
+
+func newCollection(s *Store, r *api.Resource) *Collection {
+	c := &Collection{
+		s:      s,
+		res:    r,
+		prefix: s.cfg.Prefix + r.Key + "/",
+		tree:   btree.NewG(treeDegree, func(a, b *Entry) bool { return a.key < b.key }),
+		log:    eventLog{budget: s.cfg.EventBytes},
+	}
+	c.log.reset(s.revision)
+	if len(r.Indexes) > 0 {
+		c.indexes = make(map[string]index, len(r.Indexes))
+		for name := range r.Indexes {
+			c.indexes[name] = index{}
+		}
+	}
+	return c
+}
+
+// Resource is the row that the collection belongs to.
+func (c *Collection) Resource() *api.Resource { return c.res }
+
+// cut returns the key below the collection's prefix.
+func (c *Collection) cut(full string) (string, bool) { return strings.CutPrefix(full, c.prefix) }
+
+func (c *Collection) get(key string) *Entry {
+	e, _ := c.tree.Get(&Entry{key: key})
+	return e
+}
+
+// insert puts an entry in the place of the one with its key. Called with the store's lock held.
+func (c *Collection) insert(e *Entry) {
+	old, replaced := c.tree.ReplaceOrInsert(e)
+	for name, idx := range c.indexes {
+		values := c.res.Indexes[name]
+		if replaced {
+			idx.remove(values(old.Object()), old.key)
+		}
+		for _, v := range values(e.Object()) {
+			if idx[v] == nil {
+				idx[v] = map[string]*Entry{}
+			}
+			idx[v][e.key] = e
+		}
+	}
+}
+
+// remove takes an entry out. Called with the store's lock held.
+func (c *Collection) remove(e *Entry) {
+	c.tree.Delete(e)
+	for name, idx := range c.indexes {
+		idx.remove(c.res.Indexes[name](e.Object()), e.key)
+	}
+}
+
+func (i index) remove(values []string, key string) {
+	for _, v := range values {
+		delete(i[v], key)
+		if len(i[v]) == 0 {
+			delete(i, v)
+		}
+	}
+}
+
+// Len is the number of entries in memory.
+func (c *Collection) Len() int {
+	c.s.mu.RLock()
+	defer c.s.mu.RUnlock()
+	return c.tree.Len()
+}
+
+// Read says how fresh a read must be.
+type Read struct {
+	// Consistent: as of now (resourceVersion=""). Otherwise whatever memory holds, at least MinRevision.
+	Consistent  bool
+	MinRevision int64
+}
+
+// settle waits until memory is as fresh as r demands.
+func (s *Store) settle(ctx context.Context, r Read) error {
+	if r.Consistent {
+		if _, err := s.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	return s.waitFor(ctx, r.MinRevision)
+}
+
+// Get returns nil, nil when there is no such key.
+func (c *Collection) Get(ctx context.Context, key string, read Read) (*Entry, error) {
+	if err := c.s.settle(ctx, read); err != nil {
+		return nil, err
+	}
+	c.s.mu.RLock()
+	defer c.s.mu.RUnlock()
+	return c.get(key), nil
+}
+
+// Predicate selects entries. The zero value selects everything.
+type Predicate struct {
+	Namespace string          // "" = all
+	Name      string          // "" = all
+	Labels    labels.Selector // nil = all
+	Fields    fields.Selector // nil = all
+	// Index narrows the search to entries with Value in the row's index of that name.
+	Index, Value string
+}
+
+// within says whether the key lies in the predicate's namespace and has its name.
+func (p *Predicate) within(key string) bool {
+	ns, name := "", key
+	if i := strings.IndexByte(key, '/'); i >= 0 {
+		ns, name = key[:i], key[i+1:]
+	}
+	return (p.Namespace == "" || p.Namespace == ns) && (p.Name == "" || p.Name == name)
+}
+
+// selects says whether there is more to look at than the key.
+func (p *Predicate) selects() bool {
+	return p.Labels != nil && !p.Labels.Empty() || p.Fields != nil && !p.Fields.Empty() || p.Index != ""
+}
+
+func (p *Predicate) match(c *Collection, e *Entry) bool {
+	if !p.within(e.key) {
+		return false
+	}
+	if !p.selects() {
+		return true
+	}
+	obj := e.Object()
+	if p.Index != "" && !slices.Contains(c.res.Indexes[p.Index](obj), p.Value) {
+		return false
+	}
+	if p.Labels != nil && !p.Labels.Empty() && !p.Labels.Matches(labels.Set(obj.GetLabels())) {
+		return false
+	}
+	return p.Fields == nil || p.Fields.Empty() || p.Fields.Matches(c.fieldsOf(obj))
+}
+
+// fieldsOf are the fields that a selector may name: the generic ones and the row's.
+func (c *Collection) fieldsOf(obj api.Object) fields.Set {
+	set := fields.Set{}
+	if c.res.Fields != nil {
+		set = c.res.Fields(obj)
+	}
+	set["metadata.name"] = obj.GetName()
+	if c.res.Namespaced {
+		set["metadata.namespace"] = obj.GetNamespace()
+	}
+	return set
+}
+
+// each calls f with the selected entries in key order, from key `from` on, until f returns false. Called with the store's lock held for reading;
+// tree is the collection's own or a snapshot's.
+func (c *Collection) each(tree *btree.BTreeG[*Entry], p *Predicate, from string, f func(*Entry) bool) {
+	if p.Index != "" && tree == c.tree {
+		c.eachIndexed(p, from, f)
+		return
+	}
+	if p.Namespace != "" && p.Name != "" || p.Name != "" && !c.res.Namespaced {
+		key := p.Name
+		if c.res.Namespaced {
+			key = p.Namespace + "/" + p.Name
+		}
+		if e, ok := tree.Get(&Entry{key: key}); ok && e.key >= from && p.match(c, e) {
+			f(e)
+		}
+		return
+	}
+	low := from
+	if ns := p.Namespace + "/"; p.Namespace != "" && low < ns {
+		low = ns
+	}
+	tree.AscendGreaterOrEqual(&Entry{key: low}, func(e *Entry) bool {
+		if p.Namespace != "" && !strings.HasPrefix(e.key, p.Namespace+"/") {
+			return false
+		}
+		return !p.match(c, e) || f(e)
+	})
+}
+
+// snapshot is the tree at one revision, kept for the next pages of a list.
+type snapshot struct {
+	revision int64
+	tree     *btree.BTreeG[*Entry]
+	expires  time.Time
+}

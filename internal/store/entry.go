@@ -1,0 +1,181 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"strconv"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"skiff.dev/skiff/internal/api"
+)
+
+// Encoding of an object on the wire.
+type Encoding int
+
+// The encodings that are shared.
+const (
+	JSON     Encoding = iota
+	Protobuf          // the k8s\0 envelope with runtime.Unknown
+)
+
+// Entry is one object at one revision. It is immutable and shared: nobody changes Object's result or Bytes'.
+type Entry struct {
+	res *api.Resource
+	key string
+	rev int64
+	// obj is nil for cold kinds, which are decoded when asked for.
+	obj api.Object
+	// wire is the protobuf encoding with the resourceVersion in it, or nil for what protobuf can't say (custom resources); then stored is JSON.
+	wire []byte
+	json atomic.Pointer[[]byte]
+	sum  uint64 // of obj, when mutations are looked for
+}
+
+// newEntry makes the entry of an object with its stored bytes. The object gets its resourceVersion and kind here, before anybody shares it.
+func newEntry(c *Collection, key string, rev int64, obj api.Object, stored []byte) *Entry {
+	e := &Entry{res: c.res, key: key, rev: rev}
+	if isProtobuf(stored) {
+		e.wire = withResourceVersion(stored, rev)
+	}
+	if c.res.Cold && e.wire != nil {
+		return e
+	}
+	stamp(c.res, obj, rev)
+	e.obj = obj
+	if c.s.cfg.DetectMutation {
+		e.sum = e.hash()
+	}
+	return e
+}
+
+func decodeEntry(c *Collection, key string, value []byte, rev int64) (*Entry, error) {
+	obj, err := decode(c.res, value)
+	if err != nil {
+		return nil, err
+	}
+	return newEntry(c, key, rev, obj, value), nil
+}
+
+// stamp sets what is not stored: the resourceVersion and the kind.
+func stamp(r *api.Resource, obj api.Object, rev int64) {
+	obj.SetResourceVersion(strconv.FormatInt(rev, 10))
+	obj.GetObjectKind().SetGroupVersionKind(r.GVK())
+}
+
+// NewEntry wraps an object that isn't in the store (a dry run's result, a converted version), so that all is encoded alike.
+func NewEntry(r *api.Resource, obj api.Object) *Entry {
+	rev, _ := strconv.ParseInt(obj.GetResourceVersion(), 10, 64)
+	key := obj.GetName()
+	if ns := obj.GetNamespace(); ns != "" {
+		key = ns + "/" + key
+	}
+	return &Entry{res: r, key: key, rev: rev, obj: obj}
+}
+
+// Key is the key below the resource's: "default/web-1", or "node-1".
+func (e *Entry) Key() string { return e.key }
+
+// Revision is the one at which the entry was written.
+func (e *Entry) Revision() int64 { return e.rev }
+
+// Object is the entry's object, with resourceVersion, apiVersion and kind set. It is shared; of a cold kind it is decoded anew on each call.
+func (e *Entry) Object() api.Object {
+	if e.obj != nil {
+		return e.obj
+	}
+	obj, err := decode(e.res, e.wire)
+	if err != nil {
+		// The same bytes were decoded when they came into memory.
+		panic(fmt.Sprintf("%s %s can no longer be decoded: %v", e.res.Kind, e.key, err))
+	}
+	stamp(e.res, obj, e.rev)
+	return obj
+}
+
+// Bytes is the object's encoding, made once and shared by everyone who asks. JSON has no trailing newline.
+func (e *Entry) Bytes(enc Encoding) ([]byte, error) {
+	switch enc {
+	case Protobuf:
+		if e.wire != nil {
+			return e.wire, nil
+		}
+		return marshalEnvelope(e.res.GVK(), e.Object())
+	case JSON:
+		if b := e.json.Load(); b != nil {
+			return *b, nil
+		}
+		b, err := json.Marshal(e.Object())
+		if err == nil {
+			e.json.Store(&b)
+		}
+		return b, err
+	}
+	return nil, fmt.Errorf("unknown encoding %d", enc)
+}
+
+// at is the same object as it left at a later revision: what a Deleted event carries.
+func (e *Entry) at(rev int64) *Entry {
+	out := &Entry{res: e.res, key: e.key, rev: rev}
+	if e.wire != nil {
+		out.wire = withResourceVersion(e.wire, rev)
+	}
+	if e.obj != nil {
+		out.obj = e.obj.DeepCopyObject().(api.Object)
+		stamp(e.res, out.obj, rev)
+	}
+	return out
+}
+
+// size is roughly what the entry holds in memory.
+func (e *Entry) size() int {
+	n := 200 + len(e.key) + len(e.wire)
+	if e.obj != nil {
+		n += 2*len(e.wire) + 500
+	}
+	return n
+}
+
+var seed = maphash.MakeSeed()
+
+// hash covers everything of the object that is encoded.
+func (e *Entry) hash() uint64 {
+	m, ok := e.obj.(runtime.ProtobufMarshaller)
+	if !ok {
+		return 0
+	}
+	buf := make([]byte, e.obj.(interface{ Size() int }).Size())
+	n, err := m.MarshalTo(buf)
+	if err != nil {
+		return 0
+	}
+	return maphash.Bytes(seed, buf[:n])
+}
+
+// mutationError says that somebody changed a shared object.
+type mutationError struct{ kind, key string }
+
+func (e *mutationError) Error() string {
+	return fmt.Sprintf("a shared object was changed: %s %s; copy objects before changing them", e.kind, e.key)
+}
+
+// checkMutations finds a shared object that is not what it was.
+func (s *Store) checkMutations() error {
+	if !s.cfg.DetectMutation {
+		return nil
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var err error
+	for _, c := range s.collections {
+		c.tree.Ascend(func(e *Entry) bool {
+			if e.obj != nil && e.sum != 0 && e.hash() != e.sum {
+				err = &mutationError{c.res.Kind, e.key}
+			}
+			return err == nil
+		})
+	}
+	return err
+}

@@ -1,0 +1,271 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// EventType of an event.
+type EventType int
+
+// What can happen to an entry; Bookmark says only which revision has been reached.
+const (
+	Added EventType = iota
+	Modified
+	Deleted
+	Bookmark // only Revision is set; InitialEnd marks the end of sendInitialEvents
+)
+
+// Event is one change. Entries are shared.
+type Event struct {
+	Type       EventType
+	Entry      *Entry // Deleted: the last state, at the deletion's revision
+	Prev       *Entry // Modified, Deleted: the state before
+	Revision   int64
+	InitialEnd bool
+}
+
+// eventLog is the newest events of a resource, within a budget of bytes. Events are numbered; first is the number of the oldest that is kept.
+type eventLog struct {
+	budget, bytes int
+	events        []Event
+	first         int64
+	oldest        int64         // everything after this revision is in the log
+	last          int64         // revision of the newest event
+	grown         chan struct{} // closed when an event comes; nil while nobody waits
+}
+
+// reset forgets everything: the log begins after rev.
+func (l *eventLog) reset(rev int64) {
+	l.first += int64(len(l.events))
+	l.events, l.bytes, l.oldest, l.last = nil, 0, rev, rev
+}
+
+func (l *eventLog) append(e Event) {
+	l.events = append(l.events, e)
+	l.last = e.Revision
+	l.bytes += eventSize(&e)
+	drop := 0
+	for l.bytes > l.budget && drop < len(l.events)-1 {
+		l.bytes -= eventSize(&l.events[drop])
+		l.oldest = l.events[drop].Revision
+		l.events[drop] = Event{}
+		drop++
+	}
+	if drop > 0 {
+		l.first += int64(drop)
+		l.events = l.events[drop:]
+	}
+	if l.grown != nil {
+		close(l.grown)
+		l.grown = nil
+	}
+}
+
+// eventSize is what an event keeps alive beside what the tree holds anyway.
+func eventSize(e *Event) int {
+	n := 100
+	if e.Prev != nil {
+		n += e.Prev.size()
+	}
+	if e.Type == Deleted {
+		n += e.Entry.size()
+	}
+	return n
+}
+
+// announce puts an event into the log. Called with the store's lock held.
+func (c *Collection) announce(e Event) { c.log.append(e) }
+
+// WatchOptions of a watch. Revision 0 without FromNow: synthetic Added events for what exists (as of now, or with Any whatever memory holds), then what
+// comes. Revision > 0: events after it, or 410 Expired.
+type WatchOptions struct {
+	Predicate
+	Revision  int64
+	Any       bool // resourceVersion=0: whatever memory holds
+	Initial   bool // sendInitialEvents: synthetic events, then a Bookmark with InitialEnd
+	FromNow   bool // no synthetic events at all, only what comes after the current revision
+	Bookmarks bool
+}
+
+// bookmarkEvery is how often a quiet watch that asked for bookmarks gets one.
+const bookmarkEvery = time.Minute
+
+// Watcher is a cursor into the collection's event log. Next is not for concurrent use; Stop may be called from anywhere.
+type Watcher struct {
+	c         *Collection
+	p         Predicate
+	initial   []*Entry
+	endMark   bool // the InitialEnd bookmark is still due
+	bookmarks bool
+	revision  int64 // of the newest event or bookmark delivered, or of the start
+	next      int64 // number of the next event in the log
+	stopped   chan struct{}
+}
+
+// Watch starts a watch; see WatchOptions.
+func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error) {
+	read := Read{Consistent: o.Revision == 0 && !o.Any}
+	if o.Initial {
+		read.MinRevision = o.Revision
+	}
+	if err := c.s.settle(ctx, read); err != nil {
+		return nil, err
+	}
+	c.s.mu.RLock()
+	defer c.s.mu.RUnlock()
+	w := &Watcher{c: c, p: o.Predicate, bookmarks: o.Bookmarks, revision: c.s.revision, stopped: make(chan struct{})}
+	w.next = c.log.first + int64(len(c.log.events))
+	switch {
+	case o.FromNow:
+	case o.Initial || o.Revision == 0:
+		c.each(c.tree, &w.p, "", func(e *Entry) bool {
+			w.initial = append(w.initial, e)
+			return true
+		})
+		w.endMark = o.Initial && o.Bookmarks
+	case o.Revision < c.log.oldest:
+		return nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", o.Revision, c.log.oldest))
+	default:
+		w.revision = o.Revision
+		w.next = c.log.first + int64(sort.Search(len(c.log.events), func(i int) bool { return c.log.events[i].Revision > o.Revision }))
+	}
+	return w, nil
+}
+
+// Stop ends the watch; Next returns.
+func (w *Watcher) Stop() {
+	select {
+	case <-w.stopped:
+	default:
+		close(w.stopped)
+	}
+}
+
+// Next blocks for at least one event and returns as many as are at hand, up to max, reusing buf. An error (410 Expired when the watcher fell
+// behind the log; ctx's error) ends the watch. Selector watches see Added and Deleted on entering and leaving the selection.
+func (w *Watcher) Next(ctx context.Context, buf []Event, max int) ([]Event, error) {
+	buf = buf[:0]
+	if out := w.takeInitial(buf, max); len(out) > 0 {
+		return out, nil
+	}
+	var quiet <-chan time.Time
+	if w.bookmarks {
+		t := time.NewTimer(bookmarkEvery)
+		defer t.Stop()
+		quiet = t.C
+	}
+	for {
+		out, wait, err := w.take(buf, max)
+		if len(out) > 0 || err != nil {
+			return out, err
+		}
+		select {
+		case <-wait:
+		case <-quiet:
+			w.revision = w.caughtUp()
+			return append(buf, Event{Type: Bookmark, Revision: w.revision}), nil
+		case <-w.stopped:
+			return nil, context.Canceled
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (w *Watcher) takeInitial(buf []Event, max int) []Event {
+	for len(w.initial) > 0 && len(buf) < max {
+		e := w.initial[0]
+		w.initial[0] = nil
+		w.initial = w.initial[1:]
+		buf = append(buf, Event{Type: Added, Entry: e, Revision: e.rev})
+	}
+	if len(w.initial) == 0 {
+		w.initial = nil
+		if w.endMark && len(buf) < max {
+			w.endMark = false
+			buf = append(buf, Event{Type: Bookmark, Revision: w.revision, InitialEnd: true})
+		}
+	}
+	return buf
+}
+
+// take copies the selected events at hand; where there are none it returns a channel that is closed when the log grows.
+func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
+	s, l := w.c.s, &w.c.log
+	s.mu.RLock()
+	if w.next < l.first {
+		oldest := l.oldest
+		s.mu.RUnlock()
+		return nil, nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", w.revision, oldest))
+	}
+	end := l.first + int64(len(l.events))
+	for ; w.next < end && len(buf) < max; w.next++ {
+		e := &l.events[w.next-l.first]
+		if e.Revision <= w.revision {
+			continue
+		}
+		w.revision = e.Revision
+		if seen, ok := w.see(e); ok {
+			buf = append(buf, seen)
+		}
+	}
+	if len(buf) > 0 || w.next < end {
+		s.mu.RUnlock()
+		return buf, closedChannel, nil
+	}
+	wait := l.grown
+	s.mu.RUnlock()
+	if wait != nil {
+		return nil, wait, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.next < l.first+int64(len(l.events)) {
+		return nil, closedChannel, nil
+	}
+	if l.grown == nil {
+		l.grown = make(chan struct{})
+	}
+	return nil, l.grown, nil
+}
+
+var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// see is the event as this watch's selection sees it.
+func (w *Watcher) see(e *Event) (Event, bool) {
+	if !w.p.within(e.Entry.key) {
+		return Event{}, false
+	}
+	if !w.p.selects() {
+		return *e, true
+	}
+	now := e.Type != Deleted && w.p.match(w.c, e.Entry)
+	before := e.Prev != nil && w.p.match(w.c, e.Prev)
+	switch {
+	case now && before:
+		return *e, true
+	case now:
+		return Event{Type: Added, Entry: e.Entry, Revision: e.Revision}, true
+	case before && e.Type == Deleted:
+		return *e, true
+	case before:
+		return Event{Type: Deleted, Entry: e.Prev.at(e.Revision), Prev: e.Prev, Revision: e.Revision}, true
+	}
+	return Event{}, false
+}
+
+// caughtUp is the revision up to which this watch has seen everything.
+func (w *Watcher) caughtUp() int64 {
+	s, l := w.c.s, &w.c.log
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if w.next < l.first+int64(len(l.events)) {
+		return w.revision
+	}
+	return max(w.revision, s.revision)
+}

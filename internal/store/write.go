@@ -1,0 +1,134 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/api"
+)
+
+// pendingWrite is a write whose event the watch has yet to bring. The watch makes the entry, once, out of the object that was written.
+type pendingWrite struct {
+	obj   api.Object
+	value []byte
+	entry *Entry
+}
+
+func (p *pendingWrite) is(value []byte) bool { return bytes.Equal(p.value, value) }
+
+// Create writes a new object. It fails with AlreadyExists when the key is taken. The object belongs to the store from then on.
+func (c *Collection) Create(ctx context.Context, key string, obj api.Object) (*Entry, error) {
+	return c.put(ctx, key, 0, obj)
+}
+
+// Update replaces prev. It fails with Conflict when prev is no longer the newest. The object belongs to the store from then on.
+func (c *Collection) Update(ctx context.Context, prev *Entry, obj api.Object) (*Entry, error) {
+	return c.put(ctx, prev.key, prev.rev, obj)
+}
+
+func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Object) (*Entry, error) {
+	value, err := encode(c.res, obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", c.res.Kind, key, err))
+	}
+	full := c.prefix + key
+	p := &pendingWrite{obj: obj, value: value}
+	unlock := c.s.locks.lock(full)
+	defer unlock()
+	c.s.expect(full, p)
+	defer c.s.expect(full, nil)
+
+	resp, err := c.s.cfg.Client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(full), "=", rev)).
+		Then(clientv3.OpPut(full, string(value))).
+		Commit()
+	if err != nil {
+		return nil, asStatus(err, "write")
+	}
+	if !resp.Succeeded {
+		// What was found instead is on its way into memory; a caller that reads again must see it.
+		_ = c.s.waitFor(ctx, resp.Header.Revision)
+		return nil, c.refused(key, rev)
+	}
+	// The write has happened, so its caller's impatience no longer matters.
+	if err := c.s.waitFor(context.WithoutCancel(ctx), resp.Header.Revision); err != nil {
+		return nil, err
+	}
+	if p.entry != nil {
+		return p.entry, nil
+	}
+	// A reload came between: it decoded the value itself.
+	e, err := c.Get(ctx, key, Read{})
+	if err == nil && e == nil {
+		err = apierrors.NewConflict(c.res.GroupResource(), key, errors.New("it was deleted at the same time"))
+	}
+	return e, err
+}
+
+// Delete removes prev. It returns the deleted object's last entry, carrying the revision of the deletion.
+func (c *Collection) Delete(ctx context.Context, prev *Entry) (*Entry, error) {
+	full := c.prefix + prev.key
+	resp, err := c.s.cfg.Client.Txn(ctx).
+		If(clientv3.Compare(clientv3.ModRevision(full), "=", prev.rev)).
+		Then(clientv3.OpDelete(full)).
+		Commit()
+	if err != nil {
+		return nil, asStatus(err, "delete")
+	}
+	if !resp.Succeeded {
+		_ = c.s.waitFor(ctx, resp.Header.Revision)
+		return nil, c.refused(prev.key, prev.rev)
+	}
+	if err := c.s.waitFor(context.WithoutCancel(ctx), resp.Header.Revision); err != nil {
+		return nil, err
+	}
+	return prev.at(resp.Header.Revision), nil
+}
+
+// expect notes the write whose event is to come next for a key; nil forgets it.
+func (s *Store) expect(full string, p *pendingWrite) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p == nil {
+		delete(s.pending, full)
+	} else {
+		s.pending[full] = p
+	}
+}
+
+func (c *Collection) refused(key string, rev int64) error {
+	name := key[strings.LastIndexByte(key, '/')+1:]
+	if rev == 0 {
+		return apierrors.NewAlreadyExists(c.res.GroupResource(), name)
+	}
+	return apierrors.NewConflict(c.res.GroupResource(), name,
+		errors.New("the object has been modified; please apply your changes to the latest version and try again"))
+}
+
+// asStatus turns etcd's errors into the ones an API user gets.
+func asStatus(err error, verb string) error {
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, rpctypes.ErrTimeout),
+		errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost):
+		return apierrors.NewTimeoutError(fmt.Sprintf("etcd did not answer the %s in time: %v", verb, err), 1)
+	case errors.Is(err, rpctypes.ErrNoSpace), errors.Is(err, rpctypes.ErrGRPCNoSpace):
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: metav1.StatusReasonInternalError,
+			Message: "the disk below the data dir (or etcd's quota) is full: make room; reads go on, and writes will work again by themselves",
+		}}
+	case errors.Is(err, rpctypes.ErrRequestTooLarge), errors.Is(err, rpctypes.ErrGRPCRequestTooLarge):
+		return apierrors.NewRequestEntityTooLargeError("the object is larger than etcd takes (1.5 MiB upstream, 3 MiB here)")
+	case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrGRPCNoLeader), errors.Is(err, rpctypes.ErrStopped):
+		return apierrors.NewServiceUnavailable(fmt.Sprintf("etcd cannot %s now: %v", verb, err))
+	}
+	return apierrors.NewInternalError(fmt.Errorf("etcd refused the %s: %w", verb, err))
+}
