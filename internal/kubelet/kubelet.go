@@ -1,0 +1,218 @@
+// Package kubelet runs the pods of one node.
+//
+// It owns the node's object and lease, everything below Root and LogDir, and one actor for each pod of this node (see package pod). It
+// feeds the actors: objects from the API, events from the container runtime, and now and then a look at the whole runtime as a safety
+// net. Its invariant: what runs can be derived from the API and the runtime alone, so that this process may die at any moment.
+// Package host starts it.
+package kubelet
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/image"
+	"skiff.dev/skiff/internal/kubelet/logs"
+	"skiff.dev/skiff/internal/kubelet/pod"
+	"skiff.dev/skiff/internal/kubelet/serve"
+	"skiff.dev/skiff/internal/kubelet/volume"
+)
+
+// Config of a kubelet.
+type Config struct {
+	NodeName   string
+	NodeIP     netip.Addr
+	Listen     string // "0.0.0.0:10250"; port 0 picks a free one, reported in Node.status.daemonEndpoints
+	Root       string // "<data-dir>/kubelet": pods/<uid>/volumes …
+	LogDir     string // "<data-dir>/logs/pods"
+	CgroupRoot string // "/skiff": pods live in <root>/kubepods/…
+	ClusterDNS netip.Addr
+	Domain     string // "cluster.local"
+	ResolvConf string // the host's resolvers; "" for /etc/resolv.conf
+	MaxPods    int
+	Client     client.Client
+	CRI        grpc.ClientConnInterface
+	Telemetry  Telemetry
+	TLS        *tls.Certificate // serving certificate
+	// Certificate, if set, goes before TLS: it is asked at each handshake.
+	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	ClientCA    *x509.CertPool // who may ask: API server's client certificate, admins
+	Log         *slog.Logger
+}
+
+// Telemetry is what the kubelet's HTTP API shows of package telemetry.
+type Telemetry interface {
+	Summary(ctx context.Context) (any, error) // *statsv1alpha1.Summary
+}
+
+// Kubelet of one node.
+type Kubelet struct {
+	cfg     Config
+	log     *slog.Logger
+	runtime runtimeapi.RuntimeServiceClient
+	images  runtimeapi.ImageServiceClient
+	events  record.EventRecorder
+	machine machine
+	version *runtimeapi.VersionResponse
+	pods    *pods
+	node    nodeState
+	ready   chan struct{}
+}
+
+// New checks the configuration; Run does the work.
+func New(cfg Config) (*Kubelet, error) {
+	if cfg.NodeName == "" || cfg.Root == "" || cfg.LogDir == "" || cfg.CRI == nil || cfg.Client == nil {
+		return nil, errors.New("kubelet: node name, folders, client and container runtime are all needed")
+	}
+	if cfg.ResolvConf == "" {
+		cfg.ResolvConf = "/etc/resolv.conf"
+	}
+	if cfg.MaxPods == 0 {
+		cfg.MaxPods = 110
+	}
+	if cfg.Domain == "" {
+		cfg.Domain = "cluster.local"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	k := &Kubelet{
+		cfg: cfg, log: cfg.Log,
+		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
+		ready: make(chan struct{}),
+	}
+	return k, nil
+}
+
+// Ready is closed once the node is registered and its Ready condition was written as True.
+func (k *Kubelet) Ready() <-chan struct{} { return k.ready }
+
+// Run until ctx ends. Containers go on without the kubelet.
+func (k *Kubelet) Run(ctx context.Context) error {
+	for _, dir := range []string{k.cfg.Root, k.cfg.LogDir} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	cgroups, err := cgroup.New(k.cfg.CgroupRoot)
+	if err != nil {
+		return err
+	}
+	if k.machine, err = look(k.cfg.Root); err != nil {
+		return err
+	}
+	if k.version, err = k.runtime.Version(ctx, &runtimeapi.VersionRequest{Version: "v1"}); err != nil {
+		return fmt.Errorf("ask the container runtime for its version: %w", err)
+	}
+	k.events = k.cfg.Client.Recorder("kubelet")
+	k.pods = newPods(k, k.deps(cgroups))
+
+	listener, err := net.Listen("tcp", k.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("kubelet: %w", err)
+	}
+	server := serve.New(serve.Config{
+		NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Summary: k.summary(),
+		TLS: k.tls(), Log: k.log,
+	})
+	k.node.port = int32(listener.Addr().(*net.TCPAddr).Port)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var parts sync.WaitGroup
+	failed := make(chan error, 1)
+	for _, run := range []func(context.Context) error{
+		func(ctx context.Context) error { return server.Run(ctx, listener) },
+		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime,
+		logs.NewRotator(k.pods, k.runtime, k.log).Run,
+	} {
+		parts.Go(func() {
+			if err := run(ctx); err != nil && ctx.Err() == nil {
+				select {
+				case failed <- err:
+				default:
+				}
+				cancel()
+			}
+		})
+	}
+	parts.Wait()
+	k.pods.wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
+
+func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
+	settings := &pod.Settings{
+		NodeName: k.cfg.NodeName, LogDir: k.cfg.LogDir, Domain: k.cfg.Domain, ResolvConf: k.cfg.ResolvConf,
+		NodeMemory: k.machine.memory, OOMFloor: cgroup.OOMFloor(),
+	}
+	if k.cfg.ClusterDNS.IsValid() {
+		settings.ClusterDNS = k.cfg.ClusterDNS.String()
+	}
+	facts := pod.NodeFacts{IPs: []string{k.cfg.NodeIP.String()}, RuntimeName: k.version.RuntimeName}
+	allocatable := k.machine.allocatable(k.cfg.MaxPods)
+	return &pod.Deps{
+		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
+		Volumes:  volume.New(k.cfg.Root, source{k.cfg.Client}, func() volume.Facts { return volume.Facts{Allocatable: allocatable} }),
+		Settings: settings, Log: k.log,
+		Node:        func() pod.NodeFacts { return facts },
+		Allocatable: func() (l resourceList) { return allocatable },
+		Services:    source{k.cfg.Client}.services,
+	}
+}
+
+func (k *Kubelet) tls() *tls.Config {
+	c := &tls.Config{
+		MinVersion: tls.VersionTLS12, ClientCAs: k.cfg.ClientCA, ClientAuth: tls.VerifyClientCertIfGiven,
+		NextProtos: []string{"h2", "http/1.1"},
+	}
+	if k.cfg.Certificate != nil {
+		c.GetCertificate = k.cfg.Certificate
+	} else if k.cfg.TLS != nil {
+		c.Certificates = []tls.Certificate{*k.cfg.TLS}
+	}
+	return c
+}
+
+func (k *Kubelet) summary() func(context.Context) (any, error) {
+	if k.cfg.Telemetry == nil {
+		return nil
+	}
+	return k.cfg.Telemetry.Summary
+}
+
+// Remove unmounts and deletes what the kubelet left below Root. Idempotent.
+func Remove(ctx context.Context, root string, progress func(string)) error {
+	if _, err := os.Lstat(root); os.IsNotExist(err) {
+		return nil
+	}
+	progress("unmounting volumes below " + filepath.Clean(root))
+	var err error
+	for wait := 10 * time.Millisecond; ctx.Err() == nil && wait < time.Second; wait *= 2 {
+		if err = volume.RemoveAll(root); err == nil {
+			return nil
+		}
+		time.Sleep(wait)
+	}
+	return errors.Join(err, ctx.Err())
+}

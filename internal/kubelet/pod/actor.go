@@ -1,0 +1,376 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/image"
+	"skiff.dev/skiff/internal/kubelet/volume"
+)
+
+// Deps is what all actors of a node share.
+type Deps struct {
+	Runtime     runtimeapi.RuntimeServiceClient
+	Images      *image.Puller
+	Volumes     *volume.Manager
+	Cgroups     *cgroup.Manager
+	Client      client.Client
+	Events      record.EventRecorder
+	Settings    *Settings
+	Node        func() NodeFacts
+	Allocatable func() corev1.ResourceList
+	Services    func(ctx context.Context, namespace string) ([]corev1.Service, error)
+	Log         *slog.Logger
+	Ended       func(*Actor) // the actor is done with its pod for good
+}
+
+// Actor is one pod's goroutine.
+type Actor struct {
+	d   *Deps
+	uid types.UID
+	log *slog.Logger
+
+	wake chan struct{} // somebody put something below
+
+	mu      sync.Mutex
+	pod     *corev1.Pod // the newest there is
+	gone    bool
+	network bool
+	dirty   bool           // the runtime has news
+	refresh bool           // sources of volumes have news
+	verdict *Verdict       // of the node
+	results []func(*State) // of what ran beside the actor
+	view    View
+	exits   map[string][]chan struct{} // by container ID
+
+	// Only the actor's goroutine touches the rest.
+	s       State
+	volumes volume.Pod
+	kills   map[string]running
+	ops     sync.WaitGroup
+	cancels map[string]context.CancelFunc // by action key
+	delays  map[string]time.Duration      // by action key: how long a failed one waits
+	probes  probes
+	sent    corev1.PodStatus
+	sentAt  time.Time
+	looked  bool // the runtime has been looked at since start
+	failing int  // looks at the runtime that failed in a row
+	renew   time.Time
+}
+
+type running struct {
+	cancel   context.CancelFunc
+	deadline time.Time
+}
+
+// View is what others may see of a pod: its object with the status as of now, and what the runtime has of it.
+type View struct {
+	Pod *corev1.Pod
+	Observed
+}
+
+// New makes the actor of a pod. Run it.
+func New(d *Deps, pod *corev1.Pod, gone, network bool) *Actor {
+	return &Actor{
+		d: d, uid: pod.UID, log: d.Log.With("pod", pod.Namespace+"/"+pod.Name),
+		wake: make(chan struct{}, 1), pod: pod, gone: gone, network: network, dirty: true, view: View{Pod: pod},
+		kills: map[string]running{}, cancels: map[string]context.CancelFunc{}, exits: map[string][]chan struct{}{},
+		s: State{
+			Waiting: map[string]Waiting{}, Backoff: map[string]Backoff{}, Health: map[string]Health{},
+			Retry: map[string]time.Time{}, Busy: map[string]bool{},
+		},
+		probes: probes{}, delays: map[string]time.Duration{},
+	}
+}
+
+func (a *Actor) UID() types.UID { return a.uid }
+
+// Update tells the actor of a newer object.
+func (a *Actor) Update(pod *corev1.Pod) {
+	a.put(func() {
+		if newer(pod, a.pod) {
+			a.refresh = a.refresh || !maps.Equal(pod.Labels, a.pod.Labels) || !maps.Equal(pod.Annotations, a.pod.Annotations)
+			a.pod = pod
+		}
+	})
+}
+
+// Removed tells the actor that the API doesn't have the pod any more; pod is the last that was seen of it.
+func (a *Actor) Removed(pod *corev1.Pod) {
+	a.put(func() {
+		if pod != nil && newer(pod, a.pod) {
+			a.pod = pod
+		}
+		a.gone = true
+	})
+}
+
+// Observe makes the actor look at the runtime.
+func (a *Actor) Observe() { a.put(func() { a.dirty = true }) }
+
+// Refresh makes the actor bring volumes up to date, and try again what a missing object made fail.
+func (a *Actor) Refresh() { a.put(func() { a.refresh = true }) }
+
+// Network tells the actor whether sandboxes can have a network.
+func (a *Actor) Network(ready bool) { a.put(func() { a.network = ready }) }
+
+// View of the pod as of the actor's last turn.
+func (a *Actor) View() View {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.view
+}
+
+// Exit is closed once the container doesn't run any more, as far as the actor knows.
+func (a *Actor) Exit(id string) <-chan struct{} {
+	c := make(chan struct{})
+	a.put(func() { a.exits[id] = append(a.exits[id], c) })
+	return c
+}
+
+func (a *Actor) put(f func()) {
+	a.mu.Lock()
+	f()
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+// newer: revisions of one object can be compared.
+func newer(a, b *corev1.Pod) bool {
+	x, y := a.ResourceVersion, b.ResourceVersion
+	return len(x) > len(y) || len(x) == len(y) && x >= y
+}
+
+// Run until ctx ends, which leaves containers alone, or the pod is gone and nothing is left of it.
+func (a *Actor) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer a.ops.Wait()
+	defer cancel()
+	defer a.probes.stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		next, ended := a.turn(ctx)
+		if ended {
+			a.d.Ended(a)
+			return
+		}
+		wait := time.Hour
+		if !next.IsZero() {
+			wait = max(time.Until(next), time.Millisecond)
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// turn takes in what is new, decides, and acts.
+func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
+	now := time.Now()
+	pod, dirty, refresh := a.take()
+	if dirty || !a.looked {
+		if err := a.observe(ctx, pod); err != nil {
+			if ctx.Err() != nil {
+				return time.Time{}, false
+			}
+			a.log.Warn("cannot see the pod's containers; trying again", "err", err)
+			a.failing = min(a.failing+1, 6)
+			a.mu.Lock()
+			a.dirty = true
+			a.mu.Unlock()
+			return now.Add(100 * time.Millisecond << a.failing), false
+		}
+		a.looked, a.failing = true, 0
+	}
+	if refresh || (!a.renew.IsZero() && !now.Before(a.renew)) {
+		a.again(ctx, pod)
+	}
+	a.syncProbes(pod)
+
+	plan := Next(pod, &a.s, now)
+	if plan.Verdict != nil {
+		a.s.Verdict = plan.Verdict
+	}
+	if plan.Ending && a.s.StopSince.IsZero() {
+		a.stopping(now)
+		plan = Next(pod, &a.s, now)
+	}
+	for _, action := range plan.Actions {
+		if action.Verb == Forget {
+			a.forget(pod)
+			return time.Time{}, true
+		}
+		a.act(ctx, pod, action)
+	}
+	a.crashing(pod, plan)
+	status := Status(pod, &a.s, &plan, a.d.Node(), now)
+	a.publish(pod, status)
+	retry := a.report(ctx, pod, status, plan, now)
+	return earliest(plan.Wake, retry, a.renew), false
+}
+
+func earliest(times ...time.Time) (out time.Time) {
+	for _, t := range times {
+		if !t.IsZero() && (out.IsZero() || t.Before(out)) {
+			out = t
+		}
+	}
+	return out
+}
+
+func (a *Actor) take() (pod *corev1.Pod, dirty, refresh bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, apply := range a.results {
+		apply(&a.s)
+	}
+	a.results = nil
+	dirty, refresh = a.dirty, a.refresh
+	a.dirty, a.refresh = false, false
+	a.s.Gone, a.s.NetworkReady = a.gone, a.network
+	return a.pod, dirty, refresh
+}
+
+// stopping is the moment a pod begins to end: what was about to begin is called off.
+func (a *Actor) stopping(now time.Time) {
+	a.s.StopSince = now
+	a.probes.ending()
+	for _, key := range []string{string(Start), string(Prepare)} {
+		if cancel := a.cancels[key]; cancel != nil {
+			cancel()
+		}
+	}
+}
+
+// crashing tells an event for containers that wait for their next start.
+func (a *Actor) crashing(pod *corev1.Pod, plan Plan) {
+	for name, w := range plan.CrashLoop {
+		if a.s.Waiting[name].Retry == w.Retry {
+			continue
+		}
+		a.s.Waiting[name] = Waiting{Retry: w.Retry}
+		a.event(pod, name, corev1.EventTypeWarning, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", name, pod.Name, pod.Namespace, pod.UID))
+	}
+}
+
+func (a *Actor) publish(pod *corev1.Pod, status corev1.PodStatus) {
+	view := *pod
+	view.Status = status
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.view = View{Pod: &view, Observed: a.s.Observed}
+	for id, waiters := range a.exits {
+		if a.s.find(id).Running() {
+			continue
+		}
+		for _, c := range waiters {
+			close(c)
+		}
+		delete(a.exits, id)
+	}
+}
+
+// report writes the status if it changed.
+func (a *Actor) report(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus, plan Plan, now time.Time) (retry time.Time) {
+	const key = "status"
+	if a.s.Gone || a.s.Busy[key] {
+		return
+	}
+	if equality.Semantic.DeepEqual(status, pod.Status) {
+		if plan.Ending && a.s.Cleaned && !a.s.Settled {
+			a.s.Settled = true
+			return now // it can be deleted
+		}
+		return
+	}
+	a.s.Settled = false
+	if at := a.s.Retry[key]; now.Before(at) {
+		return at
+	}
+	// The API may show a status in other words than it was told; that's no reason to tell it over and over.
+	if at := a.sentAt.Add(10 * time.Second); now.Before(at) && equality.Semantic.DeepEqual(status, a.sent) {
+		a.s.Settled = plan.Ending && a.s.Cleaned
+		return at
+	}
+	a.launch(ctx, key, func(ctx context.Context) func(*State) {
+		written, err := a.write(ctx, pod, status)
+		return func(s *State) {
+			if err != nil {
+				a.log.Warn("cannot write the pod's status; trying again", "err", err)
+				s.Retry[key] = time.Now().Add(time.Second)
+				return
+			}
+			delete(s.Retry, key)
+			a.sent, a.sentAt = status, time.Now()
+			if written != nil && newer(written, a.pod) {
+				a.pod = written
+			}
+		}
+	})
+	return time.Time{}
+}
+
+// launch runs f beside the actor; what f returns is applied in the actor's next turn.
+func (a *Actor) launch(ctx context.Context, key string, f func(context.Context) func(*State)) {
+	ctx, cancel := context.WithCancel(ctx)
+	a.s.Busy[key] = true
+	a.cancels[key] = cancel
+	a.ops.Go(func() {
+		defer cancel()
+		apply := f(ctx)
+		a.put(func() {
+			a.results = append(a.results, func(s *State) {
+				delete(s.Busy, key)
+				delete(a.cancels, key)
+				if apply != nil {
+					apply(s)
+				}
+			})
+		})
+	})
+}
+
+func (a *Actor) event(pod *corev1.Pod, container, kind, reason, message string) {
+	ref := &corev1.ObjectReference{
+		APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}
+	switch c, _ := spec(pod, container); {
+	case c == nil:
+	case isInit(pod, container):
+		ref.FieldPath = "spec.initContainers{" + container + "}"
+	case isEphemeral(pod, container):
+		ref.FieldPath = "spec.ephemeralContainers{" + container + "}"
+	default:
+		ref.FieldPath = "spec.containers{" + container + "}"
+	}
+	a.d.Events.Event(ref, kind, reason, message)
+}
+
+func isEphemeral(pod *corev1.Pod, name string) bool {
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,98 @@
+package pod
+
+import (
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// end is the plan of a pod on its way out: containers, then sidecars from the last to the first, then the sandbox, then volumes and
+// cgroup, then the object. A pod that ended by itself keeps its dead containers, for their logs, until it is deleted.
+func (p *planner) end() {
+	p.Ending = true
+	if p.stopContainers() {
+		return
+	}
+	for _, sb := range p.s.Sandboxes {
+		if sb.Ready {
+			p.do(Action{Verb: StopSandbox, ID: sb.ID})
+			return
+		}
+	}
+	// What was on its way into being is awaited: it would be left behind.
+	for _, key := range []string{string(Start), "sandbox", string(Prepare)} {
+		if p.s.Busy[key] {
+			return
+		}
+	}
+	if !p.s.Cleaned {
+		p.do(Action{Verb: CleanUp})
+		return
+	}
+	switch {
+	case p.s.Gone && len(p.s.Sandboxes) > 0:
+		for _, sb := range p.s.Sandboxes {
+			p.do(Action{Verb: RemoveSandbox, ID: sb.ID})
+		}
+	case p.s.Gone && len(p.s.Containers) > 0:
+		for _, c := range p.s.Containers {
+			p.do(Action{Verb: RemoveContainer, ID: c.ID})
+		}
+	case p.s.Gone:
+		p.do(Action{Verb: Forget})
+	case p.pod.DeletionTimestamp != nil && p.s.Settled:
+		p.do(Action{Verb: Delete})
+	}
+}
+
+// stopContainers is true while something runs.
+func (p *planner) stopContainers() bool {
+	var sidecars []*Container
+	busy := false
+	for i := range p.s.Containers {
+		c := &p.s.Containers[i]
+		if !c.Running() {
+			continue
+		}
+		if n := slices.IndexFunc(p.pod.Spec.InitContainers, func(s corev1.Container) bool { return s.Name == c.Name && isSidecar(&s) }); n >= 0 {
+			sidecars = append(sidecars, c)
+			continue
+		}
+		busy = true
+		p.stop(c)
+	}
+	if busy || len(sidecars) == 0 {
+		return busy
+	}
+	last := slices.MaxFunc(sidecars, func(a, b *Container) int { return p.position(a.Name) - p.position(b.Name) })
+	p.stop(last)
+	return true
+}
+
+func (p *planner) position(name string) int {
+	return slices.IndexFunc(p.pod.Spec.InitContainers, func(s corev1.Container) bool { return s.Name == name })
+}
+
+func (p *planner) stop(c *Container) {
+	p.Actions = append(p.Actions, Action{
+		Verb: Kill, Container: c.Name, ID: c.ID, Grace: p.remaining(c), Message: "Stopping container " + c.Name,
+	})
+}
+
+// remaining is what is left of the pod's grace period, in whole seconds. Kill actions that run already are told anew only if they
+// must become shorter; the actor sees to that.
+func (p *planner) remaining(c *Container) int64 {
+	grace := podGrace(p.pod)
+	switch {
+	case p.pod.DeletionGracePeriodSeconds != nil:
+		grace = max(*p.pod.DeletionGracePeriodSeconds, 1)
+	case p.s.Gone && p.pod.Spec.TerminationGracePeriodSeconds == nil && c.Grace > 0:
+		grace = c.Grace
+	}
+	if p.s.StopSince.IsZero() {
+		return grace
+	}
+	left := grace - int64(p.now.Sub(p.s.StopSince)/time.Second)
+	return max(left, 1)
+}

@@ -1,0 +1,115 @@
+package serve
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+)
+
+func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
+	summary, err := s.cfg.Summary(r.Context())
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	s.json(w, summary)
+}
+
+// resource shows the summary in the form metrics-server scrapes.
+func (s *Server) resource(w http.ResponseWriter, r *http.Request) {
+	got, err := s.cfg.Summary(r.Context())
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	summary, ok := got.(*stats.Summary)
+	if !ok {
+		http.Error(w, "there are no figures", http.StatusInternalServerError)
+		return
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(resourceMetrics{summary})
+	promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+}
+
+// resourceMetrics are the names that /metrics/resource is documented to have.
+type resourceMetrics struct{ summary *stats.Summary }
+
+var (
+	containerLabels = []string{"container", "pod", "namespace"}
+	podLabels       = []string{"pod", "namespace"}
+
+	nodeCPU         = prometheus.NewDesc("node_cpu_usage_seconds_total", "Cumulative cpu time consumed by the node in core-seconds", nil, nil)
+	nodeMemory      = prometheus.NewDesc("node_memory_working_set_bytes", "Current working set of the node in bytes", nil, nil)
+	podCPU          = prometheus.NewDesc("pod_cpu_usage_seconds_total", "Cumulative cpu time consumed by the pod in core-seconds", podLabels, nil)
+	podMemory       = prometheus.NewDesc("pod_memory_working_set_bytes", "Current working set of the pod in bytes", podLabels, nil)
+	containerCPU    = prometheus.NewDesc("container_cpu_usage_seconds_total", "Cumulative cpu time consumed by the container in core-seconds", containerLabels, nil)
+	containerMemory = prometheus.NewDesc("container_memory_working_set_bytes", "Current working set of the container in bytes", containerLabels, nil)
+	containerStart  = prometheus.NewDesc("container_start_time_seconds", "Start time of the container since unix epoch in seconds", containerLabels, nil)
+	scrapeError     = prometheus.NewDesc("resource_scrape_error", "1 if there was an error while getting container metrics, 0 otherwise", nil, nil)
+)
+
+func (m resourceMetrics) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{nodeCPU, nodeMemory, podCPU, podMemory, containerCPU, containerMemory, containerStart, scrapeError} {
+		c <- d
+	}
+}
+
+func (m resourceMetrics) Collect(c chan<- prometheus.Metric) {
+	send := func(cpu *stats.CPUStats, memory *stats.MemoryStats, cpuDesc, memoryDesc *prometheus.Desc, labels ...string) {
+		if cpu != nil && cpu.UsageCoreNanoSeconds != nil {
+			c <- prometheus.NewMetricWithTimestamp(cpu.Time.Time,
+				prometheus.MustNewConstMetric(cpuDesc, prometheus.CounterValue, float64(*cpu.UsageCoreNanoSeconds)/1e9, labels...))
+		}
+		if memory != nil && memory.WorkingSetBytes != nil {
+			c <- prometheus.NewMetricWithTimestamp(memory.Time.Time,
+				prometheus.MustNewConstMetric(memoryDesc, prometheus.GaugeValue, float64(*memory.WorkingSetBytes), labels...))
+		}
+	}
+	send(m.summary.Node.CPU, m.summary.Node.Memory, nodeCPU, nodeMemory)
+	for i := range m.summary.Pods {
+		p := &m.summary.Pods[i]
+		send(p.CPU, p.Memory, podCPU, podMemory, p.PodRef.Name, p.PodRef.Namespace)
+		for j := range p.Containers {
+			one := &p.Containers[j]
+			labels := []string{one.Name, p.PodRef.Name, p.PodRef.Namespace}
+			send(one.CPU, one.Memory, containerCPU, containerMemory, labels...)
+			if !one.StartTime.IsZero() {
+				c <- prometheus.MustNewConstMetric(containerStart, prometheus.GaugeValue, float64(one.StartTime.UnixNano())/1e9, labels...)
+			}
+		}
+	}
+	c <- prometheus.MustNewConstMetric(scrapeError, prometheus.GaugeValue, 0)
+}
+
+// ownMetrics are what /metrics shows of the kubelet.
+func (s *Server) ownMetrics() prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	count := func(name, help string, of func() int) {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(of()) }))
+	}
+	count("kubelet_running_pods", "Number of pods that have a running pod sandbox", func() (n int) {
+		for _, v := range s.cfg.Pods.List() {
+			if len(v.Sandboxes) > 0 && v.Sandboxes[0].Ready {
+				n++
+			}
+		}
+		return n
+	})
+	count("kubelet_running_containers", "Number of containers currently running", func() (n int) {
+		for _, v := range s.cfg.Pods.List() {
+			for i := range v.Containers {
+				if v.Containers[i].Running() {
+					n++
+				}
+			}
+		}
+		return n
+	})
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "kubelet_node_name", Help: "The node's name. The count is always 1.", ConstLabels: prometheus.Labels{"node": s.cfg.NodeName},
+	}, func() float64 { return 1 }))
+	return registry
+}

@@ -1,0 +1,189 @@
+// Package serve is the kubelet's HTTP API: logs, exec, attach, port-forward, pods, figures.
+//
+// Everybody who may ask anything may ask everything: the API server and members of system:masters, known by client certificates. Streams
+// are the container runtime's: it is asked for a URL, and the connection is passed on to that, upgraded as the caller wished (SPDY
+// or WebSocket). Package kubelet runs the server.
+package serve
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"skiff.dev/skiff/internal/kubelet/pod"
+)
+
+// Pods of this node.
+type Pods interface {
+	List() []pod.View
+	Find(namespace, name string, uid types.UID) *pod.Actor
+}
+
+// Config of the server.
+type Config struct {
+	NodeName string
+	Pods     Pods
+	Runtime  runtimeapi.RuntimeServiceClient
+	Summary  func(context.Context) (any, error) // nil: there are no figures
+	Resource http.Handler                       // /metrics/resource; nil: made of Summary
+	Metrics  prometheus.Gatherer
+	TLS      *tls.Config
+	Log      *slog.Logger
+}
+
+// Server of one kubelet.
+type Server struct {
+	cfg Config
+	mux *http.ServeMux
+}
+
+func New(cfg Config) *Server {
+	s := &Server{cfg: cfg, mux: http.NewServeMux()}
+	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
+	s.mux.HandleFunc("GET /pods", s.pods)
+	s.mux.HandleFunc("GET /runningpods/", s.pods)
+	s.mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	for _, verb := range []string{"GET", "POST"} {
+		s.mux.HandleFunc(verb+" /exec/{namespace}/{pod}/{container}", s.exec)
+		s.mux.HandleFunc(verb+" /exec/{namespace}/{pod}/{uid}/{container}", s.exec)
+		s.mux.HandleFunc(verb+" /attach/{namespace}/{pod}/{container}", s.attach)
+		s.mux.HandleFunc(verb+" /attach/{namespace}/{pod}/{uid}/{container}", s.attach)
+		s.mux.HandleFunc(verb+" /portForward/{namespace}/{pod}", s.portForward)
+		s.mux.HandleFunc(verb+" /portForward/{namespace}/{pod}/{uid}", s.portForward)
+	}
+	if cfg.Summary != nil {
+		s.mux.HandleFunc("GET /stats/summary", s.summary)
+		s.mux.HandleFunc("GET /metrics/resource", s.resource)
+	}
+	if cfg.Resource != nil {
+		s.mux.Handle("GET /metrics/resource/", cfg.Resource)
+	}
+	metrics := cfg.Metrics
+	if metrics == nil {
+		metrics = s.ownMetrics()
+	}
+	s.mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}))
+	return s
+}
+
+// Run serves until ctx ends; streams that are still open then are cut.
+func (s *Server) Run(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler: s, TLSConfig: s.cfg.TLS, ReadHeaderTimeout: 30 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog:    slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.ServeTLS(listener, "", "") }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	_ = server.Close()
+	<-ended
+	return nil
+}
+
+// ServeHTTP lets in who may ask.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		http.Error(w, "Unauthorized", http.StatusUnauthorized)
+		return
+	}
+	subject := r.TLS.VerifiedChains[0][0].Subject
+	if !slices.Contains(subject.Organization, "system:masters") && subject.CommonName != "kube-apiserver-kubelet-client" {
+		http.Error(w, "Forbidden (user="+subject.CommonName+", verb="+verb(r.Method)+", resource=nodes, subresource="+subresource(r.URL.Path)+")", http.StatusForbidden)
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+func verb(method string) string {
+	if method == http.MethodPost {
+		return "create"
+	}
+	return strings.ToLower(method)
+}
+
+func subresource(path string) string {
+	switch first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/"); first {
+	case "stats", "metrics", "pods":
+		return first
+	}
+	return "proxy"
+}
+
+func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
+	list := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []corev1.Pod{}}
+	for _, v := range s.cfg.Pods.List() {
+		list.Items = append(list.Items, *v.Pod)
+	}
+	s.json(w, &list)
+}
+
+func (s *Server) json(w http.ResponseWriter, v any) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(data)
+}
+
+// refusal is an answer that isn't what was asked for.
+type refusal struct {
+	code    int
+	message string
+}
+
+func (r *refusal) Error() string { return r.message }
+
+func refuse(w http.ResponseWriter, err error) {
+	var r *refusal
+	if errors.As(err, &r) {
+		http.Error(w, r.message, r.code)
+		return
+	}
+	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
+
+// find the pod of a request.
+func (s *Server) find(r *http.Request) (*pod.Actor, pod.View, error) {
+	namespace, name, uid := r.PathValue("namespace"), r.PathValue("pod"), r.PathValue("uid")
+	a := s.cfg.Pods.Find(namespace, name, types.UID(uid))
+	if a == nil {
+		return nil, pod.View{}, &refusal{http.StatusNotFound, "pod does not exist"}
+	}
+	return a, a.View(), nil
+}
+
+// running finds the container of a request, which must run.
+func (s *Server) running(r *http.Request) (*pod.Container, *corev1.Container, error) {
+	_, view, err := s.find(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	name := r.PathValue("container")
+	for i := range view.Containers {
+		if c := &view.Containers[i]; c.Name == name && c.Running() {
+			return c, pod.Spec(view.Pod, name), nil
+		}
+	}
+	return nil, nil, &refusal{http.StatusNotFound, "container not found (\"" + name + "\")"}
+}
