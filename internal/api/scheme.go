@@ -14,9 +14,6 @@ var scheme = func() *runtime.Scheme {
 	return s
 }()
 
-// builtin lists every built-in row, group by group.
-func builtin() []*Resource { return nil }
-
 // Codecs serialises everything in Scheme: JSON, YAML and protobuf.
 func Codecs() serializer.CodecFactory { return codecs }
 

@@ -40,6 +40,7 @@ type Cluster struct {
 	DataDir string
 	flags   []string
 	bin     string
+	tmpfs   bool
 
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process is gone; then exit holds its error
@@ -186,9 +187,32 @@ func (c *Cluster) running() bool {
 
 // Skiff runs a skiff command on the cluster's host.
 func (c *Cluster) Skiff(args ...string) (string, error) {
-	cmd := c.host.Command(c.bin, args...)
+	return combined(c.Command(args...))
+}
+
+// Binary is the program under test.
+func (c *Cluster) Binary() string { return c.bin }
+
+// MountTmpfs puts the data dir on a file system of its own of that size ("256m"). Before the start only.
+func (c *Cluster) MountTmpfs(size string) {
+	c.t.Helper()
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := syscall.Mount("skiff-test", c.DataDir, "tmpfs", 0, "size="+size); err != nil {
+		c.t.Fatal(err)
+	}
+	c.tmpfs = true
+}
+
+// Command prepares a skiff command on the cluster's host.
+func (c *Cluster) Command(args ...string) *exec.Cmd { return c.Program(c.bin, args...) }
+
+// Program prepares any program on the cluster's host, with the cluster's kubeconfig.
+func (c *Cluster) Program(name string, args ...string) *exec.Cmd {
+	cmd := c.host.Command(name, args...)
 	cmd.Env = append(os.Environ(), "SKIFF_DATA_DIR="+c.DataDir, "KUBECONFIG="+c.Kubeconfig())
-	return combined(cmd)
+	return cmd
 }
 
 // Kubeconfig is the administrator's.
@@ -207,8 +231,7 @@ func (c *Cluster) Kubectl(args ...string) string {
 // Apply applies a manifest.
 func (c *Cluster) Apply(manifest string) string {
 	c.t.Helper()
-	cmd := c.host.Command(c.bin, "kubectl", "apply", "-f", "-")
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
+	cmd := c.Command("kubectl", "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	out, err := combined(cmd)
 	if err != nil {
@@ -219,9 +242,7 @@ func (c *Cluster) Apply(manifest string) string {
 
 // Run runs any program on the cluster's host.
 func (c *Cluster) Run(name string, args ...string) (string, error) {
-	cmd := c.host.Command(name, args...)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
-	return combined(cmd)
+	return combined(c.Program(name, args...))
 }
 
 func combined(cmd *exec.Cmd) (string, error) {
@@ -283,6 +304,14 @@ func (c *Cluster) remove() {
 		}
 	}
 	name := c.name()
+	if c.tmpfs {
+		if out, err := c.Skiff("down"); err != nil {
+			c.t.Errorf("skiff down: %v\n%s", err, out)
+		}
+		if err := syscall.Unmount(c.DataDir, syscall.MNT_DETACH); err != nil {
+			c.t.Errorf("unmount the data dir: %v", err)
+		}
+	}
 	if out, err := c.Skiff("down", "--purge"); err != nil {
 		c.t.Errorf("skiff down --purge: %v\n%s", err, out)
 	}

@@ -296,7 +296,7 @@ func (p *planner) sick(c *corev1.Container, last *Container) bool {
 
 // start starts a container; ended is its former incarnation where that counts for the back-off.
 func (p *planner) start(name string, ended *Container) {
-	if ended != nil && ended.Exited() {
+	if c := Spec(p.pod, name); ended.Exited() && ended.Hash == containerHash(c) {
 		if at := p.s.Backoff[name].Until(ended.Finished); p.now.Before(at) {
 			p.wake(at)
 			if p.CrashLoop == nil {

@@ -181,7 +181,8 @@ func (b *statusBuilder) absent(cs *corev1.ContainerStatus, former *corev1.Contai
 			}
 		}
 	}
-	if b.over {
+	// Where the pod got so far that the container must have been there, its end is unknown; otherwise it never was.
+	if b.over && (done || len(b.pod.Spec.InitContainers) == 0 || former != nil && former.ContainerID != "") {
 		cs.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
 			Reason: "ContainerStatusUnknown", ExitCode: 137,
 			Message: "The container could not be located when the pod was terminated",

@@ -1,0 +1,170 @@
+package api
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// defaultPodSpec fills a pod's or a pod template's spec as upstream does.
+func defaultPodSpec(s *corev1.PodSpec) {
+	fill(&s.RestartPolicy, corev1.RestartPolicyAlways)
+	fill(&s.DNSPolicy, corev1.DNSClusterFirst)
+	fillNil(&s.TerminationGracePeriodSeconds, int64(corev1.DefaultTerminationGracePeriodSeconds))
+	fillNil(&s.SecurityContext, corev1.PodSecurityContext{})
+	fill(&s.SchedulerName, corev1.DefaultSchedulerName)
+	fillNil(&s.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
+	if s.ServiceAccountName == "" {
+		s.ServiceAccountName = s.DeprecatedServiceAccount
+	}
+	s.DeprecatedServiceAccount = s.ServiceAccountName
+	for i := range s.Volumes {
+		defaultVolume(&s.Volumes[i].VolumeSource)
+	}
+	for i := range s.InitContainers {
+		defaultContainer(&s.InitContainers[i], s.HostNetwork)
+	}
+	for i := range s.Containers {
+		defaultContainer(&s.Containers[i], s.HostNetwork)
+	}
+	for i := range s.EphemeralContainers {
+		c := corev1.Container(s.EphemeralContainers[i].EphemeralContainerCommon)
+		defaultContainer(&c, false)
+		s.EphemeralContainers[i].EphemeralContainerCommon = corev1.EphemeralContainerCommon(c)
+	}
+	for i := range s.TopologySpreadConstraints {
+		t := &s.TopologySpreadConstraints[i]
+		fillNil(&t.NodeAffinityPolicy, corev1.NodeInclusionPolicyHonor)
+		fillNil(&t.NodeTaintsPolicy, corev1.NodeInclusionPolicyIgnore)
+	}
+}
+
+func defaultContainer(c *corev1.Container, hostNetwork bool) {
+	fill(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
+	fill(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
+	if c.ImagePullPolicy == "" {
+		c.ImagePullPolicy = corev1.PullIfNotPresent
+		if latest(c.Image) {
+			c.ImagePullPolicy = corev1.PullAlways
+		}
+	}
+	for i := range c.Ports {
+		fill(&c.Ports[i].Protocol, corev1.ProtocolTCP)
+		if hostNetwork {
+			fill(&c.Ports[i].HostPort, c.Ports[i].ContainerPort)
+		}
+	}
+	for i := range c.Env {
+		if from := c.Env[i].ValueFrom; from != nil && from.FieldRef != nil {
+			fill(&from.FieldRef.APIVersion, "v1")
+		}
+	}
+	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
+		defaultProbe(p)
+	}
+	if c.Lifecycle != nil {
+		for _, h := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
+			if h != nil && h.HTTPGet != nil {
+				defaultHTTPGet(h.HTTPGet)
+			}
+		}
+	}
+	// What is limited but not requested is requested in full.
+	for name, limit := range c.Resources.Limits {
+		if _, asked := c.Resources.Requests[name]; !asked {
+			if c.Resources.Requests == nil {
+				c.Resources.Requests = corev1.ResourceList{}
+			}
+			c.Resources.Requests[name] = limit.DeepCopy()
+		}
+	}
+	roundUp(c.Resources.Limits)
+	roundUp(c.Resources.Requests)
+}
+
+// roundUp brings quantities to whole thousandths.
+func roundUp(list corev1.ResourceList) {
+	for name, q := range list {
+		if q.RoundUp(resource.Milli) {
+			continue
+		}
+		list[name] = q
+	}
+}
+
+// latest says whether an image without a policy is pulled each time: one with the tag latest, or with neither tag nor digest.
+func latest(image string) bool {
+	if strings.Contains(image, "@") {
+		return false
+	}
+	name := image[strings.LastIndexByte(image, '/')+1:]
+	_, tag, tagged := strings.Cut(name, ":")
+	return !tagged || tag == "latest"
+}
+
+func defaultProbe(p *corev1.Probe) {
+	if p == nil {
+		return
+	}
+	fill(&p.TimeoutSeconds, 1)
+	fill(&p.PeriodSeconds, 10)
+	fill(&p.SuccessThreshold, 1)
+	fill(&p.FailureThreshold, 3)
+	if p.HTTPGet != nil {
+		defaultHTTPGet(p.HTTPGet)
+	}
+	if p.GRPC != nil {
+		fillNil(&p.GRPC.Service, "")
+	}
+}
+
+func defaultHTTPGet(h *corev1.HTTPGetAction) {
+	fill(&h.Path, "/")
+	fill(&h.Scheme, corev1.URISchemeHTTP)
+}
+
+func defaultVolume(v *corev1.VolumeSource) {
+	if *v == (corev1.VolumeSource{}) {
+		v.EmptyDir = &corev1.EmptyDirVolumeSource{}
+	}
+	switch {
+	case v.Secret != nil:
+		fillNil(&v.Secret.DefaultMode, corev1.SecretVolumeSourceDefaultMode)
+	case v.ConfigMap != nil:
+		fillNil(&v.ConfigMap.DefaultMode, corev1.ConfigMapVolumeSourceDefaultMode)
+	case v.DownwardAPI != nil:
+		fillNil(&v.DownwardAPI.DefaultMode, corev1.DownwardAPIVolumeSourceDefaultMode)
+		defaultDownward(v.DownwardAPI.Items)
+	case v.Projected != nil:
+		fillNil(&v.Projected.DefaultMode, corev1.ProjectedVolumeSourceDefaultMode)
+		for i := range v.Projected.Sources {
+			src := &v.Projected.Sources[i]
+			if src.DownwardAPI != nil {
+				defaultDownward(src.DownwardAPI.Items)
+			}
+			if t := src.ServiceAccountToken; t != nil {
+				fillNil(&t.ExpirationSeconds, int64(3600))
+			}
+		}
+	case v.HostPath != nil:
+		fillNil(&v.HostPath.Type, corev1.HostPathUnset)
+	case v.Image != nil:
+		if v.Image.PullPolicy == "" {
+			v.Image.PullPolicy = corev1.PullIfNotPresent
+			if latest(v.Image.Reference) {
+				v.Image.PullPolicy = corev1.PullAlways
+			}
+		}
+	case v.Ephemeral != nil && v.Ephemeral.VolumeClaimTemplate != nil:
+		fillNil(&v.Ephemeral.VolumeClaimTemplate.Spec.VolumeMode, corev1.PersistentVolumeFilesystem)
+	}
+}
+
+func defaultDownward(items []corev1.DownwardAPIVolumeFile) {
+	for i := range items {
+		if items[i].FieldRef != nil {
+			fill(&items[i].FieldRef.APIVersion, "v1")
+		}
+	}
+}
