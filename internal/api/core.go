@@ -15,7 +15,7 @@ func coreRows() []*Resource {
 		of[corev1.Pod, corev1.PodList](podRow),
 		of[corev1.Service, corev1.ServiceList](serviceRow),
 		of[corev1.Node, corev1.NodeList](Resource{
-			Version: "v1", Kind: "Node", Plural: "nodes", Short: []string{"no"}, Key: "minions", Status: true,
+			Version: "v1", Kind: "Node", Plural: "nodes", Short: []string{"no"}, Key: "minions", Status: true, StatusOnCreate: true,
 			Subresources: []Subresource{{Name: "proxy", Kind: "NodeProxyOptions", Verbs: proxyVerbs}},
 			Fields: func(o Object) fields.Set {
 				return fields.Set{"spec.unschedulable": boolText(o.(*corev1.Node).Spec.Unschedulable)}
@@ -30,6 +30,8 @@ func coreRows() []*Resource {
 				return fields.Set{"status.phase": string(o.(*corev1.Namespace).Status.Phase)}
 			},
 			PrepareCreate: prepareNamespace,
+			Held:          func(o Object) bool { return len(o.(*corev1.Namespace).Spec.Finalizers) > 0 },
+			Terminating:   func(o Object) { o.(*corev1.Namespace).Status.Phase = corev1.NamespaceTerminating },
 			Default:       func(o Object) { defaultNamespace(o.(*corev1.Namespace)) },
 			ValidateName:  labelName, Validate: none, ValidateUpdate: nonePair, Columns: namespaceColumns,
 		}),

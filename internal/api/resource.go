@@ -66,6 +66,13 @@ type Resource struct {
 	// DefaultPropagation is what a delete without a propagationPolicy means; "" means Background.
 	DefaultPropagation metav1.DeletionPropagation
 
+	// StatusOnCreate lets a create carry a status (nodes register themselves with theirs).
+	StatusOnCreate bool
+	// Held, if set, says that obj may not go yet although nothing in its metadata keeps it (a namespace's spec.finalizers).
+	Held func(obj Object) bool
+	// Terminating, if set, marks obj once its deletion has begun (a namespace's phase).
+	Terminating func(obj Object)
+
 	// Also lists further group-versions the same stored objects are served as.
 	Also []Served
 }
@@ -78,7 +85,12 @@ type Served struct {
 	To                   func(stored Object) Object // stored → served
 	From                 func(served Object) Object // served → stored
 	Columns              []Column
+
+	row *Resource
 }
+
+// Row is what the served version looks like as a resource of its own: names and constructors. The table sets it.
+func (s *Served) Row() *Resource { return s.row }
 
 // Subresource names one subresource and the kind its body has.
 type Subresource struct {

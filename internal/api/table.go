@@ -31,7 +31,12 @@ func (t *Table) Add(r *Resource) {
 	t.rows = append(t.rows, r)
 	t.byGR[r.GroupResource()] = r
 	t.byGK[r.GVK().GroupKind()] = r
-	for _, s := range r.Also {
+	for i := range r.Also {
+		s := &r.Also[i]
+		s.row = &Resource{
+			Group: s.Group, Version: s.Version, Kind: s.Kind, Plural: r.Plural, Singular: r.Singular, Namespaced: r.Namespaced,
+			New: s.New, NewList: s.NewList, Columns: s.Columns,
+		}
 		t.byGR[schema.GroupResource{Group: s.Group, Resource: r.Plural}] = r
 		t.byGK[schema.GroupKind{Group: s.Group, Kind: s.Kind}] = r
 	}

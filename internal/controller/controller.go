@@ -1,31 +1,134 @@
-// Package controller is the one page where every controller is listed, and the harness they share; the controllers themselves are
-// packages below it, one each.
-// SKELETON: signatures agreed with host.
+// Package controller is the one page where every controller is listed, and what runs them; the controllers themselves are packages below
+// it, one each, and share the harness package.
+//
+// The host calls New and Run; nobody else does. All controllers start together, and Ready closes when each has seen everything there is.
 package controller
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/controller/deployment"
+	"skiff.dev/skiff/internal/controller/endpoints"
+	"skiff.dev/skiff/internal/controller/endpointslice"
+	"skiff.dev/skiff/internal/controller/garbage"
+	"skiff.dev/skiff/internal/controller/harness"
+	"skiff.dev/skiff/internal/controller/namespace"
+	"skiff.dev/skiff/internal/controller/nodeipam"
+	"skiff.dev/skiff/internal/controller/nodelifecycle"
+	"skiff.dev/skiff/internal/controller/podgc"
+	"skiff.dev/skiff/internal/controller/replicaset"
+	"skiff.dev/skiff/internal/controller/rootca"
+	"skiff.dev/skiff/internal/controller/serviceaccount"
+	"skiff.dev/skiff/internal/controller/tainteviction"
 )
 
+// Config is what controllers need to know.
 type Config struct {
 	Client   client.Client
 	Select   string       // --controllers: "*,-node-lifecycle-controller", upstream's syntax and names
 	PodCIDR  netip.Prefix // nodes get a /24 of it each (NodeMaskSize)
 	NodeMask int
 	RootCA   []byte // PEM, for kube-root-ca.crt
+	Metrics  prometheus.Registerer
 	Log      *slog.Logger
 }
 
-type Controllers struct{}
+// entry is a controller by name, and how it is made.
+type entry struct {
+	name string
+	make func(cfg Config) harness.Controller
+}
+
+// all is every controller there is.
+var all = []entry{
+	{"deployment-controller", func(c Config) harness.Controller { return deployment.New(c.Client) }},
+	{"replicaset-controller", func(c Config) harness.Controller { return replicaset.New(c.Client) }},
+	{"endpointslice-controller", func(c Config) harness.Controller { return endpointslice.New(c.Client) }},
+	{"endpoints-controller", func(c Config) harness.Controller { return endpoints.New(c.Client) }},
+	{"namespace-controller", func(c Config) harness.Controller { return namespace.New(c.Client, api.NewTable().All()) }},
+	{"serviceaccount-controller", func(c Config) harness.Controller { return serviceaccount.New(c.Client) }},
+	{"root-ca-certificate-publisher-controller", func(c Config) harness.Controller { return rootca.New(c.Client, c.RootCA) }},
+	{"node-ipam-controller", func(c Config) harness.Controller { return nodeipam.New(c.Client, c.PodCIDR, c.NodeMask) }},
+	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},
+	{"taint-eviction-controller", func(c Config) harness.Controller { return tainteviction.New(c.Client) }},
+	{"garbage-collector-controller", func(c Config) harness.Controller { return garbage.New(c.Client, api.NewTable().All(), c.Log) }},
+	{"pod-garbage-collector-controller", func(c Config) harness.Controller { return podgc.New(c.Client) }},
+}
+
+// Controllers are the selected ones, made and not yet running.
+type Controllers struct {
+	cfg     Config
+	loops   []harness.Controller
+	metrics *harness.Metrics
+	ready   chan struct{}
+}
 
 // New fails when Select names an unknown controller.
-func New(cfg Config) (*Controllers, error)           { panic("skeleton") }
-func (c *Controllers) Run(ctx context.Context) error { panic("skeleton") }
-func (c *Controllers) Ready() <-chan struct{}        { panic("skeleton") }
+func New(cfg Config) (*Controllers, error) {
+	selected, err := choose(cfg.Select, Names())
+	if err != nil {
+		return nil, err
+	}
+	c := &Controllers{cfg: cfg, metrics: harness.NewMetrics(cfg.Metrics), ready: make(chan struct{})}
+	for _, e := range all {
+		if selected[e.name] {
+			loop := e.make(cfg)
+			loop.Name = e.name
+			c.loops = append(c.loops, loop)
+		}
+	}
+	return c, nil
+}
+
+// Run blocks until ctx ends or a controller cannot start; the others end with it.
+func (c *Controllers) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var synced, running sync.WaitGroup
+	synced.Add(len(c.loops))
+	failures := make(chan error, len(c.loops))
+	for _, loop := range c.loops {
+		running.Go(func() {
+			err := harness.Run(ctx, loop, c.cfg.Client, c.metrics, c.cfg.Log, synced.Done)
+			if err != nil && ctx.Err() == nil {
+				failures <- err
+				cancel()
+			}
+		})
+	}
+	all := make(chan struct{})
+	go func() { synced.Wait(); close(all) }()
+	select {
+	case <-all:
+		close(c.ready)
+		<-ctx.Done()
+	case <-ctx.Done():
+	}
+	running.Wait()
+	close(failures)
+	var errs []error
+	for err := range failures {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Ready closes when every selected controller has started.
+func (c *Controllers) Ready() <-chan struct{} { return c.ready }
 
 // Names lists the known controllers, for --help and completion.
-func Names() []string { panic("skeleton") }
+func Names() []string {
+	names := make([]string, len(all))
+	for i, e := range all {
+		names[i] = e.name
+	}
+	return names
+}

@@ -1,28 +1,35 @@
 // Package registry is the API as Go calls: what a request means, between whoever speaks it (HTTP handlers, the in-process client) and the store.
-// SKELETON: signatures agreed with apiserver and client; the registry's author replaces the bodies.
+//
+// It owns the rules that hold for every resource (names, metadata, generation, preconditions, graceful deletion, finalizers, subresources) and runs
+// the row's own functions and admission between them. It also owns what must be unique in a cluster: cluster IPs and node ports. Its invariant:
+// what reaches the store has been defaulted, admitted and validated. Callers have authorized the request; they hand in objects that are theirs to
+// give away, and get back objects that are shared.
 package registry
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"net/netip"
 
-	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/store"
 )
 
+// Config of a registry.
 type Config struct {
 	Store *store.Store
 	Table *api.Table
 	Log   *slog.Logger
 
-	ServiceCIDRs  []string // "10.96.0.0/16"; cluster IPs are allocated here
-	NodePortRange string   // "30000-32767"
+	ServiceCIDRs  []string       // "10.43.0.0/16"; cluster IPs are allocated here
+	NodePortRange string         // "30000-32767"
+	Advertise     netip.AddrPort // where pods reach the API server; the endpoints of the Service kubernetes
 
 	Admit    []Admit    // mutating admission, in order
 	Validate []Validate // validating admission, after defaults and validation
@@ -43,14 +50,50 @@ type (
 )
 
 // Registry serves every resource of the table.
-type Registry struct{}
+type Registry struct {
+	cfg      Config
+	services *services
+	virtuals map[string]Virtual
+	ready    chan struct{}
+}
 
-func New(cfg Config) *Registry { panic("skeleton") }
+// New makes a registry that can be called once its store is ready.
+func New(cfg Config) (*Registry, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	s, err := newServices(cfg.ServiceCIDRs, cfg.NodePortRange)
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{cfg: cfg, services: s, virtuals: map[string]Virtual{}, ready: make(chan struct{})}
+	r.Handle("pods/binding", r.bind)
+	r.Handle("bindings", r.bind)
+	r.Handle("pods/eviction", r.evict)
+	return r, nil
+}
 
-// Run keeps allocators repaired and creates what must exist (namespaces default, kube-system, kube-public, kube-node-lease; the kubernetes Service).
-func (r *Registry) Run(ctx context.Context) error { panic("skeleton") }
-func (r *Registry) Table() *api.Table             { panic("skeleton") }
-func (r *Registry) Store() *store.Store           { panic("skeleton") }
+// Ready is closed once what must exist does.
+func (r *Registry) Ready() <-chan struct{} { return r.ready }
+
+// Run takes stock of the addresses that services hold and creates what must exist, then waits for ctx to end.
+func (r *Registry) Run(ctx context.Context) error {
+	if err := r.takeStock(ctx); err != nil {
+		return err
+	}
+	if err := r.bootstrap(ctx); err != nil {
+		return fmt.Errorf("create what every cluster has: %w", err)
+	}
+	close(r.ready)
+	<-ctx.Done()
+	return nil
+}
+
+// Table of all resources.
+func (r *Registry) Table() *api.Table { return r.cfg.Table }
+
+// Store beneath the registry; for reading only.
+func (r *Registry) Store() *store.Store { return r.cfg.Store }
 
 // Request names what a call is about. Authorization has happened.
 type Request struct {
@@ -65,6 +108,58 @@ type Request struct {
 	Warn func(text string)
 }
 
+// key of the object below its resource's.
+func (q *Request) key() string {
+	if q.Resource.Namespaced {
+		return q.Namespace + "/" + q.Name
+	}
+	return q.Name
+}
+
+// View is a stored entry as the request's version shows it.
+func (q *Request) View(e *store.Entry) *store.Entry {
+	if q.Served == nil || e == nil {
+		return e
+	}
+	return store.NewEntry(q.Served.Row(), q.Served.To(e.Object()))
+}
+
+// stored turns an object that came with the request into one of the stored version.
+func (q *Request) stored(obj runtime.Object) (api.Object, error) {
+	o, ok := obj.(api.Object)
+	if !ok {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("%T is not an object that can be stored", obj))
+	}
+	if q.Served != nil {
+		return q.Served.From(o), nil
+	}
+	return o, nil
+}
+
+func (q *Request) warn(texts []string) {
+	if q.Warn == nil {
+		return
+	}
+	for _, t := range texts {
+		q.Warn(t)
+	}
+}
+
+// groupKind and groupResource name the request's kind in errors.
+func (q *Request) groupKind() schema.GroupKind {
+	if q.Served != nil {
+		return schema.GroupKind{Group: q.Served.Group, Kind: q.Served.Kind}
+	}
+	return q.Resource.GVK().GroupKind()
+}
+
+func (q *Request) groupResource() schema.GroupResource {
+	if q.Served != nil {
+		return schema.GroupResource{Group: q.Served.Group, Resource: q.Resource.Plural}
+	}
+	return q.Resource.GroupResource()
+}
+
 // Result of a write or read of one object. Object is always set; Entry too where the object is (or would be) stored, so that its
 // encodings are shared.
 type Result struct {
@@ -74,42 +169,59 @@ type Result struct {
 	Deleted bool // a delete that removed the object at once (false: finalizers or grace keep it)
 }
 
-func (r *Registry) Get(ctx context.Context, req *Request, o *metav1.GetOptions) (*Result, error) {
-	panic("skeleton")
-}
-
-// List of a namespace (or all). Selectors are checked: an unknown field selector is a BadRequest.
-func (r *Registry) List(ctx context.Context, req *Request, o *metainternalversion.ListOptions) (*store.Page, error) {
-	panic("skeleton")
-}
-func (r *Registry) Watch(ctx context.Context, req *Request, o *metainternalversion.ListOptions) (*store.Watcher, error) {
-	panic("skeleton")
-}
-
-// Create also serves POSTs to subresources (pods/binding, pods/eviction, serviceaccounts/token) and unstored kinds.
-func (r *Registry) Create(ctx context.Context, req *Request, obj runtime.Object, o *metav1.CreateOptions) (*Result, error) {
-	panic("skeleton")
-}
-
-// Update replaces the object (subresources "", status, scale, …).
-func (r *Registry) Update(ctx context.Context, req *Request, obj runtime.Object, o *metav1.UpdateOptions) (*Result, error) {
-	panic("skeleton")
-}
-
-// Patch applies a JSON, merge, strategic-merge or (server-side) apply patch, retrying on conflict unless the patch names a resourceVersion.
-func (r *Registry) Patch(ctx context.Context, req *Request, kind types.PatchType, body []byte, o *metav1.PatchOptions) (*Result, error) {
-	panic("skeleton")
-}
-func (r *Registry) Delete(ctx context.Context, req *Request, o *metav1.DeleteOptions) (*Result, error) {
-	panic("skeleton")
-}
-func (r *Registry) DeleteCollection(ctx context.Context, req *Request, o *metav1.DeleteOptions, l *metainternalversion.ListOptions) ([]*store.Entry, error) {
-	panic("skeleton")
+func (q *Request) result(e *store.Entry) *Result {
+	e = q.View(e)
+	return &Result{Object: e.Object(), Entry: e}
 }
 
 // Virtual answers creates of an unstored kind or subresource.
 type Virtual func(ctx context.Context, req *Request, obj runtime.Object, dryRun bool) (runtime.Object, error)
 
-// Handle registers a Virtual for "group/plural" or "group/plural/subresource" (core group: "pods/binding"). Before Run only. The registry itself
-// has pods/binding, pods/eviction; apiserver registers the reviews and serviceaccounts/token.
-func (r *Registry) Handle(path string, v Virtual) { panic("skeleton") }
+// Handle registers a Virtual for "group/plural" or "group/plural/subresource" (core group: "pods/binding"). Before the first request only.
+func (r *Registry) Handle(path string, v Virtual) { r.virtuals[path] = v }
+
+func (r *Registry) virtual(q *Request) Virtual {
+	path := q.Resource.Plural
+	if q.Resource.Group != "" {
+		path = q.Resource.Group + "/" + path
+	}
+	if q.Subresource != "" {
+		path += "/" + q.Subresource
+	}
+	return r.virtuals[path]
+}
+
+// collection of a stored resource.
+func (r *Registry) collection(q *Request) (*store.Collection, error) {
+	if q.Resource.Key == "" {
+		return nil, apierrors.NewMethodNotSupported(q.groupResource(), "get")
+	}
+	return r.cfg.Store.Collection(q.Resource), nil
+}
+
+func (r *Registry) admit(ctx context.Context, a *Attributes) error {
+	for _, f := range r.cfg.Admit {
+		if err := f(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Registry) validate(ctx context.Context, a *Attributes) error {
+	for _, f := range r.cfg.Validate {
+		if err := f(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Connect asks admission about a connection to a subresource (exec, proxy …).
+func (r *Registry) Connect(ctx context.Context, q *Request, options runtime.Object) error {
+	a := &Attributes{Request: q, Operation: "CONNECT", Object: options, Registry: r}
+	if err := r.admit(ctx, a); err != nil {
+		return err
+	}
+	return r.validate(ctx, a)
+}

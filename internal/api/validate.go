@@ -1,0 +1,121 @@
+package api
+
+import (
+	"fmt"
+	"net/netip"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validation/path"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// Checks that many kinds share. Each takes the path of what it checks and returns errors of upstream's types and wording.
+
+// Name rules, as apimachinery spells them: prefix says that a generated suffix will follow.
+var (
+	labelName   = apivalidation.NameIsDNSLabel
+	serviceName = apivalidation.NameIsDNS1035Label
+)
+
+func pathSegment(name string, _ bool) []string { return path.IsValidPathSegmentName(name) }
+
+// anyName leaves an event's name to the generic rules of a path segment: clients build it from whatever they report on.
+func anyName(name string, prefix bool) []string { return pathSegment(name, prefix) }
+
+func nonNegative(n int64, p *field.Path) field.ErrorList {
+	return apivalidation.ValidateNonnegativeField(n, p)
+}
+
+func immutable(now, was any, p *field.Path) field.ErrorList {
+	return apivalidation.ValidateImmutableField(now, was, p)
+}
+
+func required(s string, p *field.Path) field.ErrorList {
+	if s == "" {
+		return field.ErrorList{field.Required(p, "")}
+	}
+	return nil
+}
+
+// oneOf checks an enumeration; the empty value is an error too, for defaults have filled it.
+func oneOf[T ~string](v T, p *field.Path, allowed ...T) field.ErrorList {
+	if v == "" {
+		return field.ErrorList{field.Required(p, "")}
+	}
+	for _, a := range allowed {
+		if v == a {
+			return nil
+		}
+	}
+	return field.ErrorList{field.NotSupported(p, v, allowed)}
+}
+
+// each turns the messages of a rule into errors of one value.
+func each(p *field.Path, v any, messages []string) (errs field.ErrorList) {
+	for _, m := range messages {
+		errs = append(errs, field.Invalid(p, v, m))
+	}
+	return errs
+}
+
+func port(n int32, p *field.Path) field.ErrorList {
+	return each(p, n, validation.IsValidPortNum(int(n)))
+}
+
+func portOrName(v intstr.IntOrString, p *field.Path) field.ErrorList {
+	if v.Type == intstr.String {
+		return each(p, v.StrVal, validation.IsValidPortName(v.StrVal))
+	}
+	return port(v.IntVal, p)
+}
+
+func dnsLabel(s string, p *field.Path) field.ErrorList {
+	return each(p, s, validation.IsDNS1123Label(s))
+}
+
+func dnsSubdomain(s string, p *field.Path) field.ErrorList {
+	return each(p, s, validation.IsDNS1123Subdomain(s))
+}
+
+// dataKey checks the key of a ConfigMap or Secret.
+func dataKey(k string, p *field.Path) field.ErrorList {
+	return each(p, k, validation.IsConfigMapKey(k))
+}
+
+func address(s string, p *field.Path) field.ErrorList {
+	if _, err := netip.ParseAddr(s); err != nil {
+		return field.ErrorList{field.Invalid(p, s, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")}
+	}
+	return nil
+}
+
+// countOrPercent checks a field like maxSurge.
+func countOrPercent(v *intstr.IntOrString, p *field.Path) field.ErrorList {
+	switch {
+	case v == nil:
+		return nil
+	case v.Type == intstr.String:
+		return each(p, v.StrVal, validation.IsValidPercent(v.StrVal))
+	}
+	return nonNegative(int64(v.IntVal), p)
+}
+
+// percentOf reads a percentage.
+func percentOf(v *intstr.IntOrString) (percent int, is bool) {
+	if v == nil || v.Type != intstr.String || len(validation.IsValidPercent(v.StrVal)) > 0 {
+		return 0, false
+	}
+	_, err := fmt.Sscanf(v.StrVal, "%d%%", &percent)
+	return percent, err == nil
+}
+
+func labelSelector(s *metav1.LabelSelector, p *field.Path) field.ErrorList {
+	return metavalidation.ValidateLabelSelector(s, metavalidation.LabelSelectorValidationOptions{}, p)
+}
+
+func equal(a, b any) bool { return apiequality.Semantic.DeepEqual(a, b) }

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+func validateService(o Object) field.ErrorList {
+	s, spec := &o.(*corev1.Service).Spec, field.NewPath("spec")
+	headless := s.ClusterIP == corev1.ClusterIPNone
+	errs := oneOf(s.Type, spec.Child("type"), corev1.ServiceTypeClusterIP, corev1.ServiceTypeExternalName, corev1.ServiceTypeLoadBalancer, corev1.ServiceTypeNodePort)
+	errs = append(errs, oneOf(s.SessionAffinity, spec.Child("sessionAffinity"), corev1.ServiceAffinityClientIP, corev1.ServiceAffinityNone)...)
+	if len(s.Ports) == 0 && !headless && s.Type != corev1.ServiceTypeExternalName {
+		errs = append(errs, field.Required(spec.Child("ports"), ""))
+	}
+	switch s.Type {
+	case corev1.ServiceTypeExternalName:
+		if s.ExternalName == "" {
+			errs = append(errs, field.Required(spec.Child("externalName"), ""))
+		} else {
+			errs = append(errs, each(spec.Child("externalName"), s.ExternalName, validation.IsDNS1123Subdomain(s.ExternalName))...)
+		}
+		if s.ClusterIP != "" && !headless {
+			errs = append(errs, field.Forbidden(spec.Child("clusterIP"), "may not be set for ExternalName services"))
+		}
+	case corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
+		if headless {
+			errs = append(errs, field.Invalid(spec.Child("clusterIPs").Index(0), s.ClusterIP, fmt.Sprintf("may not be set to 'None' for %s services", s.Type)))
+		}
+	}
+	errs = append(errs, clusterIPs(s, spec)...)
+	for k, v := range s.Selector {
+		errs = append(errs, each(spec.Child("selector"), k, validation.IsQualifiedName(k))...)
+		errs = append(errs, each(spec.Child("selector"), v, validation.IsValidLabelValue(v))...)
+	}
+	for i, ip := range s.ExternalIPs {
+		errs = append(errs, endpointAddress(ip, spec.Child("externalIPs").Index(i))...)
+	}
+	if c := s.SessionAffinityConfig; c != nil && c.ClientIP != nil {
+		if n := value(c.ClientIP.TimeoutSeconds); n <= 0 || n > 86400 {
+			errs = append(errs, field.Invalid(spec.Child("sessionAffinityConfig", "clientIP", "timeoutSeconds"), n, "must be greater than 0 and less than or equal to 86400"))
+		}
+	}
+	return append(errs, servicePortErrors(s, spec.Child("ports"))...)
+}
+
+func clusterIPs(s *corev1.ServiceSpec, spec *field.Path) (errs field.ErrorList) {
+	if len(s.ClusterIPs) > 2 {
+		errs = append(errs, field.TooMany(spec.Child("clusterIPs"), len(s.ClusterIPs), 2))
+	}
+	for i, ip := range s.ClusterIPs {
+		if ip != corev1.ClusterIPNone && ip != "" {
+			errs = append(errs, address(ip, spec.Child("clusterIPs").Index(i))...)
+		}
+	}
+	if len(s.ClusterIPs) > 0 && s.ClusterIPs[0] != s.ClusterIP {
+		errs = append(errs, field.Invalid(spec.Child("clusterIPs"), s.ClusterIPs, "first value must match `clusterIP`"))
+	}
+	return errs
+}
+
+func servicePortErrors(s *corev1.ServiceSpec, at *field.Path) (errs field.ErrorList) {
+	names, ports, nodePorts := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for i := range s.Ports {
+		sp, p := &s.Ports[i], at.Index(i)
+		switch {
+		case sp.Name == "" && len(s.Ports) > 1:
+			errs = append(errs, field.Required(p.Child("name"), ""))
+		case sp.Name != "":
+			errs = append(errs, dnsLabel(sp.Name, p.Child("name"))...)
+			if names[sp.Name] {
+				errs = append(errs, field.Duplicate(p.Child("name"), sp.Name))
+			}
+			names[sp.Name] = true
+		}
+		errs = append(errs, port(sp.Port, p.Child("port"))...)
+		errs = append(errs, protocol(sp.Protocol, p.Child("protocol"))...)
+		if sp.TargetPort.IntVal != 0 || sp.TargetPort.StrVal != "" {
+			errs = append(errs, portOrName(sp.TargetPort, p.Child("targetPort"))...)
+		}
+		if sp.NodePort != 0 {
+			if s.Type != corev1.ServiceTypeNodePort && s.Type != corev1.ServiceTypeLoadBalancer {
+				errs = append(errs, field.Forbidden(p.Child("nodePort"), fmt.Sprintf("may not be used when `type` is '%s'", s.Type)))
+			}
+			id := fmt.Sprint(sp.NodePort, sp.Protocol)
+			if nodePorts[id] {
+				errs = append(errs, field.Duplicate(p.Child("nodePort"), sp.NodePort))
+			}
+			nodePorts[id] = true
+		}
+		id := fmt.Sprint(sp.Port, sp.Protocol)
+		if ports[id] {
+			errs = append(errs, field.Duplicate(p, sp))
+		}
+		ports[id] = true
+	}
+	return errs
+}
+
+func validateServiceUpdate(o, old Object) field.ErrorList {
+	s, was := &o.(*corev1.Service).Spec, &old.(*corev1.Service).Spec
+	errs := validateService(o)
+	// An address stays for as long as the service has one.
+	if s.Type != corev1.ServiceTypeExternalName && was.Type != corev1.ServiceTypeExternalName && was.ClusterIP != "" && s.ClusterIP != was.ClusterIP {
+		errs = append(errs, immutable(s.ClusterIPs, was.ClusterIPs, field.NewPath("spec", "clusterIPs").Index(0))...)
+	}
+	return errs
+}

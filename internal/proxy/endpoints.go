@@ -1,0 +1,94 @@
+package proxy
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// endpoint is a backend of one service port.
+type endpoint struct {
+	at         netip.AddrPort
+	local      bool // on this node
+	ready      bool
+	lastResort bool // shutting down, but still answering
+}
+
+// endpointsOf collects a service port's endpoints from all slices, sorted, each once: while an endpoint moves between slices it may be
+// in two.
+func endpointsOf(spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node string) []endpoint {
+	found := map[netip.AddrPort]endpoint{}
+	for _, s := range eps {
+		if s.AddressType != discoveryv1.AddressTypeIPv4 {
+			continue
+		}
+		number, ok := portOf(spec, s)
+		if !ok {
+			continue
+		}
+		for i := range s.Endpoints {
+			e := &s.Endpoints[i]
+			if len(e.Addresses) == 0 {
+				continue
+			}
+			a, err := netip.ParseAddr(e.Addresses[0]) // further addresses of one endpoint have no meaning
+			if err != nil || !a.Is4() {
+				continue
+			}
+			one := endpoint{at: netip.AddrPortFrom(a, number), local: e.NodeName != nil && *e.NodeName == node}
+			one.ready, one.lastResort = conditions(&e.Conditions)
+			if other, twice := found[one.at]; !twice || one.ready && !other.ready {
+				found[one.at] = one
+			}
+		}
+	}
+	out := make([]endpoint, 0, len(found))
+	for _, e := range found {
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b endpoint) int { return a.at.Compare(b.at) })
+	return out
+}
+
+func portOf(spec *corev1.ServicePort, s *discoveryv1.EndpointSlice) (uint16, bool) {
+	for _, p := range s.Ports {
+		name, protocol := "", corev1.ProtocolTCP
+		if p.Name != nil {
+			name = *p.Name
+		}
+		if p.Protocol != nil {
+			protocol = *p.Protocol
+		}
+		if p.Port != nil && name == spec.Name && protocolOf(protocol) == protocolOf(spec.Protocol) {
+			return uint16(*p.Port), true
+		}
+	}
+	return 0, false
+}
+
+func conditions(c *discoveryv1.EndpointConditions) (ready, lastResort bool) {
+	ready = c.Ready == nil || *c.Ready
+	serving := ready
+	if c.Serving != nil {
+		serving = *c.Serving
+	}
+	return ready, serving && c.Terminating != nil && *c.Terminating
+}
+
+// usable are the endpoints that packets go to: the ready ones, or, when there is none, those that still answer while they shut down.
+func usable(eps []endpoint) []endpoint {
+	var ready, last []endpoint
+	for _, e := range eps {
+		if e.ready {
+			ready = append(ready, e)
+		} else if e.lastResort {
+			last = append(last, e)
+		}
+	}
+	if len(ready) > 0 {
+		return ready
+	}
+	return last
+}

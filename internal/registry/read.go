@@ -1,0 +1,183 @@
+package registry
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/store"
+)
+
+// Get reads one object, or its scale.
+func (r *Registry) Get(ctx context.Context, q *Request, o *metav1.GetOptions) (*Result, error) {
+	rv := ""
+	if o != nil {
+		rv = o.ResourceVersion
+	}
+	read, err := freshness(rv)
+	if err != nil {
+		return nil, err
+	}
+	e, err := r.get(ctx, q, read)
+	if err != nil {
+		return nil, err
+	}
+	if q.Subresource == "scale" {
+		return scaleResult(q, e), nil
+	}
+	return q.result(e), nil
+}
+
+// get returns the stored entry or NotFound.
+func (r *Registry) get(ctx context.Context, q *Request, read store.Read) (*store.Entry, error) {
+	c, err := r.collection(q)
+	if err != nil {
+		return nil, err
+	}
+	e, err := c.Get(ctx, q.key(), read)
+	if err != nil {
+		return nil, err
+	}
+	if e == nil {
+		return nil, apierrors.NewNotFound(q.groupResource(), q.Name)
+	}
+	return e, nil
+}
+
+func freshness(rv string) (store.Read, error) {
+	switch rv {
+	case "":
+		return store.Read{Consistent: true}, nil
+	case "0":
+		return store.Read{}, nil
+	}
+	n, err := revision(rv)
+	return store.Read{MinRevision: n}, err
+}
+
+func revision(rv string) (int64, error) {
+	n, err := strconv.ParseInt(rv, 10, 64)
+	if err != nil || n < 0 {
+		return 0, apierrors.NewBadRequest(fmt.Sprintf("resourceVersion: Invalid value: %q: must be a number that this API gave", rv))
+	}
+	return n, nil
+}
+
+// List of a namespace (or all). Selectors are checked: an unknown field selector is a BadRequest.
+func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.ListOptions) (*store.Page, error) {
+	c, err := r.collection(q)
+	if err != nil {
+		return nil, err
+	}
+	lo := store.ListOptions{Limit: o.Limit, Continue: o.Continue}
+	if lo.Predicate, err = predicate(q, o); err != nil {
+		return nil, err
+	}
+	if o.Limit < 0 {
+		return nil, apierrors.NewBadRequest("limit: must not be negative")
+	}
+	switch o.ResourceVersionMatch {
+	case "":
+		lo.Read, err = freshness(o.ResourceVersion)
+		if err == nil && o.Limit > 0 && lo.MinRevision > 0 && o.Continue == "" {
+			lo.ExactRevision, lo.Read = lo.MinRevision, store.Read{}
+		}
+	case metav1.ResourceVersionMatchExact:
+		if o.ResourceVersion == "" || o.ResourceVersion == "0" {
+			return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: Exact needs a resourceVersion greater than 0")
+		}
+		lo.ExactRevision, err = revision(o.ResourceVersion)
+	case metav1.ResourceVersionMatchNotOlderThan:
+		if o.ResourceVersion == "" {
+			return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
+		}
+		lo.Read, err = freshness(o.ResourceVersion)
+	default:
+		err = apierrors.NewBadRequest(fmt.Sprintf("resourceVersionMatch: Unsupported value: %q: supported values: \"Exact\", \"NotOlderThan\"", o.ResourceVersionMatch))
+	}
+	if err != nil {
+		return nil, err
+	}
+	if o.Continue != "" && o.ResourceVersion != "" && o.ResourceVersion != "0" {
+		return nil, apierrors.NewBadRequest("resourceVersion: specifying resource version is not allowed when using continue")
+	}
+	return c.List(ctx, lo)
+}
+
+// Watch follows what List lists.
+func (r *Registry) Watch(ctx context.Context, q *Request, o *metainternalversion.ListOptions) (*store.Watcher, error) {
+	c, err := r.collection(q)
+	if err != nil {
+		return nil, err
+	}
+	w := store.WatchOptions{Bookmarks: o.AllowWatchBookmarks}
+	if w.Predicate, err = predicate(q, o); err != nil {
+		return nil, err
+	}
+	if o.ResourceVersion != "" {
+		if w.Revision, err = revision(o.ResourceVersion); err != nil {
+			return nil, err
+		}
+		w.Any = w.Revision == 0
+	}
+	if o.SendInitialEvents != nil {
+		if o.ResourceVersionMatch != metav1.ResourceVersionMatchNotOlderThan {
+			return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+		}
+		w.Initial = *o.SendInitialEvents
+		w.FromNow = !w.Initial && w.Revision == 0
+	} else if o.ResourceVersionMatch != "" {
+		return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+	}
+	return c.Watch(ctx, w)
+}
+
+// predicate turns selectors into what the store filters by; an equality that an index answers goes to the index.
+func predicate(q *Request, o *metainternalversion.ListOptions) (store.Predicate, error) {
+	p := store.Predicate{Namespace: q.Namespace, Name: q.Name, Labels: o.LabelSelector}
+	if o.FieldSelector == nil || o.FieldSelector.Empty() {
+		return p, nil
+	}
+	known := KnownFields(q.Resource)
+	for _, req := range o.FieldSelector.Requirements() {
+		if !known.Has(req.Field) {
+			return p, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
+		}
+	}
+	p.Fields = o.FieldSelector
+	if name, ok := o.FieldSelector.RequiresExactMatch("metadata.name"); ok {
+		if p.Name != "" && p.Name != name {
+			p.Name = "\x00" // nothing has two names
+		} else {
+			p.Name = name
+		}
+	}
+	if ns, ok := o.FieldSelector.RequiresExactMatch("metadata.namespace"); ok && q.Resource.Namespaced && p.Namespace == "" {
+		p.Namespace = ns
+	}
+	for name := range q.Resource.Indexes {
+		if v, ok := o.FieldSelector.RequiresExactMatch(name); ok {
+			p.Index, p.Value = name, v
+		}
+	}
+	return p, nil
+}
+
+// KnownFields are those that a field selector of the resource may name.
+func KnownFields(res *api.Resource) fields.Set {
+	set := fields.Set{}
+	if res.Fields != nil {
+		set = res.Fields(res.New())
+	}
+	set["metadata.name"] = ""
+	if res.Namespaced {
+		set["metadata.namespace"] = ""
+	}
+	return set
+}

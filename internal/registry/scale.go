@@ -1,0 +1,50 @@
+package registry
+
+import (
+	"context"
+
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/store"
+)
+
+// scaleOf is an object seen through its scale subresource.
+func scaleOf(q *Request, e *store.Entry) *autoscalingv1.Scale {
+	obj := e.Object()
+	spec, status, selector := q.Resource.Scale.Get(obj)
+	return &autoscalingv1.Scale{
+		TypeMeta: metav1.TypeMeta{APIVersion: "autoscaling/v1", Kind: "Scale"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: obj.GetName(), Namespace: obj.GetNamespace(), UID: obj.GetUID(),
+			ResourceVersion: obj.GetResourceVersion(), CreationTimestamp: obj.GetCreationTimestamp(),
+		},
+		Spec:   autoscalingv1.ScaleSpec{Replicas: spec},
+		Status: autoscalingv1.ScaleStatus{Replicas: status, Selector: selector},
+	}
+}
+
+func scaleResult(q *Request, e *store.Entry) *Result { return &Result{Object: scaleOf(q, e)} }
+
+func (r *Registry) updateScale(ctx context.Context, q *Request, prev *store.Entry, body runtime.Object, dryRun bool) (*store.Entry, error) {
+	scale, ok := body.(*autoscalingv1.Scale)
+	if !ok || q.Resource.Scale == nil {
+		return nil, apierrors.NewBadRequest("the body of a scale must be an autoscaling/v1 Scale")
+	}
+	if scale.Spec.Replicas < 0 {
+		return nil, apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), q.Name, field.ErrorList{
+			field.Invalid(field.NewPath("spec", "replicas"), scale.Spec.Replicas, "must be greater than or equal to 0")})
+	}
+	if err := meant(q, scale, prev.Object()); err != nil {
+		return nil, err
+	}
+	obj := prev.Object().DeepCopyObject().(api.Object)
+	q.Resource.Scale.Set(obj, scale.Spec.Replicas)
+	main := *q
+	main.Subresource, main.Served = "", nil
+	return r.update(ctx, &main, prev, obj, dryRun)
+}

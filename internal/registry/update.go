@@ -1,0 +1,223 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/store"
+)
+
+// Update replaces the object (subresources "", status, scale, …).
+func (r *Registry) Update(ctx context.Context, q *Request, body runtime.Object, o *metav1.UpdateOptions) (*Result, error) {
+	dryRun, err := isDryRun(o.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	prev, err := r.get(ctx, q, store.Read{Consistent: true})
+	if err != nil {
+		return nil, err
+	}
+	if q.Subresource == "scale" {
+		e, err := r.updateScale(ctx, q, prev, body, dryRun)
+		if err != nil {
+			return nil, err
+		}
+		return scaleResult(q, e), nil
+	}
+	obj, err := q.stored(body)
+	if err != nil {
+		return nil, err
+	}
+	e, err := r.update(ctx, q, prev, obj, dryRun)
+	if err != nil {
+		return nil, err
+	}
+	return q.result(e), nil
+}
+
+// update puts obj in prev's place after all that an update goes through. It fails with a Conflict when prev is not what obj was made of.
+func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, obj api.Object, dryRun bool) (*store.Entry, error) {
+	res, old := q.Resource, prev.Object()
+	if err := place(q, obj); err != nil {
+		return nil, err
+	}
+	if err := meant(q, obj, old); err != nil {
+		return nil, err
+	}
+	obj, err := only(q, obj, old)
+	if err != nil {
+		return nil, err
+	}
+	keepMeta(obj, old)
+	obj.GetObjectKind().SetGroupVersionKind(res.GVK())
+	if res.Default != nil {
+		res.Default(obj)
+	}
+	a := &Attributes{Request: q, Operation: "UPDATE", Object: obj, Old: old, DryRun: dryRun, Registry: r}
+	if err := r.admit(ctx, a); err != nil {
+		return nil, err
+	}
+	if res.PrepareUpdate != nil && q.Subresource == "" {
+		res.PrepareUpdate(obj, old)
+	}
+	undo, err := r.allocate(q, obj, old)
+	if err != nil {
+		return nil, err
+	}
+	e, err := r.replace(ctx, q, prev, a, obj, dryRun)
+	if err != nil || dryRun {
+		undo()
+	}
+	return e, err
+}
+
+// replace validates and stores; an object whose last finalizer went is removed instead.
+func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a *Attributes, obj api.Object, dryRun bool) (*store.Entry, error) {
+	res, old := q.Resource, prev.Object()
+	if res.Generation && q.Subresource != "status" && specChanged(obj, old) {
+		obj.SetGeneration(old.GetGeneration() + 1)
+	}
+	errs := validateMetaUpdate(obj, old)
+	switch {
+	case q.Subresource == "status":
+		if res.ValidateStatus != nil {
+			errs = append(errs, res.ValidateStatus(obj, old)...)
+		}
+	case res.ValidateUpdate != nil:
+		errs = append(errs, res.ValidateUpdate(obj, old)...)
+	}
+	errs = append(errs, lateFinalizers(obj, old)...)
+	if len(errs) > 0 {
+		return nil, invalid(q, obj, unique(errs)...)
+	}
+	if err := r.validate(ctx, a); err != nil {
+		return nil, err
+	}
+	if res.Warn != nil {
+		q.warn(res.Warn(obj, old))
+	}
+	switch {
+	case same(obj, old):
+		return prev, nil
+	case dryRun:
+		return store.NewEntry(res, obj), nil
+	case goes(res, obj):
+		return r.remove(ctx, q, prev, obj)
+	}
+	return r.cfg.Store.Collection(res).Update(ctx, prev, obj)
+}
+
+// goes says that nothing keeps an object whose deletion has begun.
+func goes(res *api.Resource, obj api.Object) bool {
+	if obj.GetDeletionTimestamp() == nil || len(obj.GetFinalizers()) > 0 {
+		return false
+	}
+	if g := obj.GetDeletionGracePeriodSeconds(); g != nil && *g > 0 {
+		return false
+	}
+	return res.Held == nil || !res.Held(obj)
+}
+
+// remove deletes the entry; last is what it would have become.
+func (r *Registry) remove(ctx context.Context, q *Request, prev *store.Entry, last api.Object) (*store.Entry, error) {
+	gone, err := r.cfg.Store.Collection(q.Resource).Delete(ctx, prev)
+	if err != nil {
+		return nil, err
+	}
+	r.release(prev.Object())
+	if last == nil {
+		return gone, nil
+	}
+	last.SetResourceVersion(gone.Object().GetResourceVersion())
+	return store.NewEntry(q.Resource, last), nil
+}
+
+// meant refuses an update that was made for another object or another state of it.
+func meant(q *Request, obj, old api.Object) error {
+	if uid := obj.GetUID(); uid != "" && uid != old.GetUID() {
+		return apierrors.NewConflict(q.groupResource(), q.Name,
+			fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", uid, old.GetUID()))
+	}
+	if rv := obj.GetResourceVersion(); rv != "" && rv != "0" && rv != old.GetResourceVersion() {
+		return apierrors.NewConflict(q.groupResource(), q.Name, errStale)
+	}
+	return nil
+}
+
+var errStale = errors.New("the object has been modified; please apply your changes to the latest version and try again")
+
+func lateFinalizers(obj, old api.Object) (errs field.ErrorList) {
+	if old.GetDeletionTimestamp() == nil {
+		return nil
+	}
+	for _, f := range obj.GetFinalizers() {
+		if !slices.Contains(old.GetFinalizers(), f) {
+			errs = append(errs, field.Forbidden(field.NewPath("metadata", "finalizers"),
+				fmt.Sprintf("no new finalizers can be added if the object is being deleted, found new finalizers []string{%q}", f)))
+		}
+	}
+	return errs
+}
+
+// only is what of obj the request's subresource may change; the rest stays as it is in old.
+func only(q *Request, obj, old api.Object) (api.Object, error) {
+	res := q.Resource
+	switch q.Subresource {
+	case "":
+		if res.Status {
+			copyPart(obj, old, "Status")
+		}
+		if p, ok := obj.(*corev1.Pod); ok {
+			keepBySubresource(p, old.(*corev1.Pod))
+		}
+		if n, ok := obj.(*corev1.Namespace); ok {
+			n.Spec.Finalizers = old.(*corev1.Namespace).Spec.Finalizers
+		}
+		return obj, nil
+	case "status":
+		if !res.Status {
+			break
+		}
+		out := old.DeepCopyObject().(api.Object)
+		copyPart(out, obj, "Status")
+		return out, nil
+	case "finalize":
+		out := old.DeepCopyObject().(*corev1.Namespace)
+		out.Spec.Finalizers = obj.(*corev1.Namespace).Spec.Finalizers
+		return out, nil
+	case "ephemeralcontainers":
+		out := old.DeepCopyObject().(*corev1.Pod)
+		given := obj.(*corev1.Pod).Spec.EphemeralContainers
+		if len(given) < len(out.Spec.EphemeralContainers) {
+			return nil, invalid(q, obj, field.Forbidden(field.NewPath("spec", "ephemeralContainers"), "existing ephemeral containers may not be removed"))
+		}
+		out.Spec.EphemeralContainers = given
+		return out, nil
+	case "resize":
+		out, given := old.DeepCopyObject().(*corev1.Pod), obj.(*corev1.Pod)
+		for i := range min(len(out.Spec.Containers), len(given.Spec.Containers)) {
+			out.Spec.Containers[i].Resources = given.Spec.Containers[i].Resources
+		}
+		return out, nil
+	}
+	return nil, apierrors.NewMethodNotSupported(q.groupResource(), "update of "+q.Subresource)
+}
+
+// keepBySubresource keeps what of a pod has a subresource of its own to change it.
+func keepBySubresource(p, old *corev1.Pod) {
+	p.Spec.EphemeralContainers = old.Spec.EphemeralContainers
+	for i := range min(len(p.Spec.Containers), len(old.Spec.Containers)) {
+		if p.Spec.Containers[i].Name == old.Spec.Containers[i].Name {
+			p.Spec.Containers[i].Resources = old.Spec.Containers[i].Resources
+		}
+	}
+}
