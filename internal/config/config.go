@@ -25,6 +25,8 @@ type Config struct {
 	LogLevel    string `key:"log-level" help:"How much to log: debug, info, warn or error"`
 	LogFormat   string `key:"log-format" help:"How to log: text or json"`
 
+	DetectMutation bool `key:"detect-mutation" help:"Look for parts that change shared objects, and stop when one did; for tests, it costs time"`
+
 	Listen           string   `key:"listen" help:"Address and port of the API server"`
 	AdvertiseAddress string   `key:"advertise-address" help:"Address under which pods and other nodes reach the API server (default: the listen address, or the node's)"`
 	TLSSAN           []string `key:"tls-san" help:"Further names or addresses for the API server's certificate"`

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/etcd"
@@ -52,13 +53,12 @@ type cluster struct {
 	serving *pki.Renewed
 	metrics *prometheus.Registry
 
-	etcd     *etcd.Member
-	store    *store.Store
-	registry *registry.Registry
-	runtime  *skiffruntime.Runtime
-	network  *network.Network
-
-	schedulerClient, controllerClient, nodeClient client.Client
+	etcd       *etcd.Member
+	store      *store.Store
+	registry   *registry.Registry
+	authorizer *authz.Authorizer
+	runtime    *skiffruntime.Runtime
+	nodeClient client.Client
 }
 
 // Run runs a server, and its agent unless the settings say no, until ctx ends. Containers outlive it.

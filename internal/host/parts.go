@@ -14,6 +14,7 @@ import (
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/admission"
+	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller"
 	"skiff.dev/skiff/internal/dns"
@@ -81,21 +82,32 @@ func (c *cluster) makeEtcd() (runner, error) {
 }
 
 func (c *cluster) makeStore() (runner, error) {
-	c.store = store.New(store.Config{Client: c.etcd.Client(), Prefix: "/registry/"})
+	c.store = store.New(store.Config{
+		Client: c.etcd.Client(), Prefix: "/registry/", Sole: c.etcd.Embedded(),
+		DetectMutation: c.conf.DetectMutation, Log: c.Log.With("part", "store"),
+	})
 	return c.store, nil
 }
 
 func (c *cluster) makeRegistry() (runner, error) {
 	admit, validate := admission.Default()
-	c.registry = registry.New(registry.Config{
+	// The authorizer reads roles through the registry, and the registry asks it whether somebody may grant a role.
+	validate = append(validate, func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Validate(ctx, a) })
+	var err error
+	c.registry, err = registry.New(registry.Config{
 		Store:         c.store,
 		Table:         api.NewTable(),
 		Log:           c.Log.With("part", "registry"),
 		ServiceCIDRs:  []string{c.conf.ServiceCIDR},
 		NodePortRange: c.conf.NodePorts,
+		Advertise:     c.advertise(),
 		Admit:         admit,
 		Validate:      validate,
 	})
+	if err != nil {
+		return nil, err
+	}
+	c.authorizer = authz.New(c.registry, c.Log.With("part", "authz"))
 	return c.registry, nil
 }
 
@@ -130,6 +142,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s, err := apiserver.New(apiserver.Config{
 		Registry:    c.registry,
+		Authorizer:  c.authorizer,
 		Listener:    join(c.listen, c.pods),
 		Certificate: c.serving.GetCertificate,
 		ClientCA:    c.ca.Pool(),
@@ -144,7 +157,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return beside{s, task(self.Run)}, nil
+	return beside{beside{s, task(self.Run)}, task(c.authorizer.Run)}, nil
 }
 
 func (c *cluster) makeScheduler() (runner, error) {
@@ -184,9 +197,7 @@ func (c *cluster) makeNodeClient() (runner, error) {
 func (c *cluster) makeNetwork() (runner, error) {
 	cfg := networkConfig(c.conf, c.BinDir, c.Log)
 	cfg.NodeIP, cfg.Client = c.nodeIP, c.nodeClient
-	n, err := network.New(cfg)
-	c.network = n
-	return n, err
+	return network.New(cfg)
 }
 
 func (c *cluster) makeDNS() (runner, error) {
@@ -213,21 +224,21 @@ func (c *cluster) makeKubelet() (runner, error) {
 		return nil, err
 	}
 	k, err := kubelet.New(kubelet.Config{
-		NodeName:   c.conf.NodeName,
-		NodeIP:     c.nodeIP,
-		Listen:     c.conf.KubeletListen,
-		Root:       filepath.Join(c.conf.DataDir, "kubelet"),
-		LogDir:     filepath.Join(c.conf.DataDir, "logs", "pods"),
-		CgroupRoot: cgroupRoot(c.conf),
-		ClusterDNS: c.conf.ServiceAddr(10),
-		Domain:     c.conf.ClusterDomain,
-		MaxPods:    c.conf.MaxPods,
-		Client:     c.nodeClient,
-		CRI:        c.runtime.Conn(),
-		Telemetry:  telemetry.New(telemetry.Config{}),
-		TLS:        serving.Current(),
-		ClientCA:   c.ca.Pool(),
-		Log:        c.Log.With("part", "kubelet"),
+		NodeName:    c.conf.NodeName,
+		NodeIP:      c.nodeIP,
+		Listen:      c.conf.KubeletListen,
+		Root:        filepath.Join(c.conf.DataDir, "kubelet"),
+		LogDir:      filepath.Join(c.conf.DataDir, "logs", "pods"),
+		CgroupRoot:  cgroupRoot(c.conf),
+		ClusterDNS:  c.conf.ServiceAddr(10),
+		Domain:      c.conf.ClusterDomain,
+		MaxPods:     c.conf.MaxPods,
+		Client:      c.nodeClient,
+		CRI:         c.runtime.Conn(),
+		Telemetry:   telemetry.New(telemetry.Config{}),
+		Certificate: serving.GetCertificate,
+		ClientCA:    c.ca.Pool(),
+		Log:         c.Log.With("part", "kubelet"),
 	})
 	if err != nil {
 		return nil, err

@@ -25,6 +25,11 @@ const (
 	setHairpin   = "hairpin"   // pairs of a backend on this node and itself
 )
 
+var (
+	loopback  = netip.MustParsePrefix("127.0.0.0/8")
+	multicast = netip.MustParsePrefix("224.0.0.0/4")
+)
+
 // facts are what the fixed rules depend on.
 type facts struct {
 	cluster        string
@@ -43,7 +48,7 @@ func group(cluster string) uint32 {
 // base is the fixed part of the table: where packets come in, how they are looked up, and what happens on their way out. Connections are
 // tracked, so only the first packet of each passes here, except in the guard.
 type base struct {
-	table                        *nftables.Table
+	table                         *nftables.Table
 	frontends, nodePorts, hairpin *nftables.Set
 }
 
@@ -87,7 +92,7 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	hook(chainPostrouting, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 
 	// Pods' links route to 127.0.0.0/8, for answers to connections the node made to a node port there; nothing else may use that.
-	b.rule(c, chainGuard, metaIs(expr.MetaKeyIIFGROUP, number(group(f.cluster))), ipv4(), to(netip.MustParsePrefix("127.0.0.0/8")),
+	b.rule(c, chainGuard, metaIs(expr.MetaKeyIIFGROUP, number(group(f.cluster))), ipv4(), to(loopback),
 		verdict(expr.VerdictDrop, ""))
 	b.rule(c, chainPrerouting, verdict(expr.VerdictJump, chainDispatch))
 	b.rule(c, chainOutput, verdict(expr.VerdictJump, chainDispatch))
@@ -117,18 +122,17 @@ func (b *base) dispatch(c *nftables.Conn, f facts) {
 
 // wayOut fills the chains that packets pass when they leave this host, or go to a pod.
 func (b *base) wayOut(c *nftables.Conn, f facts) {
-	multicast := netip.MustParsePrefix("224.0.0.0/4")
 	b.rule(c, chainPostrouting, metaIs(expr.MetaKeyOIF, number(1)), verdict(expr.VerdictReturn, "")) // 1 is always lo
 	b.rule(c, chainPostrouting, ipv4(), []expr.Any{
 		loadSource(reg0), loadDestination(reg1), &expr.Lookup{SourceRegister: reg0, SetName: b.hairpin.Name, SetID: b.hairpin.ID},
 	}, gotoChain(chainMasquerade))
 	b.rule(c, chainPostrouting, isMarked(), gotoChain(chainMasquerade))
-	elsewhere := []expr.Any{}
+	// Sent by the node from an address that means another host there.
+	b.rule(c, chainPostrouting, wasRedirected(), ipv4(), from(loopback), gotoChain(chainMasquerade))
 	if f.nodePods.IsValid() {
-		elsewhere = notTo(f.nodePods)
+		// Not sent by a pod, and led to another node: that node would not send the answer back here.
+		b.rule(c, chainPostrouting, wasRedirected(), ipv4(), notFrom(f.pods), notTo(f.nodePods), gotoChain(chainMasquerade))
 	}
-	// Not sent by a pod, and led to another node: that node would not send the answer back here.
-	b.rule(c, chainPostrouting, wasRedirected(), ipv4(), notFrom(f.pods), elsewhere, gotoChain(chainMasquerade))
 	// Sent by a pod to the world, which knows no pods.
 	b.rule(c, chainPostrouting, ipv4(), from(f.pods), notTo(f.pods), notTo(multicast), gotoChain(chainMasquerade))
 	if f.gateway.IsValid() {

@@ -1,24 +1,36 @@
-// Package network gives pods their addresses and owns the one nft table of a cluster on this host: services, hostports, masquerade, policy.
-// SKELETON: signatures agreed with host; the network's author replaces the bodies.
+// Package network connects a node's pods and carries packets to services. It owns, on this host and under the cluster's name, one nft table,
+// one link that holds the gateway's address, one link a pod, the routes over them, and the CNI socket.
+//
+// Invariants: an address has one reservation, a file in StateDir that is older than its use and younger than its end; nothing but this
+// package writes the table, and the table holds what package proxy decided.
 package network
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/proxy"
 )
 
+// Config says whose network this is and where it keeps things. Remove needs no more than Cluster and the folders.
 type Config struct {
-	Cluster     string // the cluster's name, ≤ 11 characters: nft table, bridge ("<name>0"), socket carry it
+	Cluster     string // the cluster's name, ≤ 11 characters: nft table and link ("<name>0") carry it
 	NodeName    string
 	NodeIP      netip.Addr
 	PodCIDR     netip.Prefix // the whole cluster's
 	ServiceCIDR netip.Prefix
-	DNSAddr     netip.Addr // cluster DNS: answered on this node by package dns; network puts the address on the host
+	DNSAddr     netip.Addr // cluster DNS: answered on this node by package dns
 	NodePorts   string     // "30000-32767"
-	StateDir    string     // "<data-dir>/network": IPAM's reservations survive a restart
+	StateDir    string     // "<data-dir>/network": reservations of addresses survive a restart
 	RunDir      string     // "/run/skiff/<cluster>": the CNI socket
 	CNIConfDir  string     // the conflist is written here
 	CNIBinDir   string     // holds skiff-cni
@@ -26,15 +38,117 @@ type Config struct {
 	Log         *slog.Logger
 }
 
-type Network struct{}
+// Network is one node's.
+type Network struct {
+	cfg   Config
+	rules *ruleset
+	pool  *pool
+	node  *nodeShare
+	mtu   int
+	ready chan struct{}
+}
 
-func New(cfg Config) (*Network, error) { panic("skeleton") }
+// New reads the reservations of earlier runs; it changes nothing on the host.
+func New(cfg Config) (*Network, error) {
+	if !cfg.PodCIDR.Addr().Is4() || !cfg.ServiceCIDR.Addr().Is4() {
+		return nil, fmt.Errorf("pod addresses %s and service addresses %s must be IPv4", cfg.PodCIDR, cfg.ServiceCIDR)
+	}
+	p, err := openPool(reservationDir(cfg.StateDir))
+	if err != nil {
+		return nil, err
+	}
+	f := facts{cluster: cfg.Cluster, pods: cfg.PodCIDR.Masked(), services: cfg.ServiceCIDR.Masked()}
+	return &Network{
+		cfg: cfg, pool: p, node: newNodeShare(), rules: newRuleset(f, cfg.Log),
+		mtu: mtuOf(cfg.NodeIP), ready: make(chan struct{}),
+	}, nil
+}
 
-// Run waits for this node's podCIDR (Node.spec.podCIDRs), sets up bridge, addresses, sysctls, table, CNI, then follows Services, EndpointSlices and pods.
-func (n *Network) Run(ctx context.Context) error { panic("skeleton") }
+// Ready is closed when CNI answers and the services are programmed. Pods can be connected once the node has its addresses; until then
+// their ADD waits.
+func (n *Network) Ready() <-chan struct{} { return n.ready }
 
-// Ready is closed when CNI answers and the service table is programmed.
-func (n *Network) Ready() <-chan struct{} { panic("skeleton") }
+// Run carries packets until ctx ends. It leaves everything as it is then: pods outlive the agent.
+func (n *Network) Run(ctx context.Context) error {
+	if err := sysctl("net/ipv4/ip_forward", "1"); err != nil {
+		return err
+	}
+	l, err := n.listen()
+	if err != nil {
+		return err
+	}
+	// Host ports of pods that outlived an earlier agent come first: they were there before any service.
+	err = n.rules.Change(func(t *proxy.Table) {
+		for _, r := range n.pool.all() {
+			setHostPorts(t, r)
+		}
+	})
+	if err != nil {
+		_ = l.Close()
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return n.serveCNI(ctx, l) })
+	g.Go(func() error { return n.guardTable(ctx) })
+	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
+	g.Go(func() error {
+		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDR.Masked()}, n.cfg.Log)
+		return f.Run(ctx, n.cfg.Client.Cache(), func() { close(n.ready) })
+	})
+	return g.Wait()
+}
 
-// Remove removes what a cluster's network left on this host: links, nft table, addresses, routes, network namespaces of its pods. Idempotent.
-func Remove(ctx context.Context, cfg Config, progress func(string)) error { panic("skeleton") }
+// serveCNI answers the plug-in, each command on its own.
+func (n *Network) serveCNI(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	var open sync.WaitGroup
+	defer open.Wait()
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("serve CNI: %w", err)
+		}
+		open.Go(func() { n.answer(ctx, conn) })
+	}
+}
+
+// followNode waits for this node's share of the pods' addresses, and makes ready for pods when it is there.
+func (n *Network) followNode(ctx context.Context, in Informers) error {
+	learn := func(node *corev1.Node) {
+		if node.Name == n.cfg.NodeName {
+			n.node.learn(node)
+		}
+	}
+	_, stop, err := subscribe(ctx, in, &corev1.Node{}, handler(learn, func(*corev1.Node) {}))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.node.given:
+	}
+	pods, gateway := n.node.pods, gatewayOf(n.node.pods)
+	if pods.Bits() > 29 {
+		return fmt.Errorf("this node's share of the pod addresses, %s, is too small; give nodes at least a /29 (node-cidr-mask-size)", pods)
+	}
+	if err := setUpHost(n.cfg.Cluster, gateway, n.cfg.ServiceCIDR); err != nil {
+		return err
+	}
+	if err := n.rules.SetNode(pods, gateway); err != nil {
+		return err
+	}
+	n.pool.setPods(pods)
+	close(n.node.ready)
+	if err := n.writeConflist(); err != nil {
+		return err
+	}
+	n.cfg.Log.Info("pods can be connected", "addresses", pods, "gateway", gateway)
+	<-ctx.Done()
+	return nil
+}

@@ -52,13 +52,13 @@ func (r *ruleset) write() (proxy.Delta, error) {
 		if d.Empty() {
 			return d, nil
 		}
-		if failed = r.transact(false, func(c *nftables.Conn) error { return r.apply(c, &d) }); failed == nil {
+		if failed = r.transact(func(c *nftables.Conn) error { return r.apply(c, &d) }); failed == nil {
 			return d, nil
 		}
 		r.intact = false
 	}
 	d := r.table.All()
-	err := r.transact(true, func(c *nftables.Conn) error {
+	err := r.transact(func(c *nftables.Conn) error {
 		r.empty(c)
 		if err := r.base.create(c, r.facts); err != nil {
 			return err
@@ -87,7 +87,7 @@ func (r *ruleset) SetNode(pods netip.Prefix, gateway netip.Addr) error {
 	defer r.mu.Unlock()
 	r.facts.nodePods, r.facts.gateway = pods, gateway
 	if r.intact {
-		err := r.transact(false, func(c *nftables.Conn) error { r.base.rewriteWayOut(c, r.facts); return nil })
+		err := r.transact(func(c *nftables.Conn) error { r.base.rewriteWayOut(c, r.facts); return nil })
 		if err == nil {
 			return nil
 		}
@@ -97,7 +97,7 @@ func (r *ruleset) SetNode(pods netip.Prefix, gateway netip.Addr) error {
 	return err
 }
 
-// Restore writes the whole table again, after somebody else deleted it.
+// Restore writes the whole table again if somebody else deleted it.
 func (r *ruleset) Restore() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -105,9 +105,10 @@ func (r *ruleset) Restore() error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	if t, err := c.ListTableOfFamily(r.facts.cluster, nftables.TableFamilyINet); err == nil && t != nil {
-		return nil // it was our own deletion, of a table written anew
+	if _, err := c.ListTableOfFamily(r.facts.cluster, nftables.TableFamilyINet); !r.intact || !errors.Is(err, unix.ENOENT) {
+		return nil
 	}
+	r.log.Warn("somebody deleted the nft table; writing it again")
 	r.intact = false
 	_, err = r.write()
 	return err
@@ -115,15 +116,12 @@ func (r *ruleset) Restore() error {
 
 // Delete removes the table.
 func (r *ruleset) Delete() error {
-	return r.transact(false, func(c *nftables.Conn) error { r.empty(c); return nil })
+	return r.transact(func(c *nftables.Conn) error { r.empty(c); return nil })
 }
 
 // transact sends what fill puts together as one transaction.
-func (r *ruleset) transact(whole bool, fill func(*nftables.Conn) error) error {
-	size := 4 << 20
-	if whole {
-		size = 256 << 20 // the kernel answers every single message; the buffers are taken only as they fill
-	}
+func (r *ruleset) transact(fill func(*nftables.Conn) error) error {
+	const size = 512 << 20 // the kernel answers every single message; the buffers take memory only as they fill
 	c, err := nftables.New(nftables.WithSockOptions(func(s *netlink.Conn) error {
 		return errors.Join(s.SetReadBuffer(size), s.SetWriteBuffer(size))
 	}))

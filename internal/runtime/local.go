@@ -64,8 +64,9 @@ func (l *local) NewStream(ctx context.Context, _ *grpc.StreamDesc, method string
 	if err := l.check(ctx); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	s := &stream{ctx: ctx, requests: make(chan any, 1), replies: make(chan any), ended: make(chan struct{})}
+	parent := ctx
+	ctx, cancel := context.WithCancel(parent)
+	s := &stream{ctx: ctx, parent: parent, requests: make(chan any, 1), replies: make(chan any), ended: make(chan struct{})}
 	go func() {
 		defer cancel()
 		defer close(s.ended)
@@ -122,6 +123,7 @@ func share(into, from any) error {
 // stream is what both ends of a streaming call hold.
 type stream struct {
 	ctx      context.Context
+	parent   context.Context // the caller's, which outlives the call
 	requests chan any
 	replies  chan any
 	ended    chan struct{} // the handler returned; err is set
@@ -157,8 +159,8 @@ func (c *streamClient) RecvMsg(m any) error {
 	switch {
 	case c.err != nil:
 		return c.err
-	case c.ctx.Err() != nil && context.Cause(c.ctx) == context.DeadlineExceeded:
-		return status.FromContextError(context.DeadlineExceeded).Err()
+	case c.parent.Err() != nil:
+		return status.FromContextError(c.parent.Err()).Err()
 	}
 	return io.EOF
 }

@@ -15,10 +15,10 @@ import (
 // logHook hands containerd's log, which goes through one global logger, to ours.
 type logHook struct{ log *slog.Logger }
 
-// redirectLogs sends containerd's warnings and worse to log; with debugging on, everything. It returns what undoes it.
-func redirectLogs(log *slog.Logger) (restore func()) {
+// redirectLogs sends containerd's warnings and worse to log; with debugging on, everything. It stays so: some of containerd's goroutines
+// outlive its stop and still have something to say.
+func redirectLogs(log *slog.Logger) {
 	std := logrus.StandardLogger()
-	out, level, hooks, exit := std.Out, std.GetLevel(), std.Hooks, std.ExitFunc
 	std.SetOutput(io.Discard)
 	std.SetLevel(logrus.WarnLevel)
 	if log.Enabled(context.Background(), slog.LevelDebug) {
@@ -28,12 +28,12 @@ func redirectLogs(log *slog.Logger) (restore func()) {
 	replaced.Add(logHook{log})
 	std.ReplaceHooks(replaced)
 	std.ExitFunc = exitHook
-	return func() {
-		std.SetOutput(out)
-		std.SetLevel(level)
-		std.ReplaceHooks(hooks)
-		std.ExitFunc = exit
-	}
+}
+
+// unremarkable are warnings about what is as it should be.
+var unremarkable = map[string]bool{
+	"failed check for fsverity support": true, // few file systems have it, and nothing needs it
+	"copy shim log":                     true, // it ends when the shim does
 }
 
 func (logHook) Levels() []logrus.Level { return logrus.AllLevels }
@@ -48,6 +48,9 @@ func (h logHook) Fire(e *logrus.Entry) error {
 	case logrus.ErrorLevel, logrus.FatalLevel, logrus.PanicLevel:
 		level = slog.LevelError
 	case logrus.DebugLevel, logrus.TraceLevel:
+	}
+	if unremarkable[e.Message] {
+		level = slog.LevelDebug
 	}
 	keys := make([]string, 0, len(e.Data))
 	for key := range e.Data {

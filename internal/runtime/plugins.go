@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +72,9 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 	if err := makeFolders(cfg); err != nil {
 		return nil, err
 	}
+	if err := extendPath(cfg.BinDir); err != nil {
+		return nil, err
+	}
 	// Background work of plug-ins ends with this context; calls have their own.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d := &daemon{set: plugin.NewPluginSet(), failed: make(chan error, 1), cancel: cancel}
@@ -91,23 +95,8 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 		return nil, err
 	}
 	var ready sync.WaitGroup
-	var last *plugin.InitContext
-	for _, p := range registry.Graph(known.left) {
-		last = d.context(life, cfg, p.URI())
-		last.RegisterReadiness = func() func() {
-			ready.Add(1)
-			return sync.OnceFunc(ready.Done)
-		}
-		if last.Config, err = known.decode(p.URI(), p.Config); err != nil {
-			return nil, err
-		}
-		result := p.Init(last)
-		if err := d.set.Add(result); err != nil {
-			return nil, err
-		}
-		if err := result.Err(); err != nil && !plugin.IsSkipPlugin(err) {
-			return nil, fmt.Errorf("load %s: %w", p.URI(), err)
-		}
+	if err := d.load(life, cfg, known, &ready); err != nil {
+		return nil, err
 	}
 	if d.cri, err = instance[service](d.set, plugins.GRPCPlugin, "cri"); err != nil {
 		return nil, err
@@ -121,6 +110,29 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 		return nil, err
 	}
 	return d, d.recovered(ctx, &ready)
+}
+
+// load starts every plug-in; what registers readiness is waited for by whoever waits for ready.
+func (d *daemon) load(ctx context.Context, cfg Config, known *known, ready *sync.WaitGroup) error {
+	for _, p := range registry.Graph(known.left) {
+		init := d.context(ctx, cfg, p.URI())
+		init.RegisterReadiness = func() func() {
+			ready.Add(1)
+			return sync.OnceFunc(ready.Done)
+		}
+		var err error
+		if init.Config, err = known.decode(p.URI(), p.Config); err != nil {
+			return err
+		}
+		result := p.Init(init)
+		if err := d.set.Add(result); err != nil {
+			return err
+		}
+		if err := result.Err(); err != nil && !plugin.IsSkipPlugin(err) {
+			return fmt.Errorf("load %s: %w", p.URI(), err)
+		}
+	}
+	return nil
 }
 
 func (d *daemon) context(ctx context.Context, cfg Config, uri string) *plugin.InitContext {
@@ -221,6 +233,16 @@ func makeFolders(cfg Config) error {
 		cfg.Log.Warn("temporary mounts of an earlier run were cleaned up with warnings", "warnings", errors.Join(warnings...))
 	}
 	return nil
+}
+
+// extendPath lets shims find runc where they are asked about themselves without being told of it: containerd asks each one that is not known
+// by name, once if it gets an answer and for every container if not. It goes last, so that nothing else is found there first.
+func extendPath(dir string) error {
+	path := os.Getenv("PATH")
+	if slices.Contains(filepath.SplitList(path), dir) {
+		return nil
+	}
+	return os.Setenv("PATH", strings.TrimPrefix(path+string(os.PathListSeparator)+dir, string(os.PathListSeparator)))
 }
 
 func tempMounts(root string) string { return filepath.Join(root, "tmpmounts") }

@@ -29,6 +29,9 @@ func Remove(ctx context.Context, cfg Config, progress func(string)) error {
 	if cfg.CRIEndpoint != "" {
 		return removeExternal(ctx, cfg, progress)
 	}
+	if cfg.Root == "" || cfg.State == "" {
+		return errors.New("remove containers: root and state folders are both needed")
+	}
 	groups := cgroupDirs("/sys/fs/cgroup", cfg.CgroupRoot)
 	// Containers before shims: a shim whose container ends may still tidy up, one that is gone cannot.
 	if n, err := killAll(ctx, func() ([]int, error) { return pidsIn(groups) }); err != nil {
@@ -51,17 +54,11 @@ func Remove(ctx context.Context, cfg Config, progress func(string)) error {
 		errs = append(errs, removeCgroup(ctx, dir))
 	}
 	if err == nil { // never delete through a mount
-		errs = append(errs, removeState(cfg))
+		// State is all about running things. Images and the records of containers stay below Root: they are data, and the next Run
+		// finds the containers of these records ended.
+		errs = append(errs, os.RemoveAll(cfg.State))
 	}
 	return errors.Join(errs...)
-}
-
-// removeState deletes State, where everything is of running things, and containerd's records of containers below Root. Images stay.
-func removeState(cfg Config) error {
-	if cfg.State == "" {
-		return nil
-	}
-	return os.RemoveAll(cfg.State)
 }
 
 // cgroupDirs are the cluster's top cgroups: one in each v1 hierarchy, or the one in v2.
@@ -71,7 +68,11 @@ func cgroupDirs(mount, root string) (dirs []string) {
 		return nil // that would be everybody's
 	}
 	candidates := []string{mount}
-	if entries, err := os.ReadDir(mount); err == nil {
+	var st unix.Statfs_t
+	if err := unix.Statfs(mount, &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+		// The one tree: folders below are other people's cgroups.
+	} else if entries, err := os.ReadDir(mount); err == nil {
+		candidates = nil
 		for _, e := range entries {
 			if e.Type()&fs.ModeSymlink == 0 && e.IsDir() {
 				candidates = append(candidates, filepath.Join(mount, e.Name()))
@@ -121,9 +122,6 @@ func pidsIn(dirs []string) (pids []int, err error) {
 // shims finds the shim processes that publish to this cluster's socket, by their command line: `-address <socket>`. A bundle's files
 // name no process, and what is not known to be a shim of this cluster is not killed.
 func shims(proc, state string) (pids []int, err error) {
-	if state == "" {
-		return nil, nil
-	}
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err

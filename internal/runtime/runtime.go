@@ -104,8 +104,7 @@ func (r *Runtime) Import(ctx context.Context, archive io.Reader) (names []string
 }
 
 func (r *Runtime) runEmbedded(ctx context.Context) error {
-	restore := redirectLogs(r.cfg.Log)
-	defer restore()
+	redirectLogs(r.cfg.Log)
 	d, err := startDaemon(ctx, r.cfg)
 	if err != nil {
 		return fmt.Errorf("start containerd: %w", err)

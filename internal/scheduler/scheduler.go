@@ -1,22 +1,146 @@
 // Package scheduler chooses a node for every pod that has none.
-// SKELETON: signatures agreed with host.
+//
+// One goroutine owns the picture of the cluster (package cluster) and the queue (package queue); informers and binders only post to it. It
+// takes a pod, filters and scores all nodes, assumes the best and hands the pod to a binder, so that choosing never waits for writing.
+// Invariant: requested resources always include what was assumed and not yet seen, so no node is given more than it has. The host runs it.
 package scheduler
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/client"
 )
 
+// binders is how many writes are under way at once.
+const binders = 16
+
+// Config is what a scheduler needs.
 type Config struct {
 	Name   string // "default-scheduler"
 	Client client.Client
 	Log    *slog.Logger
 }
 
-type Scheduler struct{}
+// Scheduler is made by New and lives while Run does.
+type Scheduler struct {
+	cfg    Config
+	events record.EventRecorder
+	ready  chan struct{}
+	mail   mailbox
+}
 
-func New(cfg Config) *Scheduler                    { panic("skeleton") }
-func (s *Scheduler) Run(ctx context.Context) error { panic("skeleton") }
-func (s *Scheduler) Ready() <-chan struct{}        { panic("skeleton") }
+// New returns a scheduler that does nothing yet.
+func New(cfg Config) *Scheduler {
+	return &Scheduler{cfg: cfg, events: cfg.Client.Recorder(cfg.Name), ready: make(chan struct{}), mail: mailbox{signal: make(chan struct{}, 1)}}
+}
+
+// Ready closes when the scheduler knows every node and pod and has begun.
+func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
+
+// Run schedules until ctx ends, and returns when the last binder has.
+func (s *Scheduler) Run(ctx context.Context) error {
+	l := newLoop(s)
+	stop, err := s.watch(ctx, l)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	var workers sync.WaitGroup
+	defer workers.Wait()
+	defer close(l.writes)
+	for range binders {
+		workers.Go(func() {
+			for write := range l.writes {
+				write(ctx)
+			}
+		})
+	}
+	close(s.ready)
+	l.run(ctx)
+	return ctx.Err()
+}
+
+// watch posts the changes of nodes and pods, and returns once those present at the start are posted: no pod is placed before all others
+// are known.
+func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error) {
+	type handler struct {
+		kind   crclient.Object
+		handle func(old, current any)
+	}
+	var stops []func()
+	stop = func() {
+		for _, s := range stops {
+			s()
+		}
+	}
+	for _, h := range []handler{
+		{&corev1.Node{}, func(old, current any) { l.nodeChanged(as[*corev1.Node](old), as[*corev1.Node](current)) }},
+		{&corev1.Pod{}, func(old, current any) { l.podChanged(as[*corev1.Pod](old), as[*corev1.Pod](current)) }},
+	} {
+		informer, err := s.cfg.Client.Cache().GetInformer(ctx, h.kind)
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("watch %T: %w", h.kind, err)
+		}
+		post := func(old, current any) { s.mail.post(func() { h.handle(old, current) }) }
+		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { post(nil, obj) },
+			UpdateFunc: post,
+			DeleteFunc: func(obj any) {
+				if gone, unknown := obj.(toolscache.DeletedFinalStateUnknown); unknown {
+					obj = gone.Obj
+				}
+				post(obj, nil)
+			},
+		})
+		if err != nil {
+			stop()
+			return nil, fmt.Errorf("watch %T: %w", h.kind, err)
+		}
+		stops = append(stops, func() { _ = informer.RemoveEventHandler(registration) })
+		if !toolscache.WaitFor(ctx, "", registration.HasSyncedChecker()) {
+			stop()
+			return nil, ctx.Err()
+		}
+	}
+	return stop, nil
+}
+
+// as is a cast that makes nil of nil.
+func as[T any](obj any) T {
+	t, _ := obj.(T)
+	return t
+}
+
+// mailbox takes work for the loop from any goroutine, without bound and without waiting: an informer must never be held up by the scheduler.
+type mailbox struct {
+	mu     sync.Mutex
+	work   []func()
+	signal chan struct{}
+}
+
+func (m *mailbox) post(do func()) {
+	m.mu.Lock()
+	m.work = append(m.work, do)
+	m.mu.Unlock()
+	select {
+	case m.signal <- struct{}{}:
+	default:
+	}
+}
+
+func (m *mailbox) take() []func() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	work := m.work
+	m.work = nil
+	return work
+}

@@ -179,3 +179,12 @@ func (s *Store) checkMutations() error {
 	}
 	return err
 }
+
+// ProtobufBody is the object's own message, without the envelope: what a list's items are.
+func (e *Entry) ProtobufBody() ([]byte, error) {
+	b, err := e.Bytes(Protobuf)
+	if err != nil {
+		return nil, err
+	}
+	return rawOf(b)
+}

@@ -34,9 +34,10 @@ type eventLog struct {
 	budget, bytes int
 	events        []Event
 	first         int64
-	oldest        int64         // everything after this revision is in the log
-	last          int64         // revision of the newest event
-	grown         chan struct{} // closed when an event comes; nil while nobody waits
+	oldest        int64                 // everything after this revision is in the log
+	last          int64                 // revision of the newest event
+	grown         chan struct{}         // closed when an event comes; nil while nobody waits
+	kept          map[*Watcher]struct{} // what these have not read yet stays, whatever the budget says
 }
 
 // reset forgets everything: the log begins after rev.
@@ -50,7 +51,8 @@ func (l *eventLog) append(e Event) {
 	l.last = e.Revision
 	l.bytes += eventSize(&e)
 	drop := 0
-	for l.bytes > l.budget && drop < len(l.events)-1 {
+	unread := l.unread()
+	for l.bytes > l.budget && drop < len(l.events)-1 && l.first+int64(drop) < unread {
 		l.bytes -= eventSize(&l.events[drop])
 		l.oldest = l.events[drop].Revision
 		l.events[drop] = Event{}
@@ -64,6 +66,15 @@ func (l *eventLog) append(e Event) {
 		close(l.grown)
 		l.grown = nil
 	}
+}
+
+// unread is the number of the first event that one of kept has yet to read.
+func (l *eventLog) unread() int64 {
+	n := l.first + int64(len(l.events))
+	for w := range l.kept {
+		n = min(n, w.next)
+	}
+	return n
 }
 
 // eventSize is what an event keeps alive beside what the tree holds anyway.
@@ -90,6 +101,8 @@ type WatchOptions struct {
 	Initial   bool // sendInitialEvents: synthetic events, then a Bookmark with InitialEnd
 	FromNow   bool // no synthetic events at all, only what comes after the current revision
 	Bookmarks bool
+	// Keep is for followers within the process, which must see everything: the log keeps what they have not read, until Stop.
+	Keep bool
 }
 
 // bookmarkEvery is how often a quiet watch that asked for bookmarks gets one.
@@ -116,8 +129,8 @@ func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error
 	if err := c.s.settle(ctx, read); err != nil {
 		return nil, err
 	}
-	c.s.mu.RLock()
-	defer c.s.mu.RUnlock()
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	w := &Watcher{c: c, p: o.Predicate, bookmarks: o.Bookmarks, revision: c.s.revision, stopped: make(chan struct{})}
 	w.next = c.log.first + int64(len(c.log.events))
 	switch {
@@ -134,11 +147,20 @@ func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error
 		w.revision = o.Revision
 		w.next = c.log.first + int64(sort.Search(len(c.log.events), func(i int) bool { return c.log.events[i].Revision > o.Revision }))
 	}
+	if o.Keep {
+		if c.log.kept == nil {
+			c.log.kept = map[*Watcher]struct{}{}
+		}
+		c.log.kept[w] = struct{}{}
+	}
 	return w, nil
 }
 
 // Stop ends the watch; Next returns.
 func (w *Watcher) Stop() {
+	w.c.s.mu.Lock()
+	defer w.c.s.mu.Unlock()
+	delete(w.c.log.kept, w)
 	select {
 	case <-w.stopped:
 	default:

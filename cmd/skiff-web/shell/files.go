@@ -115,11 +115,11 @@ func mkdir(s streams, args []string) int {
 	}
 	code := 0
 	for _, dir := range o.rest {
-		make := os.Mkdir
+		create := os.Mkdir
 		if o.set["p"] {
-			make = os.MkdirAll
+			create = os.MkdirAll
 		}
-		if err := make(dir, fs.FileMode(mode)); err != nil {
+		if err := create(dir, fs.FileMode(mode)); err != nil {
 			code = s.fail("mkdir", err)
 		}
 	}

@@ -91,6 +91,7 @@ func runShell(ctx context.Context, s streams, args []string) int {
 	sh.runner, err = interp.New(
 		interp.StdIO(s.in, s.out, s.err),
 		interp.Params(append(append(v.settings, "--"), v.params...)...),
+		interp.CallHandler(noBuiltinKill),
 		interp.ExecHandlers(sh.jobs.handler, ownCommands),
 	)
 	if err != nil {
@@ -230,12 +231,26 @@ func (r oneByOne) Read(p []byte) (int, error) {
 	return r.Reader.Read(p)
 }
 
-func parser() *syntax.Parser { return syntax.NewParser(syntax.Variant(syntax.LangPOSIX)) }
+// parser takes bash's language, of which POSIX's is a part: the interpreter has export, local and readonly in no other form.
+func parser() *syntax.Parser { return syntax.NewParser(syntax.Variant(syntax.LangBash)) }
+
+// killName stands for kill, which the interpreter has as a builtin that says it is not supported.
+const killName = "\x00kill"
+
+func noBuiltinKill(_ context.Context, args []string) ([]string, error) {
+	if args[0] == "kill" {
+		return append([]string{killName}, args[1:]...), nil
+	}
+	return args, nil
+}
 
 // ownCommands finds this program's commands where PATH has no link to them.
 func ownCommands(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	return func(ctx context.Context, args []string) error {
 		hc := interp.HandlerCtx(ctx)
+		if args[0] == killName {
+			args = append([]string{"kill"}, args[1:]...)
+		}
 		if strings.Contains(args[0], "/") || !Has(args[0]) {
 			return next(ctx, args)
 		}
@@ -301,7 +316,7 @@ const (
 // rewrite turns `job &` into `spawn n 'job'; await n &`: started before the shell goes on, waited for by `wait`.
 func (j *jobs) rewrite(node syntax.Node) {
 	printer := syntax.NewPrinter()
-	print := func(n syntax.Node) string {
+	source := func(n syntax.Node) string {
 		var b strings.Builder
 		_ = printer.Print(&b, n) // a builder takes everything
 		return b.String()
@@ -309,17 +324,25 @@ func (j *jobs) rewrite(node syntax.Node) {
 	syntax.Walk(node, func(n syntax.Node) bool {
 		switch n := n.(type) {
 		case *syntax.FuncDecl:
-			j.functions = append(j.functions, print(n))
+			j.functions = append(j.functions, source(n))
 		case *syntax.Stmt:
 			if !n.Background {
 				return true
 			}
-			n.Background = false
-			source := strings.Join(append(j.functions[:len(j.functions):len(j.functions)], print(n)), "\n")
+			// Redirections stay with the call, so that the job does not hold on to what it was told not to use.
+			job := &syntax.Stmt{Cmd: n.Cmd, Negated: n.Negated}
+			script := strings.Join(append(j.functions[:len(j.functions):len(j.functions)], source(job)), "\n")
+			input := "none"
+			for _, r := range n.Redirs {
+				if r.Op == syntax.RdrIn || r.Op == syntax.Hdoc || r.Op == syntax.DashHdoc || r.Op == syntax.WordHdoc {
+					input = "given"
+				}
+			}
 			j.next++
 			number := fmt.Sprint(j.next)
+			spawn := &syntax.Stmt{Cmd: call(spawnName, number, script, input), Redirs: n.Redirs}
 			await := &syntax.Stmt{Background: true, Cmd: call(awaitName, number)}
-			*n = syntax.Stmt{Position: n.Position, Cmd: &syntax.Block{Stmts: []*syntax.Stmt{{Cmd: call(spawnName, number, source)}, await}}}
+			*n = syntax.Stmt{Position: n.Position, Cmd: &syntax.Block{Stmts: []*syntax.Stmt{spawn, await}}}
 			return false
 		}
 		return true
@@ -338,7 +361,7 @@ func (j *jobs) handler(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	return func(ctx context.Context, args []string) error {
 		switch args[0] {
 		case spawnName:
-			return j.spawn(ctx, args[1], args[2])
+			return j.spawn(ctx, args[1], args[2], args[3] == "given")
 		case awaitName:
 			return j.await(args[1])
 		}
@@ -346,12 +369,15 @@ func (j *jobs) handler(next interp.ExecHandlerFunc) interp.ExecHandlerFunc {
 	}
 }
 
-func (j *jobs) spawn(ctx context.Context, number, source string) error {
+func (j *jobs) spawn(ctx context.Context, number, source string, withInput bool) error {
 	cmd, err := itself(context.WithoutCancel(ctx), []string{"sh", "-c", source})
 	if err != nil {
 		return err
 	}
-	cmd.Stdin, cmd.Env = nil, exported(interp.HandlerCtx(ctx).Env, true)
+	cmd.Env = exported(interp.HandlerCtx(ctx).Env, true)
+	if !withInput {
+		cmd.Stdin = nil
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start a job: %w", err)
 	}

@@ -23,35 +23,37 @@ type streams struct {
 // command runs with its arguments (without its name) and returns the exit code.
 type command func(s streams, args []string) int
 
-// commands are every name but the shell's own.
-var commands = map[string]command{
-	"cat":      cat,
-	"cp":       cp,
-	"curl":     fetch,
-	"date":     date,
-	"env":      env,
-	"grep":     grep,
-	"head":     head,
-	"hostname": hostname,
-	"id":       id,
-	"kill":     kill,
-	"ls":       ls,
-	"mkdir":    mkdir,
-	"nslookup": nslookup,
-	"ps":       ps,
-	"rm":       rm,
-	"sleep":    sleep,
-	"sort":     sortLines,
-	"tail":     tail,
-	"uniq":     uniq,
-	"wc":       wc,
-	"wget":     fetch,
+// commands are every name but the shell's own. It is a function because env finds other commands in it.
+func commands() map[string]command {
+	return map[string]command{
+		"cat":      cat,
+		"cp":       cp,
+		"curl":     fetch,
+		"date":     date,
+		"env":      env,
+		"grep":     grep,
+		"head":     head,
+		"hostname": hostname,
+		"id":       id,
+		"kill":     kill,
+		"ls":       ls,
+		"mkdir":    mkdir,
+		"nslookup": nslookup,
+		"ps":       ps,
+		"rm":       rm,
+		"sleep":    sleep,
+		"sort":     sortLines,
+		"tail":     tail,
+		"uniq":     uniq,
+		"wc":       wc,
+		"wget":     fetch,
+	}
 }
 
 // Names lists everything that Main answers to, sorted.
 func Names() []string {
 	names := []string{"sh"}
-	for name := range commands {
+	for name := range commands() {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -60,7 +62,7 @@ func Names() []string {
 
 // Has says whether Main answers to name.
 func Has(name string) bool {
-	_, ok := commands[name]
+	_, ok := commands()[name]
 	return ok || name == "sh"
 }
 
@@ -71,7 +73,7 @@ func Main(args []string) int {
 	if name == "sh" {
 		return runShell(context.Background(), s, args[1:])
 	}
-	return commands[name](s, args[1:])
+	return commands()[name](s, args[1:])
 }
 
 // fail says what went wrong as `name: error` and is the exit code of a failed command.

@@ -3,6 +3,7 @@ package shell
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -71,9 +72,17 @@ func env(s streams, args []string) int {
 		}
 		return 0
 	}
-	cmd := exec.Command(args[0], args[1:]...)
+	path, err := exec.LookPath(args[0])
+	if err != nil && Has(args[0]) {
+		path, err = os.Executable()
+	}
+	if err != nil {
+		s.fail("env", err)
+		return 127
+	}
+	cmd := &exec.Cmd{Path: path, Args: args}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.Env = s.in, s.out, s.err, vars
-	err := cmd.Run()
+	err = cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return exit.ExitCode()
@@ -138,7 +147,8 @@ func sleep(s streams, args []string) int {
 	}
 	for _, a := range args {
 		if a == "infinity" || a == "inf" {
-			select {}
+			total = math.MaxInt64
+			continue
 		}
 		unit := time.Second
 		if i := strings.IndexByte("smhd", a[max(len(a)-1, 0)]); a != "" && i >= 0 {
@@ -148,7 +158,9 @@ func sleep(s streams, args []string) int {
 		if err != nil || n < 0 {
 			return s.misuse("sleep", "SECONDS[smhd]…")
 		}
-		total += time.Duration(n * float64(unit))
+		if total < math.MaxInt64 {
+			total += time.Duration(n * float64(unit))
+		}
 	}
 	time.Sleep(total)
 	return 0

@@ -185,8 +185,8 @@ func grep(s streams, args []string) int {
 		if (len(o.rest) > 1 || o.set["H"]) && !o.set["h"] {
 			prefix = name + ":"
 		}
-		any, err := s.grepOne(re, prefix, name, r, o)
-		found = found || any
+		one, err := s.grepOne(re, prefix, name, r, o)
+		found = found || one
 		return err
 	})
 	switch {

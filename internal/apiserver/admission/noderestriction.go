@@ -204,9 +204,6 @@ func nodeItself(a *registry.Attributes, node string) error {
 		if bad := restrictedLabels(nil, now.Labels); len(bad) > 0 {
 			return forbid(a, fmt.Errorf("node %q is not allowed to set the following labels: %s", node, strings.Join(bad, ", ")))
 		}
-		if now.Spec.ConfigSource != nil {
-			return forbid(a, fmt.Errorf("node %q is not allowed to create pods with a non-nil configSource", node))
-		}
 		if len(now.OwnerReferences) > 0 {
 			return forbid(a, fmt.Errorf("node %q is not allowed to set owner references", node))
 		}
@@ -301,7 +298,8 @@ func nodeToken(ctx context.Context, a *registry.Attributes, node string) error {
 	case pod == nil:
 		return forbid(a, fmt.Errorf("pod %q not found", ref.Name))
 	case pod.UID != ref.UID:
-		return forbid(a, fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. The object might have been deleted and then recreated", ref.UID))
+		return forbid(a, fmt.Errorf("the UID in the bound object reference (%s) does not match the UID in record. "+
+			"The object might have been deleted and then recreated", ref.UID))
 	case pod.Spec.NodeName != node:
 		return forbid(a, errors.New("node requested token bound to a pod scheduled on a different node"))
 	}

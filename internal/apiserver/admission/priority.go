@@ -46,16 +46,16 @@ func priority(ctx context.Context, a *registry.Attributes) error {
 	}
 	pod.Spec.PriorityClassName = class.Name
 	if p := pod.Spec.Priority; p != nil && *p != class.Value {
-		return forbid(a, fmt.Errorf("the integer value of priority (%d) must not be provided in pod spec; priority admission controller computed %d from the given PriorityClass name",
-			*p, class.Value))
+		return forbid(a, fmt.Errorf("the integer value of priority (%d) must not be provided in pod spec; "+
+			"priority admission controller computed %d from the given PriorityClass name", *p, class.Value))
 	}
 	policy := corev1.PreemptLowerPriority
 	if class.PreemptionPolicy != nil {
 		policy = *class.PreemptionPolicy
 	}
 	if p := pod.Spec.PreemptionPolicy; p != nil && *p != policy {
-		return forbid(a, fmt.Errorf("the string value of PreemptionPolicy (%s) must not be provided in pod spec; priority admission controller computed %s from the given PriorityClass name",
-			*p, policy))
+		return forbid(a, fmt.Errorf("the string value of PreemptionPolicy (%s) must not be provided in pod spec; "+
+			"priority admission controller computed %s from the given PriorityClass name", *p, policy))
 	}
 	value := class.Value
 	pod.Spec.Priority, pod.Spec.PreemptionPolicy = &value, &policy

@@ -187,7 +187,8 @@ func mountableSecrets(ctx context.Context, a *registry.Attributes) error {
 	}
 	for _, s := range pod.Spec.ImagePullSecrets {
 		if !slices.Contains(account.ImagePullSecrets, s) {
-			return forbid(a, fmt.Errorf("imagePullSecrets[%q] is not allowed because service account %s does not reference that imagePullSecret", s.Name, account.Name))
+			return forbid(a, fmt.Errorf("imagePullSecrets[%q] is not allowed because service account %s does not reference that imagePullSecret",
+				s.Name, account.Name))
 		}
 	}
 	return nil
@@ -199,13 +200,13 @@ func mountableEnv(a *registry.Attributes, pod *corev1.Pod, account *corev1.Servi
 			if env.ValueFrom == nil || env.ValueFrom.SecretKeyRef == nil || lists(account, env.ValueFrom.SecretKeyRef.Name) {
 				continue
 			}
-			return forbid(a, fmt.Errorf("container %s with envVar %s referencing secret.secretName=%q is not allowed because service account %s does not reference that secret",
-				c.Name, env.Name, env.ValueFrom.SecretKeyRef.Name, account.Name))
+			return forbid(a, fmt.Errorf("container %s with envVar %s referencing secret.secretName=%q is not allowed "+
+				"because service account %s does not reference that secret", c.Name, env.Name, env.ValueFrom.SecretKeyRef.Name, account.Name))
 		}
 		for _, from := range c.EnvFrom {
 			if from.SecretRef != nil && !lists(account, from.SecretRef.Name) {
-				return forbid(a, fmt.Errorf("container %s with envFrom referencing secret.secretName=%q is not allowed because service account %s does not reference that secret",
-					c.Name, from.SecretRef.Name, account.Name))
+				return forbid(a, fmt.Errorf("container %s with envFrom referencing secret.secretName=%q is not allowed "+
+					"because service account %s does not reference that secret", c.Name, from.SecretRef.Name, account.Name))
 			}
 		}
 	}

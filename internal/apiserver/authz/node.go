@@ -118,7 +118,9 @@ func own(node string, at authorizer.Attributes, namespace, what string) (bool, s
 }
 
 // byReference allows the verbs on one object by name, if a pod on the node uses it.
-func (n *nodes) byReference(ctx context.Context, node string, at authorizer.Attributes, verbs []string, uses func(p *corev1.Pod, name string) bool) (bool, string, error) {
+func (n *nodes) byReference(
+	ctx context.Context, node string, at authorizer.Attributes, verbs []string, uses func(p *corev1.Pod, name string) bool,
+) (bool, string, error) {
 	const denied = "no relationship found between node '%s' and this object"
 	switch {
 	case !slices.Contains(verbs, at.GetVerb()):
@@ -181,7 +183,8 @@ func (n *nodes) pods(ctx context.Context, node string, at authorizer.Attributes)
 		return false, "can only list/watch pods with spec.nodeName field selector", nil
 	}
 	for _, r := range requirements {
-		if r.Field == "spec.nodeName" && r.Value == node && (r.Operator == selection.Equals || r.Operator == selection.DoubleEquals || r.Operator == selection.In) {
+		equal := r.Operator == selection.Equals || r.Operator == selection.DoubleEquals
+		if r.Field == "spec.nodeName" && r.Value == node && equal {
 			return true, "", nil
 		}
 	}

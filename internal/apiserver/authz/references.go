@@ -101,7 +101,8 @@ func podUsesConfigMap(p *corev1.Pod, name string) bool {
 		if v.ConfigMap != nil && v.ConfigMap.Name == name {
 			return true
 		}
-		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.ConfigMap != nil && s.ConfigMap.Name == name }) {
+		projected := func(s corev1.VolumeProjection) bool { return s.ConfigMap != nil && s.ConfigMap.Name == name }
+		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, projected) {
 			return true
 		}
 	}

@@ -26,6 +26,11 @@ func On[T crclient.Object](kind T, keys func(old, current T) []Key) Watch {
 	}}
 }
 
+// Any is On for a kind known only at run time: the cache may hand over the kind itself or only its metadata.
+func Any(kind crclient.Object, keys func(old, current crclient.Object) []Key) Watch {
+	return Watch{kind: kind, handle: keys}
+}
+
 // Self wakes an object's own key on each of its changes.
 func Self[T crclient.Object](kind T) Watch {
 	return Watch{kind: kind, handle: func(old, current crclient.Object) []Key {

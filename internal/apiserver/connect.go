@@ -1,0 +1,243 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
+	"k8s.io/apimachinery/pkg/util/proxy"
+	"k8s.io/apiserver/pkg/endpoints/request"
+	translate "k8s.io/apiserver/pkg/util/proxy"
+
+	"skiff.dev/skiff/internal/registry"
+)
+
+// connect joins a request to whatever answers it: a kubelet, a pod, or the pods behind a service.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request, q *registry.Request, info *request.RequestInfo) {
+	if err := s.reg.Connect(r.Context(), q, nil); err != nil {
+		writeError(w, r, err)
+		return
+	}
+	c := &connection{s, w, r, q}
+	var err error
+	switch q.Resource.Plural + "/" + q.Subresource {
+	case "pods/log":
+		err = c.log()
+	case "pods/exec":
+		err = c.exec("exec")
+	case "pods/attach":
+		err = c.exec("attach")
+	case "pods/portforward":
+		err = c.portForward()
+	case "nodes/proxy":
+		err = c.proxyNode(info)
+	case "pods/proxy":
+		err = c.proxyPod(info)
+	case "services/proxy":
+		err = c.proxyService(info)
+	default:
+		err = notFound()
+	}
+	if err != nil {
+		writeError(w, r, err)
+	}
+}
+
+// connection is one request that goes through to somebody else. Its methods return an error as long as nothing has been answered.
+type connection struct {
+	s *Server
+	w http.ResponseWriter
+	r *http.Request
+	q *registry.Request
+}
+
+func (c *connection) pod() (*corev1.Pod, error) {
+	out, err := c.s.reg.Get(c.r.Context(), &registry.Request{Resource: c.q.Resource, Namespace: c.q.Namespace, Name: c.q.Name}, &metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return out.Object.(*corev1.Pod), nil
+}
+
+// container picks the container that is meant.
+func container(p *corev1.Pod, name string) (string, error) {
+	var names []string
+	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			names = append(names, list[i].Name)
+		}
+	}
+	for i := range p.Spec.EphemeralContainers {
+		names = append(names, p.Spec.EphemeralContainers[i].Name)
+	}
+	if name == "" {
+		name = p.Annotations["kubectl.kubernetes.io/default-container"]
+	}
+	if name == "" && len(p.Spec.Containers) == 1 {
+		return p.Spec.Containers[0].Name, nil
+	}
+	if name == "" {
+		return "", apierrors.NewBadRequest(fmt.Sprintf("a container name must be specified for pod %s, choose one of: %v", p.Name, names))
+	}
+	for _, n := range names {
+		if n == name {
+			return name, nil
+		}
+	}
+	return "", apierrors.NewBadRequest(fmt.Sprintf("container %s is not valid for pod %s", name, p.Name))
+}
+
+// onNode finds the pod, its container, and the URL of a path of its node's kubelet.
+func (c *connection) onNode(path string, withContainer bool) (*url.URL, error) {
+	p, err := c.pod()
+	if err != nil {
+		return nil, err
+	}
+	name := ""
+	if withContainer {
+		if name, err = container(p, c.r.URL.Query().Get("container")); err != nil {
+			return nil, err
+		}
+		name = "/" + name
+	}
+	if p.Spec.NodeName == "" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("pod %s does not have a host assigned", p.Name))
+	}
+	u, err := c.s.kubelets.url(c.r.Context(), p.Spec.NodeName)
+	if err != nil {
+		return nil, err
+	}
+	u.Path = fmt.Sprintf("/%s/%s/%s%s", path, p.Namespace, p.Name, name)
+	return u, nil
+}
+
+// log passes on what the kubelet reads.
+func (c *connection) log() error {
+	p, err := c.pod()
+	if err != nil {
+		return err
+	}
+	if p.Spec.NodeName == "" {
+		_, err := container(p, c.r.URL.Query().Get("container"))
+		return err // nothing has been logged yet: an empty answer
+	}
+	u, err := c.onNode("containerLogs", true)
+	if err != nil {
+		return err
+	}
+	query := c.r.URL.Query()
+	query.Del("container")
+	u.RawQuery = query.Encode()
+	req, err := http.NewRequestWithContext(c.r.Context(), http.MethodGet, u.String(), nil)
+	if err != nil {
+		return apierrors.NewInternalError(err)
+	}
+	defer func(stop func() bool) { stop() }(c.endWithServer(req))
+	resp, err := c.s.kubelets.client.Do(req)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("ask the kubelet of node %s for the log: %w", p.Spec.NodeName, err))
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+		return plainStatus(resp.StatusCode, strings.TrimSpace(string(text)))
+	}
+	c.w.Header().Set("Content-Type", "text/plain")
+	c.w.WriteHeader(http.StatusOK)
+	flush := http.NewResponseController(c.w)
+	_ = flush.Flush()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			if _, err := c.w.Write(buf[:n]); err != nil {
+				return nil
+			}
+			_ = flush.Flush()
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// endWithServer cuts a request when the server stops.
+func (c *connection) endWithServer(req *http.Request) func() bool {
+	ctx, cancel := context.WithCancel(req.Context())
+	*req = *req.WithContext(ctx)
+	return context.AfterFunc(c.s.stopping, cancel)
+}
+
+func plainStatus(code int, text string) error {
+	reason := metav1.StatusReasonUnknown
+	switch code {
+	case http.StatusBadRequest:
+		reason = metav1.StatusReasonBadRequest
+	case http.StatusNotFound:
+		reason = metav1.StatusReasonNotFound
+	case http.StatusInternalServerError:
+		reason = metav1.StatusReasonInternalError
+	}
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: text}}
+}
+
+// exec serves exec and attach: SPDY goes through as it is; the WebSocket protocol with stream closing (KEP-4006) ends here and goes on as SPDY.
+func (c *connection) exec(path string) error {
+	u, err := c.onNode(path, true)
+	if err != nil {
+		return err
+	}
+	query := c.r.URL.Query()
+	on := func(name string) bool { v := query.Get(name); return v == "true" || v == "1" }
+	o := translate.Options{Stdin: on("stdin"), Stdout: on("stdout"), Stderr: on("stderr"), Tty: on("tty")}
+	if !o.Stdin && !o.Stdout && !o.Stderr {
+		return apierrors.NewBadRequest("you must specify at least 1 of stdin, stdout, stderr")
+	}
+	to := url.Values{"command": query["command"]}
+	for name, set := range map[string]bool{"input": o.Stdin, "output": o.Stdout, "error": o.Stderr && !o.Tty, "tty": o.Tty} {
+		if set {
+			to.Set(name, "1")
+		}
+	}
+	u.RawQuery = to.Encode()
+	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(c.r) {
+		translate.NewStreamTranslatorHandler(u, c.s.kubelets.transport, 0, o).ServeHTTP(c.w, c.r)
+		return nil
+	}
+	c.upgrade(u).ServeHTTP(c.w, c.r)
+	return nil
+}
+
+func (c *connection) portForward() error {
+	u, err := c.onNode("portForward", false)
+	if err != nil {
+		return err
+	}
+	u.RawQuery = url.Values{"port": c.r.URL.Query()["ports"]}.Encode()
+	if wsstream.IsWebSocketRequestWithTunnelingProtocol(c.r) {
+		translate.NewTunnelingHandler(c.upgrade(u)).ServeHTTP(c.w, c.r)
+		return nil
+	}
+	c.upgrade(u).ServeHTTP(c.w, c.r)
+	return nil
+}
+
+// upgrade passes an upgraded connection through, byte by byte.
+func (c *connection) upgrade(to *url.URL) *proxy.UpgradeAwareHandler {
+	h := proxy.NewUpgradeAwareHandler(to, c.s.kubelets.transport, false, true, responder{c.r})
+	h.UseLocationHost = true
+	return h
+}
+
+type responder struct{ r *http.Request }
+
+func (e responder) Error(w http.ResponseWriter, _ *http.Request, err error) {
+	writeError(w, e.r, apierrors.NewInternalError(err))
+}

@@ -1,0 +1,174 @@
+package apiserver
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"net/http"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"skiff.dev/skiff/internal/registry"
+	"skiff.dev/skiff/internal/store"
+)
+
+func (c *call) list() {
+	o, err := parameters[metainternalversion.ListOptions](c.r)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	f, err := negotiate(c.r, true)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	page, err := c.s.reg.List(c.r.Context(), c.q, o)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	entries := page.Entries
+	if c.q.Served != nil {
+		entries = make([]*store.Entry, len(page.Entries))
+		for i, e := range page.Entries {
+			entries[i] = c.q.View(e)
+		}
+	}
+	meta := metav1.ListMeta{ResourceVersion: strconv.FormatInt(page.Revision, 10), Continue: page.Continue, RemainingItemCount: page.Remaining}
+	switch {
+	case f.as != "":
+		shaped, err := shape(c.r, f, c.q, entries, &meta)
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		body, err := encode(shaped, f.media)
+		if err != nil {
+			c.fail(apierrors.NewInternalError(err))
+			return
+		}
+		writeBody(c.w, http.StatusOK, f, body)
+	case f.media == mediaProtobuf:
+		err = writeProtobufList(c.w, c.q, entries, meta)
+	default:
+		err = writeJSONList(c.w, f, c.q, entries, meta)
+	}
+	if err != nil {
+		c.s.log.Debug("a list was not written to its end", "err", err)
+	}
+}
+
+// listKind names the list of a request's resource.
+func listKind(q *registry.Request) (apiVersion, kind string) {
+	row := q.Resource
+	if q.Served != nil {
+		row = q.Served.Row()
+	}
+	return row.GVK().GroupVersion().String(), row.Kind + "List"
+}
+
+// writeJSONList splices the items' shared encodings into a list.
+func writeJSONList(w http.ResponseWriter, f format, q *registry.Request, entries []*store.Entry, meta metav1.ListMeta) error {
+	apiVersion, kind := listKind(q)
+	head, err := json.Marshal(struct {
+		Kind       string          `json:"kind"`
+		APIVersion string          `json:"apiVersion"`
+		Metadata   metav1.ListMeta `json:"metadata"`
+	}{kind, apiVersion, meta})
+	if err != nil {
+		return err
+	}
+	size := len(head) + len(`,"items":[]}`)
+	bodies := make([][]byte, len(entries))
+	for i, e := range entries {
+		if bodies[i], err = e.Bytes(store.JSON); err != nil {
+			return err
+		}
+		size += len(bodies[i]) + 1
+	}
+	if f.media == mediaYAML || f.pretty {
+		buf := make([]byte, 0, size)
+		buf = append(append(buf, head[:len(head)-1]...), `,"items":[`...)
+		for i, b := range bodies {
+			if i > 0 {
+				buf = append(buf, ',')
+			}
+			buf = append(buf, b...)
+		}
+		buf = append(buf, "]}"...)
+		if f.media == mediaYAML {
+			if buf, err = yaml.JSONToYAML(buf); err != nil {
+				return err
+			}
+		}
+		writeBody(w, http.StatusOK, f, buf)
+		return nil
+	}
+	w.Header().Set("Content-Type", mediaJSON)
+	w.WriteHeader(http.StatusOK)
+	out := bufio.NewWriterSize(w, 32<<10)
+	_, _ = out.Write(head[:len(head)-1])
+	_, _ = out.WriteString(`,"items":[`)
+	for i, b := range bodies {
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		_, _ = out.Write(b)
+	}
+	_, _ = out.WriteString("]}\n")
+	return out.Flush()
+}
+
+// writeProtobufList writes runtime.Unknown{typeMeta, raw: list{metadata, items…}} around the items' shared encodings.
+func writeProtobufList(w http.ResponseWriter, q *registry.Request, entries []*store.Entry, meta metav1.ListMeta) error {
+	apiVersion, kind := listKind(q)
+	metadata, err := meta.Marshal()
+	if err != nil {
+		return err
+	}
+	size := field(len(metadata))
+	bodies := make([][]byte, len(entries))
+	for i, e := range entries {
+		if bodies[i], err = e.ProtobufBody(); err != nil {
+			writeError(w, &http.Request{}, apierrors.NewInternalError(err))
+			return err
+		}
+		size += field(len(bodies[i]))
+	}
+	var head []byte
+	head = append(head, "k8s\x00"...)
+	typeMeta := appendField(appendField(nil, 1, []byte(apiVersion)), 2, []byte(kind))
+	head = appendField(head, 1, typeMeta)
+	head = append(head, 2<<3|2)
+	head = binary.AppendUvarint(head, uint64(size))
+	head = appendField(head, 1, metadata)
+	w.Header().Set("Content-Type", mediaProtobuf)
+	w.WriteHeader(http.StatusOK)
+	out := bufio.NewWriterSize(w, 32<<10)
+	_, _ = out.Write(head)
+	var tag [11]byte
+	tag[0] = 2<<3 | 2
+	for _, b := range bodies {
+		n := binary.PutUvarint(tag[1:], uint64(len(b)))
+		_, _ = out.Write(tag[:1+n])
+		_, _ = out.Write(b)
+	}
+	_, _ = out.Write([]byte{3<<3 | 2, 0, 4<<3 | 2, 0})
+	return out.Flush()
+}
+
+// field is how long a length-delimited field of n bytes is, with a tag of one byte.
+func field(n int) int {
+	return 1 + len(binary.AppendUvarint(nil, uint64(n))) + n
+}
+
+func appendField(b []byte, number int, v []byte) []byte {
+	b = append(b, byte(number<<3|2))
+	b = binary.AppendUvarint(b, uint64(len(v)))
+	return append(b, v...)
+}

@@ -1,0 +1,333 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"mime"
+	"net/http"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metascheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/registry"
+)
+
+// requestTimeout bounds what is neither a watch nor a connection.
+const requestTimeout = 60 * time.Second
+
+// resource answers a request for a resource.
+func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, u user.Info) {
+	q, sub, err := s.lookUp(info)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	q.User, q.UserAgent = u, r.UserAgent()
+	q.Warn = func(text string) { w.Header().Add("Warning", fmt.Sprintf("299 - %q", text)) }
+	if sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale" {
+		s.connect(w, r, q, info)
+		return
+	}
+	if err := allowedVerb(q, sub, info.Verb, r); err != nil {
+		writeError(w, r, err)
+		return
+	}
+	if info.Verb == "watch" {
+		s.watch(w, r, q)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+	defer cancel()
+	c := &call{s, w, r.WithContext(ctx), q, sub}
+	switch info.Verb {
+	case "get":
+		c.get()
+	case "list":
+		c.list()
+	case "create":
+		c.create()
+	case "update":
+		c.update()
+	case "patch":
+		c.patch()
+	case "delete":
+		c.delete()
+	case "deletecollection":
+		c.deleteCollection()
+	default:
+		writeError(w, r, methodNotAllowed(r))
+	}
+}
+
+// lookUp finds what a path names.
+func (s *Server) lookUp(info *request.RequestInfo) (*registry.Request, *api.Subresource, error) {
+	row := s.reg.Table().ByResource(schema.GroupResource{Group: info.APIGroup, Resource: info.Resource})
+	if row == nil {
+		return nil, nil, notFound()
+	}
+	q := &registry.Request{Resource: row, Name: info.Name, Subresource: info.Subresource}
+	if row.Group != info.APIGroup || row.Version != info.APIVersion {
+		for i := range row.Also {
+			if row.Also[i].Group == info.APIGroup && row.Also[i].Version == info.APIVersion {
+				q.Served = &row.Also[i]
+			}
+		}
+		if q.Served == nil {
+			return nil, nil, notFound()
+		}
+	}
+	if row.Namespaced {
+		q.Namespace = info.Namespace
+	} else if info.Namespace != "" && row.Plural != "namespaces" {
+		return nil, nil, notFound()
+	}
+	if info.Subresource == "" {
+		return q, nil, nil
+	}
+	if info.Subresource == "status" && row.Status {
+		return q, &api.Subresource{Name: "status", Verbs: []string{"get", "patch", "update"}}, nil
+	}
+	for i := range row.Subresources {
+		if row.Subresources[i].Name == info.Subresource {
+			return q, &row.Subresources[i], nil
+		}
+	}
+	return nil, nil, notFound()
+}
+
+func allowedVerb(q *registry.Request, sub *api.Subresource, verb string, r *http.Request) error {
+	verbs := q.Resource.Verbs
+	if sub != nil {
+		verbs = sub.Verbs
+	}
+	collection := verb == "list" || verb == "watch" || verb == "deletecollection"
+	switch {
+	case !slices.Contains(verbs, verb):
+		return methodNotAllowed(r)
+	case q.Resource.Namespaced && q.Namespace == "" && (!collection || verb == "deletecollection"):
+		return methodNotAllowed(r)
+	}
+	return nil
+}
+
+// call is one request for a resource on its way.
+type call struct {
+	s   *Server
+	w   http.ResponseWriter
+	r   *http.Request
+	q   *registry.Request
+	sub *api.Subresource
+}
+
+func (c *call) fail(err error) { writeError(c.w, c.r, err) }
+
+// wants is the kind that a body must have, and an empty object of it.
+func (c *call) wants() (schema.GroupVersionKind, runtime.Object) {
+	switch {
+	case c.sub != nil && c.sub.New != nil:
+		gvk := schema.GroupVersionKind{Group: c.sub.Group, Version: c.sub.Version, Kind: c.sub.Kind}
+		if gvk.Version == "" {
+			gvk.Group, gvk.Version = c.q.Resource.Group, c.q.Resource.Version
+		}
+		return gvk, c.sub.New()
+	case c.q.Served != nil:
+		return c.q.Served.Row().GVK(), c.q.Served.New()
+	}
+	return c.q.Resource.GVK(), c.q.Resource.New()
+}
+
+func (c *call) body(validation string) (runtime.Object, error) {
+	raw, err := readBody(c.w, c.r)
+	if err != nil {
+		return nil, err
+	}
+	want, obj := c.wants()
+	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, want, validation, c.q.Warn)
+}
+
+// parameters decodes the query into options.
+func parameters[T any, P interface {
+	*T
+	runtime.Object
+}](r *http.Request) (P, error) {
+	o := P(new(T))
+	if r.URL.RawQuery == "" {
+		return o, nil
+	}
+	if err := metascheme.ParameterCodec.DecodeParameters(r.URL.Query(), schema.GroupVersion{Version: "v1"}, o); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return o, nil
+}
+
+func checkValidation(v string) error {
+	switch v {
+	case "", metav1.FieldValidationIgnore, metav1.FieldValidationWarn, metav1.FieldValidationStrict:
+		return nil
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("fieldValidation: Unsupported value: %q: supported values: \"Ignore\", \"Strict\", \"Warn\"", v))
+}
+
+func (c *call) get() {
+	o, err := parameters[metav1.GetOptions](c.r)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	out, err := c.s.reg.Get(c.r.Context(), c.q, o)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.s.writeResult(c.w, c.r, http.StatusOK, c.q, out)
+}
+
+func (c *call) create() {
+	o, err := parameters[metav1.CreateOptions](c.r)
+	if err == nil {
+		err = checkValidation(o.FieldValidation)
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	obj, err := c.body(o.FieldValidation)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	out, err := c.s.reg.Create(c.r.Context(), c.q, obj, o)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.s.writeResult(c.w, c.r, http.StatusCreated, c.q, out)
+}
+
+func (c *call) update() {
+	o, err := parameters[metav1.UpdateOptions](c.r)
+	if err == nil {
+		err = checkValidation(o.FieldValidation)
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	obj, err := c.body(o.FieldValidation)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	out, err := c.s.reg.Update(c.r.Context(), c.q, obj, o)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.s.writeResult(c.w, c.r, http.StatusOK, c.q, out)
+}
+
+func (c *call) patch() {
+	o, err := parameters[metav1.PatchOptions](c.r)
+	if err == nil {
+		err = checkValidation(o.FieldValidation)
+	}
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	media, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	if err != nil {
+		c.fail(unsupportedMedia(c.r.Header.Get("Content-Type")))
+		return
+	}
+	raw, err := readBody(c.w, c.r)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	out, err := c.s.reg.Patch(c.r.Context(), c.q, types.PatchType(media), raw, o)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.s.writeResult(c.w, c.r, http.StatusOK, c.q, out)
+}
+
+// deleteOptions come in the body or, from simple clients, in the query.
+func (c *call) deleteOptions() (*metav1.DeleteOptions, error) {
+	raw, err := readBody(c.w, c.r)
+	if err != nil {
+		return nil, err
+	}
+	if len(raw) == 0 {
+		return parameters[metav1.DeleteOptions](c.r)
+	}
+	o := &metav1.DeleteOptions{}
+	media, _, _ := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	if media == mediaProtobuf {
+		if _, _, err := protobufSerializer.Decode(raw, nil, o); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the DeleteOptions in the body cannot be decoded: %v", err))
+		}
+		return o, nil
+	}
+	bad := func(err error) error {
+		return apierrors.NewBadRequest(fmt.Sprintf("the DeleteOptions in the body cannot be decoded: %v", err))
+	}
+	return o, decodeJSON(raw, o, metav1.FieldValidationIgnore, nil, c.q.Warn, bad)
+}
+
+func (c *call) delete() {
+	o, err := c.deleteOptions()
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	out, err := c.s.reg.Delete(c.r.Context(), c.q, o)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	if !out.Deleted {
+		c.s.writeResult(c.w, c.r, http.StatusOK, c.q, out)
+		return
+	}
+	group := c.q.Resource.Group
+	if c.q.Served != nil {
+		group = c.q.Served.Group
+	}
+	writeObject(c.w, c.r, http.StatusOK, &metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusOK,
+		Details: &metav1.StatusDetails{Name: c.q.Name, Group: group, Kind: c.q.Resource.Plural, UID: out.Object.(api.Object).GetUID()},
+	})
+}
+
+func (c *call) deleteCollection() {
+	o, err := c.deleteOptions()
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	l, err := parameters[metainternalversion.ListOptions](c.r)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	if _, err := c.s.reg.DeleteCollection(c.r.Context(), c.q, o, l); err != nil {
+		c.fail(err)
+		return
+	}
+	writeObject(c.w, c.r, http.StatusOK, &metav1.Status{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusOK,
+		Details: &metav1.StatusDetails{Group: c.q.Resource.Group, Kind: c.q.Resource.Plural},
+	})
+}

@@ -1,0 +1,189 @@
+package apiserver
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"skiff.dev/skiff/internal/registry"
+	"skiff.dev/skiff/internal/store"
+)
+
+// A watch that names no timeout ends after between one and two of these, so that not all clients come back at once.
+const watchTimeout = 30 * time.Minute
+
+// watchBatch is how many events are written between flushes, if as many are at hand.
+const watchBatch = 256
+
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Request) {
+	o, err := parameters[metainternalversion.ListOptions](r)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	f, err := negotiate(r, true)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	if f.media == mediaYAML {
+		f.media = mediaJSON
+	}
+	timeout := watchTimeout + rand.N(watchTimeout)
+	if o.TimeoutSeconds != nil && *o.TimeoutSeconds > 0 {
+		timeout = time.Duration(*o.TimeoutSeconds) * time.Second
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout)
+	defer cancel()
+	defer context.AfterFunc(s.stopping, cancel)()
+	events, err := s.reg.Watch(ctx, q, o)
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	defer events.Stop()
+	gauge := s.metrics.watches.WithLabelValues(q.Resource.Group, q.Resource.Plural)
+	gauge.Inc()
+	defer gauge.Dec()
+
+	media := f.media
+	if media == mediaProtobuf {
+		media += ";stream=watch"
+	}
+	w.Header().Set("Content-Type", media)
+	w.WriteHeader(http.StatusOK)
+	out := &watchWriter{r: r, f: f, q: q}
+	flush := http.NewResponseController(w)
+	_ = flush.Flush()
+	var buf []store.Event
+	for {
+		buf, err = events.Next(ctx, buf, watchBatch)
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+				_ = out.fail(err)
+				_, _ = w.Write(out.buf)
+				_ = flush.Flush()
+			}
+			return
+		}
+		out.buf = out.buf[:0]
+		for i := range buf {
+			if err := out.event(&buf[i]); err != nil {
+				s.log.Error("cannot encode an event", "resource", q.Resource.Plural, "err", err)
+				return
+			}
+		}
+		if _, err := w.Write(out.buf); err != nil {
+			return
+		}
+		if err := flush.Flush(); err != nil {
+			return
+		}
+		if cap(out.buf) > 1<<20 {
+			out.buf = nil
+		}
+	}
+}
+
+// watchWriter encodes events into buf.
+type watchWriter struct {
+	r      *http.Request
+	f      format
+	q      *registry.Request
+	buf    []byte
+	headed bool // a table's columns have been sent
+}
+
+var eventTypes = map[store.EventType]string{store.Added: "ADDED", store.Modified: "MODIFIED", store.Deleted: "DELETED", store.Bookmark: "BOOKMARK"}
+
+func (w *watchWriter) event(e *store.Event) error {
+	kind := eventTypes[e.Type]
+	if e.Type == store.Bookmark {
+		return w.bookmark(kind, e)
+	}
+	entry := w.q.View(e.Entry)
+	if w.f.as == "" {
+		body, err := encodeEntry(entry, w.f.media)
+		if err != nil {
+			return err
+		}
+		w.frame(kind, body)
+		return nil
+	}
+	var shaped runtime.Object
+	var err error
+	if w.f.as == "Table" {
+		shaped, err = table(w.r, w.f, w.q, []*store.Entry{entry}, nil, !w.headed)
+		w.headed = true
+	} else {
+		shaped = metadataOf(entry)
+	}
+	if err != nil {
+		return err
+	}
+	return w.object(kind, shaped)
+}
+
+// bookmark is an empty object with a resourceVersion.
+func (w *watchWriter) bookmark(kind string, e *store.Event) error {
+	row := w.q.Resource
+	if w.q.Served != nil {
+		row = w.q.Served.Row()
+	}
+	obj := row.New()
+	obj.GetObjectKind().SetGroupVersionKind(row.GVK())
+	obj.SetResourceVersion(strconv.FormatInt(e.Revision, 10))
+	if e.InitialEnd {
+		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	switch w.f.as {
+	case "Table":
+		t, err := table(w.r, w.f, w.q, []*store.Entry{store.NewEntry(row, obj)}, nil, !w.headed)
+		if err != nil {
+			return err
+		}
+		w.headed = true
+		return w.object(kind, t)
+	case "":
+		return w.object(kind, obj)
+	}
+	return w.object(kind, metadataOf(store.NewEntry(row, obj)))
+}
+
+func (w *watchWriter) fail(err error) error { return w.object("ERROR", asStatus(err)) }
+
+func (w *watchWriter) object(kind string, obj runtime.Object) error {
+	body, err := encode(obj, w.f.media)
+	if err != nil {
+		return err
+	}
+	w.frame(kind, body)
+	return nil
+}
+
+// frame puts one event behind what buf holds: a line of JSON, or a length and a metav1.WatchEvent in protobuf.
+func (w *watchWriter) frame(kind string, body []byte) {
+	if w.f.media != mediaProtobuf {
+		w.buf = append(w.buf, `{"type":"`...)
+		w.buf = append(w.buf, kind...)
+		w.buf = append(w.buf, `","object":`...)
+		w.buf = append(w.buf, body...)
+		w.buf = append(w.buf, "}\n"...)
+		return
+	}
+	raw := field(len(body))
+	size := field(len(kind)) + field(raw)
+	w.buf = binary.BigEndian.AppendUint32(w.buf, uint32(size))
+	w.buf = appendField(w.buf, 1, []byte(kind))
+	w.buf = append(w.buf, 2<<3|2)
+	w.buf = binary.AppendUvarint(w.buf, uint64(raw))
+	w.buf = appendField(w.buf, 1, body)
+}

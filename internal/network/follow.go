@@ -1,0 +1,191 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"skiff.dev/skiff/internal/proxy"
+)
+
+// Informers is what the network needs of a client.
+type Informers interface {
+	GetInformer(ctx context.Context, obj client.Object, opts ...cache.InformerGetOption) (cache.Informer, error)
+}
+
+const (
+	settle     = 5 * time.Millisecond // changes that come this close together are written together; one alone is written at once
+	retryAfter = time.Second
+)
+
+// follower keeps the table's services as the API has them.
+type follower struct {
+	rules *ruleset
+	node  proxy.Node
+	log   *slog.Logger
+
+	mu       sync.Mutex
+	services map[types.NamespacedName]*corev1.Service
+	slices   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice
+	dirty    map[types.NamespacedName]struct{}
+	wake     chan struct{}
+}
+
+func newFollower(rules *ruleset, node proxy.Node, log *slog.Logger) *follower {
+	return &follower{
+		rules: rules, node: node, log: log,
+		services: map[types.NamespacedName]*corev1.Service{},
+		slices:   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice{},
+		dirty:    map[types.NamespacedName]struct{}{},
+		wake:     make(chan struct{}, 1),
+	}
+}
+
+// handler calls set for what is there and del for what is gone. What a cache missed the end of comes wrapped.
+func handler[T client.Object](set, del func(T)) toolscache.ResourceEventHandler {
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { set(o.(T)) },
+		UpdateFunc: func(_, o any) { set(o.(T)) },
+		DeleteFunc: func(o any) {
+			if unknown, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
+				o = unknown.Obj
+			}
+			if obj, ok := o.(T); ok {
+				del(obj)
+			}
+		},
+	}
+}
+
+// subscribe has a handler told of all objects of a kind, and returns a channel that is closed when it has been told of those that are
+// there already.
+func subscribe(ctx context.Context, in Informers, obj client.Object, h toolscache.ResourceEventHandler) (<-chan struct{}, func(), error) {
+	informer, err := in.GetInformer(ctx, obj)
+	if err != nil {
+		return nil, nil, fmt.Errorf("follow %T: %w", obj, err)
+	}
+	reg, err := informer.AddEventHandler(h)
+	if err != nil {
+		return nil, nil, fmt.Errorf("follow %T: %w", obj, err)
+	}
+	return reg.HasSyncedChecker().Done(), func() { _ = informer.RemoveEventHandler(reg) }, nil
+}
+
+func (f *follower) change(key types.NamespacedName, do func()) {
+	f.mu.Lock()
+	do()
+	f.dirty[key] = struct{}{}
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *follower) serviceHandler() toolscache.ResourceEventHandler {
+	return handler(func(s *corev1.Service) {
+		key := client.ObjectKeyFromObject(s)
+		f.change(key, func() { f.services[key] = s })
+	}, func(s *corev1.Service) {
+		key := client.ObjectKeyFromObject(s)
+		f.change(key, func() { delete(f.services, key) })
+	})
+}
+
+func (f *follower) sliceHandler() toolscache.ResourceEventHandler {
+	owner := func(s *discoveryv1.EndpointSlice) types.NamespacedName {
+		return types.NamespacedName{Namespace: s.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
+	}
+	return handler(func(s *discoveryv1.EndpointSlice) {
+		key := owner(s)
+		f.change(key, func() {
+			if f.slices[key] == nil {
+				f.slices[key] = map[string]*discoveryv1.EndpointSlice{}
+			}
+			f.slices[key][s.Name] = s
+		})
+	}, func(s *discoveryv1.EndpointSlice) {
+		key := owner(s)
+		f.change(key, func() {
+			if delete(f.slices[key], s.Name); len(f.slices[key]) == 0 {
+				delete(f.slices, key)
+			}
+		})
+	})
+}
+
+// Run writes the services there are, calls programmed, and follows changes.
+func (f *follower) Run(ctx context.Context, in Informers, programmed func()) error {
+	services, stopServices, err := subscribe(ctx, in, &corev1.Service{}, f.serviceHandler())
+	if err != nil {
+		return err
+	}
+	defer stopServices()
+	slices, stopSlices, err := subscribe(ctx, in, &discoveryv1.EndpointSlice{}, f.sliceHandler())
+	if err != nil {
+		return err
+	}
+	defer stopSlices()
+	for _, synced := range []<-chan struct{}{services, slices} {
+		select {
+		case <-synced:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	if err := f.write(); err != nil {
+		return err
+	}
+	programmed()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-f.wake:
+		}
+		pause := settle
+		if err := f.write(); err != nil {
+			f.log.Error("services are not as they should be on this node; trying again", "err", err)
+			pause = retryAfter
+			f.change(types.NamespacedName{}, func() {})
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// write plans the services that changed, and puts the difference into the kernel.
+func (f *follower) write() error {
+	f.mu.Lock()
+	parts := make(map[string]proxy.Part, len(f.dirty))
+	for key := range f.dirty {
+		var part proxy.Part
+		if svc := f.services[key]; svc != nil {
+			all := make([]*discoveryv1.EndpointSlice, 0, len(f.slices[key]))
+			for _, s := range f.slices[key] {
+				all = append(all, s)
+			}
+			part = proxy.Service(svc, all, f.node)
+		}
+		parts["service/"+key.String()] = part
+	}
+	clear(f.dirty)
+	f.mu.Unlock()
+	return f.rules.Change(func(t *proxy.Table) {
+		for name, part := range parts {
+			t.Set(name, part)
+		}
+	})
+}

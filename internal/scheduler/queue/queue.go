@@ -1,0 +1,208 @@
+// Package queue holds the pods that have no node yet.
+//
+// A pod is in exactly one of three sets: active (to be tried now, the highest priority first, then the oldest), backing off (tried lately;
+// active once its time is up) or unschedulable (waits for a change that might help). The clock is the caller's. Only the scheduler's own
+// goroutine uses it.
+package queue
+
+import (
+	"container/heap"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+	helpers "k8s.io/component-helpers/scheduling/corev1"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+)
+
+const (
+	backoffFirst = time.Second
+	backoffLast  = 10 * time.Second
+	// Longest is how long a pod is left unschedulable without another try, in case no event told of what would help.
+	Longest = 5 * time.Minute
+)
+
+// Entry is a pod in the queue.
+type Entry struct {
+	Pod      *cluster.Pod
+	Attempts int
+	Verdict  string // the last one that was written to the pod
+
+	since   time.Time      // in the queue
+	tried   time.Time      // last
+	due     time.Time      // backing off until, or unschedulable at the latest until
+	refused cluster.Change // what might help
+	in      *set
+	at      int // position in its set
+}
+
+// Queue of pods.
+type Queue struct {
+	entries                        map[types.UID]*Entry
+	active, backoff, unschedulable set
+}
+
+// New returns an empty queue.
+func New() *Queue {
+	byDue := func(a, b *Entry) bool { return a.due.Before(b.due) }
+	return &Queue{
+		entries: map[types.UID]*Entry{},
+		active: set{less: func(a, b *Entry) bool {
+			if p, q := helpers.PodPriority(a.Pod.Pod), helpers.PodPriority(b.Pod.Pod); p != q {
+				return p > q
+			}
+			return a.since.Before(b.since)
+		}},
+		backoff:       set{less: byDue},
+		unschedulable: set{less: byDue},
+	}
+}
+
+// Len counts the pods in each set.
+func (q *Queue) Len() (active, backoff, unschedulable int) {
+	return len(q.active.list), len(q.backoff.list), len(q.unschedulable.list)
+}
+
+// Add puts a pod in, or brings the one that is in up to date. again says that what changed about it may let it be scheduled.
+func (q *Queue) Add(p *cluster.Pod, again bool, now time.Time) {
+	e := q.entries[p.UID]
+	if e == nil {
+		e = &Entry{Pod: p, since: now}
+		q.entries[p.UID] = e
+		q.active.push(e)
+		return
+	}
+	e.Pod = p
+	if e.in == &q.active {
+		heap.Fix(e.in, e.at)
+	}
+	if again && e.in == &q.unschedulable {
+		q.retry(e, now)
+	}
+}
+
+// Remove forgets a pod.
+func (q *Queue) Remove(uid types.UID) {
+	if e := q.entries[uid]; e != nil {
+		delete(q.entries, uid)
+		e.leave()
+	}
+}
+
+// Pop takes the next active pod, nil if there is none. It stays known until Remove; it comes back with Refuse.
+func (q *Queue) Pop(now time.Time) *Entry {
+	for len(q.backoff.list) > 0 && !q.backoff.list[0].due.After(now) {
+		q.move(q.backoff.list[0], &q.active)
+	}
+	for len(q.unschedulable.list) > 0 && !q.unschedulable.list[0].due.After(now) {
+		q.move(q.unschedulable.list[0], &q.active)
+	}
+	if len(q.active.list) == 0 {
+		return nil
+	}
+	e := q.active.list[0]
+	e.leave()
+	e.Attempts++
+	e.tried = now
+	return e
+}
+
+// Refuse puts a popped pod back: no node would do, and helps says which changes might alter that.
+func (q *Queue) Refuse(e *Entry, helps cluster.Change, now time.Time) {
+	e.refused = helps
+	e.due = now.Add(Longest)
+	q.move(e, &q.unschedulable)
+}
+
+// Fail puts a pod back that could not be bound: it is tried again after a while.
+func (q *Queue) Fail(p *cluster.Pod, attempts int, now time.Time) {
+	e := q.entries[p.UID]
+	if e == nil {
+		e = &Entry{Pod: p, since: now}
+		q.entries[p.UID] = e
+	}
+	e.Attempts, e.tried = max(attempts, 2), now
+	e.due = now.Add(e.pause())
+	q.move(e, &q.backoff)
+}
+
+// Changed gives all pods another try that a change might help.
+func (q *Queue) Changed(what cluster.Change, now time.Time) {
+	var woken []*Entry
+	for _, e := range q.unschedulable.list {
+		if e.refused&what != 0 {
+			woken = append(woken, e)
+		}
+	}
+	for _, e := range woken {
+		q.retry(e, now)
+	}
+}
+
+// Next is when a pod becomes active by itself; false if none will.
+func (q *Queue) Next() (at time.Time, ok bool) {
+	for _, s := range []*set{&q.backoff, &q.unschedulable} {
+		if len(s.list) > 0 && (!ok || s.list[0].due.Before(at)) {
+			at, ok = s.list[0].due, true
+		}
+	}
+	return at, ok
+}
+
+func (q *Queue) retry(e *Entry, now time.Time) {
+	if due := e.tried.Add(e.pause()); due.After(now) {
+		e.due = due
+		q.move(e, &q.backoff)
+		return
+	}
+	q.move(e, &q.active)
+}
+
+// pause after a try. The first retry is free: a pod that came a moment before its node is not made to wait.
+func (e *Entry) pause() time.Duration {
+	if e.Attempts <= 1 {
+		return 0
+	}
+	return min(backoffLast, backoffFirst<<min(e.Attempts-2, 10))
+}
+
+func (q *Queue) move(e *Entry, to *set) {
+	e.leave()
+	to.push(e)
+}
+
+func (e *Entry) leave() {
+	if e.in != nil {
+		heap.Remove(e.in, e.at)
+	}
+}
+
+// set is a heap whose entries know their place.
+type set struct {
+	list []*Entry
+	less func(a, b *Entry) bool
+}
+
+func (s *set) push(e *Entry)      { heap.Push(s, e) }
+func (s *set) Len() int           { return len(s.list) }
+func (s *set) Less(i, j int) bool { return s.less(s.list[i], s.list[j]) }
+func (s *set) Swap(i, j int) {
+	s.list[i], s.list[j] = s.list[j], s.list[i]
+	s.list[i].at, s.list[j].at = i, j
+}
+
+// Push and Pop are container/heap's.
+func (s *set) Push(x any) {
+	e := x.(*Entry)
+	e.in, e.at = s, len(s.list)
+	s.list = append(s.list, e)
+}
+
+func (s *set) Pop() any {
+	last := len(s.list) - 1
+	e := s.list[last]
+	s.list[last] = nil
+	s.list = s.list[:last]
+	e.in = nil
+	return e
+}

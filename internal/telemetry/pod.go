@@ -1,0 +1,98 @@
+package telemetry
+
+import (
+	"path/filepath"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+)
+
+// containerName is the label under which the kubelet keeps a container's name in the runtime.
+const containerName = "io.kubernetes.container.name"
+
+// pod measures one pod; not ok if its cgroup is gone, which means that the pod is going.
+func (s *Sampler) pod(sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.Container, now time.Time, seen map[string]bool) (stats.PodStats, bool) {
+	meta := sandbox.GetMetadata()
+	dir, ok := s.podDir(meta.GetUid())
+	if !ok {
+		return stats.PodStats{}, false
+	}
+	usage, err := s.host.groups.read(dir)
+	if err != nil {
+		return stats.PodStats{}, false
+	}
+	key := "pod/" + meta.GetUid()
+	seen[key] = true
+	pod := stats.PodStats{
+		PodRef:       stats.PodReference{Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid()},
+		StartTime:    metav1.NewTime(time.Unix(0, sandbox.CreatedAt)),
+		CPU:          s.cpu(key, now, usage.cpu),
+		Memory:       memory(usage, now),
+		ProcessStats: &stats.ProcessStats{ProcessCount: value(usage.processes)},
+		Network:      s.host.podNetwork(filepath.Join(dir, sandbox.Id), now),
+	}
+	var written uint64
+	for _, c := range containers {
+		one, ok := s.container(dir, c, now, seen)
+		if !ok {
+			continue
+		}
+		if one.Rootfs != nil {
+			written += *one.Rootfs.UsedBytes
+		}
+		pod.Containers = append(pod.Containers, one)
+	}
+	if s.layers != nil {
+		pod.EphemeralStorage = &stats.FsStats{Time: metav1.NewTime(now), UsedBytes: value(written)}
+	}
+	return pod, true
+}
+
+func (s *Sampler) container(podDir string, c *runtimeapi.Container, now time.Time, seen map[string]bool) (stats.ContainerStats, bool) {
+	usage, err := s.host.groups.read(filepath.Join(podDir, c.Id))
+	if err != nil {
+		return stats.ContainerStats{}, false
+	}
+	name := c.Labels[containerName]
+	if name == "" {
+		name = c.GetMetadata().GetName()
+	}
+	key := "container/" + c.Id
+	seen[key] = true
+	one := stats.ContainerStats{
+		Name:      name,
+		StartTime: metav1.NewTime(time.Unix(0, c.CreatedAt)),
+		CPU:       s.cpu(key, now, usage.cpu),
+		Memory:    memory(usage, now),
+	}
+	if layer := s.layers[c.Id]; layer != nil {
+		one.Rootfs = &stats.FsStats{
+			Time: metav1.NewTime(now), UsedBytes: value(layer.GetUsedBytes().GetValue()), InodesUsed: value(layer.GetInodesUsed().GetValue()),
+		}
+	}
+	return one, true
+}
+
+// podDir finds the pod's cgroup: the kubelet puts it under its class of service.
+func (s *Sampler) podDir(uid string) (string, bool) {
+	for _, class := range []string{"burstable", "besteffort", ""} {
+		dir := filepath.Join("/", s.cfg.CgroupRoot, "kubepods", class, "pod"+uid)
+		if s.host.groups.exists(dir) {
+			return dir, true
+		}
+	}
+	return "", false
+}
+
+func memory(u usage, now time.Time) *stats.MemoryStats {
+	m := &stats.MemoryStats{
+		Time: metav1.NewTime(now), UsageBytes: value(u.memory), WorkingSetBytes: value(u.workingSet), RSSBytes: value(u.anonymous),
+		PageFaults: value(u.faults), MajorPageFaults: value(u.majorFaults),
+	}
+	if u.limit > 0 {
+		m.AvailableBytes = value(u.limit - min(u.limit, u.workingSet))
+	}
+	return m
+}

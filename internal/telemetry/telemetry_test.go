@@ -1,0 +1,191 @@
+package telemetry
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+)
+
+func write(t *testing.T, root string, files map[string]string) {
+	t.Helper()
+	for name, body := range files {
+		file := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestReadingsAreTheSameOnBothVersions(t *testing.T) {
+	want := usage{cpu: 5_000_000, memory: 1000, workingSet: 700, anonymous: 400, faults: 7, majorFaults: 2, limit: 4096, processes: 3}
+	v1, v2 := t.TempDir(), t.TempDir()
+	write(t, v1, map[string]string{
+		"cpuacct/a/b/cpuacct.usage":        "5000000\n",
+		"memory/a/b/memory.usage_in_bytes": "1000\n",
+		"memory/a/b/memory.stat": "rss 1\ntotal_inactive_file 300\ntotal_rss 400\ntotal_pgfault 7\ntotal_pgmajfault 2\n" +
+			"hierarchical_memory_limit 4096\n",
+		"memory/a/b/cgroup.procs": "42\n43\n",
+		"pids/a/b/pids.current":   "3\n",
+	})
+	write(t, v2, map[string]string{
+		"a/b/cpu.stat":       "usage_usec 5000\nuser_usec 1\n",
+		"a/b/memory.current": "1000\n",
+		"a/b/memory.stat":    "anon 400\ninactive_file 300\npgfault 7\npgmajfault 2\n",
+		"a/b/memory.max":     "4096\n",
+		"a/b/cgroup.procs":   "42\n43\n",
+		"a/b/pids.current":   "3\n",
+	})
+	for name, c := range map[string]cgroups{"v1": {mount: v1}, "v2": {mount: v2, v2: true}} {
+		got, err := c.read("/a/b")
+		if err != nil || got != want {
+			t.Errorf("%s: got %+v, %v", name, got, err)
+		}
+		if c.process("/a/b") != 42 || !c.exists("/a/b") || c.exists("/a/c") {
+			t.Errorf("%s: processes are not found", name)
+		}
+	}
+	write(t, v1, map[string]string{"memory/a/b/memory.stat": "hierarchical_memory_limit 9223372036854771712\n"})
+	write(t, v2, map[string]string{"a/b/memory.max": "max\n"})
+	for name, c := range map[string]cgroups{"v1": {mount: v1}, "v2": {mount: v2, v2: true}} {
+		if got, err := c.read("/a/b"); err != nil || got.limit != 0 {
+			t.Errorf("%s: unlimited memory reads as %d, %v", name, got.limit, err)
+		}
+	}
+}
+
+func TestClock(t *testing.T) {
+	began := time.Unix(1000, 0)
+	c := &clock{}
+	steps := []struct {
+		after time.Duration
+		nanos uint64
+		rate  int64 // -1: none
+	}{
+		{0, 1e9, -1},
+		{500 * time.Millisecond, 11e8, -1},  // too near
+		{2 * time.Second, 31e8, 1333333333}, // (3.1-1.1)/1.5
+		{12 * time.Second, 31e8, 0},
+		{22 * time.Second, 1e9, -1}, // another container's clock
+		{32 * time.Second, 6e9, 5e8},
+	}
+	for i, s := range steps {
+		got := c.add(began.Add(s.after), s.nanos)
+		if (got == nil) != (s.rate < 0) || got != nil && int64(*got) != s.rate {
+			t.Errorf("step %d: rate %v, want %d", i, got, s.rate)
+		}
+	}
+	for i := range 100 {
+		c.add(began.Add(time.Duration(40+i)*time.Second), uint64(7e9))
+	}
+	if c.n != history {
+		t.Errorf("%d samples are kept", c.n)
+	}
+}
+
+// fakeRuntime answers the calls that a sampler makes.
+type fakeRuntime struct{ sandboxes, containers int }
+
+func (f *fakeRuntime) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
+	switch r := reply.(type) {
+	case *runtimeapi.ListPodSandboxResponse:
+		for range f.sandboxes {
+			r.Items = append(r.Items, &runtimeapi.PodSandbox{
+				Id: "s1", Metadata: &runtimeapi.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: "u1"}, CreatedAt: 5e9,
+			})
+		}
+	case *runtimeapi.ListContainersResponse:
+		for range f.containers {
+			r.Containers = append(r.Containers, &runtimeapi.Container{
+				Id: "c1", PodSandboxId: "s1", Labels: map[string]string{containerName: "main"}, CreatedAt: 6e9,
+			})
+		}
+	case *runtimeapi.ListContainerStatsResponse:
+		r.Stats = []*runtimeapi.ContainerStats{{
+			Attributes:    &runtimeapi.ContainerAttributes{Id: "c1"},
+			WritableLayer: &runtimeapi.FilesystemUsage{UsedBytes: &runtimeapi.UInt64Value{Value: 77}, InodesUsed: &runtimeapi.UInt64Value{Value: 4}},
+		}}
+	case *runtimeapi.ImageFsInfoResponse:
+		r.ImageFilesystems = []*runtimeapi.FilesystemUsage{{
+			FsId: &runtimeapi.FilesystemIdentifier{Mountpoint: "/"}, UsedBytes: &runtimeapi.UInt64Value{Value: 99},
+		}}
+	}
+	return nil
+}
+
+func (f *fakeRuntime) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	panic("a sampler streams nothing")
+}
+
+func TestSummary(t *testing.T) {
+	groups := t.TempDir()
+	reading := func(cpu string) map[string]string {
+		files := map[string]string{}
+		for _, dir := range []string{"sk/kubepods/burstable/podu1", "sk/kubepods/burstable/podu1/c1"} {
+			files[dir+"/cpu.stat"] = "usage_usec " + cpu + "\n"
+			files[dir+"/memory.current"] = "1000\n"
+			files[dir+"/memory.stat"] = "inactive_file 300\n"
+			files[dir+"/cgroup.procs"] = ""
+		}
+		return files
+	}
+	write(t, groups, reading("1000000"))
+	now := time.Unix(1000, 0)
+	fake := &fakeRuntime{1, 1}
+	s := New(Config{NodeName: "n1", CgroupRoot: "/sk", CRI: fake})
+	s.host.groups, s.now = cgroups{mount: groups, v2: true}, func() time.Time { return now }
+	ask := func() *stats.Summary {
+		t.Helper()
+		got, err := s.Summary(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.(*stats.Summary)
+	}
+	first := ask()
+	if first.Node.NodeName != "n1" || *first.Node.CPU.UsageCoreNanoSeconds == 0 || *first.Node.Memory.WorkingSetBytes == 0 ||
+		*first.Node.Runtime.ImageFs.UsedBytes != 99 {
+		t.Errorf("node: %+v", first.Node)
+	}
+	now = now.Add(500 * time.Millisecond)
+	if ask() != first {
+		t.Error("a fresh sample is taken again")
+	}
+	write(t, groups, reading("2000000"))
+	now = now.Add(1500 * time.Millisecond)
+	got := ask()
+	if len(got.Pods) != 1 || len(got.Pods[0].Containers) != 1 {
+		t.Fatalf("pods: %+v", got.Pods)
+	}
+	pod, c := got.Pods[0], got.Pods[0].Containers[0]
+	if pod.PodRef != (stats.PodReference{Name: "web", Namespace: "default", UID: "u1"}) || *pod.CPU.UsageNanoCores != 5e8 ||
+		*pod.EphemeralStorage.UsedBytes != 77 {
+		t.Errorf("pod: %+v", pod)
+	}
+	if c.Name != "main" || *c.CPU.UsageNanoCores != 5e8 || *c.Memory.WorkingSetBytes != 700 || *c.Rootfs.UsedBytes != 77 || c.StartTime.Unix() != 6 {
+		t.Errorf("container: %+v", c)
+	}
+	fake.sandboxes, fake.containers = 0, 0
+	now = now.Add(2 * time.Second)
+	if got := ask(); len(got.Pods) != 0 || len(s.clocks) != 1 {
+		t.Errorf("what is gone is remembered: %v, %d clocks", got.Pods, len(s.clocks))
+	}
+}
+
+func TestNodeAlone(t *testing.T) {
+	got, err := New(Config{}).Summary(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := got.(*stats.Summary); s.Node.Fs == nil || s.Node.StartTime.IsZero() || s.Pods == nil {
+		t.Errorf("%+v", s.Node)
+	}
+}
