@@ -164,7 +164,7 @@ func parameters[T any, P interface {
 	if r.URL.RawQuery == "" {
 		return o, nil
 	}
-	if err := metascheme.ParameterCodec.DecodeParameters(r.URL.Query(), schema.GroupVersion{Version: "v1"}, o); err != nil {
+	if err := metascheme.ParameterCodec.DecodeParameters(r.URL.Query(), metav1.SchemeGroupVersion, o); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return o, nil

@@ -61,7 +61,7 @@ func serve(t *testing.T, c *clienttest.Client) {
 	}
 }
 
-func deployment(image string, replicas int32) *appsv1.Deployment {
+func webDeployment(image string, replicas int32) *appsv1.Deployment {
 	surge, unavailable := intstr.FromInt32(1), intstr.FromInt32(0)
 	history, deadline := int32(10), int32(600)
 	return &appsv1.Deployment{
@@ -84,7 +84,7 @@ func TestDeploymentLife(t *testing.T) {
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: corev1.ServiceSpec{
 		ClusterIP: "10.96.0.9", Selector: map[string]string{"app": "web"}, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
 		Ports: []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromString("http")}}}}
-	d := deployment("web:1", 3)
+	d := webDeployment("web:1", 3)
 	for _, o := range []crclient.Object{service, d} {
 		if err := c.Create(ctx, o); err != nil {
 			t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/coredns/coredns/plugin"
@@ -237,7 +238,16 @@ func (e *entry) host(name string, q dns.Question) answer {
 // srv answers with where ports are: at the service's own name, or, if it is headless, at every endpoint's.
 func (e *entry) srv(q dns.Question, base string, wanted func(port) bool) answer {
 	a := answer{exists: true}
+	type place struct {
+		port   uint16
+		target string
+	}
+	seen := map[place]bool{}
 	record := func(p port, target string) {
+		if seen[place{p.number, target}] {
+			return
+		}
+		seen[place{p.number, target}] = true
 		a.records = append(a.records, &dns.SRV{Hdr: header(q.Name, dns.TypeSRV), Priority: 0, Weight: 100, Port: p.number, Target: target})
 	}
 	if !e.headless() {
@@ -279,7 +289,7 @@ func (z *zone) reverse(name string, q dns.Question) (out []dns.RR) {
 	for key := range z.byAddr[addr] {
 		e := z.services[key]
 		base := key.Name + "." + key.Namespace + "." + serviceLabel + "." + z.domain
-		if len(e.addrs) > 0 && (e.addrs[0] == addr || e.addrs[len(e.addrs)-1] == addr) {
+		if slices.Contains(e.addrs, addr) {
 			return []dns.RR{&dns.PTR{Hdr: header(q.Name, dns.TypePTR), Ptr: base}}
 		}
 		told := map[string]bool{}

@@ -53,6 +53,9 @@ func (d *DNS) Ready() <-chan struct{} { return d.ready }
 // Run answers until ctx ends.
 func (d *DNS) Run(ctx context.Context) error {
 	stop, err := d.zone.follow(ctx, d.cfg.Client.Cache())
+	if ctx.Err() != nil {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -110,6 +110,8 @@ func newChain(addrs []string) (*forward.Forward, *cache.Cache) {
 		return nil, nil
 	}
 	f := forward.New()
+	// Over UDP also when the query came over TCP: not every resolver at hand speaks both, and a truncated answer is asked for again over TCP.
+	f.SetProxyOptions(proxy.Options{PreferUDP: true, HCRecursionDesired: true, HCDomain: "."})
 	for _, a := range addrs {
 		f.SetProxy(proxy.NewProxy("forward", a, transport.DNS))
 	}

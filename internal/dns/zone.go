@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -174,31 +175,31 @@ func (z *zone) renew(key types.NamespacedName) {
 	}
 }
 
-// all lists every address an entry has.
+// all lists every address an entry has, each once.
 func (e *entry) all() []netip.Addr {
 	out := append([]netip.Addr{}, e.addrs...)
 	for i := range e.endpoints {
 		out = append(out, e.endpoints[i].addr)
 	}
-	return out
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
-func newEntry(svc *corev1.Service, slices map[string]*discoveryv1.EndpointSlice) *entry {
+func newEntry(svc *corev1.Service, eps map[string]*discoveryv1.EndpointSlice) *entry {
 	e := &entry{}
 	if svc.Spec.Type == corev1.ServiceTypeExternalName {
 		e.external = canonical(svc.Spec.ExternalName)
 		return e
 	}
 	for _, ip := range append([]string{svc.Spec.ClusterIP}, svc.Spec.ClusterIPs...) {
-		if a, err := netip.ParseAddr(ip); err == nil && (len(e.addrs) == 0 || e.addrs[0] != a) {
+		if a, err := netip.ParseAddr(ip); err == nil && !slices.Contains(e.addrs, a) {
 			e.addrs = append(e.addrs, a)
 		}
 	}
 	for _, p := range svc.Spec.Ports {
 		e.ports = append(e.ports, port{p.Name, strings.ToLower(string(p.Protocol)), uint16(p.Port)})
 	}
-	seen := map[netip.Addr]bool{}
-	for _, s := range slices {
+	for _, s := range eps {
 		var ports []port
 		for _, p := range s.Ports {
 			one := port{protocol: "tcp"}
@@ -214,14 +215,14 @@ func newEntry(svc *corev1.Service, slices map[string]*discoveryv1.EndpointSlice)
 			}
 		}
 		for i := range s.Endpoints {
-			e.add(&s.Endpoints[i], ports, svc.Spec.PublishNotReadyAddresses, seen)
+			e.add(&s.Endpoints[i], ports, svc.Spec.PublishNotReadyAddresses)
 		}
 	}
 	return e
 }
 
-// add adds an endpoint that may be told, unless another slice had it.
-func (e *entry) add(ep *discoveryv1.Endpoint, ports []port, evenIfNotReady bool, seen map[netip.Addr]bool) {
+// add adds an endpoint if it may be told. One address may be in several slices, with ports of its own in each.
+func (e *entry) add(ep *discoveryv1.Endpoint, ports []port, evenIfNotReady bool) {
 	ready := ep.Conditions.Ready == nil || *ep.Conditions.Ready
 	if !ready && !evenIfNotReady {
 		return
@@ -231,14 +232,10 @@ func (e *entry) add(ep *discoveryv1.Endpoint, ports []port, evenIfNotReady bool,
 		if err != nil {
 			continue
 		}
-		if seen[a] && len(ports) == 0 {
-			continue
-		}
 		one := endpoint{name: dashed(a), addr: a, ports: ports}
 		if ep.Hostname != nil && *ep.Hostname != "" {
 			one.name = strings.ToLower(*ep.Hostname)
 		}
-		seen[a] = true
 		e.endpoints = append(e.endpoints, one)
 	}
 }

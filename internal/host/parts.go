@@ -223,6 +223,9 @@ func (c *cluster) makeKubelet() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	sampler := telemetry.New(telemetry.Config{
+		NodeName: c.conf.NodeName, CgroupRoot: cgroupRoot(c.conf), DataDir: c.conf.DataDir, CRI: c.runtime.Conn(), Log: c.Log.With("part", "telemetry"),
+	})
 	k, err := kubelet.New(kubelet.Config{
 		NodeName:    c.conf.NodeName,
 		NodeIP:      c.nodeIP,
@@ -235,7 +238,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		MaxPods:     c.conf.MaxPods,
 		Client:      c.nodeClient,
 		CRI:         c.runtime.Conn(),
-		Telemetry:   telemetry.New(telemetry.Config{}),
+		Telemetry:   sampler,
 		Certificate: serving.GetCertificate,
 		ClientCA:    c.ca.Pool(),
 		Log:         c.Log.With("part", "kubelet"),
@@ -243,7 +246,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return beside{k, task(serving.Run)}, nil
+	return beside{beside{k, task(serving.Run)}, task(sampler.Run)}, nil
 }
 
 // beside runs a small task next to a part.

@@ -261,8 +261,11 @@ func makeImage(t *testing.T, text string) (layer, config, manifest []byte) {
 	layer = b.Bytes()
 	config = []byte(fmt.Sprintf(`{"architecture":%q,"os":"linux","config":{"Cmd":["/text"]},"rootfs":{"type":"layers","diff_ids":[%q]}}`,
 		goruntime.GOARCH, digestOf(layer)))
-	manifest = []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":%q,"digest":%q,"size":%d},"layers":[{"mediaType":%q,"digest":%q,"size":%d}]}`,
-		ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, digestOf(config), len(config), ocispec.MediaTypeImageLayer, digestOf(layer), len(layer)))
+	part := func(mediaType string, b []byte) string {
+		return fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, mediaType, digestOf(b), len(b))
+	}
+	manifest = []byte(fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":%s,"layers":[%s]}`,
+		ocispec.MediaTypeImageManifest, part(ocispec.MediaTypeImageConfig, config), part(ocispec.MediaTypeImageLayer, layer)))
 	return layer, config, manifest
 }
 

@@ -13,7 +13,9 @@ import (
 const containerName = "io.kubernetes.container.name"
 
 // pod measures one pod; not ok if its cgroup is gone, which means that the pod is going.
-func (s *Sampler) pod(sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.Container, now time.Time, seen map[string]bool) (stats.PodStats, bool) {
+func (s *Sampler) pod(
+	sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.Container, now time.Time, seen map[string]bool,
+) (stats.PodStats, bool) {
 	meta := sandbox.GetMetadata()
 	dir, ok := s.podDir(meta.GetUid())
 	if !ok {
