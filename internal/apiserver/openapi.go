@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -35,7 +37,7 @@ func (s *Server) openAPIDocument(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, notFound())
 		return
 	}
-	d := &document{schemas: map[string]any{}, paths: map[string]any{}}
+	d := newDocument("#/components/schemas/")
 	for _, e := range list {
 		d.resource(e)
 	}
@@ -48,7 +50,39 @@ func (s *Server) openAPIDocument(w http.ResponseWriter, r *http.Request) {
 	writeDocument(w, r, mediaJSON, body, err)
 }
 
-type document struct{ schemas, paths map[string]any }
+// openAPIv2 is for clients that have not learnt v3 yet; kubectl falls back to it for kinds it does not find.
+func (s *Server) openAPIv2(w http.ResponseWriter, r *http.Request) {
+	d := newDocument("#/definitions/")
+	for _, list := range s.groupVersions() {
+		for _, e := range list {
+			d.resource(e)
+		}
+	}
+	body, err := json.Marshal(map[string]any{
+		"swagger": "2.0", "info": map[string]string{"title": "Kubernetes", "version": version.Kubernetes}, "paths": d.paths, "definitions": d.schemas,
+	})
+	if err != nil || !strings.Contains(r.Header.Get("Accept"), "proto-openapi.spec.v2") {
+		writeDocument(w, r, mediaJSON, body, err)
+		return
+	}
+	parsed, err := openapi_v2.ParseDocument(body)
+	if err == nil {
+		body, err = proto.Marshal(parsed)
+	}
+	writeDocument(w, r, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", body, err)
+}
+
+// document is an OpenAPI document in the making. refs is where its schemas are, which tells v2 from v3.
+type document struct {
+	refs           string
+	schemas, paths map[string]any
+}
+
+func newDocument(refs string) *document {
+	return &document{refs: refs, schemas: map[string]any{}, paths: map[string]any{}}
+}
+
+func (d *document) v2() bool { return d.refs == "#/definitions/" }
 
 // resource adds a resource's schemas and paths.
 func (d *document) resource(e served) {
@@ -94,7 +128,7 @@ func (d *document) resource(e served) {
 		case "watch":
 			continue
 		}
-		at[method] = operation(verb, e.kind, ref)
+		at[method] = d.operation(verb, e.kind, ref)
 	}
 	if len(collection) > 0 {
 		d.paths[base] = collection
@@ -112,16 +146,20 @@ func (d *document) kind(t reflect.Type, gvk schema.GroupVersionKind) {
 	}
 }
 
-func operation(verb string, gvk schema.GroupVersionKind, body map[string]any) map[string]any {
+func (d *document) operation(verb string, gvk schema.GroupVersionKind, body map[string]any) map[string]any {
 	parameters := map[string][]string{
 		"create": {"dryRun", "fieldManager", "fieldValidation", "pretty"}, "update": {"dryRun", "fieldManager", "fieldValidation", "pretty"},
 		"patch": {"dryRun", "fieldManager", "fieldValidation", "force", "pretty"}, "get": {"pretty", "resourceVersion"},
 		"list":   {"continue", "fieldSelector", "labelSelector", "limit", "resourceVersion", "resourceVersionMatch", "timeoutSeconds", "watch"},
 		"delete": {"dryRun", "gracePeriodSeconds", "propagationPolicy"}, "deletecollection": {"dryRun", "fieldSelector", "labelSelector", "propagationPolicy"},
 	}[verb]
-	var list []any
+	list := []any{}
 	for _, p := range parameters {
-		list = append(list, map[string]any{"name": p, "in": "query", "schema": map[string]any{"type": "string", "uniqueItems": true}})
+		if d.v2() {
+			list = append(list, map[string]any{"name": p, "in": "query", "type": "string", "uniqueItems": true})
+		} else {
+			list = append(list, map[string]any{"name": p, "in": "query", "schema": map[string]any{"type": "string", "uniqueItems": true}})
+		}
 	}
 	content := map[string]any{mediaJSON: map[string]any{"schema": body}, mediaYAML: map[string]any{"schema": body}, mediaProtobuf: map[string]any{"schema": body}}
 	op := map[string]any{
@@ -130,7 +168,14 @@ func operation(verb string, gvk schema.GroupVersionKind, body map[string]any) ma
 		"x-kubernetes-action":             verb,
 		"x-kubernetes-group-version-kind": map[string]string{"group": gvk.Group, "kind": gvk.Kind, "version": gvk.Version},
 	}
-	if verb == "create" || verb == "update" {
+	switch {
+	case d.v2():
+		op["responses"] = map[string]any{"200": map[string]any{"description": "OK", "schema": body}}
+		op["consumes"], op["produces"], op["schemes"] = []string{"*/*"}, []string{mediaJSON, mediaYAML, mediaProtobuf}, []string{"https"}
+		if verb == "create" || verb == "update" || verb == "patch" {
+			op["parameters"] = append(list, map[string]any{"name": "body", "in": "body", "required": true, "schema": body})
+		}
+	case verb == "create" || verb == "update":
 		op["requestBody"] = map[string]any{"required": true, "content": content}
 	}
 	return op
@@ -194,7 +239,7 @@ func (d *document) schema(t reflect.Type) map[string]any {
 			d.schemas[name] = s // before its fields: types may hold themselves
 			d.structure(t, s)
 		}
-		return map[string]any{"$ref": "#/components/schemas/" + name}
+		return map[string]any{"$ref": d.refs + name}
 	}
 	return map[string]any{"type": "object"}
 }
@@ -202,7 +247,7 @@ func (d *document) schema(t reflect.Type) map[string]any {
 // item is an element's schema; kubectl wants a default beside a reference.
 func (d *document) item(t reflect.Type) map[string]any {
 	s := d.schema(t)
-	if _, isRef := s["$ref"]; isRef {
+	if _, isRef := s["$ref"]; isRef && !d.v2() {
 		return map[string]any{"allOf": []any{s}, "default": map[string]any{}}
 	}
 	return s
@@ -249,7 +294,7 @@ func (d *document) fields(t reflect.Type, docs map[string]string, properties map
 			name = f.Name
 		}
 		p := d.schema(f.Type)
-		if _, isRef := p["$ref"]; isRef {
+		if _, isRef := p["$ref"]; isRef && !d.v2() {
 			p = map[string]any{"allOf": []any{p}}
 		}
 		if text := docs[name]; text != "" {

@@ -32,6 +32,7 @@ func (s *Server) plainRoutes() *http.ServeMux {
 	m.HandleFunc("GET /apis/{group}", s.discoverGroup)
 	m.HandleFunc("GET /api/{version}", s.discoverVersion)
 	m.HandleFunc("GET /apis/{group}/{version}", s.discoverVersion)
+	m.HandleFunc("GET /openapi/v2", s.openAPIv2)
 	m.HandleFunc("GET /openapi/v3", s.openAPIIndex)
 	m.HandleFunc("GET /openapi/v3/api/{version}", s.openAPIDocument)
 	m.HandleFunc("GET /openapi/v3/apis/{group}/{version}", s.openAPIDocument)
@@ -72,7 +73,7 @@ func (s *Server) version(w http.ResponseWriter, r *http.Request) {
 
 // paths lists what there is, for people with curl.
 func (s *Server) paths(w http.ResponseWriter, r *http.Request) {
-	out := []string{"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"}
+	out := []string{"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"}
 	for gv := range s.groupVersions() {
 		path := "/apis/" + gv.String()
 		if gv.Group == "" {

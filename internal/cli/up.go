@@ -1,13 +1,16 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/host"
@@ -64,13 +67,30 @@ func runHost(cmd *cobra.Command, conf *config.Config, show func(host.Progress)) 
 	if err != nil {
 		return err
 	}
+	log := logger(conf, cmd.ErrOrStderr())
+	klog.SetSlogLogger(slog.New(muted{log.Handler()}))
 	return host.Run(cmd.Context(), host.Options{
 		Config:   conf,
 		BinDir:   dir,
-		Log:      logger(conf, cmd.ErrOrStderr()),
+		Log:      log,
 		Progress: show,
 	})
 }
+
+// muted is for libraries that log what is no news to an operator, such as each connection that a client closes: all of it is for debugging.
+type muted struct{ slog.Handler }
+
+func (m muted) Enabled(ctx context.Context, _ slog.Level) bool {
+	return m.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+func (m muted) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	return m.Handler.Handle(ctx, r)
+}
+
+func (m muted) WithAttrs(a []slog.Attr) slog.Handler { return muted{m.Handler.WithAttrs(a)} }
+func (m muted) WithGroup(g string) slog.Handler      { return muted{m.Handler.WithGroup(g)} }
 
 // progress prints a line for each part that becomes ready, and says at the end what to do next.
 type progress struct {

@@ -6,6 +6,12 @@ import (
 	"strings"
 )
 
+// Check says what is wrong with a selection, before anything has started.
+func Check(selection string) error {
+	_, err := choose(selection, Names())
+	return err
+}
+
 // choose reads --controllers as upstream does: "*" is every controller, "name" turns one on, "-name" turns one off, whatever the order.
 // Nothing at all means "*".
 func choose(selection string, known []string) (map[string]bool, error) {

@@ -212,7 +212,7 @@ func (z *zone) service(labels []string, q dns.Question) answer {
 	return answer{}
 }
 
-// hasPort tells whether the service, or an endpoint of a headless one, has such a port.
+// hasPort tells whether the service has such a port.
 func (e *entry) hasPort(wanted func(port) bool) bool {
 	for _, p := range e.ports {
 		if wanted(p) {

@@ -2,47 +2,105 @@ package etcd
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sys/unix"
 )
 
-// roomNeeded is how much disk must be free before a space alarm is taken back.
-const roomNeeded = 64 << 20
+// etcd ends its process when its database or log cannot be written. So that a full disk stops writes and nothing else, two things are kept:
+// writes are refused while less than roomNeeded is free, and the database file has reserve bytes of disk set aside for what was accepted before.
+const (
+	roomNeeded = 32 << 20
+	reserve    = 24 << 20
+)
 
-// clearAlarms takes a NOSPACE alarm back once the disk has room and the database is below its quota, so that nobody has to restart anything after
-// making room. etcd raises the alarm as soon as a write fails for want of space, and keeps it until somebody says otherwise.
-func (m *Member) clearAlarms(ctx context.Context) {
+// watchSpace keeps the reserve as the database grows, and takes a NOSPACE alarm back once the disk has room and the database is below its quota, so
+// that nobody has to restart anything after making room.
+func (m *Member) watchSpace(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
-	for {
+	for told := false; ; {
+		if err := m.setAside(); err != nil && !told {
+			m.cfg.Log.Warn("cannot set disk space aside for etcd; a full disk may stop it", "err", err)
+			told = true
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		resp, err := m.client.AlarmList(ctx)
-		if err != nil || len(resp.Alarms) == 0 || !m.hasRoom() {
+		m.clearAlarms(ctx)
+	}
+}
+
+func (m *Member) clearAlarms(ctx context.Context) {
+	resp, err := m.client.AlarmList(ctx)
+	if err != nil || len(resp.Alarms) == 0 || !m.hasRoom() {
+		return
+	}
+	for _, a := range resp.Alarms {
+		if a.Alarm != etcdserverpb.AlarmType_NOSPACE {
+			m.cfg.Log.Error("etcd reports a corrupt database; restore a snapshot", "member", a.MemberID)
 			continue
 		}
-		for _, a := range resp.Alarms {
-			if a.Alarm != etcdserverpb.AlarmType_NOSPACE {
-				m.cfg.Log.Error("etcd reports a corrupt database; restore a snapshot", "member", a.MemberID)
-				continue
-			}
-			if _, err := m.client.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a)); err == nil {
-				m.cfg.Log.Info("there is room again; etcd takes writes")
-			}
+		if _, err := m.client.AlarmDisarm(ctx, (*clientv3.AlarmMember)(a)); err == nil {
+			m.cfg.Log.Info("there is room again; etcd takes writes")
 		}
 	}
 }
 
+// setAside allocates the database file's blocks, holes and all, and the reserve behind its end. Its length stays as it is.
+func (m *Member) setAside() error {
+	f, err := os.OpenFile(filepath.Join(m.cfg.Dir, "member", "snap", "db"), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, st.Size()+reserve); err != nil {
+		return fmt.Errorf("allocate %d bytes behind %s: %w", reserve, f.Name(), err)
+	}
+	return nil
+}
+
+// hasRoom is asked before every write; it costs a microsecond.
 func (m *Member) hasRoom() bool {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(m.cfg.Dir, &fs); err != nil || fs.Bavail*uint64(fs.Bsize) < roomNeeded {
 		return false
 	}
 	return true
+}
+
+// guarded refuses transactions, which are all the writes there are, while the disk is nearly full.
+type guarded struct {
+	clientv3.KV
+	m *Member
+}
+
+func (g guarded) Txn(ctx context.Context) clientv3.Txn { return guardedTxn{g.KV.Txn(ctx), g.m} }
+
+type guardedTxn struct {
+	clientv3.Txn
+	m *Member
+}
+
+func (t guardedTxn) If(c ...clientv3.Cmp) clientv3.Txn  { return guardedTxn{t.Txn.If(c...), t.m} }
+func (t guardedTxn) Then(o ...clientv3.Op) clientv3.Txn { return guardedTxn{t.Txn.Then(o...), t.m} }
+func (t guardedTxn) Else(o ...clientv3.Op) clientv3.Txn { return guardedTxn{t.Txn.Else(o...), t.m} }
+
+func (t guardedTxn) Commit() (*clientv3.TxnResponse, error) {
+	if !t.m.hasRoom() {
+		return nil, rpctypes.ErrNoSpace
+	}
+	return t.Txn.Commit()
 }

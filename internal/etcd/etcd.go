@@ -96,11 +96,12 @@ func (m *Member) runEmbedded(ctx context.Context) error {
 		return fmt.Errorf("etcd on %s was not ready after %s; is the disk very slow?", m.cfg.Dir, startPatience)
 	}
 	m.client = v3client.New(e.Server)
+	m.client.KV = guarded{m.client.KV, m}
 	defer m.client.Close()
 	close(m.ready)
-	alarms := make(chan struct{})
-	go func() { defer close(alarms); m.clearAlarms(ctx) }()
-	defer func() { <-alarms }()
+	watched := make(chan struct{})
+	go func() { defer close(watched); m.watchSpace(ctx) }()
+	defer func() { <-watched }()
 	select {
 	case err := <-e.Err():
 		return fmt.Errorf("etcd on %s: %w", m.cfg.Dir, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"skiff.dev/skiff/internal/config"
+	"skiff.dev/skiff/internal/controller"
 )
 
 // programs are the ones that must lie beside the skiff binary for the embedded runtime and the pod network.
@@ -23,6 +24,9 @@ var programs = []string{"containerd-shim-runc-v2", "runc", "skiff-cni", "pause",
 func preflight(c *config.Config, binDir string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("skiff runs containers and must be root; run it with sudo")
+	}
+	if err := controller.Check(c.Controllers); err != nil {
+		return err
 	}
 	if c.NoAgent {
 		return nil

@@ -36,6 +36,7 @@ type facts struct {
 	pods, services netip.Prefix // of the whole cluster
 	nodePods       netip.Prefix // this node's share of the pods; zero until it is known
 	gateway        netip.Addr   // what pods know as their gateway; zero until it is known
+	dns            netip.Addr   // cluster DNS, which answers on every node; zero: there is none
 }
 
 // group is the number that marks the links of one cluster's pods.
@@ -105,13 +106,17 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 }
 
 func (b *base) dispatch(c *nftables.Conn, f facts) {
+	if f.dns.IsValid() {
+		// This node answers, whatever a service of that address says.
+		b.rule(c, chainDispatch, ipv4(), to(netip.PrefixFrom(f.dns, 32)), verdict(expr.VerdictReturn, ""))
+	}
 	b.rule(c, chainDispatch, ipv4(), []expr.Any{
 		loadDestination(reg0),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
 		loadDestinationPort(reg2),
 		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: b.frontends.Name, SetID: b.frontends.ID},
 	})
-	b.rule(c, chainDispatch, isLocal(false, false), []expr.Any{
+	b.rule(c, chainDispatch, ipv4(), isLocal(false, false), []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
 		loadDestinationPort(reg1),
 		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: b.nodePorts.Name, SetID: b.nodePorts.ID},

@@ -177,7 +177,8 @@ func (n *Network) serve(ctx context.Context, req *cniwire.Request) (reply cniwir
 	return reply
 }
 
-var errNoPodCIDR = errors.New("this node has not been given pod addresses yet (Node.spec.podCIDRs is empty); the controllers do that once the node is registered")
+var errNoPodCIDR = errors.New("this node has not been given pod addresses yet (Node.spec.podCIDRs is empty); " +
+	"the controllers do that once the node is registered")
 
 // add connects a container. Repeating it gives the same address.
 func (n *Network) add(ctx context.Context, req *cniwire.Request, conf *cniConfig) (json.RawMessage, error) {

@@ -8,10 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netns"
+	"skiff.dev/skiff/internal/network/cniwire"
 )
-
-func currentNamespace() (netns.NsHandle, error) { return netns.Get() }
 
 func TestAddIsRepeatableAndDelToo(t *testing.T) {
 	w := newWorld(t, true)
@@ -44,6 +42,23 @@ func TestAddIsRepeatableAndDelToo(t *testing.T) {
 	}
 	if got := len(w.net.pool.all()); got != 2 {
 		t.Errorf("%d addresses are reserved, want 2", got)
+	}
+}
+
+// BenchmarkAdd connects and disconnects one pod, without the plug-in's own start.
+func BenchmarkAdd(b *testing.B) {
+	w := newWorld(b, true)
+	ns := newNamespace(b)
+	conf := &cniConfig{CNIVersion: "1.1.0"}
+	for b.Loop() {
+		if _, err := w.net.add(b.Context(), &cniwire.Request{ContainerID: "a", IfName: "eth0", Netns: ns.path}, conf); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := w.net.del("a-eth0"); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
 	}
 }
 

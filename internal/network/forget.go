@@ -49,7 +49,8 @@ func forgetConnections(d *proxy.Delta, log *slog.Logger) {
 	for _, f := range d.FreshUDP {
 		s.fresh[f] = true
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, s); err != nil && !errors.Is(err, unix.ENOENT) {
+	_, err := complete(func() (uint, error) { return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, s) })
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		log.Warn("UDP clients may go on to endpoints that are gone: could not forget their connections", "err", err)
 	}
 }

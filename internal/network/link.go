@@ -52,7 +52,7 @@ func setUpHost(cluster string, gateway netip.Addr, services netip.Prefix) error 
 	if err != nil {
 		return fmt.Errorf("make link %s: %w", name, err)
 	}
-	old, err := netlink.AddrList(link, unix.AF_INET)
+	old, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(link, unix.AF_INET) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}
@@ -192,9 +192,19 @@ func deleteLink(name string) error {
 	return nil
 }
 
+// complete asks the kernel for a list again when something changed while it was read, which makes the list unreliable.
+func complete[T any](list func() (T, error)) (out T, err error) {
+	for range 20 {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
+}
+
 // clusterLinks lists the links of a cluster's pods on this host.
 func clusterLinks(cluster string) (names []string, err error) {
-	links, err := netlink.LinkList()
+	links, err := complete(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -210,7 +220,7 @@ func clusterLinks(cluster string) (names []string, err error) {
 // mtuOf is the packet size of the link that has an address: pods' packets have to fit through it.
 func mtuOf(addr netip.Addr) int {
 	const usual = 1500
-	all, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	all, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil || !addr.IsValid() {
 		return usual
 	}

@@ -57,7 +57,7 @@ func New(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := facts{cluster: cfg.Cluster, pods: cfg.PodCIDR.Masked(), services: cfg.ServiceCIDR.Masked()}
+	f := facts{cluster: cfg.Cluster, pods: cfg.PodCIDR.Masked(), services: cfg.ServiceCIDR.Masked(), dns: cfg.DNSAddr}
 	return &Network{
 		cfg: cfg, pool: p, node: newNodeShare(), rules: newRuleset(f, cfg.Log),
 		mtu: mtuOf(cfg.NodeIP), ready: make(chan struct{}),
@@ -77,23 +77,23 @@ func (n *Network) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer l.Close()
 	// Host ports of pods that outlived an earlier agent come first: they were there before any service.
-	err = n.rules.Change(func(t *proxy.Table) {
+	n.rules.Prepare(func(t *proxy.Table) {
 		for _, r := range n.pool.all() {
 			setHostPorts(t, r)
 		}
 	})
-	if err != nil {
-		_ = l.Close()
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.serveCNI(ctx, l) })
 	g.Go(func() error { return n.guardTable(ctx) })
 	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
 	g.Go(func() error {
 		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDR.Masked()}, n.cfg.Log)
-		return f.Run(ctx, n.cfg.Client.Cache(), func() { close(n.ready) })
+		return f.Run(ctx, n.cfg.Client.Cache(), func() {
+			// Not earlier: a pod's host port would write the table, and take away the services that an earlier agent wrote.
+			g.Go(func() error { return n.serveCNI(ctx, l) })
+			close(n.ready)
+		})
 	})
 	return g.Wait()
 }

@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"skiff.dev/skiff/internal/proxy"
 )
 
 func wantAnswer(t *testing.T, from *namespace, to, server, saw string) {
@@ -204,17 +206,8 @@ func TestLocalServiceAddress(t *testing.T) {
 			}
 		}
 	})
-	host := &namespace{t: t}
-	var err error
-	if host.ns, err = currentNamespace(); err != nil {
-		t.Fatal(err)
-	}
+	host := newHost(t)
 	host.serve("api", 6443)
-	t.Cleanup(func() {
-		for _, c := range host.open {
-			c.Close()
-		}
-	})
 	pod := w.pod("a", "")
 	slice := endpointsAt("kubernetes", 6443, api)
 	slice.Endpoints[0].NodeName = nil
@@ -248,6 +241,56 @@ func TestHostPorts(t *testing.T) {
 	}
 }
 
+// TestRestart asks a service while the agent starts anew: nobody notices.
+func TestRestart(t *testing.T) {
+	w := newWorld(t, true)
+	a, b := w.pod("a", ""), w.pod("b", "")
+	a.serve("a", 8080)
+	w.client.put(service("s", "10.43.0.20", nil), endpoints("s", a.addr))
+	eventually(t, "the service answers", func() bool { _, _, err := b.ask("10.43.0.20:80"); return err == nil })
+	stop, asked := make(chan struct{}), make(chan int)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				asked <- n
+				return
+			default:
+			}
+			wantAnswer(t, b, "10.43.0.20:80", "a", b.addr.String())
+			wantAnswer(t, a, "10.43.0.20:80", "a", "10.42.0.1")
+		}
+	}()
+	for range 5 {
+		w.stop()
+		w.start()
+	}
+	close(stop)
+	if n := <-asked; n < 10 {
+		t.Errorf("asked only %d times", n)
+	}
+}
+
+// TestDNSAddress has a service of the DNS' address, as clusters have one whose pods answer; here the node answers.
+func TestDNSAddress(t *testing.T) {
+	w := newWorld(t, true)
+	addr := netip.MustParseAddr("10.43.0.10")
+	if err := AddLocal(addr); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = RemoveLocal(addr) })
+	w.stop()
+	w.cfg.DNSAddr = addr
+	w.start()
+	host := newHost(t)
+	host.serve("dns", 80)
+	pod := w.pod("a", "")
+	w.client.put(service("kube-dns", "10.43.0.10", nil), service("s", "10.43.0.20", nil), endpoints("s", pod.addr))
+	pod.serve("a", 8080)
+	eventually(t, "the services are programmed", func() bool { _, _, err := pod.ask("10.43.0.20:80"); return err == nil })
+	wantAnswer(t, pod, "10.43.0.10:80", "dns", pod.addr.String())
+}
+
 // TestTableIsRestored is a firewall that empties everything as it reloads.
 func TestTableIsRestored(t *testing.T) {
 	w := newWorld(t, true)
@@ -276,7 +319,14 @@ func TestManyServices(t *testing.T) {
 	begin = time.Now()
 	w.client.put(service("last", "10.43.0.9", nil), endpoints("last", pod.addr))
 	eventually(t, "one more answers", func() bool { _, _, err := pod.ask("10.43.0.9:80"); return err == nil })
-	t.Logf("one more in %s", time.Since(begin))
+	t.Logf("one more answers after %s", time.Since(begin))
+	begin = time.Now()
+	if err := w.net.rules.Change(func(t *proxy.Table) {
+		t.Set("pod/x", proxy.HostPorts("x", pod.addr, []proxy.HostPort{{Protocol: proxy.TCP, HostPort: 7, Container: 7}}))
+	}); err != nil {
+		t.Error(err)
+	}
+	t.Logf("one change takes %s", time.Since(begin))
 
 	many := &discoveryv1.EndpointSlice{}
 	endpoints("last", pod.addr).DeepCopyInto(many)

@@ -24,6 +24,7 @@ type ruleset struct {
 	facts  facts
 	table  *proxy.Table
 	base   *base
+	begun  bool // the table has been asked for; until then what an earlier agent wrote stays
 	intact bool // the kernel holds what table held when its changes were last taken
 }
 
@@ -31,10 +32,18 @@ func newRuleset(f facts, log *slog.Logger) *ruleset {
 	return &ruleset{log: log, facts: f, table: proxy.NewTable(), base: newBase(f.cluster)}
 }
 
+// Prepare changes the table without writing it, before the first Change.
+func (r *ruleset) Prepare(change func(*proxy.Table)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r.table)
+}
+
 // Change changes the table and puts the difference into the kernel. When the kernel does not take it, the whole table is written anew; an
 // error means that this failed too, and that the next change will try again.
 func (r *ruleset) Change(change func(*proxy.Table)) error {
 	r.mu.Lock()
+	r.begun = true
 	change(r.table)
 	d, err := r.write()
 	r.mu.Unlock()
@@ -86,6 +95,9 @@ func (r *ruleset) SetNode(pods netip.Prefix, gateway netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.facts.nodePods, r.facts.gateway = pods, gateway
+	if !r.begun {
+		return nil
+	}
 	if r.intact {
 		err := r.transact(func(c *nftables.Conn) error { r.base.rewriteWayOut(c, r.facts); return nil })
 		if err == nil {

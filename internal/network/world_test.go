@@ -127,7 +127,7 @@ func (synced) Done() <-chan struct{}                    { c := make(chan struct{
 
 // world is one node with its network running, and what a test puts around it.
 type world struct {
-	*testing.T
+	testing.TB
 	cfg    Config
 	client *memoryClient
 	net    *Network
@@ -138,11 +138,11 @@ type world struct {
 const nodeName = "here"
 
 // newWorld starts a network for cluster w in the test's network namespace. It is removed, and must leave nothing, when the test ends.
-func newWorld(t *testing.T, withPodCIDR bool) *world {
+func newWorld(t testing.TB, withPodCIDR bool) *world {
 	t.Helper()
 	dir := t.TempDir()
 	cl := &memoryClient{kinds: map[string]*memoryInformer{}}
-	w := &world{T: t, client: cl, cfg: Config{
+	w := &world{TB: t, client: cl, cfg: Config{
 		Cluster: "w", NodeName: nodeName,
 		PodCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
 		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), CNIConfDir: filepath.Join(dir, "conf"),
@@ -216,7 +216,7 @@ func (w *world) nft(args ...string) string {
 	return string(out)
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(p)))
@@ -225,7 +225,7 @@ func (w testWriter) Write(p []byte) (int, error) {
 
 // namespace is a place to send packets from and to: a pod, or the world outside; nil is the host itself.
 type namespace struct {
-	t      *testing.T
+	t      testing.TB
 	ns     netns.NsHandle
 	path   string
 	id     string
@@ -234,7 +234,7 @@ type namespace struct {
 	open   []io.Closer
 }
 
-func newNamespace(t *testing.T) *namespace {
+func newNamespace(t testing.TB) *namespace {
 	t.Helper()
 	n := &namespace{t: t}
 	made := make(chan error)
@@ -248,14 +248,28 @@ func newNamespace(t *testing.T) *namespace {
 		t.Fatal(err)
 	}
 	n.path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), int(n.ns))
-	t.Cleanup(func() {
-		for _, c := range n.open {
-			c.Close()
-		}
-		n.closed.Wait()
-		n.ns.Close()
-	})
+	t.Cleanup(n.close)
 	return n
+}
+
+// newHost is the host itself, to serve on.
+func newHost(t testing.TB) *namespace {
+	t.Helper()
+	ns, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &namespace{t: t, ns: ns}
+	t.Cleanup(n.close)
+	return n
+}
+
+func (n *namespace) close() {
+	for _, c := range n.open {
+		c.Close()
+	}
+	n.closed.Wait()
+	n.ns.Close()
 }
 
 // in runs do with the thread inside the namespace.
@@ -314,17 +328,17 @@ func (w *world) cni(command, id, netnsPath, conf string) (map[string]any, error)
 // pod makes a network namespace and connects it.
 func (w *world) pod(id, conf string) *namespace {
 	w.Helper()
-	n := newNamespace(w.T)
+	n := newNamespace(w.TB)
 	n.id = id
 	result, err := w.cni("ADD", id, n.path, conf)
 	if err != nil {
 		w.Fatal(err)
 	}
-	n.addr = podAddr(w.T, result)
+	n.addr = podAddr(w.TB, result)
 	return n
 }
 
-func podAddr(t *testing.T, result map[string]any) netip.Addr {
+func podAddr(t testing.TB, result map[string]any) netip.Addr {
 	t.Helper()
 	ips, _ := result["ips"].([]any)
 	if len(ips) != 1 {
@@ -340,7 +354,7 @@ func podAddr(t *testing.T, result map[string]any) netip.Addr {
 // outside makes a neighbour of the host on a link of its own: 198.51.100.1 is the host, 198.51.100.2 the neighbour.
 func (w *world) outside() *namespace {
 	w.Helper()
-	n := newNamespace(w.T)
+	n := newNamespace(w.TB)
 	n.addr = netip.MustParseAddr("198.51.100.2")
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "outside"
@@ -426,7 +440,7 @@ func (n *namespace) ask(to string) (server, saw string, err error) {
 }
 
 // udp opens a UDP socket whose every question can be asked with talk.
-func (n *namespace) udp(t *testing.T, to string) (c net.Conn) {
+func (n *namespace) udp(t testing.TB, to string) (c net.Conn) {
 	t.Helper()
 	var err error
 	n.in(func() { c, err = net.Dial("udp4", to) })
@@ -449,7 +463,7 @@ func talk(c net.Conn) (server string, err error) {
 }
 
 // eventually waits for what the network does on its own after a change.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {

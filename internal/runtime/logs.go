@@ -34,6 +34,7 @@ func redirectLogs(log *slog.Logger) {
 var unremarkable = map[string]bool{
 	"failed check for fsverity support": true, // few file systems have it, and nothing needs it
 	"copy shim log":                     true, // it ends when the shim does
+	"failed to load cni during init, please check CRI plugin status before setting up network for pods": true, // the node's addresses come later
 }
 
 func (logHook) Levels() []logrus.Level { return logrus.AllLevels }

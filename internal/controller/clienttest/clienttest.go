@@ -191,19 +191,31 @@ func (i informers) GetInformer(_ context.Context, o crclient.Object, _ ...cache.
 	if row == nil {
 		return nil, fmt.Errorf("no kind %s", gvk)
 	}
-	informer := toolscache.NewSharedIndexInformer(&toolscache.ListWatch{
+	// The fake has no resource versions to watch from: the watch begins before the list, so that nothing falls between.
+	begun := make(chan watch.Interface, 1)
+	source := toolscache.ToListWatcherWithWatchListSemantics(&toolscache.ListWatch{
 		ListFunc: func(metav1.ListOptions) (runtime.Object, error) {
 			list := row.NewList().(crclient.ObjectList)
+			w, err := i.Watch(i.ctx, row.NewList().(crclient.ObjectList))
+			if err != nil {
+				return nil, err
+			}
+			begun <- w
 			return list, i.List(i.ctx, list)
 		},
-		WatchFunc: func(metav1.ListOptions) (watch.Interface, error) {
-			return i.Watch(i.ctx, row.NewList().(crclient.ObjectList))
-		},
-	}, row.New(), 0, toolscache.Indexers{})
+		WatchFunc: func(metav1.ListOptions) (watch.Interface, error) { return <-begun, nil },
+	}, plain{})
+	informer := toolscache.NewSharedIndexInformer(source, row.New(), 0, toolscache.Indexers{})
 	i.informers[gvk] = informer
 	i.running.Go(func() { informer.Run(i.ctx.Done()) })
 	return informer, nil
 }
+
+// plain is a client without streaming lists, which the fake cannot do.
+type plain struct{}
+
+// IsWatchListSemanticsUnSupported is client-go's question.
+func (plain) IsWatchListSemanticsUnSupported() bool { return true }
 
 // Names lists the names of a kind's objects, in order.
 func (c *Client) Names(t *testing.T, list crclient.ObjectList, opts ...crclient.ListOption) []string {
