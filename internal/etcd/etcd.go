@@ -95,6 +95,7 @@ func (m *Member) runEmbedded(ctx context.Context) error {
 	case <-time.After(startPatience):
 		return fmt.Errorf("etcd on %s was not ready after %s; is the disk very slow?", m.cfg.Dir, startPatience)
 	}
+	calm(e.Server)
 	m.client = v3client.New(e.Server)
 	m.client.KV = guarded{m.client.KV, m}
 	defer m.client.Close()
@@ -131,7 +132,6 @@ func (m *Member) embedConfig() *embed.Config {
 	c.SnapshotCatchUpEntries = 1000
 	c.Metrics = "basic"
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogCore{m.cfg.Log}))
-	c.BackendBatchInterval = 10 * time.Millisecond
 	return c
 }
 

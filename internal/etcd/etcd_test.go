@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/server/v3/embed"
 )
 
 // run starts a member and returns it once ready; stop ends it and returns Run's error.
@@ -124,5 +126,22 @@ func freePort(t *testing.T) string {
 func TestWrongEndpoints(t *testing.T) {
 	if _, err := New(Config{Endpoints: []string{"::"}}); err == nil {
 		t.Error("no error for an endpoint that is no address")
+	}
+}
+
+// TestCalm fails when etcd keeps its ticker elsewhere than package etcd looks for it: then an idle cluster costs several times as much.
+func TestCalm(t *testing.T) {
+	m, err := New(Config{Dir: t.TempDir(), Name: "n", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := embed.StartEtcd(m.embedConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	<-e.Server.ReadyNotify()
+	if !calm(e.Server) {
+		t.Error("raft's ticker was not found")
 	}
 }

@@ -155,6 +155,9 @@ func (c *streamClient) RecvMsg(m any) error {
 	case got := <-c.replies:
 		return share(m, got)
 	case <-c.ended:
+	case <-c.parent.Done():
+		// The handler may notice only when it has something to send next; nobody waits for that.
+		return status.FromContextError(c.parent.Err()).Err()
 	}
 	switch {
 	case c.err != nil:

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"skiff.dev/skiff/internal/api"
-	"skiff.dev/skiff/internal/apiserver/admission/registrytest"
+	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
 func start(t *testing.T) *registrytest.Registry {

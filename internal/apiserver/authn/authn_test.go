@@ -29,7 +29,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"skiff.dev/skiff/internal/api"
-	"skiff.dev/skiff/internal/apiserver/admission/registrytest"
+	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
 const issuer = "https://kubernetes.default.svc.cluster.local"

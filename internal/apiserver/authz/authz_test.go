@@ -17,8 +17,8 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"skiff.dev/skiff/internal/api"
-	"skiff.dev/skiff/internal/apiserver/admission/registrytest"
 	"skiff.dev/skiff/internal/registry"
+	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
 // start runs a registry with an authorizer that guards its writes.

@@ -1,0 +1,146 @@
+package filter
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+)
+
+func list(pairs ...string) corev1.ResourceList {
+	l := corev1.ResourceList{}
+	for _, p := range pairs {
+		name, q, _ := strings.Cut(p, "=")
+		l[corev1.ResourceName(name)] = resource.MustParse(q)
+	}
+	return l
+}
+
+func node(name string, change func(n *corev1.Node)) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"kubernetes.io/hostname": name}},
+		Status: corev1.NodeStatus{Allocatable: list("cpu=2", "memory=4Gi", "ephemeral-storage=10Gi", "pods=3", "example.com/gpu=1")}}
+	if change != nil {
+		change(n)
+	}
+	return n
+}
+
+func pod(change func(p *corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "new"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c"}}}}
+	if change != nil {
+		change(p)
+	}
+	return p
+}
+
+func requests(pairs ...string) func(p *corev1.Pod) {
+	return func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Requests = list(pairs...) }
+}
+
+func TestFilters(t *testing.T) {
+	sidecar := corev1.ContainerRestartPolicyAlways
+	for _, tt := range []struct {
+		name string
+		node func(n *corev1.Node)
+		pod  func(p *corev1.Pod)
+		want string // "" fits
+	}{
+		{name: "empty pod fits"},
+		{name: "cordoned", node: func(n *corev1.Node) { n.Spec.Unschedulable = true }, want: "node(s) were unschedulable"},
+		{name: "cordoned and tolerated", node: func(n *corev1.Node) { n.Spec.Unschedulable = true },
+			pod: func(p *corev1.Pod) { p.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}} }},
+		{name: "tainted", node: func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoSchedule}}
+		}, want: "node(s) had untolerated taint(s)"},
+		{name: "NoExecute too", node: func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoExecute}}
+		}, want: "node(s) had untolerated taint(s)"},
+		{name: "tainted, tolerated", node: func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoSchedule}}
+		}, pod: func(p *corev1.Pod) { p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Value: "v"}} }},
+		{name: "a preference is no bar", node: func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: "k", Effect: corev1.TaintEffectPreferNoSchedule}}
+		}},
+		{name: "selector", pod: func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} },
+			want: "node(s) didn't match Pod's node affinity/selector"},
+		{name: "selector met", pod: func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"kubernetes.io/hostname": "n"} }},
+		{name: "affinity", pod: func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: "In", Values: []string{"other"}}}}}}}}
+		}, want: "node(s) didn't match Pod's node affinity/selector"},
+		{name: "port taken", pod: func(p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, HostIP: "127.0.0.1", Protocol: corev1.ProtocolTCP}}
+		}, want: "node(s) didn't have free ports for the requested pod ports"},
+		{name: "same number, other protocol", pod: func(p *corev1.Pod) {
+			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, Protocol: corev1.ProtocolUDP}}
+		}},
+		{name: "too much of two", pod: requests("cpu=1800m", "memory=5Gi"), want: "Insufficient cpu, Insufficient memory"},
+		{name: "exactly what is left", pod: requests("cpu=1500m", "memory=3Gi")},
+		{name: "a resource nobody has", pod: requests("example.com/fpga=1"), want: "Insufficient example.com/fpga"},
+		{name: "the last gpu", pod: requests("example.com/gpu=1")},
+		{name: "too many pods", node: func(n *corev1.Node) { n.Status.Allocatable["pods"] = resource.MustParse("1") }, want: "Too many pods"},
+		{name: "an init container needs more than all others", pod: func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: list("cpu=1600m")}}}
+		}, want: "Insufficient cpu"},
+		{name: "a sidecar counts with the containers", pod: func(p *corev1.Pod) {
+			requests("cpu=1")(p)
+			p.Spec.InitContainers = []corev1.Container{{RestartPolicy: &sidecar, Resources: corev1.ResourceRequirements{Requests: list("cpu=600m")}}}
+		}, want: "Insufficient cpu"},
+		{name: "overhead counts", pod: func(p *corev1.Pod) { requests("cpu=1400m")(p); p.Spec.Overhead = list("cpu=200m") }, want: "Insufficient cpu"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := cluster.New()
+			n.Set(node("n", tt.node))
+			n.Place(cluster.PodOf(pod(func(p *corev1.Pod) {
+				p.UID = "there"
+				requests("cpu=500m", "memory=1Gi")(p)
+				p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, Protocol: corev1.ProtocolTCP}}
+			})), "n")
+			result := Run(cluster.PodOf(pod(tt.pod)), n, nil)
+			got := strings.Join(slices.Sorted(maps.Keys(result.Reasons)), ", ")
+			if got != tt.want || (len(result.Feasible) == 1) != (tt.want == "") {
+				t.Errorf("reasons %q, feasible %v; want %q", got, result.Feasible, tt.want)
+			}
+		})
+	}
+}
+
+// Books must balance: after any sequence of placing and displacing, requested is what the pods that are there request.
+func TestColumnsBalance(t *testing.T) {
+	n := cluster.New()
+	n.Set(node("a", nil))
+	for i := range 50 {
+		p := pod(requests(fmt.Sprintf("cpu=%dm", i), "example.com/gpu=1"))
+		p.UID = "p" + p.UID
+		p.OwnerReferences = []metav1.OwnerReference{{UID: "o", Controller: new(bool)}}
+		*p.OwnerReferences[0].Controller = true
+		n.Place(cluster.PodOf(p), []string{"a", "early"}[i%2])
+	}
+	if i, _ := n.Where("pnew"); n.Requested[cluster.CPU][i] != 49 || n.Requested[cluster.Pods][i] != 1 {
+		t.Errorf("requested %v", n.Requested)
+	}
+	if !n.Displace("pnew") || n.Displace("pnew") {
+		t.Error("a pod leaves once")
+	}
+	for r := range n.Requested {
+		for i, q := range n.Requested[r] {
+			if q != 0 {
+				t.Errorf("resource %d of node %d: %d left", r, i, q)
+			}
+		}
+	}
+	if _, known := n.Index("early"); known || len(n.Together("o")) != 0 || n.Count() != 1 {
+		t.Error("something of the node that never was is left")
+	}
+	n.Remove("a")
+	if n.Set(node("b", nil)) != cluster.Added || n.Len() != 2 {
+		t.Errorf("%d indexes, want the two of before", n.Len())
+	}
+}

@@ -1,0 +1,143 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
+
+	"skiff.dev/skiff/internal/controller/clienttest"
+)
+
+func node(name, cpu string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{
+		"cpu": resource.MustParse(cpu), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("110")}}}
+}
+
+func pod(name, cpu string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: corev1.PodSpec{
+		SchedulerName: "default-scheduler", Containers: []corev1.Container{{Name: "c", Image: "web", Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{"cpu": resource.MustParse(cpu)}}}}}}
+}
+
+func begin(t *testing.T, objects ...crclient.Object) *clienttest.Client {
+	t.Helper()
+	c := clienttest.New(t, objects...)
+	s := New(Config{Name: "default-scheduler", Client: c, Log: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the scheduler ended with %v", err)
+		}
+	})
+	<-s.Ready()
+	return c
+}
+
+func get(t *testing.T, c *clienttest.Client, name string) *corev1.Pod {
+	t.Helper()
+	var p corev1.Pod
+	if err := c.Get(context.Background(), crclient.ObjectKey{Namespace: "default", Name: name}, &p); err != nil {
+		t.Fatal(err)
+	}
+	return &p
+}
+
+func why(p *corev1.Pod) string {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	return ""
+}
+
+// Two nodes of one CPU take ten pods of 200 milli, five each, and not one more; when one leaves, the next gets in.
+func TestNodesAreFilledAndNotMore(t *testing.T) {
+	ctx := context.Background()
+	c := begin(t, node("a", "1"), node("b", "1"))
+	for i := range 11 {
+		if err := c.Create(ctx, pod(fmt.Sprintf("p%d", i), "200m")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	placed := func() map[string][]string {
+		var list corev1.PodList
+		if err := c.List(ctx, &list); err != nil {
+			t.Fatal(err)
+		}
+		on := map[string][]string{}
+		for _, p := range list.Items {
+			on[p.Spec.NodeName] = append(on[p.Spec.NodeName], p.Name)
+		}
+		return on
+	}
+	clienttest.Eventually(t, "ten pods placed", func() bool { return len(placed()[""]) == 1 })
+	if on := placed(); len(on["a"]) != 5 || len(on["b"]) != 5 {
+		t.Fatalf("placed %v", on)
+	}
+	waiting := placed()[""][0]
+	const sentence = "0/2 nodes are available: 2 Insufficient cpu."
+	clienttest.Eventually(t, "the reason", func() bool { return why(get(t, c, waiting)) == "Unschedulable: "+sentence })
+	if err := c.Delete(ctx, get(t, c, placed()["a"][0])); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the last one placed", func() bool { return get(t, c, waiting).Spec.NodeName == "a" })
+	events := c.Events()
+	count := func(text string) int {
+		return len(slices.DeleteFunc(slices.Clone(events), func(e string) bool { return !strings.Contains(e, text) }))
+	}
+	if count("Normal Scheduled Successfully assigned default/p") != 11 || count("Warning FailedScheduling "+sentence) != 1 {
+		t.Errorf("events %q", events)
+	}
+}
+
+func TestWaitingPods(t *testing.T) {
+	ctx := context.Background()
+	c := begin(t)
+	gated, foreign, spread := pod("gated", "1m"), pod("foreign", "1m"), pod("spread", "1m")
+	gated.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "wait"}}
+	foreign.Spec.SchedulerName = "other"
+	spread.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: "zone", WhenUnsatisfiable: corev1.DoNotSchedule}}
+	for _, p := range []*corev1.Pod{pod("plain", "1m"), gated, foreign, spread} {
+		if err := c.Create(ctx, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	clienttest.Eventually(t, "the reasons", func() bool {
+		return why(get(t, c, "plain")) == "Unschedulable: no nodes available to schedule pods" &&
+			strings.HasPrefix(why(get(t, c, "gated")), "SchedulingGated: ") &&
+			strings.Contains(why(get(t, c, "spread")), "does not support yet")
+	})
+	if err := c.Create(ctx, node("a", "1")); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the plain pod placed", func() bool { return get(t, c, "plain").Spec.NodeName == "a" })
+	free := get(t, c, "gated")
+	free.Spec.SchedulingGates = nil
+	if err := c.Update(ctx, free); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the pod whose gate opened placed", func() bool { return get(t, c, "gated").Spec.NodeName == "a" })
+	if get(t, c, "foreign").Spec.NodeName != "" || get(t, c, "spread").Spec.NodeName != "" {
+		t.Error("a pod of another scheduler, or one whose rules are not understood, was placed")
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	got := verdict(5, map[string]int{"node(s) were unschedulable": 2, "Insufficient memory": 1, "Insufficient cpu": 3})
+	if want := "0/5 nodes are available: 1 Insufficient memory, 2 node(s) were unschedulable, 3 Insufficient cpu."; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
