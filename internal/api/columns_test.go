@@ -159,9 +159,9 @@ func TestServiceColumns(t *testing.T) {
 	}{
 		"cluster IP": {corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Port: 80, Protocol: "TCP"}, {Port: 53, Protocol: "UDP"}}},
 			corev1.ServiceStatus{}, "10.0.0.1", "<none>", "80/TCP,53/UDP"},
-		"headless":  {corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "None"}, corev1.ServiceStatus{}, "None", "<none>", "<none>"},
-		"node port": {corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080, Protocol: "TCP"}}}, corev1.ServiceStatus{}, "10.0.0.1", "<none>", "80:30080/TCP"},
-		"elsewhere": {corev1.ServiceSpec{Type: "ExternalName", ExternalName: "example.com"}, corev1.ServiceStatus{}, "<none>", "example.com", "<none>"},
+		"headless":        {corev1.ServiceSpec{Type: "ClusterIP", ClusterIP: "None"}, corev1.ServiceStatus{}, "None", "<none>", "<none>"},
+		"node port":       {corev1.ServiceSpec{Type: "NodePort", ClusterIP: "10.0.0.1", Ports: []corev1.ServicePort{{Port: 80, NodePort: 30080, Protocol: "TCP"}}}, corev1.ServiceStatus{}, "10.0.0.1", "<none>", "80:30080/TCP"},
+		"elsewhere":       {corev1.ServiceSpec{Type: "ExternalName", ExternalName: "example.com"}, corev1.ServiceStatus{}, "<none>", "example.com", "<none>"},
 		"no balancer yet": {corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.0.0.1"}, corev1.ServiceStatus{}, "10.0.0.1", "<pending>", "<none>"},
 		"balanced": {corev1.ServiceSpec{Type: "LoadBalancer", ClusterIP: "10.0.0.1", ExternalIPs: []string{"9.9.9.9"}},
 			corev1.ServiceStatus{LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "1.2.3.4"}, {Hostname: "lb"}}}}, "10.0.0.1", "1.2.3.4,lb,9.9.9.9", "<none>"},

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"mime"
@@ -32,7 +33,7 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 		writeError(w, r, err)
 		return
 	}
-	q.User, q.UserAgent = u, r.UserAgent()
+	q.User, q.UserAgent = u, cmp.Or(r.UserAgent(), "unknown")
 	q.Warn = func(text string) { w.Header().Add("Warning", fmt.Sprintf("299 - %q", text)) }
 	if sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale" {
 		s.connect(w, r, q, info)
@@ -41,6 +42,13 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 	if err := allowedVerb(q, sub, info.Verb, r); err != nil {
 		writeError(w, r, err)
 		return
+	}
+	if info.Verb == "patch" {
+		q.MayCreate = func(ctx context.Context) error {
+			also := *info
+			also.Verb = "create"
+			return s.authorize(ctx, &also, u, r)
+		}
 	}
 	if info.Verb == "watch" {
 		s.watch(w, r, q)
@@ -260,7 +268,11 @@ func (c *call) patch() {
 		c.fail(err)
 		return
 	}
-	c.s.writeResult(c.w, c.r, http.StatusOK, c.q, out)
+	code := http.StatusOK
+	if out.Created {
+		code = http.StatusCreated
+	}
+	c.s.writeResult(c.w, c.r, code, c.q, out)
 }
 
 // deleteOptions come in the body or, from simple clients, in the query.

@@ -82,8 +82,8 @@ func (l *local) Delete(ctx context.Context, obj crclient.Object, opts ...crclien
 func (l *local) DeleteAllOf(ctx context.Context, obj crclient.Object, opts ...crclient.DeleteAllOfOption) error {
 	return l.writer.deleteAllOf(ctx, obj, opts)
 }
-func (l *local) Apply(context.Context, runtime.ApplyConfiguration, ...crclient.ApplyOption) error {
-	return errNoApply
+func (l *local) Apply(ctx context.Context, obj runtime.ApplyConfiguration, opts ...crclient.ApplyOption) error {
+	return l.writer.apply(ctx, "", obj, obj, opts)
 }
 func (l *local) Status() crclient.SubResourceWriter { return l.SubResource("status") }
 func (l *local) SubResource(name string) crclient.SubResourceClient {

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"reflect"
 
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -13,8 +12,6 @@ import (
 
 	"skiff.dev/skiff/internal/registry"
 )
-
-var errNoApply = errors.New("server-side apply is not there yet; use Patch")
 
 // localWriter writes through the registry. Objects are copied on the way in and on the way out: the caller keeps what is its own.
 type localWriter struct {
@@ -181,6 +178,12 @@ func (s localSubresource) Patch(ctx context.Context, obj crclient.Object, p crcl
 	return s.writer.patchAs(ctx, s.name, obj, body, p, o.AsPatchOptions())
 }
 
-func (s localSubresource) Apply(context.Context, runtime.ApplyConfiguration, ...crclient.SubResourceApplyOption) error {
-	return errNoApply
+func (s localSubresource) Apply(ctx context.Context, obj runtime.ApplyConfiguration, opts ...crclient.SubResourceApplyOption) error {
+	var o crclient.SubResourceApplyOptions
+	o.ApplyOpts(opts)
+	body := obj
+	if o.SubResourceBody != nil {
+		body = o.SubResourceBody
+	}
+	return s.writer.apply(ctx, s.name, obj, body, []crclient.ApplyOption{&o.ApplyOptions})
 }

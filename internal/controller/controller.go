@@ -98,7 +98,7 @@ func (c *Controllers) Run(ctx context.Context) error {
 	for _, loop := range c.loops {
 		running.Go(func() {
 			err := harness.Run(ctx, loop, c.cfg.Client, c.metrics, c.cfg.Log, synced.Done)
-			if err != nil && ctx.Err() == nil {
+			if err != nil {
 				failures <- err
 				cancel()
 			}

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -34,7 +33,7 @@ func start(t *testing.T, selection string, objects ...crclient.Object) *clientte
 	go func() { ended <- all.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil && !errors.Is(err, context.Canceled) {
+		if err := <-ended; err != nil {
 			t.Errorf("controllers ended with %v", err)
 		}
 	})

@@ -22,6 +22,9 @@ func (r *Registry) Create(ctx context.Context, q *Request, body runtime.Object, 
 	if err != nil {
 		return nil, err
 	}
+	if q, err = q.by(o.FieldManager, "CreateOptions"); err != nil {
+		return nil, err
+	}
 	if v := r.virtual(q); v != nil {
 		return r.answer(ctx, q, v, body, dryRun)
 	}
@@ -95,6 +98,7 @@ func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, 
 	if res.Default != nil {
 		res.Default(obj)
 	}
+	r.manage(q, nil, obj)
 	a := &Attributes{Request: q, Operation: "CREATE", Object: obj, DryRun: dryRun, Registry: r}
 	if err := r.admit(ctx, a); err != nil {
 		return nil, err

@@ -62,7 +62,6 @@ func beginMeta(res *api.Resource, obj api.Object) {
 	obj.SetDeletionTimestamp(nil)
 	obj.SetDeletionGracePeriodSeconds(nil)
 	obj.SetSelfLink("")
-	obj.SetManagedFields(nil)
 	obj.SetGeneration(0)
 	if res.Generation {
 		obj.SetGeneration(1)
@@ -79,7 +78,6 @@ func keepMeta(obj, old api.Object) {
 	obj.SetDeletionTimestamp(old.GetDeletionTimestamp())
 	obj.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
 	obj.SetSelfLink("")
-	obj.SetManagedFields(nil)
 	obj.SetGeneration(old.GetGeneration())
 	if obj.GetGenerateName() == "" {
 		obj.SetGenerateName(old.GetGenerateName())

@@ -12,6 +12,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/mergepatch"
@@ -27,11 +28,20 @@ const patchTries = 10
 
 const maxPatchOperations = 10_000
 
-// Patch applies a JSON, merge or strategic merge patch, retrying on conflict unless the patch names a resourceVersion.
+// Patch applies a JSON, merge or strategic merge patch or a server-side apply, retrying on conflict unless the patch names a resourceVersion.
 func (r *Registry) Patch(ctx context.Context, q *Request, kind types.PatchType, body []byte, o *metav1.PatchOptions) (*Result, error) {
 	dryRun, err := isDryRun(o.DryRun)
 	if err != nil {
 		return nil, err
+	}
+	if errs := metavalidation.ValidatePatchOptions(o, kind); len(errs) > 0 {
+		return nil, invalidOptions("PatchOptions", errs)
+	}
+	if q, err = q.by(o.FieldManager, "PatchOptions"); err != nil {
+		return nil, err
+	}
+	if kind == types.ApplyYAMLPatchType {
+		return r.apply(ctx, q, body, o, dryRun)
 	}
 	apply, err := patcher(kind, body)
 	if err != nil {
@@ -140,8 +150,8 @@ func patcher(kind types.PatchType, body []byte) (applyPatch, error) {
 	}
 	return nil, &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
-		Message: fmt.Sprintf("the body of the request was in an unknown format - accepted media types include: %s, %s, %s; this server does not have %s",
-			types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, kind),
+		Message: fmt.Sprintf("the body of the request was in an unknown format - accepted media types include: %s, %s, %s, %s; this server does not have %s",
+			types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType, kind),
 	}}
 }
 

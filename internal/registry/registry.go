@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,6 +19,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/registry/fieldmanager"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -49,10 +51,14 @@ type (
 	Validate func(ctx context.Context, a *Attributes) error
 )
 
+// warmAfter is when the schemas for field ownership are made ready.
+const warmAfter = 3 * time.Second
+
 // Registry serves every resource of the table.
 type Registry struct {
 	cfg      Config
 	services *services
+	managers *fieldmanager.Managers
 	virtuals map[string]Virtual
 	ready    chan struct{}
 }
@@ -66,7 +72,7 @@ func New(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, services: s, virtuals: map[string]Virtual{}, ready: make(chan struct{})}
+	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(), virtuals: map[string]Virtual{}, ready: make(chan struct{})}
 	r.Handle("pods/binding", r.bind)
 	r.Handle("bindings", r.bind)
 	r.Handle("pods/eviction", r.evict)
@@ -85,6 +91,11 @@ func (r *Registry) Run(ctx context.Context) error {
 		return fmt.Errorf("create what every cluster has: %w", err)
 	}
 	close(r.ready)
+	select { // not while the cluster starts, when there is enough to do; who writes sooner waits for it
+	case <-time.After(warmAfter):
+		r.managers.Warm()
+	case <-ctx.Done():
+	}
 	<-ctx.Done()
 	return nil
 }
@@ -106,6 +117,11 @@ type Request struct {
 	UserAgent   string
 	// Warn collects warnings for the client; may be nil.
 	Warn func(text string)
+	// MayCreate, if set, asks whether the user may create what an apply finds missing; nil answers yes.
+	MayCreate func(ctx context.Context) error
+
+	manager string // the field manager that the options name
+	managed bool   // the object's managedFields are as they shall be
 }
 
 // key of the object below its resource's.

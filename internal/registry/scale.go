@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -35,6 +36,17 @@ func (r *Registry) updateScale(ctx context.Context, q *Request, prev *store.Entr
 	if !ok || q.Resource.Scale == nil {
 		return nil, apierrors.NewBadRequest("the body of a scale must be an autoscaling/v1 Scale")
 	}
+	entries, err := r.managers.Scale(q.write(), prev.Object(), scaleOf(q, prev), scale)
+	if err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("track who owns the scale of %s: %w", q.Name, err))
+	}
+	return r.storeScale(ctx, q, prev, scale, entries, dryRun)
+}
+
+// storeScale puts a number of replicas, and the entries that say who owns it, into the object.
+func (r *Registry) storeScale(
+	ctx context.Context, q *Request, prev *store.Entry, scale *autoscalingv1.Scale, entries []metav1.ManagedFieldsEntry, dryRun bool,
+) (*store.Entry, error) {
 	if scale.Spec.Replicas < 0 {
 		return nil, apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), q.Name, field.ErrorList{
 			field.Invalid(field.NewPath("spec", "replicas"), scale.Spec.Replicas, "must be greater than or equal to 0")})
@@ -44,7 +56,8 @@ func (r *Registry) updateScale(ctx context.Context, q *Request, prev *store.Entr
 	}
 	obj := prev.Object().DeepCopyObject().(api.Object)
 	q.Resource.Scale.Set(obj, scale.Spec.Replicas)
-	main := *q
+	obj.SetManagedFields(entries)
+	main := q.settled()
 	main.Subresource, main.Served = "", nil
-	return r.update(ctx, &main, prev, obj, dryRun)
+	return r.update(ctx, main, prev, obj, dryRun)
 }

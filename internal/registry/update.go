@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/registry/fieldmanager"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -20,6 +21,9 @@ import (
 func (r *Registry) Update(ctx context.Context, q *Request, body runtime.Object, o *metav1.UpdateOptions) (*Result, error) {
 	dryRun, err := isDryRun(o.DryRun)
 	if err != nil {
+		return nil, err
+	}
+	if q, err = q.by(o.FieldManager, "UpdateOptions"); err != nil {
 		return nil, err
 	}
 	prev, err := r.get(ctx, q, store.Read{Consistent: true})
@@ -53,15 +57,18 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 	if err := meant(q, obj, old); err != nil {
 		return nil, err
 	}
+	entries := obj.GetManagedFields()
 	obj, err := only(q, obj, old)
 	if err != nil {
 		return nil, err
 	}
 	keepMeta(obj, old)
+	obj.SetManagedFields(entries)
 	obj.GetObjectKind().SetGroupVersionKind(res.GVK())
 	if res.Default != nil {
 		res.Default(obj)
 	}
+	r.manage(q, old, obj)
 	a := &Attributes{Request: q, Operation: "UPDATE", Object: obj, Old: old, DryRun: dryRun, Registry: r}
 	if err := r.admit(ctx, a); err != nil {
 		return nil, err
@@ -106,7 +113,7 @@ func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a
 		q.warn(res.Warn(obj, old))
 	}
 	switch {
-	case same(obj, old):
+	case fieldmanager.SameButTimes(obj, old):
 		return prev, nil
 	case dryRun:
 		return store.NewEntry(res, obj), nil

@@ -45,14 +45,14 @@ func New(cfg Config) *Scheduler {
 // Ready closes when the scheduler knows every node and pod and has begun.
 func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
 
-// Run schedules until ctx ends, and returns when the last binder has.
+// Run schedules until ctx ends, which is no error, and returns when the last binder has.
 func (s *Scheduler) Run(ctx context.Context) error {
 	l := newLoop(s)
 	stop, err := s.watch(ctx, l)
-	if err != nil {
+	defer stop()
+	if err != nil || ctx.Err() != nil {
 		return err
 	}
-	defer stop()
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	defer close(l.writes)
@@ -65,11 +65,11 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	}
 	close(s.ready)
 	l.run(ctx)
-	return ctx.Err()
+	return nil
 }
 
-// watch posts the changes of nodes and pods, and returns once those present at the start are posted: no pod is placed before all others
-// are known.
+// watch posts the changes of nodes and pods, and returns once those present at the start are posted (no pod is placed before all others
+// are known) or ctx ended. stop is to be called in any case.
 func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error) {
 	type handler struct {
 		kind   crclient.Object
@@ -87,8 +87,7 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 	} {
 		informer, err := s.cfg.Client.Cache().GetInformer(ctx, h.kind)
 		if err != nil {
-			stop()
-			return nil, fmt.Errorf("watch %T: %w", h.kind, err)
+			return stop, fmt.Errorf("watch %T: %w", h.kind, err)
 		}
 		post := func(old, current any) { s.mail.post(func() { h.handle(old, current) }) }
 		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
@@ -102,13 +101,11 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 			},
 		})
 		if err != nil {
-			stop()
-			return nil, fmt.Errorf("watch %T: %w", h.kind, err)
+			return stop, fmt.Errorf("watch %T: %w", h.kind, err)
 		}
 		stops = append(stops, func() { _ = informer.RemoveEventHandler(registration) })
 		if !toolscache.WaitFor(ctx, "", registration.HasSyncedChecker()) {
-			stop()
-			return nil, ctx.Err()
+			return stop, nil
 		}
 	}
 	return stop, nil

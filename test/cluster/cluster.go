@@ -33,15 +33,24 @@ type T interface {
 	Fatal(args ...any)
 }
 
-// Cluster is one Skiff process on a host of its own.
+// Cluster is one Skiff process on a host, as one test sees it. For gives other tests their view of the same process.
 type Cluster struct {
-	t       T
+	t         T
+	namespace string // where Kubectl looks; "" for the default
+	kubectl   []string
+	*process
+}
+
+// process is what all views of a cluster share.
+type process struct {
 	host    *Host
 	DataDir string
-	flags   []string
 	bin     string
-	tmpfs   bool
+	mounted bool // DataDir is a file system of its own
 
+	mu     sync.Mutex
+	flags  []string
+	env    []string
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when the process is gone; then exit holds its error
 	exit   error
@@ -51,12 +60,43 @@ type Cluster struct {
 // New prepares a cluster on a host of its own without starting it.
 func New(t T, flags ...string) *Cluster {
 	t.Helper()
+	return NewHost(t).New(t, flags...)
+}
+
+// New prepares a cluster on this host without starting it.
+func (h *Host) New(t T, flags ...string) *Cluster {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests run real containers: run them as root")
 	}
-	c := &Cluster{t: t, host: NewHost(t), DataDir: filepath.Join(t.TempDir(), "skiff"), flags: flags, bin: binary(t)}
+	p := &process{host: h, DataDir: filepath.Join(t.TempDir(), "skiff"), flags: flags, bin: Binary(t, "skiff")}
+	c := &Cluster{t: t, kubectl: []string{p.bin, "kubectl"}, process: p}
 	t.Cleanup(c.remove)
 	return c
+}
+
+// For is the same cluster for a sub-test.
+func (c *Cluster) For(t T) *Cluster {
+	view := *c
+	view.t = t
+	return &view
+}
+
+// Space is the same cluster for a sub-test that works in a namespace of its own, which is made here and goes with the cluster.
+func (c *Cluster) Space(t T, namespace string) *Cluster {
+	t.Helper()
+	view := c.For(t)
+	view.Kubectl("create", "namespace", namespace)
+	view.namespace = namespace
+	view.Kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=20s") // no pod is let in before
+	return view
+}
+
+// With is the same cluster seen through another kubectl.
+func (c *Cluster) With(kubectl ...string) *Cluster {
+	view := *c
+	view.kubectl = kubectl
+	return &view
 }
 
 // Start starts a cluster and returns once it is Ready.
@@ -67,8 +107,8 @@ func Start(t T, flags ...string) *Cluster {
 	return c
 }
 
-// binary finds bin/skiff: in SKIFF_BIN_DIR, or in the module's bin.
-func binary(t T) string {
+// Binary finds one of the programs that make builds: in SKIFF_BIN_DIR, or in the module's bin.
+func Binary(t T, name string) string {
 	t.Helper()
 	dir := os.Getenv("SKIFF_BIN_DIR")
 	if dir == "" {
@@ -83,7 +123,7 @@ func binary(t T) string {
 			}
 		}
 	}
-	bin := filepath.Join(dir, "skiff")
+	bin := filepath.Join(dir, name)
 	if _, err := os.Stat(bin); err != nil {
 		t.Fatalf("%s is not there; run make first: %v", bin, err)
 	}
@@ -110,22 +150,31 @@ func (c *Cluster) Server() {
 	})
 }
 
+// Flags replaces the flags of the next start.
+func (c *Cluster) Flags(flags ...string) { c.flags = flags }
+
+// Env sets the environment of the next start and of every command that follows, besides this process's own.
+func (c *Cluster) Env(variables ...string) { c.env = variables }
+
 // spawn starts the process with a subcommand and flags and does not wait.
 func (c *Cluster) spawn(subcommand string) {
 	c.t.Helper()
 	args := append([]string{subcommand, "--data-dir", c.DataDir}, c.flags...)
-	c.out = &output{ready: make(chan struct{})}
-	c.cmd = c.host.Command(c.bin, args...)
-	c.cmd.Stdout, c.cmd.Stderr = c.out, c.out
-	if err := c.cmd.Start(); err != nil {
+	out := &output{ready: make(chan struct{})}
+	cmd := c.host.Command(c.bin, args...)
+	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
 	exited := make(chan struct{})
-	c.exited = exited
-	go func(cmd *exec.Cmd) {
+	c.mu.Lock()
+	c.cmd, c.out, c.exited = cmd, out, exited
+	c.mu.Unlock()
+	go func() {
 		c.exit = cmd.Wait()
 		close(exited)
-	}(c.cmd)
+	}()
 }
 
 // WaitReady waits for the line that says Ready.
@@ -149,15 +198,32 @@ func (c *Cluster) PID() int { return c.cmd.Process.Pid }
 // Stop asks the process to stop, as Ctrl-C does, and checks that it does so in order.
 func (c *Cluster) Stop() {
 	c.t.Helper()
-	c.signal(syscall.SIGINT)
+	c.stop(syscall.SIGINT)
+}
+
+// Terminate asks the process to stop, as a service manager does, and checks that it does so in order.
+func (c *Cluster) Terminate() {
+	c.t.Helper()
+	c.stop(syscall.SIGTERM)
+}
+
+func (c *Cluster) stop(how syscall.Signal) {
+	c.t.Helper()
+	c.signal(how)
+	if err := c.Ended(40 * time.Second); err != nil {
+		c.t.Errorf("skiff stopped with %v:\n%s", err, c.out)
+	}
+}
+
+// Ended waits for the end of the process and returns how it ended.
+func (c *Cluster) Ended(patience time.Duration) error {
+	c.t.Helper()
 	select {
 	case <-c.exited:
-	case <-time.After(40 * time.Second):
-		c.t.Fatalf("skiff did not stop on SIGINT:\n%s", c.out)
+	case <-time.After(patience):
+		c.t.Fatalf("skiff has not ended after %s:\n%s", patience, c.out)
 	}
-	if c.exit != nil {
-		c.t.Errorf("skiff stopped with %v:\n%s", c.exit, c.out)
-	}
+	return c.exit
 }
 
 // Kill ends the process as a crash would.
@@ -190,9 +256,6 @@ func (c *Cluster) Skiff(args ...string) (string, error) {
 	return combined(c.Command(args...))
 }
 
-// Binary is the program under test.
-func (c *Cluster) Binary() string { return c.bin }
-
 // MountTmpfs puts the data dir on a file system of its own of that size ("256m"). Before the start only.
 func (c *Cluster) MountTmpfs(size string) {
 	c.t.Helper()
@@ -202,7 +265,7 @@ func (c *Cluster) MountTmpfs(size string) {
 	if err := syscall.Mount("skiff-test", c.DataDir, "tmpfs", 0, "size="+size); err != nil {
 		c.t.Fatal(err)
 	}
-	c.tmpfs = true
+	c.mounted = true
 }
 
 // Command prepares a skiff command on the cluster's host.
@@ -211,31 +274,45 @@ func (c *Cluster) Command(args ...string) *exec.Cmd { return c.Program(c.bin, ar
 // Program prepares any program on the cluster's host, with the cluster's kubeconfig.
 func (c *Cluster) Program(name string, args ...string) *exec.Cmd {
 	cmd := c.host.Command(name, args...)
-	cmd.Env = append(os.Environ(), "SKIFF_DATA_DIR="+c.DataDir, "KUBECONFIG="+c.Kubeconfig())
+	cmd.Env = append(os.Environ(), append(c.env, "SKIFF_DATA_DIR="+c.DataDir, "KUBECONFIG="+c.Kubeconfig())...)
 	return cmd
 }
 
 // Kubeconfig is the administrator's.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.DataDir, "admin.kubeconfig") }
 
-// Kubectl runs the kubectl that is built in; it must succeed.
+// Kubectl runs kubectl; it must succeed.
 func (c *Cluster) Kubectl(args ...string) string {
 	c.t.Helper()
-	out, err := c.Skiff(append([]string{"kubectl"}, args...)...)
+	out, err := c.TryKubectl(args...)
 	if err != nil {
-		c.t.Fatalf("kubectl %s: %v\n%s\nskiff said:\n%s", strings.Join(args, " "), err, out, c.out)
+		c.t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return out
+}
+
+// TryKubectl runs kubectl, which may fail, and returns all it said.
+func (c *Cluster) TryKubectl(args ...string) (string, error) {
+	return combined(c.KubectlCommand(args...))
+}
+
+// KubectlCommand prepares a kubectl.
+func (c *Cluster) KubectlCommand(args ...string) *exec.Cmd {
+	all := c.kubectl[1:len(c.kubectl):len(c.kubectl)]
+	if c.namespace != "" {
+		all = append(all, "--namespace", c.namespace)
+	}
+	return c.Program(c.kubectl[0], append(all, args...)...)
 }
 
 // Apply applies a manifest.
 func (c *Cluster) Apply(manifest string) string {
 	c.t.Helper()
-	cmd := c.Command("kubectl", "apply", "-f", "-")
+	cmd := c.KubectlCommand("apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	out, err := combined(cmd)
 	if err != nil {
-		c.t.Fatalf("kubectl apply: %v\n%s", err, out)
+		c.t.Fatalf("kubectl apply: %v\n%s\n%s", err, out, manifest)
 	}
 	return out
 }
@@ -285,13 +362,13 @@ func (c *Cluster) HTTP(url string) (string, error) {
 	return c.host.HTTP(url)
 }
 
-// Host is the host the cluster runs on.
+// Host the cluster runs on.
 func (c *Cluster) Host() *Host { return c.host }
 
 // remove ends the process and everything the cluster left, and checks that nothing remains.
 func (c *Cluster) remove() {
 	if c.t.Failed() && c.out != nil {
-		c.t.Logf("skiff said:\n%s", c.out)
+		c.t.Logf("skiff said:\n%s", tail(c.out.String(), 200))
 	}
 	if c.running() {
 		c.signal(syscall.SIGTERM)
@@ -303,25 +380,36 @@ func (c *Cluster) remove() {
 			<-c.exited
 		}
 	}
-	name := c.name()
-	if c.tmpfs {
+	name := c.Name()
+	if c.mounted {
 		if out, err := c.Skiff("down"); err != nil {
 			c.t.Errorf("skiff down: %v\n%s", err, out)
 		}
 		if err := syscall.Unmount(c.DataDir, syscall.MNT_DETACH); err != nil {
 			c.t.Errorf("unmount the data dir: %v", err)
 		}
+		if err := os.Remove(c.DataDir); err != nil {
+			c.t.Errorf("remove the folder where the data dir was mounted: %v", err)
+		}
 	}
 	if out, err := c.Skiff("down", "--purge"); err != nil {
 		c.t.Errorf("skiff down --purge: %v\n%s", err, out)
+	}
+	if _, err := os.Stat(c.DataDir); err == nil {
+		c.t.Errorf("left behind: the data dir")
 	}
 	for _, left := range leftovers(c.DataDir, name) {
 		c.t.Errorf("left behind: %s", left)
 	}
 }
 
-// name is what the cluster's things on the host carry; "" if it never got as far as having one.
-func (c *Cluster) name() string {
+// Leftovers lists what the cluster has on the machine besides its data, which should be nothing after 'skiff down'.
+func (c *Cluster) Leftovers() []string {
+	return append(c.host.leftovers(), leftovers(c.DataDir, c.Name())...)
+}
+
+// Name is what the cluster's things on the host carry; "" if it never got as far as having one.
+func (c *Cluster) Name() string {
 	raw, err := os.ReadFile(filepath.Join(c.DataDir, "cluster.json"))
 	if err != nil {
 		return ""
@@ -331,6 +419,12 @@ func (c *Cluster) name() string {
 		c.t.Errorf("cluster.json: %v", err)
 	}
 	return rec.ClusterName
+}
+
+// tail of a text: its last n lines.
+func tail(text string, n int) string {
+	lines := strings.SplitAfter(text, "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "")
 }
 
 // Eventually repeats check until it returns nil; if it never does within the time, the test fails with its last error. It is for what no watch

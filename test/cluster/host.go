@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
@@ -29,11 +30,17 @@ type Host struct {
 // HostIP is every host's own address; hosts of different tests cannot see each other.
 const HostIP = "172.31.0.2"
 
-var hosts atomic.Int64
+var (
+	hosts atomic.Int64
+	// slots bounds how many hosts there are at a time; more would only wait for each other's processors.
+	slots = make(chan struct{}, 3)
+)
 
 // NewHost makes a host that goes with the test.
 func NewHost(t T) *Host {
 	t.Helper()
+	slots <- struct{}{}
+	t.Cleanup(func() { <-slots })
 	h := &Host{t: t, name: fmt.Sprintf("skifftest-%d-%d", os.Getpid(), hosts.Add(1))}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -46,6 +53,9 @@ func NewHost(t T) *Host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		for _, left := range h.leftovers() {
+			t.Errorf("left behind on the host: %s", left)
+		}
 		h.handle.Close()
 		if err := netns.DeleteNamed(h.name); err != nil {
 			t.Errorf("delete network namespace %s: %v", h.name, err)
@@ -151,11 +161,45 @@ func (h *Host) HTTP(url string) (string, error) {
 	return string(body), err
 }
 
-// leftovers lists what a cluster with this data dir and name still has on the machine.
-func leftovers(dataDir, name string) (left []string) {
-	if _, err := os.Stat(dataDir); err == nil {
-		left = append(left, "folder "+dataDir)
+// leftovers lists links, addresses and nft tables that a cluster left in the host's network.
+func (h *Host) leftovers() (left []string) {
+	err := h.Do(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			if name := l.Attrs().Name; name != "lo" && name != "eth0" && name != "uplink" {
+				left = append(left, "link "+name)
+			}
+		}
+		addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+		if err != nil {
+			return err
+		}
+		for _, a := range addrs {
+			if ip := a.IP.String(); ip != "127.0.0.1" && ip != HostIP {
+				left = append(left, "address "+ip)
+			}
+		}
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		tables, err := conn.ListTables()
+		for _, table := range tables {
+			left = append(left, "nft table "+table.Name)
+		}
+		return err
+	})
+	if err != nil {
+		left = append(left, err.Error())
 	}
+	return left
+}
+
+// leftovers lists what a cluster with this data dir and name still has on the machine, besides its data.
+func leftovers(dataDir, name string) (left []string) {
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return append(left, err.Error())

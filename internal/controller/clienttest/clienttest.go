@@ -194,7 +194,7 @@ func (i informers) GetInformer(_ context.Context, o crclient.Object, _ ...cache.
 	// The fake has no resource versions to watch from: the watch begins before the list, so that nothing falls between.
 	begun := make(chan watch.Interface, 1)
 	source := toolscache.ToListWatcherWithWatchListSemantics(&toolscache.ListWatch{
-		ListFunc: func(metav1.ListOptions) (runtime.Object, error) {
+		ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
 			list := row.NewList().(crclient.ObjectList)
 			w, err := i.Watch(i.ctx, row.NewList().(crclient.ObjectList))
 			if err != nil {
@@ -203,7 +203,7 @@ func (i informers) GetInformer(_ context.Context, o crclient.Object, _ ...cache.
 			begun <- w
 			return list, i.List(i.ctx, list)
 		},
-		WatchFunc: func(metav1.ListOptions) (watch.Interface, error) { return <-begun, nil },
+		WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) { return <-begun, nil },
 	}, plain{})
 	informer := toolscache.NewSharedIndexInformer(source, row.New(), 0, toolscache.Indexers{})
 	i.informers[gvk] = informer

@@ -84,11 +84,7 @@ func (r *reconciler) changed(row *api.Resource, old, current crclient.Object) []
 			r.wake(keyOf(uid))
 		}
 	}
-	look, strangers := r.graph.observe(factsOf(row, current), r.namespaced)
-	for _, ref := range strangers {
-		r.events.Eventf(current, corev1.EventTypeWarning, "OwnerRefInvalidNamespace", "ownerRef %s does not exist in namespace %q", describe(ref), current.GetNamespace())
-	}
-	return keysOf(look)
+	return keysOf(r.graph.observe(factsOf(row, current), r.namespaced))
 }
 
 func describe(ref metav1.OwnerReference) string {
@@ -133,7 +129,8 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 	return 0, r.attempt(ctx, n)
 }
 
-// verify looks for an owner that something refers to but no informer has shown.
+// verify looks for an owner that something refers to but no informer has shown. If it isn't there, whatever names it decides for itself:
+// it may have been named wrongly by one and rightly by another.
 func (r *reconciler) verify(ctx context.Context, n view) error {
 	row := r.row(n.ref)
 	if row == nil || !collected(row) {
@@ -143,8 +140,8 @@ func (r *reconciler) verify(ctx context.Context, n view) error {
 	if err != nil || found {
 		return err // the informer is about to show it
 	}
-	for _, uid := range r.graph.remove(n.uid) {
-		r.wake(keyOf(uid))
+	for _, d := range n.dependents {
+		r.wake(keyOf(d.uid))
 	}
 	return nil
 }
@@ -168,6 +165,9 @@ func (r *reconciler) attempt(ctx context.Context, n view) error {
 			waiting = append(waiting, ref)
 		default:
 			gone = append(gone, ref)
+			if r.graph.elsewhere(ref.UID, n.namespace) {
+				r.events.Eventf(obj, corev1.EventTypeWarning, "OwnerRefInvalidNamespace", "ownerRef %s does not exist in namespace %q", describe(ref), n.namespace)
+			}
 		}
 	}
 	switch {

@@ -13,8 +13,8 @@ import (
 
 // graph is who depends on whom. Most objects have neither owners nor dependents; for those it holds only the node itself.
 //
-// Invariants: every owner a node names has a node, real or virtual (named, but not seen); a node's dependents are exactly the nodes that
-// name it.
+// Invariants: a node's dependents are exactly the nodes that name it; an owner that a node names has a node, real or virtual (named, but
+// not seen), until it is seen to go.
 type graph struct {
 	mu    sync.Mutex
 	nodes map[types.UID]*node
@@ -65,9 +65,8 @@ func factsOf(row *api.Resource, obj crclient.Object) facts {
 	return f
 }
 
-// observe takes an object's present facts in and returns the UIDs that deserve a look, and the references that point into another
-// namespace.
-func (g *graph) observe(f facts, namespaced func(metav1.OwnerReference) (bool, bool)) (look []types.UID, strangers []metav1.OwnerReference) {
+// observe takes an object's present facts in and returns the UIDs that deserve a look.
+func (g *graph) observe(f facts, namespaced func(metav1.OwnerReference) (bool, bool)) (look []types.UID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := g.nodes[f.uid]
@@ -99,17 +98,12 @@ func (g *graph) observe(f facts, namespaced func(metav1.OwnerReference) (bool, b
 		if slices.ContainsFunc(before.owners, func(old metav1.OwnerReference) bool { return old.UID == ref.UID }) {
 			continue
 		}
-		owner, isNew := g.owner(ref, f, namespaced)
+		owner := g.owner(ref, f, namespaced)
 		owner.depend(n)
 		switch {
-		case isNew:
+		case owner.virtual:
 			look = append(look, ref.UID)
-		case !owner.virtual && owner.namespace != "" && owner.namespace != f.namespace:
-			strangers = append(strangers, ref)
-			look = append(look, f.uid)
-		case !owner.virtual && (owner.name != ref.Name || owner.row.Kind != ref.Kind):
-			look = append(look, f.uid)
-		case owner.foreground:
+		case owner.foreground, owner.name != ref.Name, owner.row.Kind != ref.Kind, owner.namespace != "" && owner.namespace != f.namespace:
 			look = append(look, f.uid)
 		}
 	}
@@ -130,20 +124,20 @@ func (g *graph) observe(f facts, namespaced func(metav1.OwnerReference) (bool, b
 			}
 		}
 	}
-	return look, strangers
+	return look
 }
 
 // owner returns the node a reference names, making a virtual one if it was never seen.
-func (g *graph) owner(ref metav1.OwnerReference, dependent facts, namespaced func(metav1.OwnerReference) (bool, bool)) (n *node, isNew bool) {
+func (g *graph) owner(ref metav1.OwnerReference, dependent facts, namespaced func(metav1.OwnerReference) (bool, bool)) *node {
 	if n := g.nodes[ref.UID]; n != nil {
-		return n, false
+		return n
 	}
-	n = &node{virtual: true, ref: ref, facts: facts{uid: ref.UID, name: ref.Name}}
+	n := &node{virtual: true, ref: ref, facts: facts{uid: ref.UID, name: ref.Name}}
 	if in, known := namespaced(ref); in || !known {
 		n.namespace = dependent.namespace
 	}
 	g.nodes[ref.UID] = n
-	return n, true
+	return n
 }
 
 // remove takes a node out because it is gone, and returns who deserves a look: its dependents, and owners that may have waited for it.
@@ -177,6 +171,14 @@ func (g *graph) dropUnused(n *node) {
 	if n.virtual && len(n.dependents) == 0 {
 		delete(g.nodes, n.uid)
 	}
+}
+
+// elsewhere says whether an object with this UID was seen in a namespace other than this.
+func (g *graph) elsewhere(uid types.UID, namespace string) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.nodes[uid]
+	return n != nil && !n.virtual && n.namespace != "" && n.namespace != namespace
 }
 
 // look returns a copy of a node.

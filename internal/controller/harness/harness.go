@@ -44,7 +44,7 @@ type Controller struct {
 	Begin func(wake func(Key))
 }
 
-// Run delivers events and works until ctx ends. It calls synced once everything that existed at the start has been delivered.
+// Run delivers events and works until ctx ends, which is no error. It calls synced once everything that existed at the start has been delivered.
 func Run(ctx context.Context, c Controller, cl client.Client, m *Metrics, log *slog.Logger, synced func()) error {
 	r := &running{Controller: c, log: log.With("controller", c.Name), metrics: m.of(c.Name)}
 	r.queue = workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[Key](retryFirst, retryLast))
@@ -60,12 +60,12 @@ func Run(ctx context.Context, c Controller, cl client.Client, m *Metrics, log *s
 		}
 		defer stop()
 		if !toolscache.WaitFor(ctx, "", done) {
-			return ctx.Err()
+			return nil
 		}
 	}
 	synced()
 	r.work(ctx)
-	return ctx.Err()
+	return nil
 }
 
 // running is a controller at work.

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	toolscache "k8s.io/client-go/tools/cache"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/api"
@@ -30,28 +31,25 @@ type reconciler struct {
 	client client.Client
 	rows   []*api.Resource // namespaced kinds, pods first
 	now    func() time.Time
+	wake   func(harness.Key)
 
-	mu     sync.Mutex
-	ending map[string]bool // namespaces whose losses matter
+	mu      sync.Mutex
+	ending  map[string]bool        // namespaces whose losses matter
+	watched map[*api.Resource]bool // kinds whose losses are seen
 }
 
 // New returns the controller; rows are all kinds there are.
 func New(c client.Client, rows []*api.Resource) harness.Controller {
 	r := newReconciler(c, rows)
-	watches := []harness.Watch{harness.Self(&corev1.Namespace{})}
-	for _, row := range r.rows {
-		if row.Kind == "Event" {
-			continue // never kept by a finalizer, and too many to watch for nothing
-		}
-		kind := &metav1.PartialObjectMetadata{}
-		kind.SetGroupVersionKind(row.GVK())
-		watches = append(watches, harness.Any(kind, r.contentChanged))
+	return harness.Controller{
+		Workers: 2, Reconcile: r.reconcile,
+		Watches: []harness.Watch{harness.Self(&corev1.Namespace{})},
+		Begin:   func(wake func(harness.Key)) { r.wake = wake },
 	}
-	return harness.Controller{Workers: 2, Watches: watches, Reconcile: r.reconcile}
 }
 
 func newReconciler(c client.Client, rows []*api.Resource) *reconciler {
-	r := &reconciler{client: c, now: time.Now, ending: map[string]bool{}}
+	r := &reconciler{client: c, now: time.Now, wake: func(harness.Key) {}, ending: map[string]bool{}, watched: map[*api.Resource]bool{}}
 	for _, row := range rows {
 		if row.Namespaced && row.Key != "" && (row.Verbs == nil || slices.Contains(row.Verbs, "deletecollection")) {
 			r.rows = append(r.rows, row)
@@ -71,16 +69,44 @@ func newReconciler(c client.Client, rows []*api.Resource) *reconciler {
 
 func isPod(row *api.Resource) bool { return row.Group == "" && row.Kind == "Pod" }
 
-func (r *reconciler) contentChanged(old, current crclient.Object) []harness.Key {
-	if current != nil {
-		return nil
-	}
+// watch begins to follow a kind when something of it first stays after its deletion was asked for: most kinds never need it. It says
+// whether it began just now.
+func (r *reconciler) watch(ctx context.Context, row *api.Resource) (begun bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.ending[old.GetNamespace()] {
-		return nil
+	if r.watched[row] {
+		return false, nil
 	}
-	return []harness.Key{{Name: old.GetNamespace()}}
+	kind := &metav1.PartialObjectMetadata{}
+	kind.SetGroupVersionKind(row.GVK())
+	informer, err := r.client.Cache().GetInformer(ctx, kind)
+	if err != nil {
+		return false, fmt.Errorf("watch %s: %w", row.Plural, err)
+	}
+	registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{DeleteFunc: r.lost})
+	if err != nil {
+		return false, fmt.Errorf("watch %s: %w", row.Plural, err)
+	}
+	r.watched[row] = true
+	toolscache.WaitFor(ctx, "", registration.HasSyncedChecker())
+	return true, nil
+}
+
+// lost wakes a namespace that is ending when something left it.
+func (r *reconciler) lost(obj any) {
+	if gone, unknown := obj.(toolscache.DeletedFinalStateUnknown); unknown {
+		obj = gone.Obj
+	}
+	o, ok := obj.(metav1.Object)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	matters := r.ending[o.GetNamespace()]
+	r.mu.Unlock()
+	if matters {
+		r.wake(harness.Key{Name: o.GetNamespace()})
+	}
 }
 
 func (r *reconciler) watchLosses(namespace string, on bool) {
@@ -141,6 +167,17 @@ func (r *reconciler) deleteKind(ctx context.Context, row *api.Resource, namespac
 		}
 		if list, err = r.list(ctx, row, namespace); err != nil {
 			return err
+		}
+	}
+	if len(list) > 0 {
+		begun, err := r.watch(ctx, row)
+		if err != nil {
+			return err
+		}
+		if begun { // what went before it was watched wakes nobody
+			if list, err = r.list(ctx, row, namespace); err != nil {
+				return err
+			}
 		}
 	}
 	seen.add(row.GroupResource(), list)

@@ -1,4 +1,5 @@
-package replicaset
+// Package podrank says which of an owner's pods should go first when there are too many. Pure: pods in, pods out.
+package podrank
 
 import (
 	"cmp"
@@ -25,10 +26,10 @@ type candidate struct {
 	readyAt  time.Time
 }
 
-// rank returns the n pods that should go first: unassigned before assigned, pending before unknown before running, not ready before ready,
+// First returns the n pods that should go first: unassigned before assigned, pending before unknown before running, not ready before ready,
 // cheaper before dearer, crowded nodes before empty ones, ready for a shorter before for a longer time, many restarts before few, young
 // before old; times count by orders of magnitude, so that near-equals are spread by UID rather than always hitting the newest.
-func rank(pods, related []*corev1.Pod, n int) []*corev1.Pod {
+func First(pods, related []*corev1.Pod, n int) []*corev1.Pod {
 	if n >= len(pods) {
 		return pods
 	}

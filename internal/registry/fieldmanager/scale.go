@@ -1,0 +1,83 @@
+package fieldmanager
+
+import (
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"skiff.dev/skiff/internal/api"
+)
+
+var (
+	scaleKind = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
+	replicas  = fieldpath.MakePathOrDie("spec", "replicas")
+)
+
+// Scale is the entries of an object after a write through its scale: after is what the writer sent, before what it was.
+func (m *Managers) Scale(w Write, obj api.Object, before, after *autoscalingv1.Scale) ([]metav1.ManagedFieldsEntry, error) {
+	if w.Inside && !tracked(w.Subresource, obj) {
+		return obj.GetManagedFields(), nil
+	}
+	f, h, err := m.scaling(w, obj, before)
+	if err != nil {
+		return nil, err
+	}
+	after.SetGroupVersionKind(scaleKind)
+	if _, err := f.Update(before, after, w.Manager); err != nil {
+		return nil, err
+	}
+	return h.ToParent(after.ManagedFields)
+}
+
+// ApplyScale merges an applied Scale into before, and gives the entries that the object has then. Its errors are Apply's.
+func (m *Managers) ApplyScale(w Write, obj api.Object, before *autoscalingv1.Scale, applied *unstructured.Unstructured, force bool) (
+	*autoscalingv1.Scale, []metav1.ManagedFieldsEntry, error,
+) {
+	f, h, err := m.scaling(w, obj, before)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := f.Apply(before, applied, w.Manager, force)
+	if err != nil {
+		return nil, nil, status(err)
+	}
+	after := out.(*autoscalingv1.Scale)
+	entries, err := h.ToParent(after.ManagedFields)
+	return after, entries, err
+}
+
+// scaling gives before the entries that concern the number of replicas, and a handler that puts them back among obj's.
+func (m *Managers) scaling(w Write, obj api.Object, before *autoscalingv1.Scale) (*managedfields.FieldManager, *managedfields.ScaleHandler, error) {
+	f, err := m.scales()
+	if err != nil {
+		return nil, nil, err
+	}
+	live, err := m.claimed(w, obj, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	paths := managedfields.ResourcePathMappings{}
+	for _, v := range versionsOf(w.Resource) {
+		paths[v.gv.String()] = replicas
+	}
+	h := managedfields.NewScaleHandler(live.GetManagedFields(), w.gvk().GroupVersion(), paths)
+	before.ManagedFields, err = h.ToSubresource()
+	return f, h, err
+}
+
+// scales is the FieldManager of every kind's Scale.
+func (m *Managers) scales() (*managedfields.FieldManager, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.scale != nil {
+		return m.scale, nil
+	}
+	same := func(o api.Object) api.Object { return o }
+	v := versions{{scaleKind.GroupVersion(), func() runtime.Object { return &autoscalingv1.Scale{} }, same, same}}
+	f, err := managedfields.NewDefaultFieldManager(builtin(), v, undefaulted{}, v, scaleKind, scaleKind.GroupVersion(), "scale", nil)
+	m.scale = f
+	return f, err
+}

@@ -1,0 +1,107 @@
+// Command peer is what tests run in containers where the built-in image's tools do not do: a UDP server, a process that does not want to
+// end, and one that shows its terminal's size.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	modes := map[string]func() error{"udp": udp, "stubborn": stubborn, "tidy": tidy, "window": window, "chatter": chatter}
+	if len(os.Args) != 2 || modes[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: peer udp|stubborn|tidy|window|chatter")
+		os.Exit(2)
+	}
+	if err := modes[os.Args[1]](); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// udp answers each datagram on port 5000 with the host's name and what it said.
+func udp() error {
+	conn, err := net.ListenPacket("udp", ":5000")
+	if err != nil {
+		return err
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			return err
+		}
+		if _, err := conn.WriteTo([]byte(name+" "+string(buf[:n])), from); err != nil {
+			return err
+		}
+	}
+}
+
+// stubborn does not end on SIGTERM.
+func stubborn() error {
+	signal.Ignore(syscall.SIGTERM)
+	fmt.Println("staying")
+	select {}
+}
+
+// tidy takes half a second to end on SIGTERM, and says so.
+func tidy() error {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGTERM)
+	fmt.Println("waiting")
+	<-asked
+	time.Sleep(500 * time.Millisecond)
+	fmt.Println("tidied up")
+	return nil
+}
+
+// window prints the size of its terminal, and again whenever it changes, until a line comes in.
+func window() error {
+	changed := make(chan os.Signal, 1)
+	signal.Notify(changed, syscall.SIGWINCH)
+	line := make(chan struct{})
+	go func() {
+		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+		close(line)
+	}()
+	for {
+		size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+		if err != nil {
+			return fmt.Errorf("standard input is no terminal: %w", err)
+		}
+		fmt.Printf("%d rows, %d columns\n", size.Row, size.Col)
+		select {
+		case <-changed:
+		case <-line:
+			return nil
+		}
+	}
+}
+
+// chatter prints thirty megabytes in numbered lines, then a line now and then.
+func chatter() error {
+	out := bufio.NewWriter(os.Stdout)
+	padding := strings.Repeat(".", 990)
+	for i := range 30_000 {
+		fmt.Fprintf(out, "%08d %s\n", i, padding)
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	for i := 30_000; ; i++ {
+		fmt.Printf("%08d\n", i)
+		time.Sleep(100 * time.Millisecond)
+	}
+}
