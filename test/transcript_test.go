@@ -1,12 +1,12 @@
-// Package test walks through what the README promises, with the real binary and real containers.
+// Package test holds the tests of whole clusters: the real binary, real containers.
 package test
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,173 +18,210 @@ import (
 	"skiff.dev/skiff/test/cluster"
 )
 
-// TestTranscript is the README's transcript: a workload is applied, looked at, served, changed, healed and removed.
+// TestTranscript is the README's transcript: a workload is applied, looked at, served, changed, healed and removed; with the kubectl that is
+// built in and with the machine's own.
 func TestTranscript(t *testing.T) {
 	t.Parallel()
-	c := cluster.Start(t)
-	applyWeb(t, c)
-
-	t.Run("get", func(t *testing.T) {
-		out := c.Kubectl("get", "pods", "-o", "wide")
-		if n := len(regexp.MustCompile(`(?m)^web-\S+ +1/1 +Running +0 +\S+ +10\.42\.0\.\d+ `).FindAllString(out, -1)); n != 3 {
-			t.Errorf("want three running pods with addresses:\n%s", out)
-		}
-		for kind, want := range map[string]string{
-			"deployments": `web +3/3 +3 +3`,
-			"nodes":       ` Ready +`,
-			"services":    `web +NodePort +10\.43\.\d+\.\d+ +<none> +80:30080/TCP`,
-			"events":      `Normal +Started +`,
-		} {
-			if out := c.Kubectl("get", kind); !regexp.MustCompile(want).MatchString(out) {
-				t.Errorf("get %s: no match for %q in\n%s", kind, want, out)
-			}
-		}
+	t.Run("skiff kubectl", func(t *testing.T) {
+		t.Parallel()
+		transcript(t, cluster.Start(t))
 	})
-	t.Run("describe", func(t *testing.T) {
-		out := c.Kubectl("describe", "pod", "-l", "app=web")
-		for _, want := range []string{"Status:           Running", "Ready:          True", "skiff.dev/web:1", "Successfully assigned default/web-", "Started container web"} {
-			if !strings.Contains(squeeze(out), squeeze(want)) {
-				t.Errorf("describe lacks %q:\n%s", want, out)
-			}
-		}
-	})
-	t.Run("services answer and spread", func(t *testing.T) {
-		ip := strings.TrimSpace(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))
-		for _, url := range []string{"http://" + ip, "http://127.0.0.1:30080", "http://" + cluster.HostIP + ":30080"} {
-			if n := len(answerers(t, 60, func() (string, error) { return c.HTTP(url) })); n != 3 {
-				t.Errorf("%s: %d of 3 replicas answered", url, n)
-			}
-		}
-		pod := podNames(t, c, "app=web")[0]
-		inPod := func() (string, error) {
-			return c.Skiff("kubectl", "exec", pod, "--", "sh", "-c", "wget -q -O - http://web.default.svc.cluster.local")
-		}
-		if n := len(answerers(t, 20, inPod)); n != 3 {
-			t.Errorf("from inside a pod, by name: %d of 3 replicas answered", n)
-		}
-	})
-	t.Run("logs", func(t *testing.T) {
-		if out := c.Kubectl("logs", "-l", "app=web", "--tail", "5"); !strings.Contains(out, "GET /") {
-			t.Errorf("logs show no request:\n%s", out)
-		}
-	})
-	t.Run("port-forward", func(t *testing.T) { portForward(t, c) })
-	t.Run("scale", func(t *testing.T) {
-		c.Kubectl("scale", "deployment", "web", "--replicas=5")
-		c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
-		if n := len(podNames(t, c, "app=web")); n != 5 {
-			t.Errorf("%d pods after scaling to 5", n)
-		}
-		c.Kubectl("scale", "deployment", "web", "--replicas=3")
-	})
-	t.Run("update and undo", func(t *testing.T) {
-		ip := strings.TrimSpace(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))
-		says := func(want bool) {
-			t.Helper()
-			cluster.Eventually(t, 20*time.Second, func() error {
-				if body, err := c.HTTP("http://" + ip); err != nil || strings.Contains(body, "ahoy") != want {
-					return fmt.Errorf("want %v, got %q, %v", want, body, err)
-				}
-				return nil
-			})
-		}
-		c.Kubectl("set", "env", "deployment/web", "MESSAGE=ahoy")
-		if out := c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s"); !strings.Contains(out, "successfully rolled out") {
-			t.Errorf("rollout status: %s", out)
-		}
-		says(true)
-		c.Kubectl("rollout", "undo", "deployment", "web")
-		c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
-		says(false)
-		if out := c.Kubectl("rollout", "history", "deployment", "web"); !regexp.MustCompile(`(?m)^3 `).MatchString(out) {
-			t.Errorf("history lacks revision 3:\n%s", out)
-		}
-	})
-	t.Run("a killed container is restarted", func(t *testing.T) {
-		pod := podNames(t, c, "app=web")[0]
-		before := restarts(t, c, pod)
-		_, _ = c.Skiff("kubectl", "exec", pod, "--", "kill", "1") // the connection may end with the container
-		cluster.Eventually(t, 30*time.Second, func() error {
-			if now := restarts(t, c, pod); now != before+1 {
-				return fmt.Errorf("%d restarts, want %d", now, before+1)
-			}
-			return nil
-		})
-		c.Kubectl("wait", "pod", pod, "--for=condition=Ready", "--timeout=30s")
-	})
-	t.Run("a deleted pod is replaced", func(t *testing.T) {
-		pod := podNames(t, c, "app=web")[0]
-		c.Kubectl("delete", "pod", pod)
-		c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
-		if names := podNames(t, c, "app=web"); len(names) != 3 || strings.Contains(strings.Join(names, " "), pod) {
-			t.Errorf("pods are %v after %s was deleted", names, pod)
-		}
-	})
-	t.Run("delete", func(t *testing.T) {
-		c.Kubectl("delete", "-f", "../examples/web.yaml")
-		c.Kubectl("wait", "pod", "-l", "app=web", "--for=delete", "--timeout=40s")
-		if _, err := c.HTTP("http://127.0.0.1:30080"); err == nil {
-			t.Error("the node port still answers")
-		}
+	t.Run("stock kubectl", func(t *testing.T) {
+		t.Parallel()
+		transcript(t, cluster.Start(t).With(stockKubectl(t)))
 	})
 }
 
-// TestContainersOutliveSkiff: neither a crash nor an orderly stop touches a container, and the next start takes them over.
-func TestContainersOutliveSkiff(t *testing.T) {
-	t.Parallel()
-	c := cluster.Start(t)
-	applyWeb(t, c)
-	ids := func() map[string]string {
-		got := map[string]string{}
-		for _, p := range pods(t, c, "app=web") {
-			s := p.Status.ContainerStatuses[0]
-			got[p.Name] = fmt.Sprintf("%s restarts=%d started=%s ip=%s", s.ContainerID, s.RestartCount, s.State.Running.StartedAt, p.Status.PodIP)
+// stockKubectl is the machine's own, or else the built-in one under its own name, which is how it is used where there is no other.
+func stockKubectl(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("kubectl")
+	if err != nil {
+		path = t.TempDir() + "/kubectl"
+		if err := os.Symlink(cluster.Binary(t, "skiff"), path); err != nil {
+			t.Fatal(err)
 		}
-		return got
+		t.Log("this machine has no kubectl of its own; the built-in one is taken, through a link named kubectl")
 	}
-	before := ids()
-	for name, end := range map[string]func(){"kill -9": c.Kill, "Ctrl-C": c.Stop} {
-		ip := strings.TrimSpace(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))
-		end()
-		if body, err := c.HTTP("http://" + ip); err != nil {
-			t.Errorf("%s: the service stopped answering: %v %s", name, err, body)
+	return path
+}
+
+func transcript(t *testing.T, whole *cluster.Cluster) {
+	applyWeb(t, whole)
+	steps := []struct {
+		name string
+		do   func(*testing.T, *cluster.Cluster)
+	}{
+		{"get", getWeb},
+		{"describe", describeWeb},
+		{"services answer and spread", servicesAnswer},
+		{"logs", logsShowRequests},
+		{"logs -f", logsFollow},
+		{"exec", execStreams},
+		{"exec -it", execTerminal},
+		{"port-forward", portForward},
+		{"scale, under get -w", scaleWatched},
+		{"set env, rollout status, rollout undo", updateAndUndo},
+		{"a killed container is restarted", killContainer},
+		{"a deleted pod is replaced", deletePod},
+		{"top says why not", topIsMissing},
+		{"delete", deleteWeb},
+	}
+	for _, step := range steps {
+		t.Run(step.name, func(t *testing.T) { step.do(t, whole.For(t)) })
+	}
+}
+
+func getWeb(t *testing.T, c *cluster.Cluster) {
+	out := c.Kubectl("get", "pods", "-o", "wide")
+	if n := len(regexp.MustCompile(`(?m)^web-\S+ +1/1 +Running +0 +\S+ +10\.42\.0\.\d+ +\S+ +<none> +<none>`).FindAllString(out, -1)); n != 3 {
+		t.Errorf("want three running pods with addresses:\n%s", out)
+	}
+	for kind, want := range map[string]string{
+		"deployments":    `web +3/3 +3 +3 +\d+s`,
+		"replicasets":    `web-\S+ +3 +3 +3 +\d+s`,
+		"nodes":          ` Ready +<none> +\S+ +v1\.37\.`,
+		"services":       `web +NodePort +10\.43\.\d+\.\d+ +<none> +80:30080/TCP`,
+		"events":         `Normal +Started +pod/web-`,
+		"endpointslices": `web-\S+ +IPv4 +8080 +10\.42\.0\.\d+,10\.42\.0\.\d+,10\.42\.0\.\d+`,
+		"namespaces":     `kube-system +Active`,
+	} {
+		if out := c.Kubectl("get", kind); !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("get %s: no match for %q in\n%s", kind, want, out)
 		}
-		c.Up()
-		c.Kubectl("wait", "pod", "-l", "app=web", "--for=condition=Ready", "--timeout=30s")
-		if after := ids(); !maps.Equal(before, after) {
-			t.Errorf("%s: containers changed:\nbefore %v\nafter  %v", name, before, after)
+	}
+}
+
+func describeWeb(t *testing.T, c *cluster.Cluster) {
+	pod := podNames(t, c, "app=web")[0]
+	for what, wants := range map[string][]string{
+		"pod/" + pod: {
+			"Status: Running", "Ready: True", "Image: skiff.dev/web:1", "Controlled By: ReplicaSet/web-", "POD_IP: (v1:status.podIP)", "QoS Class: Burstable",
+			"Successfully assigned default/" + pod, "Container created", "Container started",
+		},
+		"deployment/web": {"Replicas: 3 desired | 3 updated | 3 total | 3 available | 0 unavailable", "Scaled up replica set web-", "NewReplicaSet: web-"},
+		"service/web":    {"Type: NodePort", "NodePort: http 30080/TCP", "Endpoints: 10.42.0."},
+		"node":           {"InternalIP: " + cluster.HostIP, "Ready True", "PodCIDR: 10.42.0.0/24", "Allocated resources:"},
+	} {
+		out := squeeze(c.Kubectl("describe", what))
+		for _, want := range wants {
+			if !strings.Contains(out, want) {
+				t.Errorf("describe %s lacks %q:\n%s", what, want, out)
+			}
 		}
-		// New work still gets done beside the old.
-		c.Kubectl("scale", "deployment", "web", "--replicas=4")
-		c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
-		c.Kubectl("scale", "deployment", "web", "--replicas=3")
+	}
+}
+
+func servicesAnswer(t *testing.T, c *cluster.Cluster) {
+	for _, url := range []string{"http://" + serviceIP(c, "web"), "http://127.0.0.1:30080", "http://" + cluster.HostIP + ":30080"} {
+		if n := len(answerers(t, 60, func() (string, error) { return c.HTTP(url) })); n != 3 {
+			t.Errorf("%s: %d of 3 replicas answered", url, n)
+		}
+	}
+	out := c.Kubectl("exec", podNames(t, c, "app=web")[0], "--", "sh", "-c",
+		"for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do wget -q -O - http://web.default.svc.cluster.local; done")
+	seen := map[string]bool{}
+	for _, name := range answerer.FindAllString(out, -1) {
+		seen[name] = true
+	}
+	if len(seen) != 3 {
+		t.Errorf("from inside a pod, by name: %d of 3 replicas answered:\n%s", len(seen), out)
+	}
+}
+
+func logsShowRequests(t *testing.T, c *cluster.Cluster) {
+	out := c.Kubectl("logs", "-l", "app=web", "--tail", "5", "--prefix", "--timestamps")
+	if !regexp.MustCompile(`\[pod/web-\S+/web\] 2\S+Z .*GET / 200`).MatchString(out) {
+		t.Errorf("logs show no request:\n%s", out)
+	}
+}
+
+// scaleWatched looks at a scaling through get -w, which must show each pod on its way to Running and none twice the same.
+func scaleWatched(t *testing.T, c *cluster.Cluster) {
+	watch := start(t, c.KubectlCommand("get", "pods", "-l", "app=web", "-o", "wide", "-w"))
+	for range 4 {
+		watch.waitFor(t, regexp.MustCompile(`NAME|Running`))
+	}
+	before := podNames(t, c, "app=web")
+	c.Kubectl("scale", "deployment", "web", "--replicas=5")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
+	after := podNames(t, c, "app=web")
+	if len(after) != 5 {
+		t.Errorf("%d pods after scaling to 5", len(after))
+	}
+	for range len(after) - len(before) {
+		watch.waitFor(t, regexp.MustCompile(`0/1 +Pending`))
+	}
+	watch.waitFor(t, regexp.MustCompile(`0/1 +ContainerCreating`))
+	for range len(after) - len(before) {
+		watch.waitFor(t, regexp.MustCompile(`1/1 +Running +0 +\S+ +10\.42\.0\.`))
+	}
+	c.Kubectl("scale", "deployment", "web", "--replicas=3")
+	watch.waitFor(t, regexp.MustCompile(`Terminating|Completed`))
+	waitForPods(t, c, "app=web", 3)
+}
+
+func updateAndUndo(t *testing.T, c *cluster.Cluster) {
+	ip := serviceIP(c, "web")
+	says := func(want bool) {
+		t.Helper()
 		cluster.Eventually(t, 20*time.Second, func() error {
-			if n := len(podNames(t, c, "app=web")); n != 3 {
-				return fmt.Errorf("%d pods", n)
+			if body, err := c.HTTP("http://" + ip); err != nil || strings.Contains(body, "ahoy") != want {
+				return fmt.Errorf("want %v, got %q, %v", want, body, err)
 			}
 			return nil
 		})
-		before = ids()
 	}
+	c.Kubectl("set", "env", "deployment/web", "MESSAGE=ahoy")
+	if out := c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s"); !strings.Contains(out, "successfully rolled out") {
+		t.Errorf("rollout status: %s", out)
+	}
+	says(true)
+	c.Kubectl("rollout", "undo", "deployment", "web")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	says(false)
+	if out := c.Kubectl("rollout", "history", "deployment", "web"); !regexp.MustCompile(`(?m)^3 `).MatchString(out) {
+		t.Errorf("history lacks revision 3:\n%s", out)
+	}
+	waitForPods(t, c, "app=web", 3)
 }
 
-// TestPodsChangedWhileAway: what was deleted or killed while Skiff was away is put right when it returns.
-func TestPodsChangedWhileAway(t *testing.T) {
-	t.Parallel()
-	c := cluster.Start(t)
-	applyWeb(t, c)
+func killContainer(t *testing.T, c *cluster.Cluster) {
 	pod := podNames(t, c, "app=web")[0]
 	before := restarts(t, c, pod)
-	_, _ = c.Skiff("kubectl", "exec", pod, "--", "sh", "-c", "(sleep 2; kill 1) >/dev/null 2>&1 &")
-	c.Kill()
-	time.Sleep(2500 * time.Millisecond) // the container dies in the meantime
-	c.Up()
-	cluster.Eventually(t, 30*time.Second, func() error {
-		if now := restarts(t, c, pod); now != before+1 {
-			return fmt.Errorf("%d restarts, want %d", now, before+1)
+	_, _ = c.TryKubectl("exec", pod, "--", "kill", "1") // the connection may end with the container
+	c.WaitPod(pod, "restarted and Ready", func(p *corev1.Pod) bool {
+		return p.Status.ContainerStatuses[0].RestartCount == before+1 && cluster.Ready(p)
+	})
+}
+
+func deletePod(t *testing.T, c *cluster.Cluster) {
+	pod := podNames(t, c, "app=web")[0]
+	c.Kubectl("delete", "pod", pod)
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
+	if names := waitForPods(t, c, "app=web", 3); strings.Contains(strings.Join(names, " "), pod) {
+		t.Errorf("pods are %v after %s was deleted", names, pod)
+	}
+}
+
+func topIsMissing(t *testing.T, c *cluster.Cluster) {
+	if out, err := c.TryKubectl("top", "nodes"); err == nil || !strings.Contains(out, "Metrics API not available") {
+		t.Errorf("top: %v: %s", err, out)
+	}
+}
+
+func deleteWeb(t *testing.T, c *cluster.Cluster) {
+	c.Kubectl("delete", "-f", "../examples/web.yaml")
+	c.Kubectl("wait", "pod", "-l", "app=web", "--for=delete", "--timeout=40s")
+	cluster.Eventually(t, 10*time.Second, func() error {
+		if body, err := c.HTTP("http://127.0.0.1:30080"); err == nil {
+			return fmt.Errorf("the node port still answers: %s", body)
 		}
 		return nil
 	})
+	if out := c.Kubectl("get", "deployments,replicasets,pods"); !strings.Contains(out, "No resources found") {
+		t.Errorf("something is left:\n%s", out)
+	}
 }
 
 func applyWeb(t *testing.T, c *cluster.Cluster) {
@@ -197,6 +234,11 @@ func applyWeb(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
 }
 
+func serviceIP(c *cluster.Cluster, name string) string {
+	return strings.TrimSpace(c.Kubectl("get", "service", name, "-o", "jsonpath={.spec.clusterIP}"))
+}
+
+// pods that match and aren't on their way out.
 func pods(t *testing.T, c *cluster.Cluster, selector string) []corev1.Pod {
 	t.Helper()
 	var list corev1.PodList
@@ -223,6 +265,18 @@ func podNames(t *testing.T, c *cluster.Cluster, selector string) (names []string
 	return names
 }
 
+// waitForPods waits until exactly n pods match, and returns their names.
+func waitForPods(t *testing.T, c *cluster.Cluster, selector string, n int) (names []string) {
+	t.Helper()
+	cluster.Eventually(t, 30*time.Second, func() error {
+		if names = strings.Fields(c.Kubectl("get", "pods", "-l", selector, "-o", "jsonpath={.items[*].metadata.name}")); len(names) != n {
+			return fmt.Errorf("pods are %v, want %d", names, n)
+		}
+		return nil
+	})
+	return names
+}
+
 func restarts(t *testing.T, c *cluster.Cluster, pod string) int32 {
 	t.Helper()
 	p, err := c.Client().CoreV1().Pods("default").Get(context.Background(), pod, metav1.GetOptions{})
@@ -232,7 +286,7 @@ func restarts(t *testing.T, c *cluster.Cluster, pod string) int32 {
 	return p.Status.ContainerStatuses[0].RestartCount
 }
 
-var answerer = regexp.MustCompile(`web-[a-z0-9]+-[a-z0-9]+`)
+var answerer = regexp.MustCompile(`web-[a-z0-9]+-[a-z0-9]{5}\b`)
 
 // answerers asks n times and returns which pods answered.
 func answerers(t *testing.T, n int, ask func() (string, error)) map[string]int {

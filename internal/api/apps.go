@@ -76,7 +76,7 @@ func appsRows() []*Resource {
 		}),
 		of[appsv1.ControllerRevision, appsv1.ControllerRevisionList](Resource{
 			Group: "apps", Version: "v1", Kind: "ControllerRevision", Plural: "controllerrevisions", Key: "controllerrevisions", Namespaced: true, Cold: true,
-			Columns: controllerRevisionColumns,
+			Indexes: revisionOwnerIndex, Columns: controllerRevisionColumns,
 		}),
 	}
 }
@@ -102,6 +102,14 @@ func batchRows() []*Resource {
 }
 
 var ownerIndex = map[string]func(Object) []string{"owner.uid": ownerUIDs}
+
+// revisionOwnerIndex also finds, under "", the revisions of nobody: whoever wants to adopt them would have to decode them all.
+var revisionOwnerIndex = map[string]func(Object) []string{"owner.uid": func(o Object) []string {
+	if uids := ownerUIDs(o); len(uids) > 0 {
+		return uids
+	}
+	return []string{""}
+}}
 
 // ownerUIDs are those of an object's owners.
 func ownerUIDs(o Object) []string {

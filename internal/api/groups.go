@@ -9,7 +9,6 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 )
 
 // The groups here are plain: rows with names, a place in the store, defaults and basic checks.
@@ -74,14 +73,6 @@ func schedulingRows() []*Resource {
 func coordinationRows() []*Resource {
 	return []*Resource{of[coordinationv1.Lease, coordinationv1.LeaseList](Resource{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease", Plural: "leases", Key: "leases",
 		Namespaced: true, Validate: validateLease, ValidateUpdate: sameAsCreate(validateLease), Columns: leaseColumns})}
-}
-
-// extensionRows show that no custom resources exist: clients ask before they call a kind unknown. None can be made yet.
-func extensionRows() []*Resource {
-	return []*Resource{of[apiextensionsv1.CustomResourceDefinition, apiextensionsv1.CustomResourceDefinitionList](Resource{
-		Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition", Plural: "customresourcedefinitions", Short: []string{"crd", "crds"},
-		Key: "apiextensions.k8s.io/customresourcedefinitions", Verbs: []string{"get", "list", "watch"}, Columns: createdAtColumns,
-	})}
 }
 
 func reviewRows() []*Resource {

@@ -53,6 +53,7 @@ type Resource struct {
 	Default        func(obj Object)                        // fills defaults; idempotent
 	PrepareCreate  func(obj Object)                        // drops what a client may not set
 	PrepareUpdate  func(obj, old Object)                   // likewise; the generic rules run before it
+	PrepareStatus  func(obj, old Object)                   // likewise, on update of status
 	Validate       func(obj Object) field.ErrorList        // whole object, on create; generic metadata checks run before it
 	ValidateUpdate func(obj, old Object) field.ErrorList   // on update: includes whatever of Validate applies
 	ValidateStatus func(obj, old Object) field.ErrorList   // on update of status; optional
@@ -73,8 +74,15 @@ type Resource struct {
 	// Terminating, if set, marks obj once its deletion has begun (a namespace's phase).
 	Terminating func(obj Object)
 
+	// Decode, if set, reads a stored JSON value that New's type can't (an older version's).
+	Decode func(value []byte) (Object, error)
+	// Conditional says that an update must name the resourceVersion that it was made of.
+	Conditional bool
+
 	// Also lists further group-versions the same stored objects are served as.
 	Also []Served
+	// Custom is set for custom resources alone.
+	Custom *Custom
 }
 
 // Served is one more version of a resource, converted at the edge.
@@ -85,6 +93,8 @@ type Served struct {
 	To                   func(stored Object) Object // stored → served
 	From                 func(served Object) Object // served → stored
 	Columns              []Column
+	// Own, if set, is the row that rules the version: requests in it are about that row, which converts for itself (custom resources).
+	Own *Resource
 
 	row *Resource
 }
@@ -98,6 +108,8 @@ type Subresource struct {
 	Group, Version, Kind string // of the body; empty: the resource's own
 	Verbs                []string
 	New                  func() runtime.Object // body of a write; nil for connect-style subresources
+	// Change, for a subresource whose body is the object itself, takes into the stored object what of the given one may be changed here.
+	Change func(into, given Object)
 }
 
 // Scale reads and writes the replica count of an object.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -13,32 +14,84 @@ type Table struct {
 	rows []*Resource
 	byGR map[schema.GroupResource]*Resource
 	byGK map[schema.GroupKind]*Resource
+	// changed is closed, and replaced, when rows come or go.
+	changed chan struct{}
 }
 
 // NewTable returns a table of all built-in resources.
 func NewTable() *Table {
-	t := &Table{byGR: map[schema.GroupResource]*Resource{}, byGK: map[schema.GroupKind]*Resource{}}
+	t := &Table{byGR: map[schema.GroupResource]*Resource{}, byGK: map[schema.GroupKind]*Resource{}, changed: make(chan struct{})}
 	for _, r := range builtin() {
 		t.Add(r)
 	}
 	return t
 }
 
-// Add puts a row into the table, under its own group and under each of Also's.
+// Add puts a row into the table, under its own group and under each of Also's, in the place of one of the same group and plural if there is one.
 func (t *Table) Add(r *Resource) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.rows = append(t.rows, r)
+	if old := t.byGR[r.GroupResource()]; old != nil {
+		t.unlist(old)
+		t.rows[slices.Index(t.rows, old)] = r
+	} else {
+		t.rows = append(t.rows, r)
+	}
+	t.list(r)
+	t.announce()
+}
+
+// Remove takes a row out again; what is not in the table (any more) stays out.
+func (t *Table) Remove(r *Resource) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := slices.Index(t.rows, r)
+	if at < 0 {
+		return
+	}
+	t.unlist(r)
+	t.rows = slices.Delete(t.rows, at, at+1)
+	t.announce()
+}
+
+// Changed is closed when rows have come or gone. Who follows the table asks for it first, then reads the rows.
+func (t *Table) Changed() <-chan struct{} {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.changed
+}
+
+// announce tells those who wait for Changed. Called with mu held.
+func (t *Table) announce() {
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// list makes a row findable. Called with mu held.
+func (t *Table) list(r *Resource) {
 	t.byGR[r.GroupResource()] = r
 	t.byGK[r.GVK().GroupKind()] = r
 	for i := range r.Also {
 		s := &r.Also[i]
-		s.row = &Resource{
-			Group: s.Group, Version: s.Version, Kind: s.Kind, Plural: r.Plural, Singular: r.Singular, Namespaced: r.Namespaced,
-			New: s.New, NewList: s.NewList, Columns: s.Columns,
+		if s.row = s.Own; s.row == nil {
+			s.row = &Resource{
+				Group: s.Group, Version: s.Version, Kind: s.Kind, Plural: r.Plural, Singular: r.Singular, Namespaced: r.Namespaced,
+				New: s.New, NewList: s.NewList, Columns: s.Columns,
+			}
 		}
 		t.byGR[schema.GroupResource{Group: s.Group, Resource: r.Plural}] = r
 		t.byGK[schema.GroupKind{Group: s.Group, Kind: s.Kind}] = r
+	}
+}
+
+// unlist is list's opposite. Called with mu held.
+func (t *Table) unlist(r *Resource) {
+	delete(t.byGR, r.GroupResource())
+	delete(t.byGK, r.GVK().GroupKind())
+	for i := range r.Also {
+		s := &r.Also[i]
+		delete(t.byGR, schema.GroupResource{Group: s.Group, Resource: r.Plural})
+		delete(t.byGK, schema.GroupKind{Group: s.Group, Kind: s.Kind})
 	}
 }
 

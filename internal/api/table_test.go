@@ -142,6 +142,10 @@ func TestZeroObjectsAreHandled(t *testing.T) {
 				if c.Type != "integer" {
 					t.Errorf("column %s is a %s and shows %d", c.Name, c.Type, v)
 				}
+			case bool:
+				if c.Type != "boolean" {
+					t.Errorf("column %s is a %s and shows %v", c.Name, c.Type, v)
+				}
 			default:
 				t.Errorf("column %s shows a %T", c.Name, v)
 			}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/apiserver/admission"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller"
 	"skiff.dev/skiff/internal/controller/clienttest"
@@ -29,7 +30,8 @@ import (
 // object. The test plays the kubelet.
 func cluster(t *testing.T) client.Client {
 	t.Helper()
-	r := registrytest.Start(t, nil, nil)
+	admit, validate := admission.Default()
+	r := registrytest.Start(t, admit, validate)
 	log := slog.New(slog.DiscardHandler)
 	c := client.Local(r.Registry, registrytest.Admin, log)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -81,12 +81,14 @@ func (c *Config) socketPath() string { return filepath.Join(c.RunDir, "cni.sock"
 // writeConflist tells the runtime that pods can be connected. It appears whole or not at all.
 func (n *Network) writeConflist() error {
 	path := n.cfg.conflistPath()
+	// The runtime reads the folder whenever anything in it changes, so the draft lies beside it.
+	draft := filepath.Join(filepath.Dir(n.cfg.CNIConfDir), filepath.Base(path)+".new")
 	err := os.MkdirAll(n.cfg.CNIConfDir, 0o755)
 	if err == nil {
-		err = os.WriteFile(path+".new", conflist(n.cfg.Cluster, n.cfg.socketPath()), 0o644)
+		err = os.WriteFile(draft, conflist(n.cfg.Cluster, n.cfg.socketPath()), 0o644)
 	}
 	if err == nil {
-		err = os.Rename(path+".new", path)
+		err = os.Rename(draft, path)
 	}
 	if err != nil {
 		return fmt.Errorf("write the CNI configuration: %w", err)

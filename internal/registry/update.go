@@ -76,6 +76,9 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 	if res.PrepareUpdate != nil && q.Subresource == "" {
 		res.PrepareUpdate(obj, old)
 	}
+	if res.PrepareStatus != nil && q.Subresource == "status" {
+		res.PrepareStatus(obj, old)
+	}
 	undo, err := r.allocate(q, obj, old)
 	if err != nil {
 		return nil, err
@@ -215,6 +218,13 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 			out.Spec.Containers[i].Resources = given.Spec.Containers[i].Resources
 		}
 		return out, nil
+	}
+	for _, s := range res.Subresources {
+		if s.Name == q.Subresource && s.Change != nil {
+			out := old.DeepCopyObject().(api.Object)
+			s.Change(out, obj)
+			return out, nil
+		}
 	}
 	return nil, apierrors.NewMethodNotSupported(q.groupResource(), "update of "+q.Subresource)
 }

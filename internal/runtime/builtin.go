@@ -42,7 +42,7 @@ type recipe struct {
 }
 
 // webCommands are the names under which skiff-web is a command.
-var webCommands = strings.Fields("cat cp curl date env grep head hostname id kill ls mkdir nslookup ps rm sh sleep sort tail uniq wc wget")
+var webCommands = strings.Fields("cat cp curl date env grep head hostname id kill ls mkdir nslookup ps rm sh sleep sort tail tar uniq wc wget")
 
 func recipes() []recipe {
 	return []recipe{

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -27,7 +28,11 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, node string, attempts i
 	case apierrors.IsNotFound(err):
 		l.mail.post(func() { l.unassume(p, attempts, false) })
 	default:
-		l.cfg.Log.Warn("bind pod", "pod", p.Namespace+"/"+p.Name, "node", node, "error", err)
+		level := slog.LevelWarn
+		if apierrors.IsConflict(err) { // deleted or bound by somebody else meanwhile, as its next event will tell
+			level = slog.LevelDebug
+		}
+		l.cfg.Log.Log(ctx, level, "bind pod", "pod", p.Namespace+"/"+p.Name, "node", node, "error", err)
 		l.events.Eventf(p.Pod, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", err)
 		l.mail.post(func() { l.unassume(p, attempts, true) })
 	}

@@ -268,6 +268,25 @@ func (c *Cluster) MountTmpfs(size string) {
 	c.mounted = true
 }
 
+// MountExt4 is MountTmpfs with a file system as disks have it.
+func (c *Cluster) MountExt4(size string) {
+	c.t.Helper()
+	image := filepath.Join(c.t.TempDir(), "disk")
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"truncate", "--size=" + size, image},
+		{"mkfs.ext4", "-q", "-m", "0", image},
+		{"mount", "-o", "loop", image, c.DataDir},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			c.t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	c.mounted = true
+}
+
 // Command prepares a skiff command on the cluster's host.
 func (c *Cluster) Command(args ...string) *exec.Cmd { return c.Program(c.bin, args...) }
 

@@ -44,6 +44,7 @@ func commands() map[string]command {
 		"sleep":    sleep,
 		"sort":     sortLines,
 		"tail":     tail,
+		"tar":      archive,
 		"uniq":     uniq,
 		"wc":       wc,
 		"wget":     fetch,

@@ -83,6 +83,8 @@ func TestScripts(t *testing.T) {
 		{"job and wait", "f() { echo in job; }; f & wait; echo after", "", "in job\nafter\n", 0},
 		{"job's variables", "x=5; (echo $x) & wait", "", "5\n", 0},
 		{"job with file", "echo to file >out & wait; cat out", "", "to file\n", 0},
+		{"tar", "mkdir -p a/b d; echo x >a/b/f; tar cf - a | tar -xmf - -C d; cat d/a/b/f; tar -cf t a/b/f; tar tf t", "", "x\na/b/f\n", 0},
+		{"tar of nothing", "tar cf - nothing >t 2>/dev/null", "", "", 1},
 		{"jobs in a loop", "for i in 1 2; do echo $i >f$i & done; wait; cat f1 f2", "", "1\n2\n", 0},
 	}
 	for _, c := range cases {

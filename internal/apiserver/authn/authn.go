@@ -1,4 +1,4 @@
-// Package authn says who a request is from: a client certificate, a service account's token, an impersonated user, or nobody in particular.
+// Package authn says who a request is from: a client certificate, a service account's token, a bootstrap token, an impersonated user, or nobody in particular.
 //
 // A credential is either right or the request fails; only a request without any is anonymous. Signatures and certificate chains are checked once and
 // remembered in a bounded cache; whether the service account, pod, secret or node that a token is bound to still exists is looked up in memory every time,
@@ -108,6 +108,9 @@ func bearer(r *http.Request) string {
 
 // token verifies one token and returns its user and which of the wanted audiences it is for.
 func (a *Authenticator) token(ctx context.Context, token string, audiences []string) (user.Info, []string, error) {
+	if u, is, err := a.bootstrapUser(ctx, token); is {
+		return u, a.cfg.Audiences, err
+	}
 	c, err := a.verified(token)
 	if err != nil {
 		return nil, nil, err

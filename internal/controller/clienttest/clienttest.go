@@ -118,7 +118,8 @@ func (c *Client) createSub(ctx context.Context, w crclient.Client, name string, 
 		return err
 	}
 	if pod.Spec.NodeName != "" {
-		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, pod.Name, fmt.Errorf("pod is already assigned to node %q", pod.Spec.NodeName))
+		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, pod.Name, fmt.Errorf("pod is already assigned to node %q",
+			pod.Spec.NodeName))
 	}
 	pod.Spec.NodeName = binding.Target.Name
 	return w.Update(ctx, &pod)

@@ -140,7 +140,8 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 
 func (r *reconciler) claim(ctx context.Context, d *appsv1.Deployment, selector labels.Selector) ([]*appsv1.ReplicaSet, error) {
 	var owned appsv1.ReplicaSetList
-	err := r.client.List(ctx, &owned, crclient.InNamespace(d.Namespace), crclient.MatchingFields{"owner.uid": string(d.UID)}, crclient.UnsafeDisableDeepCopy)
+	err := r.client.List(ctx, &owned, crclient.InNamespace(d.Namespace), crclient.MatchingFields{"owner.uid": string(d.UID)},
+		crclient.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list ReplicaSets of Deployment %s: %w", d.Name, err)
 	}
@@ -170,7 +171,8 @@ func (r *reconciler) runningPods(ctx context.Context, d *appsv1.Deployment, sets
 	running := map[types.UID]int{}
 	for _, rs := range sets {
 		var pods corev1.PodList
-		err := r.client.List(ctx, &pods, crclient.InNamespace(d.Namespace), crclient.MatchingFields{"owner.uid": string(rs.UID)}, crclient.UnsafeDisableDeepCopy)
+		err := r.client.List(ctx, &pods, crclient.InNamespace(d.Namespace), crclient.MatchingFields{"owner.uid": string(rs.UID)},
+			crclient.UnsafeDisableDeepCopy)
 		if err != nil {
 			return nil, fmt.Errorf("list pods of ReplicaSet %s: %w", rs.Name, err)
 		}
@@ -197,7 +199,8 @@ func (r *reconciler) apply(ctx context.Context, d *appsv1.Deployment, p plan) er
 	}
 	for _, rs := range p.remove {
 		uid := rs.UID
-		err := r.client.Delete(ctx, &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: rs.Namespace, Name: rs.Name}}, crclient.Preconditions{UID: &uid})
+		err := r.client.Delete(ctx, &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: rs.Namespace, Name: rs.Name}},
+			crclient.Preconditions{UID: &uid})
 		if err := crclient.IgnoreNotFound(err); err != nil {
 			return fmt.Errorf("remove old ReplicaSet %s: %w", rs.Name, err)
 		}

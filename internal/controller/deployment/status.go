@@ -46,7 +46,8 @@ func (r *rollout) counts() appsv1.DeploymentStatus {
 	if status.AvailableReplicas >= r.wanted()-maxUnavailable(r.d) {
 		setCondition(&status, condition(appsv1.DeploymentAvailable, corev1.ConditionTrue, reasonAvailable, "Deployment has minimum availability.", r.now))
 	} else {
-		setCondition(&status, condition(appsv1.DeploymentAvailable, corev1.ConditionFalse, reasonUnavailable, "Deployment does not have minimum availability.", r.now))
+		setCondition(&status, condition(appsv1.DeploymentAvailable, corev1.ConditionFalse, reasonUnavailable,
+			"Deployment does not have minimum availability.", r.now))
 	}
 	return status
 }

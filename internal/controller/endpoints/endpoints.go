@@ -90,7 +90,8 @@ func (r *reconciler) write(ctx context.Context, service *corev1.Service, present
 		return nil
 	}
 	if !apierrors.IsConflict(err) && !apierrors.IsAlreadyExists(err) {
-		r.events.Eventf(service, corev1.EventTypeWarning, "FailedToUpdateEndpoint", "Failed to update endpoint %s/%s: %v", service.Namespace, service.Name, err)
+		r.events.Eventf(service, corev1.EventTypeWarning, "FailedToUpdateEndpoint", "Failed to update endpoint %s/%s: %v", service.Namespace,
+			service.Name, err)
 	}
 	return fmt.Errorf("write Endpoints %s/%s: %w", service.Namespace, service.Name, err)
 }

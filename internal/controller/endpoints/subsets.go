@@ -22,7 +22,8 @@ func subsets(service *corev1.Service, backends []backend.Backend) (list []corev1
 		for i := range backends {
 			b := &backends[i]
 			addresses := b.Addresses(family)
-			if b.Ready != ready || b.Terminating && !service.Spec.PublishNotReadyAddresses || len(addresses) == 0 || len(b.Ports) == 0 && len(service.Spec.Ports) > 0 {
+			if b.Ready != ready || b.Terminating && !service.Spec.PublishNotReadyAddresses || len(addresses) == 0 || len(b.Ports) == 0 &&
+				len(service.Spec.Ports) > 0 {
 				continue
 			}
 			if left == 0 {

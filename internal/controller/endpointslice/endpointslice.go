@@ -78,7 +78,8 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 	}
 	backends := backend.Of(&service, pods)
 	if err := r.apply(ctx, decide(&service, backends, existing, r.zone(ctx))); err != nil {
-		r.events.Eventf(&service, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service %s/%s: %v", key.Namespace, key.Name, err)
+		r.events.Eventf(&service, corev1.EventTypeWarning, "FailedToUpdateEndpointSlices", "Error updating Endpoint Slices for Service %s/%s: %v",
+			key.Namespace, key.Name, err)
 		return 0, fmt.Errorf("update the EndpointSlices of Service %s: %w", key, err)
 	}
 	return 0, nil
@@ -86,7 +87,8 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 
 func (r *reconciler) existing(ctx context.Context, service *corev1.Service) ([]*discoveryv1.EndpointSlice, error) {
 	var list discoveryv1.EndpointSliceList
-	err := r.client.List(ctx, &list, crclient.InNamespace(service.Namespace), crclient.MatchingFields{"service": service.Namespace + "/" + service.Name}, crclient.UnsafeDisableDeepCopy)
+	err := r.client.List(ctx, &list, crclient.InNamespace(service.Namespace),
+		crclient.MatchingFields{"service": service.Namespace + "/" + service.Name}, crclient.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list the EndpointSlices of Service %s: %w", service.Name, err)
 	}

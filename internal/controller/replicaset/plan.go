@@ -7,26 +7,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"skiff.dev/skiff/internal/controller/podstate"
 )
-
-// podFrom is a new pod of the ReplicaSet's template.
-func podFrom(rs *appsv1.ReplicaSet, gvk schema.GroupVersionKind) *corev1.Pod {
-	template := rs.Spec.Template.DeepCopy()
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace:       rs.Namespace,
-			GenerateName:    rs.Name + "-",
-			Labels:          template.Labels,
-			Annotations:     template.Annotations,
-			Finalizers:      template.Finalizers,
-			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(rs, gvk)},
-		},
-		Spec: template.Spec,
-	}
-}
 
 func activePods(pods []*corev1.Pod) []*corev1.Pod {
 	active := make([]*corev1.Pod, 0, len(pods))

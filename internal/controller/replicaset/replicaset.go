@@ -14,10 +14,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/client-go/tools/record"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/client"
@@ -26,6 +23,7 @@ import (
 	"skiff.dev/skiff/internal/controller/harness"
 	"skiff.dev/skiff/internal/controller/owner"
 	"skiff.dev/skiff/internal/controller/podrank"
+	"skiff.dev/skiff/internal/controller/podset"
 	"skiff.dev/skiff/internal/controller/podstate"
 )
 
@@ -33,12 +31,10 @@ import (
 const burst = 500
 
 type reconciler struct {
-	kind    Kind
-	client  client.Client
-	events  record.EventRecorder
-	expect  expect.Book
-	orphans owner.Orphans[*corev1.Pod]
-	now     func() time.Time
+	kind   Kind
+	client client.Client
+	pods   podset.Kind
+	now    func() time.Time
 }
 
 // New returns the controller.
@@ -46,10 +42,11 @@ func New(c client.Client) harness.Controller { return Of(c, replicaSets) }
 
 // Of returns the controller of a kind.
 func Of(c client.Client, k Kind) harness.Controller {
-	r := &reconciler{kind: k, client: c, events: c.Recorder(k.Component), now: time.Now}
+	r := &reconciler{kind: k, client: c, pods: podset.Kind{GVK: k.GVK, Client: c, Events: c.Recorder(k.Component)}, now: time.Now}
+	r.pods.Owners = r.owners
 	return harness.Controller{
 		Workers:   4,
-		Watches:   []harness.Watch{harness.Any(k.New(), r.ownerChanged), harness.On(&corev1.Pod{}, r.podChanged)},
+		Watches:   []harness.Watch{harness.Any(k.New(), r.ownerChanged), harness.On(&corev1.Pod{}, r.pods.Changed)},
 		Reconcile: r.reconcile,
 	}
 }
@@ -57,61 +54,24 @@ func Of(c client.Client, k Kind) harness.Controller {
 func (r *reconciler) ownerChanged(old, current crclient.Object) []harness.Key {
 	if current == nil {
 		key := crclient.ObjectKeyFromObject(old)
-		r.expect.Forget(key)
+		r.pods.Expect.Forget(key)
 		return nil
 	}
 	return []harness.Key{crclient.ObjectKeyFromObject(current)}
 }
 
-// podChanged wakes the owner a pod has or had, and every ReplicaSet that could adopt it.
-func (r *reconciler) podChanged(old, current *corev1.Pod) []harness.Key {
-	r.orphans.Saw(old, current)
-	var keys []harness.Key
-	wake := func(p *corev1.Pod) (key harness.Key, ok bool) {
-		ref := owner.Of(p)
-		if ref == nil || ref.Kind != r.kind.GVK.Kind || ref.APIVersion != r.kind.GVK.GroupVersion().String() {
-			return key, false
-		}
-		key = harness.Key{Namespace: p.Namespace, Name: ref.Name}
-		keys = append(keys, key)
-		return key, true
+func (r *reconciler) owners(namespace string) []podset.Owner {
+	var owners []podset.Owner
+	for _, o := range r.kind.List(r.client, namespace) {
+		owners = append(owners, podset.Owner{Key: crclient.ObjectKeyFromObject(o), Selector: r.kind.View(o).Spec.Selector})
 	}
-	if old != nil && (current == nil || !equality.Semantic.DeepEqual(owner.Of(old), owner.Of(current))) {
-		if key, ok := wake(old); ok {
-			r.expect.Deleted(key, old.UID)
-		}
-	}
-	if current == nil {
-		return keys
-	}
-	key, ok := wake(current)
-	switch {
-	case ok && current.DeletionTimestamp != nil:
-		r.expect.Deleted(key, current.UID)
-	case ok && old == nil:
-		r.expect.Created(key)
-	case !ok && owner.Of(current) == nil && (old == nil || !equality.Semantic.DeepEqual(old.Labels, current.Labels) || owner.Of(old) != nil):
-		keys = append(keys, r.adopters(current)...)
-	}
-	return keys
-}
-
-func (r *reconciler) adopters(pod *corev1.Pod) []harness.Key {
-	var keys []harness.Key
-	for _, o := range r.kind.List(r.client, pod.Namespace) {
-		rs := r.kind.View(o)
-		selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
-		if err == nil && !selector.Empty() && selector.Matches(labels.Set(pod.Labels)) {
-			keys = append(keys, crclient.ObjectKeyFromObject(rs))
-		}
-	}
-	return keys
+	return owners
 }
 
 func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Duration, error) {
 	object := r.kind.New()
 	if err := r.client.Get(ctx, key, object); err != nil {
-		r.expect.Forget(key)
+		r.pods.Expect.Forget(key)
 		return 0, crclient.IgnoreNotFound(err)
 	}
 	rs := &set{ReplicaSet: r.kind.View(object), object: object}
@@ -119,8 +79,8 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 	if err != nil {
 		return 0, fmt.Errorf("read the selector of %s %s: %w", r.kind.GVK.Kind, key, err)
 	}
-	mayAct := r.expect.Met(key)
-	pods, err := r.claim(ctx, rs, selector)
+	mayAct := r.pods.Expect.Met(key)
+	pods, err := r.pods.Claim(ctx, rs.object, selector, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -129,7 +89,7 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 		var changed bool
 		changed, manageErr = r.manage(ctx, key, rs, pods)
 		if changed { // a status of what is there now spares the write of one that is already old
-			if pods, err = r.claim(ctx, rs, selector); err != nil {
+			if pods, err = r.pods.Claim(ctx, rs.object, selector, nil); err != nil {
 				return 0, err
 			}
 		}
@@ -144,34 +104,6 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 	return after, manageErr
 }
 
-// claim returns the pods that are the ReplicaSet's, after adoption and release.
-func (r *reconciler) claim(ctx context.Context, rs *set, selector labels.Selector) ([]*corev1.Pod, error) {
-	var owned corev1.PodList
-	err := r.client.List(ctx, &owned, crclient.InNamespace(rs.Namespace), crclient.MatchingFields{"owner.uid": string(rs.UID)}, crclient.UnsafeDisableDeepCopy)
-	if err != nil {
-		return nil, fmt.Errorf("list pods of %s %s: %w", r.kind.GVK.Kind, rs.Name, err)
-	}
-	candidates := r.orphans.In(rs.Namespace)
-	for i := range owned.Items {
-		candidates = append(candidates, &owned.Items[i])
-	}
-	claimer := owner.Claimer{Client: r.client, Live: r.client.Live(), Owner: rs.object, GVK: r.kind.GVK, Selector: selector}
-	mine := make([]*corev1.Pod, 0, len(candidates))
-	for _, pod := range candidates {
-		if podstate.Terminal(pod) && owner.Of(pod) == nil {
-			continue
-		}
-		ok, err := claimer.Claim(ctx, pod)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			mine = append(mine, pod)
-		}
-	}
-	return mine, nil
-}
-
 // manage creates or deletes the difference and says whether it changed anything.
 func (r *reconciler) manage(ctx context.Context, key harness.Key, rs *set, pods []*corev1.Pod) (bool, error) {
 	active := activePods(pods)
@@ -179,47 +111,23 @@ func (r *reconciler) manage(ctx context.Context, key harness.Key, rs *set, pods 
 	switch {
 	case missing > 0:
 		n := min(missing, burst)
-		r.expect.Changes(key, n, nil)
-		made, err := batch.Growing(n, func(int) error { return r.create(ctx, rs) })
-		r.expect.Give(key, n-made)
+		r.pods.Expect.Changes(key, n, nil)
+		made, err := batch.Growing(n, func(int) error { return r.pods.Create(ctx, rs.object, r.podFrom(rs)) })
+		r.pods.Expect.Give(key, n-made)
 		return made > 0, err
 	case missing < 0:
 		victims := podrank.First(active, r.related(ctx, rs), min(-missing, burst))
-		r.expect.Changes(key, 0, victims)
-		_, err := batch.Parallel(len(victims), func(i int) error { return r.remove(ctx, key, rs, victims[i]) })
+		r.pods.Expect.Changes(key, 0, victims)
+		_, err := batch.Parallel(len(victims), func(i int) error { return r.pods.Remove(ctx, rs.object, victims[i]) })
 		return true, err
 	}
 	return false, nil
 }
 
-func (r *reconciler) create(ctx context.Context, rs *set) error {
-	pod := podFrom(rs.ReplicaSet, r.kind.GVK)
-	err := r.client.Create(ctx, pod)
-	switch {
-	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		return nil // the namespace life cycle deletes us too
-	case err != nil:
-		r.events.Eventf(rs.object, corev1.EventTypeWarning, "FailedCreate", "Error creating: %v", err)
-		return err
-	}
-	r.events.Eventf(rs.object, corev1.EventTypeNormal, "SuccessfulCreate", "Created pod: %v", pod.Name)
-	return nil
-}
-
-func (r *reconciler) remove(ctx context.Context, key harness.Key, rs *set, pod *corev1.Pod) error {
-	uid := pod.UID
-	err := r.client.Delete(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}},
-		crclient.Preconditions{UID: &uid})
-	if err == nil {
-		r.events.Eventf(rs.object, corev1.EventTypeNormal, "SuccessfulDelete", "Deleted pod: %v", pod.Name)
-		return nil
-	}
-	r.expect.Deleted(key, pod.UID)
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return nil // gone already
-	}
-	r.events.Eventf(rs.object, corev1.EventTypeWarning, "FailedDelete", "Error deleting: %v", err)
-	return err
+func (r *reconciler) podFrom(rs *set) *corev1.Pod {
+	pod := r.pods.FromTemplate(rs, &rs.Spec.Template)
+	pod.GenerateName = rs.Name + "-"
+	return pod
 }
 
 // related returns the pods of all ReplicaSets with the same controller, by which doubling up on a node is judged.

@@ -54,7 +54,9 @@ func newFakeRuntime(t *testing.T) (*fakeRuntime, *grpc.ClientConn) {
 	return f, conn
 }
 
-func (f *fakeRuntime) did(format string, args ...any) { f.calls = append(f.calls, fmt.Sprintf(format, args...)) }
+func (f *fakeRuntime) did(format string, args ...any) {
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
 
 func (f *fakeRuntime) RunPodSandbox(_ context.Context, r *runtimeapi.RunPodSandboxRequest) (*runtimeapi.RunPodSandboxResponse, error) {
 	f.mu.Lock()

@@ -86,7 +86,7 @@ func (a *Actor) watch(pod *corev1.Pod, one *corev1.Container, c *Container) *con
 		if spec == nil {
 			return nil
 		}
-		return probe.New(spec, target, started, passed, probe.Report{
+		w := probe.New(spec, target, passed, probe.Report{
 			Result: func(ok bool) {
 				a.put(func() {
 					a.results = append(a.results, func(s *State) {
@@ -101,6 +101,13 @@ func (a *Actor) watch(pod *corev1.Pod, one *corev1.Container, c *Container) *con
 				a.event(pod, name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, message))
 			},
 		})
+		if kind != "Liveness" {
+			w.Eager()
+		}
+		if started {
+			w.Begin()
+		}
+		return w
 	}
 	p.liveness = begin("Liveness", one.LivenessProbe, h.Started, true, func(h *Health, ok bool) {
 		if !ok && h.Unhealthy == "" {

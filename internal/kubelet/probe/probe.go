@@ -41,16 +41,29 @@ type Worker struct {
 	timer   *time.Timer
 	verdict counter
 	active  bool
+	// Until it first succeeds, an eager probe is also asked between its periods: a container that takes 200 ms to listen need not wait for the next
+	// period to be ready. Such attempts count only if they succeed.
+	eager time.Duration // until the next attempt of that kind; 0: never
+	due   time.Time     // when the next regular attempt is
 }
 
-// New makes a worker that believes what initially says until it knows better. It begins at once, or when Begin is called.
-func New(spec *corev1.Probe, target Target, begin, initially bool, report Report) *Worker {
+// firstEager is the wait before the first attempt between periods; each further one waits twice as long.
+const firstEager = 50 * time.Millisecond
+
+// Eager makes a probe that waits for a first success ask more often at first. Call it before Begin; it is for readiness and startup probes.
+func (w *Worker) Eager() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.verdict.ok && w.verdict.success == 1 {
+		w.eager = firstEager
+	}
+}
+
+// New makes a worker that believes what initially says until it knows better. It does nothing before Begin.
+func New(spec *corev1.Probe, target Target, initially bool, report Report) *Worker {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Worker{spec: spec, target: target, report: report, ctx: ctx, cancel: cancel}
 	w.verdict = counter{success: max(spec.SuccessThreshold, 1), failure: max(spec.FailureThreshold, 1), ok: initially}
-	if begin {
-		w.Begin()
-	}
 	return w
 }
 
@@ -69,6 +82,10 @@ func (w *Worker) Begin() {
 		if time.Since(w.target.Started) > w.period()+time.Duration(w.spec.InitialDelaySeconds)*time.Second {
 			first = rand.N(min(w.period(), time.Second))
 		}
+	}
+	w.due = time.Now().Add(first)
+	if w.eager > 0 {
+		w.due = w.due.Add(w.period()) // a container that has just begun is not unhealthy for not listening yet
 	}
 	w.timer = time.AfterFunc(first, w.attempt)
 }
@@ -97,13 +114,33 @@ func (w *Worker) attempt() {
 	if w.ctx.Err() != nil {
 		return
 	}
-	if err != nil {
+	regular := !begin.Before(w.due)
+	if regular {
+		w.due = begin.Add(w.period())
+	}
+	if err != nil && regular {
 		w.report.Failed(err.Error())
 	}
-	if ok, tell := w.verdict.add(err == nil); tell {
-		w.report.Result(ok)
+	if err == nil || regular {
+		if ok, tell := w.verdict.add(err == nil); tell {
+			w.report.Result(ok)
+		}
 	}
-	w.timer.Reset(max(w.period()-time.Since(begin), 0))
+	w.timer.Reset(max(w.pause(err == nil), 0))
+}
+
+// pause is how long to wait for the next attempt.
+func (w *Worker) pause(succeeded bool) time.Duration {
+	next := time.Until(w.due)
+	if succeeded || w.eager >= w.period() {
+		w.eager = 0
+	}
+	if w.eager == 0 {
+		return next
+	}
+	wait := w.eager
+	w.eager *= 2
+	return min(wait, next)
 }
 
 // counter turns attempts into verdicts: as many equal results in a row as the threshold asks for.

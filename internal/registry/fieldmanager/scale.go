@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
 	"skiff.dev/skiff/internal/api"
 )
@@ -15,6 +16,26 @@ var (
 	scaleKind = autoscalingv1.SchemeGroupVersion.WithKind("Scale")
 	replicas  = fieldpath.MakePathOrDie("spec", "replicas")
 )
+
+// scaleSchema is that of a Scale, which client-go's schemas leave out.
+const scaleSchema = `types:
+- name: io.k8s.api.autoscaling.v1.Scale
+  map:
+    fields:
+    - {name: apiVersion, type: {scalar: string}}
+    - {name: kind, type: {scalar: string}}
+    - {name: metadata, type: {namedType: deduced}}
+    - {name: spec, type: {map: {fields: [{name: replicas, type: {scalar: numeric}}]}}}
+    - {name: status, type: {map: {fields: [{name: replicas, type: {scalar: numeric}}, {name: selector, type: {scalar: string}}]}}}
+- name: deduced
+  scalar: untyped
+  list: {elementType: {namedType: atomic}, elementRelationship: atomic}
+  map: {elementType: {namedType: deduced}, elementRelationship: separable}
+- name: atomic
+  scalar: untyped
+  list: {elementType: {namedType: atomic}, elementRelationship: atomic}
+  map: {elementType: {namedType: atomic}, elementRelationship: atomic}
+`
 
 // Scale is the entries of an object after a write through its scale: after is what the writer sent, before what it was.
 func (m *Managers) Scale(w Write, obj api.Object, before, after *autoscalingv1.Scale) ([]metav1.ManagedFieldsEntry, error) {
@@ -77,7 +98,12 @@ func (m *Managers) scales() (*managedfields.FieldManager, error) {
 	}
 	same := func(o api.Object) api.Object { return o }
 	v := versions{{scaleKind.GroupVersion(), func() runtime.Object { return &autoscalingv1.Scale{} }, same, same}}
-	f, err := managedfields.NewDefaultFieldManager(builtin(), v, undefaulted{}, v, scaleKind, scaleKind.GroupVersion(), "scale", nil)
+	parser, err := typed.NewParser(scaleSchema)
+	if err != nil {
+		return nil, err
+	}
+	types := managedfields.NewSchemeTypeConverter(api.Scheme(), parser)
+	f, err := managedfields.NewDefaultFieldManager(types, v, undefaulted{}, v, scaleKind, scaleKind.GroupVersion(), "scale", nil)
 	m.scale = f
 	return f, err
 }

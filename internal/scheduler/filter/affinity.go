@@ -10,7 +10,8 @@ var affinityReason = []string{"node(s) didn't match Pod's node affinity/selector
 
 // nodeAffinity holds a pod to its nodeSelector and its required node affinity.
 func nodeAffinity(p *cluster.Pod, n *cluster.Nodes) Check {
-	required := p.Spec.Affinity != nil && p.Spec.Affinity.NodeAffinity != nil && p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
+	required := p.Spec.Affinity != nil && p.Spec.Affinity.NodeAffinity != nil &&
+		p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
 	if len(p.Spec.NodeSelector) == 0 && !required {
 		return nil
 	}

@@ -8,7 +8,8 @@ import (
 
 // nodeAffinity sums the weights of the preferred terms a node meets.
 func nodeAffinity(p *cluster.Pod, n *cluster.Nodes, nodes []int) []int64 {
-	if p.Spec.Affinity == nil || p.Spec.Affinity.NodeAffinity == nil || len(p.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
+	if p.Spec.Affinity == nil || p.Spec.Affinity.NodeAffinity == nil ||
+		len(p.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
 		return nil
 	}
 	terms, err := nodeaffinity.NewPreferredSchedulingTerms(p.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution)

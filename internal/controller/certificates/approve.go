@@ -1,0 +1,157 @@
+package certificates
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
+
+	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/controller/harness"
+)
+
+// NewApprover returns the controller that approves nodes' own certificates. Beyond upstream's, it approves serving certificates for the addresses
+// that the node's object has, and denies a machine that joins under a name which is taken.
+func NewApprover(c client.Client) harness.Controller {
+	a := &approver{client: c}
+	a.allowed = a.review
+	return harness.Controller{
+		Workers:   2,
+		Watches:   []harness.Watch{harness.Self(&csr{}), harness.On(&corev1.Node{}, a.nodeChanged)},
+		Reconcile: a.reconcile,
+	}
+}
+
+type approver struct {
+	client  client.Client
+	allowed func(ctx context.Context, r *csr, subresource string) (bool, error)
+}
+
+// nodeChanged: a serving certificate waits for its node's addresses.
+func (a *approver) nodeChanged(old, current *corev1.Node) (keys []harness.Key) {
+	if current == nil || old != nil && slices.Equal(old.Status.Addresses, current.Status.Addresses) {
+		return nil
+	}
+	var list certificatesv1.CertificateSigningRequestList
+	if err := a.client.List(context.Background(), &list, crclient.UnsafeDisableDeepCopy); err != nil {
+		return nil // the cache is stopping
+	}
+	for i := range list.Items {
+		if r := &list.Items[i]; r.Spec.Username == nodePrefix+current.Name && len(r.Status.Conditions) == 0 {
+			keys = append(keys, crclient.ObjectKeyFromObject(r))
+		}
+	}
+	return keys
+}
+
+func (a *approver) reconcile(ctx context.Context, key harness.Key) (time.Duration, error) {
+	var found csr
+	if err := a.client.Get(ctx, key, &found); err != nil {
+		return 0, crclient.IgnoreNotFound(err)
+	}
+	p, ours := purposes[found.Spec.SignerName]
+	if !ours || !p.node || len(found.Status.Certificate) > 0 || has(&found, certificatesv1.CertificateApproved) || has(&found, certificatesv1.CertificateDenied) {
+		return 0, nil
+	}
+	req, err := api.CertificateRequest(found.Spec.Request)
+	if err != nil || p.check(req, found.Spec.Usages) != nil {
+		return 0, nil // not a node's; somebody else may decide
+	}
+	var node corev1.Node
+	name := strings.TrimPrefix(req.Subject.CommonName, nodePrefix)
+	err = a.client.Live().Get(ctx, crclient.ObjectKey{Name: name}, &node)
+	if err != nil && !apierrors.IsNotFound(err) {
+		return 0, err
+	}
+	v := judge(p, &found, req, &node, err == nil)
+	if v.needs != "" {
+		ok, err := a.allowed(ctx, &found, v.needs)
+		if err != nil || !ok {
+			return 0, err
+		}
+	}
+	if v.kind == "" {
+		return 0, nil
+	}
+	next := found.DeepCopy()
+	conclude(next, v.kind, v.reason, v.message)
+	if err := a.client.SubResource("approval").Update(ctx, next); err != nil && !apierrors.IsNotFound(err) {
+		return 0, fmt.Errorf("decide about the certificate %s: %w", key.Name, err)
+	}
+	return 0, nil
+}
+
+// verdict about a request; without a kind there is none yet.
+type verdict struct {
+	needs           string // the subresource of certificatesigningrequests that who asks must be allowed to create
+	kind            certificatesv1.RequestConditionType
+	reason, message string
+}
+
+// judge decides about a request that its signer would sign for a node.
+func judge(p purpose, r *csr, req *x509.CertificateRequest, node *corev1.Node, exists bool) verdict {
+	self := r.Spec.Username == req.Subject.CommonName
+	name := strings.TrimPrefix(req.Subject.CommonName, nodePrefix)
+	switch {
+	case p.serving:
+		if !self || !slices.Contains(r.Spec.Groups, nodesGroup) || !exists || !covers(node, req) {
+			return verdict{}
+		}
+		return verdict{kind: certificatesv1.CertificateApproved, reason: "AutoApproved",
+			message: "Auto approving kubelet serving certificate: all names and addresses are the node's own."}
+	case self:
+		return verdict{needs: "selfnodeclient", kind: certificatesv1.CertificateApproved, reason: "AutoApproved",
+			message: "Auto approving self kubelet client certificate after SubjectAccessReview."}
+	case exists:
+		return verdict{needs: "nodeclient", kind: certificatesv1.CertificateDenied, reason: "NodeNameTaken",
+			message: fmt.Sprintf("the cluster has a node %q already; give this host another --node-name, or run 'kubectl delete node %s' first if it takes that node's place", name, name)}
+	}
+	return verdict{needs: "nodeclient", kind: certificatesv1.CertificateApproved, reason: "AutoApproved",
+		message: "Auto approving kubelet client certificate after SubjectAccessReview."}
+}
+
+// covers says whether all names and addresses of a serving certificate are in the node's object.
+func covers(node *corev1.Node, req *x509.CertificateRequest) bool {
+	mine := []string{node.Name}
+	for _, a := range node.Status.Addresses {
+		mine = append(mine, a.Address)
+	}
+	for _, n := range req.DNSNames {
+		if !slices.Contains(mine, n) {
+			return false
+		}
+	}
+	for _, ip := range req.IPAddresses {
+		if !slices.Contains(mine, ip.String()) {
+			return false
+		}
+	}
+	return true
+}
+
+// review asks the API whether who made a request may have it approved by itself.
+func (a *approver) review(ctx context.Context, r *csr, subresource string) (bool, error) {
+	extra := map[string]authorizationv1.ExtraValue{}
+	for k, v := range r.Spec.Extra {
+		extra[k] = authorizationv1.ExtraValue(v)
+	}
+	review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+		User: r.Spec.Username, UID: r.Spec.UID, Groups: r.Spec.Groups, Extra: extra,
+		ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Group: certificatesv1.GroupName, Resource: "certificatesigningrequests", Verb: "create", Subresource: subresource, Version: "*",
+		},
+	}}
+	if err := a.client.Create(ctx, review); err != nil {
+		return false, fmt.Errorf("ask whether %s may have a certificate: %w", r.Spec.Username, err)
+	}
+	return review.Status.Allowed, nil
+}
