@@ -23,6 +23,7 @@ var below = map[string][]string{
 	"apiserver":  {"api", "store", "registry", "version", "apiserver"},
 	"scheduler":  {"api", "client"},
 	"controller": {"api", "client"},
+	"join":       {"api", "pki"},
 	"runtime":    {"version"},
 	"telemetry":  {},
 	"kubelet":    {"api", "client", "version"},

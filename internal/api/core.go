@@ -73,10 +73,12 @@ func coreRows() []*Resource {
 		of[corev1.PersistentVolume, corev1.PersistentVolumeList](Resource{
 			Version: "v1", Kind: "PersistentVolume", Plural: "persistentvolumes", Short: []string{"pv"}, Key: "persistentvolumes", Status: true,
 			Default: func(o Object) { defaultPersistentVolume(o.(*corev1.PersistentVolume)) }, Columns: persistentVolumeColumns,
+			Validate: validatePersistentVolume, ValidateUpdate: validatePersistentVolumeUpdate,
 		}),
 		of[corev1.PersistentVolumeClaim, corev1.PersistentVolumeClaimList](Resource{
 			Version: "v1", Kind: "PersistentVolumeClaim", Plural: "persistentvolumeclaims", Short: []string{"pvc"}, Key: "persistentvolumeclaims", Namespaced: true, Status: true,
 			Default: func(o Object) { defaultPersistentVolumeClaim(o.(*corev1.PersistentVolumeClaim)) }, Columns: persistentVolumeClaimColumns,
+			Validate: validatePersistentVolumeClaim, ValidateUpdate: validatePersistentVolumeClaimUpdate,
 		}),
 		of[corev1.PodTemplate, corev1.PodTemplateList](Resource{
 			Version: "v1", Kind: "PodTemplate", Plural: "podtemplates", Key: "podtemplates", Namespaced: true, Generation: true,
@@ -84,10 +86,11 @@ func coreRows() []*Resource {
 		}),
 		of[corev1.LimitRange, corev1.LimitRangeList](Resource{
 			Version: "v1", Kind: "LimitRange", Plural: "limitranges", Short: []string{"limits"}, Key: "limitranges", Namespaced: true, Columns: createdAtColumns,
+			Validate: validateLimitRange, ValidateUpdate: sameAsCreate(validateLimitRange),
 		}),
 		of[corev1.ResourceQuota, corev1.ResourceQuotaList](Resource{
 			Version: "v1", Kind: "ResourceQuota", Plural: "resourcequotas", Short: []string{"quota"}, Key: "resourcequotas", Namespaced: true, Status: true,
-			Columns: resourceQuotaColumns,
+			Columns: resourceQuotaColumns, Validate: validateResourceQuota, ValidateUpdate: sameAsCreate(validateResourceQuota),
 		}),
 		review[corev1.Binding](Resource{Version: "v1", Kind: "Binding", Plural: "bindings", Namespaced: true}),
 	}
@@ -112,7 +115,7 @@ var podRow = Resource{
 		{Name: "proxy", Kind: "PodProxyOptions", Verbs: proxyVerbs},
 		{Name: "resize", Kind: "Pod", Verbs: []string{"get", "patch", "update"}, New: func() runtime.Object { return &corev1.Pod{} }},
 	},
-	Default:        func(o Object) { defaultPodSpec(&o.(*corev1.Pod).Spec) },
+	Default:        func(o Object) { defaultPod(&o.(*corev1.Pod).Spec) },
 	PrepareCreate:  preparePod,
 	Validate:       validatePod,
 	ValidateUpdate: validatePodUpdate,
@@ -141,8 +144,9 @@ var serviceRow = Resource{
 		s := o.(*corev1.Service)
 		return fields.Set{"spec.clusterIP": s.Spec.ClusterIP, "spec.type": string(s.Spec.Type)}
 	},
-	Default:  func(o Object) { defaultService(o.(*corev1.Service)) },
-	Validate: validateService, ValidateUpdate: validateServiceUpdate, ValidateName: serviceName, Columns: serviceColumns,
+	Default:       func(o Object) { defaultService(o.(*corev1.Service)) },
+	PrepareUpdate: prepareServiceUpdate,
+	Validate:      validateService, ValidateUpdate: validateServiceUpdate, ValidateName: serviceName, Columns: serviceColumns,
 }
 
 var eventRow = Resource{

@@ -7,6 +7,35 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
+// defaultPod fills a pod's spec: as that of a template, and with what follows from it once there is a pod.
+func defaultPod(s *corev1.PodSpec) {
+	fillNil(&s.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
+	defaultPodSpec(s)
+	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
+		for i := range list {
+			requestLimits(&list[i].Resources)
+			for j := range list[i].Ports {
+				if s.HostNetwork {
+					fill(&list[i].Ports[j].HostPort, list[i].Ports[j].ContainerPort)
+				}
+			}
+		}
+	}
+}
+
+// requestLimits requests in full what is limited but not requested.
+func requestLimits(r *corev1.ResourceRequirements) {
+	for name, limit := range r.Limits {
+		if _, asked := r.Requests[name]; asked {
+			continue
+		}
+		if r.Requests == nil {
+			r.Requests = corev1.ResourceList{}
+		}
+		r.Requests[name] = limit.DeepCopy()
+	}
+}
+
 // defaultPodSpec fills a pod's or a pod template's spec as upstream does.
 func defaultPodSpec(s *corev1.PodSpec) {
 	fill(&s.RestartPolicy, corev1.RestartPolicyAlways)
@@ -14,7 +43,6 @@ func defaultPodSpec(s *corev1.PodSpec) {
 	fillNil(&s.TerminationGracePeriodSeconds, int64(corev1.DefaultTerminationGracePeriodSeconds))
 	fillNil(&s.SecurityContext, corev1.PodSecurityContext{})
 	fill(&s.SchedulerName, corev1.DefaultSchedulerName)
-	fillNil(&s.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	if s.ServiceAccountName == "" {
 		s.ServiceAccountName = s.DeprecatedServiceAccount
 	}
@@ -23,14 +51,14 @@ func defaultPodSpec(s *corev1.PodSpec) {
 		defaultVolume(&s.Volumes[i].VolumeSource)
 	}
 	for i := range s.InitContainers {
-		defaultContainer(&s.InitContainers[i], s.HostNetwork)
+		defaultContainer(&s.InitContainers[i])
 	}
 	for i := range s.Containers {
-		defaultContainer(&s.Containers[i], s.HostNetwork)
+		defaultContainer(&s.Containers[i])
 	}
 	for i := range s.EphemeralContainers {
 		c := corev1.Container(s.EphemeralContainers[i].EphemeralContainerCommon)
-		defaultContainer(&c, false)
+		defaultContainer(&c)
 		s.EphemeralContainers[i].EphemeralContainerCommon = corev1.EphemeralContainerCommon(c)
 	}
 	for i := range s.TopologySpreadConstraints {
@@ -40,7 +68,7 @@ func defaultPodSpec(s *corev1.PodSpec) {
 	}
 }
 
-func defaultContainer(c *corev1.Container, hostNetwork bool) {
+func defaultContainer(c *corev1.Container) {
 	fill(&c.TerminationMessagePath, corev1.TerminationMessagePathDefault)
 	fill(&c.TerminationMessagePolicy, corev1.TerminationMessageReadFile)
 	if c.ImagePullPolicy == "" {
@@ -51,9 +79,6 @@ func defaultContainer(c *corev1.Container, hostNetwork bool) {
 	}
 	for i := range c.Ports {
 		fill(&c.Ports[i].Protocol, corev1.ProtocolTCP)
-		if hostNetwork {
-			fill(&c.Ports[i].HostPort, c.Ports[i].ContainerPort)
-		}
 	}
 	for i := range c.Env {
 		if from := c.Env[i].ValueFrom; from != nil && from.FieldRef != nil {
@@ -68,15 +93,6 @@ func defaultContainer(c *corev1.Container, hostNetwork bool) {
 			if h != nil && h.HTTPGet != nil {
 				defaultHTTPGet(h.HTTPGet)
 			}
-		}
-	}
-	// What is limited but not requested is requested in full.
-	for name, limit := range c.Resources.Limits {
-		if _, asked := c.Resources.Requests[name]; !asked {
-			if c.Resources.Requests == nil {
-				c.Resources.Requests = corev1.ResourceList{}
-			}
-			c.Resources.Requests[name] = limit.DeepCopy()
 		}
 	}
 	roundUp(c.Resources.Limits)

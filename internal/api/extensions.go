@@ -10,13 +10,14 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiextensionsv1beta1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1beta1"
-	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	apiservervalidation "k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/cel/environment"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"skiff.dev/skiff/internal/api/definition"
 )
 
 // Definitions of custom resources. Package apiserver/crd makes rows of them; here is what holds for the definitions themselves.
@@ -34,11 +35,11 @@ func extensionRows() []*Resource {
 		PrepareUpdate: func(o, _ Object) { storeVersion(o.(*apiextensionsv1.CustomResourceDefinition)) },
 		Validate: func(o Object) field.ErrorList {
 			return withInternal(o, func(crd *apiextensions.CustomResourceDefinition) field.ErrorList {
-				return validation.ValidateCustomResourceDefinition(context.Background(), crd)
+				return definition.Validate(context.Background(), crd)
 			})
 		},
-		ValidateUpdate: withInternals(validation.ValidateCustomResourceDefinitionUpdate),
-		ValidateStatus: withInternals(validation.ValidateUpdateCustomResourceDefinitionStatus),
+		ValidateUpdate: withInternals(definition.ValidateUpdate),
+		ValidateStatus: withInternals(definition.ValidateStatus),
 		Warn:           warnDefinition,
 		Terminating:    func(o Object) { endDefinition(o.(*apiextensionsv1.CustomResourceDefinition)) },
 		Columns:        createdAtColumns,
@@ -141,7 +142,7 @@ func doubtful(crd *apiextensionsv1.CustomResourceDefinition) (out []string) {
 	if err != nil {
 		return nil
 	}
-	look := func(s *apiextensions.JSONSchemaProps) bool {
+	look := func(s *apiextensions.JSONSchemaProps) {
 		if s.Format != "" {
 			probe := &spec.Schema{SchemaProps: spec.SchemaProps{Format: s.Format, Type: []string{s.Type}}}
 			for _, f := range apiservervalidation.GetUnrecognizedFormats(probe, environment.DefaultCompatibilityVersion()) {
@@ -151,14 +152,13 @@ func doubtful(crd *apiextensionsv1.CustomResourceDefinition) (out []string) {
 		if s.XListType != nil && *s.XListType == "set" && s.Items != nil && s.Items.Schema != nil && (s.Items.Schema.Type == "object" || s.Items.Schema.Type == "array") {
 			out = append(out, fmt.Sprintf("x-kubernetes-list-type: set for items of type %q is not supported by server-side apply or CEL validation rules", s.Items.Schema.Type))
 		}
-		return false
 	}
 	if v := internal.Spec.Validation; v != nil && v.OpenAPIV3Schema != nil {
-		validation.SchemaHas(v.OpenAPIV3Schema, look)
+		definition.Each(v.OpenAPIV3Schema, look)
 	}
 	for _, v := range internal.Spec.Versions {
 		if v.Schema != nil && v.Schema.OpenAPIV3Schema != nil {
-			validation.SchemaHas(v.Schema.OpenAPIV3Schema, look)
+			definition.Each(v.Schema.OpenAPIV3Schema, look)
 		}
 	}
 	return out

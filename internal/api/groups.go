@@ -41,9 +41,10 @@ func networkingRows() []*Resource {
 	const g, v = "networking.k8s.io", "v1"
 	return []*Resource{
 		of[networkingv1.NetworkPolicy, networkingv1.NetworkPolicyList](Resource{Group: g, Version: v, Kind: "NetworkPolicy", Plural: "networkpolicies", Short: []string{"netpol"},
-			Key: "networkpolicies", Namespaced: true, Generation: true, Default: func(o Object) { defaultNetworkPolicy(o.(*networkingv1.NetworkPolicy)) }, Columns: networkPolicyColumns}),
+			Key: "networkpolicies", Namespaced: true, Generation: true, Default: func(o Object) { defaultNetworkPolicy(o.(*networkingv1.NetworkPolicy)) }, Columns: networkPolicyColumns,
+			Validate: validateNetworkPolicy, ValidateUpdate: sameAsCreate(validateNetworkPolicy)}),
 		of[networkingv1.Ingress, networkingv1.IngressList](Resource{Group: g, Version: v, Kind: "Ingress", Plural: "ingresses", Short: []string{"ing"}, Key: "ingress",
-			Namespaced: true, Status: true, Generation: true, Columns: ingressColumns}),
+			Namespaced: true, Status: true, Generation: true, Columns: ingressColumns, Validate: validateIngress, ValidateUpdate: sameAsCreate(validateIngress)}),
 		of[networkingv1.IngressClass, networkingv1.IngressClassList](Resource{Group: g, Version: v, Kind: "IngressClass", Plural: "ingressclasses", Key: "ingressclasses",
 			Generation: true, Columns: ingressClassColumns}),
 		of[networkingv1.IPAddress, networkingv1.IPAddressList](Resource{Group: g, Version: v, Kind: "IPAddress", Plural: "ipaddresses", Short: []string{"ip"}, Key: "ipaddresses"}),

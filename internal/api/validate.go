@@ -113,6 +113,13 @@ func address(s string, p *field.Path) field.ErrorList {
 	return nil
 }
 
+func cidr(s string, p *field.Path) field.ErrorList {
+	if _, err := netip.ParsePrefix(s); err != nil {
+		return field.ErrorList{field.Invalid(p, s, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")}
+	}
+	return nil
+}
+
 // countOrPercent checks a field like maxSurge.
 func countOrPercent(v *intstr.IntOrString, p *field.Path) field.ErrorList {
 	switch {

@@ -31,17 +31,14 @@ func validateVolumes(list []corev1.Volume, p *field.Path) (names map[string]bool
 }
 
 func validateVolume(v *corev1.Volume, p *field.Path) (errs field.ErrorList) {
-	sources := 0
-	for _, source := range reflect.ValueOf(v.VolumeSource).Fields() {
-		if !source.IsNil() {
-			sources++
-		}
-	}
-	switch {
-	case sources == 0:
+	switch sources := volumeSources(v.VolumeSource); {
+	case len(sources) == 0:
 		return field.ErrorList{field.Required(p, "must specify a volume type")}
-	case sources > 1:
-		return field.ErrorList{field.Forbidden(p, "may not specify more than 1 volume type")}
+	case len(sources) > 1:
+		for _, name := range sources[1:] {
+			errs = append(errs, field.Forbidden(p.Child(name), "may not specify more than 1 volume type"))
+		}
+		return errs
 	}
 	switch {
 	case v.HostPath != nil:
@@ -76,6 +73,22 @@ func validateVolume(v *corev1.Volume, p *field.Path) (errs field.ErrorList) {
 		}
 	}
 	return errs
+}
+
+// volumeSources names what a volume is made of, an emptyDir first: that is what a volume of nothing becomes.
+func volumeSources(source any) (names []string) {
+	for f, v := range reflect.ValueOf(source).Fields() {
+		if v.Kind() != reflect.Pointer || v.IsNil() {
+			continue
+		}
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		if name == "emptyDir" {
+			names = slices.Insert(names, 0, name)
+		} else {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func keyPaths(items []corev1.KeyToPath, mode *int32, p *field.Path) (errs field.ErrorList) {
@@ -258,9 +271,9 @@ func resources(r *corev1.ResourceRequirements, p *field.Path) (errs field.ErrorL
 		case extended && !limited:
 			errs = append(errs, field.Required(p.Child("limits"), "Limit must be set for non overcommitable resources"))
 		case extended && q.Cmp(limit) != 0:
-			errs = append(errs, field.Invalid(at, q.String(), "must be equal to "+string(name)+" limit of "+limit.String()))
+			errs = append(errs, field.Invalid(p.Child("requests"), q.String(), "must be equal to "+string(name)+" limit of "+limit.String()))
 		case limited && q.Cmp(limit) > 0:
-			errs = append(errs, field.Invalid(at, q.String(), "must be less than or equal to "+string(name)+" limit of "+limit.String()))
+			errs = append(errs, field.Invalid(p.Child("requests"), q.String(), "must be less than or equal to "+string(name)+" limit of "+limit.String()))
 		}
 	}
 	return errs
@@ -285,38 +298,38 @@ func validateProbe(pr *corev1.Probe, p *field.Path, readiness bool) (errs field.
 
 // handler checks that a probe or hook does exactly one thing, and that thing.
 func handler(exec *corev1.ExecAction, get *corev1.HTTPGetAction, tcp *corev1.TCPSocketAction, grpc *corev1.GRPCAction, sleep *corev1.SleepAction, p *field.Path) (errs field.ErrorList) {
-	set := 0
+	set := []string{}
 	if exec != nil {
-		set++
+		set = append(set, "exec")
 		if len(exec.Command) == 0 {
 			errs = append(errs, field.Required(p.Child("exec", "command"), ""))
 		}
 	}
 	if get != nil {
-		set++
+		set = append(set, "httpGet")
 		errs = append(errs, required(get.Path, p.Child("httpGet", "path"))...)
 		errs = append(errs, portOrName(get.Port, p.Child("httpGet", "port"))...)
 		errs = append(errs, oneOf(get.Scheme, p.Child("httpGet", "scheme"), corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
 	}
 	if tcp != nil {
-		set++
+		set = append(set, "tcpSocket")
 		errs = append(errs, portOrName(tcp.Port, p.Child("tcpSocket", "port"))...)
 	}
 	if grpc != nil {
-		set++
+		set = append(set, "grpc")
 		errs = append(errs, port(grpc.Port, p.Child("grpc", "port"))...)
 	}
 	if sleep != nil {
-		set++
+		set = append(set, "sleep")
 		if sleep.Seconds < 0 {
 			errs = append(errs, field.Invalid(p.Child("sleep", "seconds"), sleep.Seconds, "must be non-negative"))
 		}
 	}
-	switch {
-	case set == 0:
-		errs = append(errs, field.Required(p, "must specify a handler type"))
-	case set > 1:
-		errs = append(errs, field.Forbidden(p, "may not specify more than 1 handler type"))
+	if len(set) == 0 {
+		return append(errs, field.Required(p, "must specify a handler type"))
+	}
+	for _, name := range set[1:] {
+		errs = append(errs, field.Forbidden(p.Child(name), "may not specify more than 1 handler type"))
 	}
 	return errs
 }

@@ -136,6 +136,9 @@ func validatePodSpec(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 		names[c.Name] = true
 		errs = append(errs, validateContainer(c, volumes, at)...)
 	}
+	for i := range s.Containers {
+		check(&s.Containers[i], p.Child("containers").Index(i))
+	}
 	for i := range s.InitContainers {
 		c, at := &s.InitContainers[i], p.Child("initContainers").Index(i)
 		check(c, at)
@@ -147,9 +150,6 @@ func validatePodSpec(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 				errs = append(errs, field.Forbidden(at.Child("livenessProbe"), "may not be set for init containers without restartPolicy=Always"))
 			}
 		}
-	}
-	for i := range s.Containers {
-		check(&s.Containers[i], p.Child("containers").Index(i))
 	}
 	for i := range s.EphemeralContainers {
 		c := corev1.Container(s.EphemeralContainers[i].EphemeralContainerCommon)
@@ -249,8 +249,17 @@ func validateToleration(t *corev1.Toleration, p *field.Path) (errs field.ErrorLi
 }
 
 func validateAffinity(a *corev1.Affinity, p *field.Path) (errs field.ErrorList) {
-	if a == nil || a.NodeAffinity == nil {
+	if a == nil {
 		return nil
+	}
+	if pa := a.PodAffinity; pa != nil {
+		errs = append(errs, podAffinity(pa.RequiredDuringSchedulingIgnoredDuringExecution, pa.PreferredDuringSchedulingIgnoredDuringExecution, p.Child("podAffinity"))...)
+	}
+	if pa := a.PodAntiAffinity; pa != nil {
+		errs = append(errs, podAffinity(pa.RequiredDuringSchedulingIgnoredDuringExecution, pa.PreferredDuringSchedulingIgnoredDuringExecution, p.Child("podAntiAffinity"))...)
+	}
+	if a.NodeAffinity == nil {
+		return errs
 	}
 	at := p.Child("nodeAffinity")
 	if r := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
@@ -270,6 +279,35 @@ func validateAffinity(a *corev1.Affinity, p *field.Path) (errs field.ErrorList) 
 		errs = append(errs, nodeSelectorTerm(&t.Preference, at.Child("preference"))...)
 	}
 	return errs
+}
+
+func podAffinity(must []corev1.PodAffinityTerm, like []corev1.WeightedPodAffinityTerm, p *field.Path) (errs field.ErrorList) {
+	for i := range must {
+		errs = append(errs, podAffinityTerm(&must[i], p.Child("requiredDuringSchedulingIgnoredDuringExecution").Index(i))...)
+	}
+	for i := range like {
+		at := p.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
+		if like[i].Weight <= 0 || like[i].Weight > 100 {
+			errs = append(errs, field.Invalid(at.Child("weight"), like[i].Weight, "must be in the range 1-100"))
+		}
+		errs = append(errs, podAffinityTerm(&like[i].PodAffinityTerm, at.Child("podAffinityTerm"))...)
+	}
+	return errs
+}
+
+func podAffinityTerm(t *corev1.PodAffinityTerm, p *field.Path) (errs field.ErrorList) {
+	for name, s := range map[string]*metav1.LabelSelector{"labelSelector": t.LabelSelector, "namespaceSelector": t.NamespaceSelector} {
+		if s != nil {
+			errs = append(errs, labelSelector(s, p.Child(name))...)
+		}
+	}
+	for i, ns := range t.Namespaces {
+		errs = append(errs, dnsLabel(ns, p.Child("namespaces").Index(i))...)
+	}
+	if t.TopologyKey == "" {
+		return append(errs, field.Required(p.Child("topologyKey"), "can not be empty"))
+	}
+	return append(errs, each(p.Child("topologyKey"), t.TopologyKey, validation.IsQualifiedName(t.TopologyKey))...)
 }
 
 func nodeSelectorTerm(t *corev1.NodeSelectorTerm, p *field.Path) (errs field.ErrorList) {

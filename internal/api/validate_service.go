@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -24,7 +25,7 @@ func validateService(o Object) field.ErrorList {
 			errs = append(errs, each(spec.Child("externalName"), s.ExternalName, validation.IsDNS1123Subdomain(s.ExternalName))...)
 		}
 		if s.ClusterIP != "" && !headless {
-			errs = append(errs, field.Forbidden(spec.Child("clusterIP"), "may not be set for ExternalName services"))
+			errs = append(errs, field.Forbidden(spec.Child("clusterIPs"), "may not be set for ExternalName services"))
 		}
 	case corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
 		if headless {
@@ -32,6 +33,7 @@ func validateService(o Object) field.ErrorList {
 		}
 	}
 	errs = append(errs, clusterIPs(s, spec)...)
+	errs = append(errs, trafficErrors(s, spec)...)
 	for k, v := range s.Selector {
 		errs = append(errs, each(spec.Child("selector"), k, validation.IsQualifiedName(k))...)
 		errs = append(errs, each(spec.Child("selector"), v, validation.IsValidLabelValue(v))...)
@@ -45,6 +47,36 @@ func validateService(o Object) field.ErrorList {
 		}
 	}
 	return append(errs, servicePortErrors(s, spec.Child("ports"))...)
+}
+
+// externallyReached says whether a Service takes traffic from outside the cluster.
+func externallyReached(s *corev1.ServiceSpec) bool {
+	return s.Type == corev1.ServiceTypeNodePort || s.Type == corev1.ServiceTypeLoadBalancer || len(s.ExternalIPs) > 0
+}
+
+// trafficErrors checks where a Service takes traffic from and to.
+func trafficErrors(s *corev1.ServiceSpec, spec *field.Path) (errs field.ErrorList) {
+	if external := s.ExternalTrafficPolicy; external != "" {
+		p := spec.Child("externalTrafficPolicy")
+		if !externallyReached(s) {
+			errs = append(errs, field.Invalid(p, external, "may only be set for externally-accessible services"))
+		}
+		errs = append(errs, oneOf(external, p, corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal)...)
+	}
+	if within := s.InternalTrafficPolicy; within != nil {
+		errs = append(errs, oneOf(*within, spec.Child("internalTrafficPolicy"), corev1.ServiceInternalTrafficPolicyCluster, corev1.ServiceInternalTrafficPolicyLocal)...)
+	}
+	if s.LoadBalancerClass != nil {
+		if p := spec.Child("loadBalancerClass"); s.Type != corev1.ServiceTypeLoadBalancer {
+			errs = append(errs, field.Forbidden(p, "may only be used when `type` is 'LoadBalancer'"))
+		} else {
+			errs = append(errs, each(p, *s.LoadBalancerClass, validation.IsQualifiedName(*s.LoadBalancerClass))...)
+		}
+	}
+	for i, c := range s.LoadBalancerSourceRanges {
+		errs = append(errs, cidr(strings.TrimSpace(c), spec.Child("loadBalancerSourceRanges").Index(i))...)
+	}
+	return errs
 }
 
 func clusterIPs(s *corev1.ServiceSpec, spec *field.Path) (errs field.ErrorList) {
@@ -98,6 +130,26 @@ func servicePortErrors(s *corev1.ServiceSpec, at *field.Path) (errs field.ErrorL
 		ports[id] = true
 	}
 	return errs
+}
+
+// prepareServiceUpdate drops what the Service's type no longer has, where the client did not mean to change it.
+func prepareServiceUpdate(o, old Object) {
+	s, was := &o.(*corev1.Service).Spec, &old.(*corev1.Service).Spec
+	if externallyReached(was) && !externallyReached(s) && s.ExternalTrafficPolicy == was.ExternalTrafficPolicy {
+		s.ExternalTrafficPolicy = ""
+	}
+	if was.HealthCheckNodePort != 0 && s.HealthCheckNodePort == was.HealthCheckNodePort &&
+		(s.Type != corev1.ServiceTypeLoadBalancer || s.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal) {
+		s.HealthCheckNodePort = 0
+	}
+	if was.Type == corev1.ServiceTypeLoadBalancer && s.Type != corev1.ServiceTypeLoadBalancer {
+		if equal(s.AllocateLoadBalancerNodePorts, was.AllocateLoadBalancerNodePorts) {
+			s.AllocateLoadBalancerNodePorts = nil
+		}
+		if equal(s.LoadBalancerClass, was.LoadBalancerClass) {
+			s.LoadBalancerClass = nil
+		}
+	}
 }
 
 func validateServiceUpdate(o, old Object) field.ErrorList {

@@ -4,8 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
@@ -24,8 +30,27 @@ type remote struct {
 	events *events
 }
 
+// RemoteOptions say what a client may not read as a whole, or need not.
+type RemoteOptions struct {
+	Only   map[crclient.Object]fields.Selector // of these kinds the cache holds what the selector selects
+	Named  []crclient.Object                   // of these, single objects that were read once, for as long as they may be read
+	Direct []crclient.Object                   // and these are never cached
+}
+
+// NodeOptions are those of a node: it reads its own pods and what they refer to.
+func NodeOptions(node string) RemoteOptions {
+	return RemoteOptions{
+		Only:  map[crclient.Object]fields.Selector{&corev1.Pod{}: fields.OneTermEqualSelector("spec.nodeName", node)},
+		Named: []crclient.Object{&corev1.Secret{}, &corev1.ConfigMap{}},
+		Direct: []crclient.Object{
+			&corev1.PersistentVolume{}, &corev1.PersistentVolumeClaim{}, &corev1.ServiceAccount{}, &coordinationv1.Lease{},
+			&storagev1.VolumeAttachment{}, &storagev1.CSINode{}, &certificatesv1.CertificateSigningRequest{},
+		},
+	}
+}
+
 // Remote is client-go over HTTPS with protobuf and WatchList, and one shared cache.
-func Remote(cfg *rest.Config, log *slog.Logger) (Client, error) {
+func Remote(cfg *rest.Config, o RemoteOptions, log *slog.Logger) (Client, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	cfg.QPS = -1 // the server says when it is too much
@@ -36,16 +61,32 @@ func Remote(cfg *rest.Config, log *slog.Logger) (Client, error) {
 	table := api.NewTable()
 	m := mapper(table)
 	share := true
-	inner, err := cache.New(cfg, cache.Options{HTTPClient: http, Scheme: api.Scheme(), Mapper: m, DefaultUnsafeDisableDeepCopy: &share, DefaultTransform: cache.TransformStripManagedFields()})
+	only := map[crclient.Object]cache.ByObject{}
+	for kind, selector := range o.Only {
+		only[kind] = cache.ByObject{Field: selector}
+	}
+	inner, err := cache.New(cfg, cache.Options{
+		HTTPClient: http, Scheme: api.Scheme(), Mapper: m, ByObject: only,
+		DefaultUnsafeDisableDeepCopy: &share, DefaultTransform: cache.TransformStripManagedFields(),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make a cache of %s: %w", cfg.Host, err)
 	}
-	c := &remoteCache{Cache: inner, table: table, indexed: map[string]error{}}
-	cached, err := crclient.New(cfg, crclient.Options{HTTPClient: http, Scheme: api.Scheme(), Mapper: m, Cache: &crclient.CacheOptions{Reader: c}})
+	live, err := crclient.NewWithWatch(cfg, crclient.Options{HTTPClient: http, Scheme: api.Scheme(), Mapper: m})
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", cfg.Host, err)
 	}
-	live, err := crclient.New(cfg, crclient.Options{HTTPClient: http, Scheme: api.Scheme(), Mapper: m})
+	c := &remoteCache{Cache: inner, table: table, indexed: map[string]error{}, named: newNamed(live), byName: map[*api.Resource]bool{}}
+	for _, kind := range o.Named {
+		row, err := c.row(kind)
+		if err != nil {
+			return nil, err
+		}
+		c.byName[row] = true
+	}
+	cached, err := crclient.New(cfg, crclient.Options{
+		HTTPClient: http, Scheme: api.Scheme(), Mapper: m, Cache: &crclient.CacheOptions{Reader: c, DisableFor: o.Direct},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", cfg.Host, err)
 	}
@@ -59,13 +100,18 @@ func (r *remote) Recorder(c string) record.EventRecorder { return r.events.recor
 // Run fills the cache and lets events flow until ctx ends.
 func (r *remote) Run(ctx context.Context) error {
 	defer r.events.stop()
+	var followed sync.WaitGroup
+	defer followed.Wait()
+	followed.Go(func() { r.cache.named.run(ctx) })
 	return r.cache.Start(ctx)
 }
 
 // remoteCache has the table's indexes: each is made when it is first asked for.
 type remoteCache struct {
 	cache.Cache
-	table *api.Table
+	table  *api.Table
+	named  *named
+	byName map[*api.Resource]bool
 
 	mu      sync.Mutex
 	indexed map[string]error
@@ -83,16 +129,9 @@ func (c *remoteCache) List(ctx context.Context, list crclient.ObjectList, opts .
 }
 
 func (c *remoteCache) index(ctx context.Context, list crclient.ObjectList, name string) error {
-	gvk, err := apiutil.GVKForObject(list, api.Scheme())
+	row, err := c.row(list)
 	if err != nil {
 		return err
-	}
-	if n := len(gvk.Kind); n > 4 && gvk.Kind[n-4:] == "List" {
-		gvk.Kind = gvk.Kind[:n-4]
-	}
-	row := c.table.ByKind(gvk.GroupKind())
-	if row == nil {
-		return fmt.Errorf("%s is not in the table of resources", gvk.Kind)
 	}
 	values := row.Indexes[name]
 	if values == nil && row.Fields != nil {
@@ -115,4 +154,35 @@ func (c *remoteCache) index(ctx context.Context, list crclient.ObjectList, name 
 	err = c.IndexField(ctx, row.New(), name, func(o crclient.Object) []string { return values(o) })
 	c.indexed[key] = err
 	return err
+}
+
+// row of an object or of a list.
+func (c *remoteCache) row(obj runtime.Object) (*api.Resource, error) {
+	gvk, err := apiutil.GVKForObject(obj, api.Scheme())
+	if err != nil {
+		return nil, err
+	}
+	row := c.table.ByKind(gvk.GroupKind())
+	if row == nil {
+		gvk.Kind = strings.TrimSuffix(gvk.Kind, "List")
+		row = c.table.ByKind(gvk.GroupKind())
+	}
+	if row == nil {
+		return nil, fmt.Errorf("%s is not in the table of resources", gvk.Kind)
+	}
+	return row, nil
+}
+
+func (c *remoteCache) Get(ctx context.Context, key crclient.ObjectKey, obj crclient.Object, opts ...crclient.GetOption) error {
+	if row, err := c.row(obj); err == nil && c.byName[row] {
+		return c.named.get(ctx, row, key, obj)
+	}
+	return c.Cache.Get(ctx, key, obj, opts...)
+}
+
+func (c *remoteCache) GetInformer(ctx context.Context, obj crclient.Object, opts ...cache.InformerGetOption) (cache.Informer, error) {
+	if row, err := c.row(obj); err == nil && c.byName[row] {
+		return c.named.informer(row), nil
+	}
+	return c.Cache.GetInformer(ctx, obj, opts...)
 }

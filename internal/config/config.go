@@ -45,6 +45,13 @@ type Config struct {
 	NoScheduler   bool   `key:"no-scheduler" help:"Do not run the scheduler"`
 	NoAgent       bool   `key:"no-agent" help:"Run the control plane alone, without a node"`
 
+	Server    string `key:"server" help:"Address of the server to join, such as https://10.0.0.1:6443; for agents"`
+	Token     string `key:"token" help:"Token that lets this host join; 'skiff token create' on a server prints one. Needed once"`
+	TokenFile string `key:"token-file" help:"File that holds the token"`
+
+	VXLANPort     int  `key:"vxlan-port" help:"UDP port for packets between pods on different nodes; the same on all nodes"`
+	DirectRouting bool `key:"direct-routing" help:"Reach the pods of nodes on this node's own link by routes, without vxlan; the same on all nodes"`
+
 	NodeName      string `key:"node-name" help:"Name of this node (default: the host's name)"`
 	NodeIP        string `key:"node-ip" help:"Address of this node (default: that of the default route)"`
 	KubeletListen string `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
@@ -66,6 +73,7 @@ func Default() *Config {
 		NodePorts:     "30000-32767",
 		ClusterDomain: "cluster.local",
 		Controllers:   "*",
+		VXLANPort:     8472,
 		KubeletListen: "0.0.0.0:10250",
 		MaxPods:       110,
 		ResolvConf:    "/etc/resolv.conf",
@@ -140,6 +148,9 @@ func (c *Config) checkNetwork() error {
 	if c.NodeCIDRMask <= pods.Bits() || c.NodeCIDRMask > pods.Addr().BitLen()-2 {
 		return fmt.Errorf("node-cidr-mask-size: %d does not divide pod-cidr %s; a number from %d to %d does",
 			c.NodeCIDRMask, pods, pods.Bits()+1, pods.Addr().BitLen()-2)
+	}
+	if c.VXLANPort < 1 || c.VXLANPort > 65535 {
+		return fmt.Errorf("vxlan-port: %d is no port", c.VXLANPort)
 	}
 	low, high, ok := strings.Cut(c.NodePorts, "-")
 	from, err1 := strconv.ParseUint(low, 10, 16)

@@ -15,6 +15,7 @@ import (
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/controller/certificates"
 	"skiff.dev/skiff/internal/controller/deployment"
 	"skiff.dev/skiff/internal/controller/endpoints"
 	"skiff.dev/skiff/internal/controller/endpointslice"
@@ -28,6 +29,7 @@ import (
 	"skiff.dev/skiff/internal/controller/rootca"
 	"skiff.dev/skiff/internal/controller/serviceaccount"
 	"skiff.dev/skiff/internal/controller/tainteviction"
+	"skiff.dev/skiff/internal/controller/tokencleaner"
 )
 
 // Config is what controllers need to know.
@@ -37,6 +39,7 @@ type Config struct {
 	PodCIDR  netip.Prefix // nodes get a /24 of it each (NodeMaskSize)
 	NodeMask int
 	RootCA   []byte // PEM, for kube-root-ca.crt
+	Sign     certificates.Sign
 	Metrics  prometheus.Registerer
 	Log      *slog.Logger
 }
@@ -60,6 +63,10 @@ var all = []entry{
 	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},
 	{"taint-eviction-controller", func(c Config) harness.Controller { return tainteviction.New(c.Client) }},
 	{"garbage-collector-controller", func(c Config) harness.Controller { return garbage.New(c.Client, api.NewTable().All(), c.Log) }},
+	{"certificatesigningrequest-approving-controller", func(c Config) harness.Controller { return certificates.NewApprover(c.Client) }},
+	{"certificatesigningrequest-signing-controller", func(c Config) harness.Controller { return certificates.NewSigner(c.Client, c.Sign) }},
+	{"certificatesigningrequest-cleaner-controller", func(c Config) harness.Controller { return certificates.NewCleaner(c.Client) }},
+	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
 	{"pod-garbage-collector-controller", func(c Config) harness.Controller { return podgc.New(c.Client) }},
 }
 

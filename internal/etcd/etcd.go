@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
@@ -41,6 +42,7 @@ const (
 	// A single member elects itself; short ticks only shorten its wait for that at the start.
 	tickMs, electionMs = 10, 100
 	startPatience      = 30 * time.Second
+	answerPatience     = 10 * time.Second // of an external etcd, for the first time
 )
 
 // Member is the embedded member, or the connection to an external etcd.
@@ -53,7 +55,7 @@ type Member struct {
 // New checks the configuration; nothing is started yet.
 func New(cfg Config) (*Member, error) {
 	for _, e := range cfg.Endpoints {
-		if u, err := url.Parse(e); err != nil || u.Host == "" && u.Path == "" {
+		if u, err := url.Parse(e); err != nil || !slices.Contains([]string{"http", "https", "unix", "unixs"}, u.Scheme) || u.Host == "" && u.Path == "" {
 			return nil, fmt.Errorf("etcd-endpoints: %q is no address such as https://10.0.0.1:2379", e)
 		}
 	}
@@ -138,7 +140,7 @@ func (m *Member) embedConfig() *embed.Config {
 func (m *Member) runExternal(ctx context.Context) error {
 	cfg := clientv3.Config{
 		Endpoints:            m.cfg.Endpoints,
-		DialTimeout:          startPatience,
+		DialTimeout:          answerPatience,
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
 		MaxCallSendMsgSize:   requestBytes,
@@ -158,14 +160,14 @@ func (m *Member) runExternal(ctx context.Context) error {
 		return fmt.Errorf("etcd-endpoints: %w", err)
 	}
 	defer client.Close()
-	first, cancel := context.WithTimeout(ctx, startPatience)
+	first, cancel := context.WithTimeout(ctx, answerPatience)
 	_, err = client.Get(first, "health")
 	cancel()
 	switch {
 	case ctx.Err() != nil:
 		return nil
 	case err != nil:
-		return fmt.Errorf("etcd-endpoints: none of %v answers: %w", m.cfg.Endpoints, err)
+		return fmt.Errorf("etcd-endpoints: none of %v answers within %s: %w; start it, or give others", m.cfg.Endpoints, answerPatience, err)
 	}
 	m.client = client
 	close(m.ready)

@@ -10,8 +10,13 @@ import (
 // slogCore hands etcd's log to ours, a level lower: what etcd thinks worth telling an operator of etcd is detail to an operator of a cluster.
 type slogCore struct{ log *slog.Logger }
 
-func level(l zapcore.Level) slog.Level {
+// passing is what etcd reports as an error of every first start, until it has written something.
+const passing = "failed to update storage version"
+
+func level(l zapcore.Level, message string) slog.Level {
 	switch {
+	case message == passing:
+		return slog.LevelDebug
 	case l >= zapcore.ErrorLevel:
 		return slog.LevelError
 	case l == zapcore.WarnLevel:
@@ -21,7 +26,7 @@ func level(l zapcore.Level) slog.Level {
 }
 
 func (c slogCore) Enabled(l zapcore.Level) bool {
-	return c.log.Enabled(context.Background(), level(l))
+	return c.log.Enabled(context.Background(), level(l, ""))
 }
 
 func (c slogCore) With(fields []zapcore.Field) zapcore.Core {
@@ -36,7 +41,7 @@ func (c slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 }
 
 func (c slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	c.log.Log(context.Background(), level(e.Level), e.Message, attrs(fields)...)
+	c.log.Log(context.Background(), level(e.Level, e.Message), e.Message, attrs(fields)...)
 	return nil
 }
 

@@ -3,6 +3,8 @@ package host
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -49,9 +51,13 @@ type cluster struct {
 	listen  net.Listener
 	pods    net.Listener // where pods reach an API server that listens on loopback only; may be nil
 	nodeIP  netip.Addr
-	ca      *pki.Authority
-	serving *pki.Renewed
+	trust   *x509.CertPool // the cluster's authority, and what comes from it
+	number  uint32         // the cluster's, for the overlay
+	ca      *pki.Authority // a server's
+	serving *pki.Renewed   // a server's
+	member  *member        // an agent's; nil on a server
 	metrics *prometheus.Registry
+	undo    []func() error // takes away what this start has made
 
 	etcd       *etcd.Member
 	store      *store.Store
@@ -72,42 +78,69 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer l.release()
 	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry()}
-	if err := c.prepare(); err != nil {
-		return err
+	if l.made {
+		c.undo = append(c.undo, func() error { return os.RemoveAll(o.Config.DataDir) })
 	}
-	defer c.close()
+	served, err := false, c.prepare(ctx)
+	if err == nil {
+		served, err = c.run(ctx)
+	}
+	if err != nil && !served {
+		c.undoStart()
+	}
+	return err
+}
 
+// run runs the parts until ctx ends or one fails. served says whether the API server has ever been ready, for then there may be something in it.
+func (c *cluster) run(parent context.Context) (served bool, err error) {
+	defer c.close()
+	ctx, stop := context.WithCancel(parent)
 	parts := c.parts()
 	waiting := make(map[string]bool, len(parts))
 	for _, p := range parts {
 		waiting[p.name] = true
 	}
 	readied := make(chan string, len(parts))
-	g := &group{parts: parts, log: o.Log, stopPatience: 20 * time.Second, ready: func(name string) { readied <- name }}
+	g := &group{parts: parts, log: c.Log, stopPatience: 20 * time.Second, ready: func(name string) { readied <- name }}
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		for len(waiting) > 0 {
+		for len(waiting) > 0 && ctx.Err() == nil {
 			select {
 			case name := <-readied:
 				delete(waiting, name)
+				served = served || name == apiServer
 				if detail, visible := c.detail(name); visible {
-					o.Progress(Progress{name, detail})
+					c.Progress(Progress{name, detail})
 				}
 			case <-ctx.Done():
-				o.Progress(Progress{Part: Stopping})
-				return
 			}
 		}
-		o.Progress(Progress{Part: AllReady})
+		if len(waiting) == 0 {
+			c.Progress(Progress{Part: AllReady})
+		}
 		<-ctx.Done()
-		o.Progress(Progress{Part: Stopping})
+		if parent.Err() != nil {
+			c.Progress(Progress{Part: Stopping})
+		}
 	}()
-	return g.Run(ctx)
+	err = g.Run(ctx)
+	stop()
+	<-told
+	return served, err
+}
+
+// undoStart takes away what a start that failed has made, newest first, so that it can be tried again in another way.
+func (c *cluster) undoStart() {
+	for i := len(c.undo) - 1; i >= 0; i-- {
+		if err := c.undo[i](); err != nil {
+			c.Log.Warn("something is left of this start; 'skiff down --purge' removes it", "err", err)
+		}
+	}
 }
 
 // prepare does what must have succeeded before anything is started, and leaves nothing behind when it fails.
-func (c *cluster) prepare() (err error) {
+func (c *cluster) prepare(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			c.close()
@@ -120,20 +153,30 @@ func (c *cluster) prepare() (err error) {
 		if err := c.probeKubeletPort(); err != nil {
 			return err
 		}
+		if err := skiffruntime.Probe(ctx, c.conf.CRIEndpoint); err != nil {
+			return err
+		}
 	}
-	if c.conf.NodeIP != "" {
-		c.nodeIP = netip.MustParseAddr(c.conf.NodeIP)
-	} else if c.nodeIP, err = nodeIP(); err != nil {
+	if err := c.findNodeIP(); err != nil {
 		return err
 	}
 	if c.ca, err = pki.OpenAuthority(c.pkiDir(), "ca", "skiff", time.Now()); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.conf.RunDir(), 0o755); err != nil {
-		return fmt.Errorf("create %s: %w", c.conf.RunDir(), err)
+	c.trust, c.number = c.ca.Pool(), pki.Number(c.ca.Cert)
+	if !c.conf.NoAgent {
+		if err := meetNeighbours(c.conf); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(recordFile(c.conf)); errors.Is(err, os.ErrNotExist) {
+		c.undo = append(c.undo, c.removeStarted) // this cluster had nothing on this host before
 	}
 	if err := saveRecord(c.conf); err != nil {
 		return err
+	}
+	if err := os.MkdirAll(c.conf.RunDir(), 0o755); err != nil {
+		return fmt.Errorf("create %s: %w", c.conf.RunDir(), err)
 	}
 	if err := c.listenForPods(); err != nil {
 		return err
@@ -142,6 +185,24 @@ func (c *cluster) prepare() (err error) {
 		return err
 	}
 	return writeKubeconfig(c.conf.Kubeconfig(), c.serverURL(), c.conf.ClusterName, c.ca, time.Now())
+}
+
+// removeStarted removes what a start that has never been ready left on this host. It runs no pods yet, so somebody else's runtime need not be
+// asked.
+func (c *cluster) removeStarted() error {
+	conf := *c.conf
+	conf.CRIEndpoint = ""
+	return errors.Join(remove(context.Background(), Options{Config: &conf, BinDir: c.BinDir, Log: c.Log, Progress: func(Progress) {}}),
+		os.Remove(recordFile(c.conf)))
+}
+
+func (c *cluster) findNodeIP() (err error) {
+	if c.conf.NodeIP != "" {
+		c.nodeIP = netip.MustParseAddr(c.conf.NodeIP)
+		return nil
+	}
+	c.nodeIP, err = nodeIP()
+	return err
 }
 
 func (c *cluster) close() {
@@ -212,6 +273,21 @@ func (c *cluster) listenForPods() error {
 	}
 	c.pods = l
 	return nil
+}
+
+// presented is the server's certificate with the authority behind it: a host that joins has nothing but the authority's hash.
+func (c *cluster) presented(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	chain := *c.serving.Current()
+	chain.Certificate = [][]byte{chain.Certificate[0], c.ca.Cert.Raw}
+	return &chain, nil
+}
+
+// overlay connects the pods of several nodes. A server that listens on loopback alone can have none but its own.
+func (c *cluster) overlay() network.Overlay {
+	if c.member == nil && c.listenAddr().Addr().Unmap().IsLoopback() || c.nodeIP.IsLoopback() {
+		return network.Overlay{}
+	}
+	return network.Overlay{Number: c.number, Port: c.conf.VXLANPort, Direct: c.conf.DirectRouting}
 }
 
 const servingLife = 90 * 24 * time.Hour

@@ -13,7 +13,10 @@ import (
 )
 
 // lock is held by the one Skiff process that runs on a data dir. It is the kernel's, so that a killed process leaves none behind.
-type lock struct{ f *os.File }
+type lock struct {
+	f    *os.File
+	made bool // the data dir is new
+}
 
 // errLocked says that another process holds the data dir.
 type errLocked struct {
@@ -27,6 +30,8 @@ func (e *errLocked) Error() string {
 
 // takeLock creates the data dir if need be and locks it for this process.
 func takeLock(dir string) (*lock, error) {
+	_, err := os.Stat(dir)
+	made := errors.Is(err, os.ErrNotExist)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data-dir: cannot create %s: %w; give a folder that can be written to", dir, pathless(err))
 	}
@@ -46,7 +51,7 @@ func takeLock(dir string) (*lock, error) {
 		f.Close()
 		return nil, fmt.Errorf("data-dir: cannot write %s: %w", f.Name(), err)
 	}
-	return &lock{f}, nil
+	return &lock{f, made}, nil
 }
 
 // release lets go of the data dir. The file stays: removing it would let two processes lock two different files.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -29,15 +30,18 @@ import (
 	"skiff.dev/skiff/internal/telemetry"
 )
 
+const apiServer = "api server"
+
 // parts lists everything that runs, on one page.
 func (c *cluster) parts() []part {
 	server := []part{
 		{"etcd", nil, c.makeEtcd},
 		{"store", []string{"etcd"}, c.makeStore},
 		{"registry", []string{"store"}, c.makeRegistry},
-		{"api server", []string{"registry"}, c.makeAPIServer},
+		{apiServer, []string{"registry"}, c.makeAPIServer},
 		{"certificates", nil, func() (runner, error) { return task(c.serving.Run), nil }},
 		{"controllers", []string{"registry"}, c.makeControllers},
+		{"cluster settings", []string{"registry"}, func() (runner, error) { return task(c.publishSettings), nil }},
 	}
 	if !c.conf.NoScheduler {
 		server = append(server, part{"scheduler", []string{"registry"}, c.makeScheduler})
@@ -50,16 +54,16 @@ func (c *cluster) parts() []part {
 		part{"node client", []string{"registry"}, c.makeNodeClient},
 		part{"network", []string{"node client"}, c.makeNetwork},
 		part{"dns", []string{"node client"}, c.makeDNS},
-		part{"node", []string{"node client", "container runtime", "api server"}, c.makeKubelet},
+		part{"node", []string{"node client", "container runtime", apiServer}, c.makeKubelet},
 	)
 }
 
 // detail is what progress says of a ready part, and whether it is worth a line.
 func (c *cluster) detail(name string) (text string, visible bool) {
 	switch name {
-	case "store", "registry", "certificates", "node client":
+	case "store", "registry", "certificates", "cluster settings", "node client":
 		return "", false
-	case "api server":
+	case apiServer:
 		return c.serverURL(), true
 	case "dns":
 		return c.conf.ServiceAddr(10).String(), true
@@ -92,7 +96,8 @@ func (c *cluster) makeStore() (runner, error) {
 func (c *cluster) makeRegistry() (runner, error) {
 	admit, validate := admission.Default()
 	// The authorizer reads roles through the registry, and the registry asks it whether somebody may grant a role.
-	validate = append(validate, func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Validate(ctx, a) })
+	validate = append(validate, func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Validate(ctx, a) },
+		func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.ValidateCertificates(ctx, a) })
 	var err error
 	c.registry, err = registry.New(registry.Config{
 		Store:         c.store,
@@ -144,8 +149,8 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		Registry:    c.registry,
 		Authorizer:  c.authorizer,
 		Listener:    join(c.listen, c.pods),
-		Certificate: c.serving.GetCertificate,
-		ClientCA:    c.ca.Pool(),
+		Certificate: c.presented,
+		ClientCA:    c.trust,
 		KubeletTLS:  c.kubeletTLS(self),
 		TokenKeys:   apiserver.TokenKeys{SigningPEM: private, VerifyPEM: [][]byte{public}},
 		Issuer:      "https://kubernetes.default.svc." + c.conf.ClusterDomain,
@@ -174,6 +179,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		PodCIDR:  netip.MustParsePrefix(c.conf.PodCIDR),
 		NodeMask: c.conf.NodeCIDRMask,
 		RootCA:   c.ca.PEM,
+		Sign:     c.ca.Sign,
 		Log:      c.Log.With("part", "controllers"),
 	})
 	return withClient{cl, r}, err
@@ -190,13 +196,16 @@ func (c *cluster) makeRuntime() (runner, error) {
 }
 
 func (c *cluster) makeNodeClient() (runner, error) {
+	if c.member != nil {
+		return c.makeRemoteClient()
+	}
 	c.nodeClient = c.localClient("system:node:"+c.conf.NodeName, user.NodesGroup)
 	return task(c.nodeClient.Run), nil
 }
 
 func (c *cluster) makeNetwork() (runner, error) {
 	cfg := networkConfig(c.conf, c.BinDir, c.Log)
-	cfg.NodeIP, cfg.Client = c.nodeIP, c.nodeClient
+	cfg.NodeIP, cfg.Client, cfg.Overlay = c.nodeIP, c.nodeClient, c.overlay()
 	return network.New(cfg)
 }
 
@@ -214,12 +223,24 @@ func (c *cluster) makeDNS() (runner, error) {
 	}), nil
 }
 
-func (c *cluster) makeKubelet() (runner, error) {
+// kubeletCertificate is what this node's kubelet answers with, and what keeps it fresh.
+func (c *cluster) kubeletCertificate() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), task, error) {
+	if c.member != nil {
+		return c.member.serving()
+	}
 	leaf := pki.Leaf{
 		CommonName: "system:node:" + c.conf.NodeName, Organizations: []string{user.NodesGroup},
 		DNSNames: []string{c.conf.NodeName}, IPs: []net.IP{c.nodeIP.AsSlice()}, Life: servingLife,
 	}
 	serving, err := c.ca.Renew(leaf, c.Log)
+	if err != nil {
+		return nil, nil, err
+	}
+	return serving.GetCertificate, serving.Run, nil
+}
+
+func (c *cluster) makeKubelet() (runner, error) {
+	certificate, renew, err := c.kubeletCertificate()
 	if err != nil {
 		return nil, err
 	}
@@ -239,14 +260,14 @@ func (c *cluster) makeKubelet() (runner, error) {
 		Client:      c.nodeClient,
 		CRI:         c.runtime.Conn(),
 		Telemetry:   sampler,
-		Certificate: serving.GetCertificate,
-		ClientCA:    c.ca.Pool(),
+		Certificate: certificate,
+		ClientCA:    c.trust,
 		Log:         c.Log.With("part", "kubelet"),
 	})
 	if err != nil {
 		return nil, err
 	}
-	return beside{beside{k, task(serving.Run)}, task(sampler.Run)}, nil
+	return beside{beside{k, renew}, task(sampler.Run)}, nil
 }
 
 // beside runs a small task next to a part.

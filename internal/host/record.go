@@ -21,16 +21,26 @@ type record struct {
 	PodCIDR     string `json:"podCIDR"`
 	ServiceCIDR string `json:"serviceCIDR"`
 	CRIEndpoint string `json:"criEndpoint,omitempty"`
+
+	// Of a host that has joined a cluster: where its server is, under which name it joined, and what the cluster goes by.
+	Agent         bool   `json:"agent,omitempty"`
+	Server        string `json:"server,omitempty"`
+	NodeName      string `json:"nodeName,omitempty"`
+	ClusterDomain string `json:"clusterDomain,omitempty"`
+	NodePorts     string `json:"nodePorts,omitempty"`
 }
 
 func recordFile(conf *config.Config) string { return filepath.Join(conf.DataDir, "cluster.json") }
 
 // saveRecord notes the settings, and refuses those that a cluster cannot change once it has started.
 func saveRecord(conf *config.Config) error {
-	now := record{conf.ClusterName, conf.PodCIDR, conf.ServiceCIDR, conf.CRIEndpoint}
+	now := record{ClusterName: conf.ClusterName, PodCIDR: conf.PodCIDR, ServiceCIDR: conf.ServiceCIDR, CRIEndpoint: conf.CRIEndpoint}
 	old, err := loadRecord(conf)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	if err == nil && old.Agent {
+		return fmt.Errorf("data-dir: %s is that of a node which has joined %s; start it with 'skiff agent', or give another --data-dir", conf.DataDir, old.Server)
 	}
 	if err == nil {
 		for _, f := range []struct{ key, was, is string }{
@@ -45,7 +55,11 @@ func saveRecord(conf *config.Config) error {
 		}
 		return nil
 	}
-	raw, err := json.MarshalIndent(now, "", "  ")
+	return writeRecord(conf, now)
+}
+
+func writeRecord(conf *config.Config, r record) error {
+	raw, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	leaseEvery    = 10 * time.Second
-	leaseDuration = int32(40)
+	leaseEvery    = 5 * time.Second
+	leaseDuration = int32(15)
 )
 
 // runLease renews the lease that says this node is alive.
@@ -28,7 +28,7 @@ func (k *Kubelet) runLease(ctx context.Context) error {
 				return nil
 			}
 			next = nil
-			delay = min(delay*2, 7*time.Second)
+			delay = min(delay*2, 2*time.Second)
 			wait = delay
 			if delay > time.Second { // at start, the lease's namespace may not be there yet
 				k.log.Warn("cannot renew the node's lease; trying again", "err", err)

@@ -141,7 +141,7 @@ func (b *base) wayOut(c *nftables.Conn, f facts) {
 	// Sent by a pod to the world, which knows no pods.
 	b.rule(c, chainPostrouting, ipv4(), from(f.pods), notTo(f.pods), notTo(multicast), gotoChain(chainMasquerade))
 	if f.gateway.IsValid() {
-		b.rule(c, chainMasquerade, ipv4(), to(f.nodePods), []expr.Any{
+		b.rule(c, chainMasquerade, ipv4(), to(f.pods), []expr.Any{
 			&expr.Immediate{Register: reg0, Data: f.gateway.AsSlice()},
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, FullyRandom: true},
 		})

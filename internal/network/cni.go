@@ -81,19 +81,33 @@ func (c *Config) socketPath() string { return filepath.Join(c.RunDir, "cni.sock"
 // writeConflist tells the runtime that pods can be connected. It appears whole or not at all.
 func (n *Network) writeConflist() error {
 	path := n.cfg.conflistPath()
-	// The runtime reads the folder whenever anything in it changes, so the draft lies beside it.
+	// The draft lies beside the folder, for the runtime reads all of the folder whenever a file in it is written or renamed. That something
+	// new appeared it does not notice; so the file is written over with what it holds.
 	draft := filepath.Join(filepath.Dir(n.cfg.CNIConfDir), filepath.Base(path)+".new")
+	content := conflist(n.cfg.Cluster, n.cfg.socketPath())
 	err := os.MkdirAll(n.cfg.CNIConfDir, 0o755)
 	if err == nil {
-		err = os.WriteFile(draft, conflist(n.cfg.Cluster, n.cfg.socketPath()), 0o644)
+		err = os.WriteFile(draft, content, 0o644)
 	}
 	if err == nil {
 		err = os.Rename(draft, path)
+	}
+	if err == nil {
+		err = writeOver(path, content)
 	}
 	if err != nil {
 		return fmt.Errorf("write the CNI configuration: %w", err)
 	}
 	return nil
+}
+
+func writeOver(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(content, 0)
+	return errors.Join(err, f.Close())
 }
 
 // listen opens the plug-in's socket; one left by an earlier run is replaced.

@@ -30,10 +30,11 @@ type Config struct {
 	ServiceCIDR netip.Prefix
 	DNSAddr     netip.Addr // cluster DNS: answered on this node by package dns
 	NodePorts   string     // "30000-32767"
-	StateDir    string     // "<data-dir>/network": reservations of addresses survive a restart
-	RunDir      string     // "/run/skiff/<cluster>": the CNI socket
-	CNIConfDir  string     // the conflist is written here
-	CNIBinDir   string     // holds skiff-cni
+	Overlay     Overlay
+	StateDir    string // "<data-dir>/network": reservations of addresses survive a restart
+	RunDir      string // "/run/skiff/<cluster>": the CNI socket
+	CNIConfDir  string // the conflist is written here
+	CNIBinDir   string // holds skiff-cni
 	Client      client.Client
 	Log         *slog.Logger
 }
@@ -57,10 +58,17 @@ func New(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	mtu := mtuOf(cfg.NodeIP)
+	if cfg.Overlay.on() {
+		if mtu -= overhead; mtu < leastMTU {
+			return nil, fmt.Errorf("the link of the node's address %s carries packets of %d bytes, which leaves %d for pods between nodes; give it an MTU of at least %d",
+				cfg.NodeIP, mtu+overhead, mtu, leastMTU+overhead)
+		}
+	}
 	f := facts{cluster: cfg.Cluster, pods: cfg.PodCIDR.Masked(), services: cfg.ServiceCIDR.Masked(), dns: cfg.DNSAddr}
 	return &Network{
 		cfg: cfg, pool: p, node: newNodeShare(), rules: newRuleset(f, cfg.Log),
-		mtu: mtuOf(cfg.NodeIP), ready: make(chan struct{}),
+		mtu: mtu, ready: make(chan struct{}),
 	}, nil
 }
 
@@ -149,6 +157,32 @@ func (n *Network) followNode(ctx context.Context, in Informers) error {
 		return err
 	}
 	n.cfg.Log.Info("pods can be connected", "addresses", pods, "gateway", gateway)
+	if n.cfg.Overlay.on() {
+		return n.followPeers(ctx, in, gateway)
+	}
 	<-ctx.Done()
 	return nil
+}
+
+// followPeers connects this node's pods with those of the other nodes.
+func (n *Network) followPeers(ctx context.Context, in Informers, gateway netip.Addr) error {
+	tunnel, link, err := setUpTunnel(n.cfg, gateway, n.mtu)
+	if err != nil {
+		return err
+	}
+	o := newOverlay(n.cfg.NodeName, link, n.cfg.Overlay.Direct, tunnel, n.cfg.Log.Warn)
+	synced, stop, err := subscribe(ctx, in, &corev1.Node{}, handler(o.see, o.gone))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-synced:
+	}
+	if err := o.begin(); err != nil {
+		n.cfg.Log.Warn("ways to nodes that have gone could not all be removed", "err", err)
+	}
+	return o.run(ctx)
 }

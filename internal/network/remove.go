@@ -21,12 +21,13 @@ func Remove(ctx context.Context, cfg Config, progress func(string)) error {
 	if len(names) > 0 {
 		progress(fmt.Sprintf("removing the links of %d pods", len(names)))
 	}
-	for _, name := range append(names, anchor(cfg.Cluster)) {
+	for _, name := range append(names, anchor(cfg.Cluster), tunnelName(cfg.Cluster)) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		errs = append(errs, deleteLink(name))
 	}
+	errs = append(errs, removeDirect(cfg.PodCIDR))
 	progress("removing the nft table")
 	if err := newRuleset(facts{cluster: cfg.Cluster}, cfg.Log).Delete(); err != nil {
 		errs = append(errs, fmt.Errorf("remove nft table %s: %w", cfg.Cluster, err))

@@ -5,7 +5,7 @@
 // renewed online at two thirds of their life, so none can expire under a running process. The invariant: a key
 // file is written whole with mode 0600 or not at all, and is never replaced.
 //
-// Package host calls it; nobody else.
+// Packages host and join call it; nobody else.
 package pki
 
 import (

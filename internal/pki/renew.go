@@ -53,7 +53,7 @@ func (r *Renewed) Run(ctx context.Context) error {
 	const look, pause = time.Hour, time.Minute
 	for {
 		leaf := r.Current().Leaf
-		due := renewAt(leaf.NotBefore, leaf.NotAfter)
+		due := RenewAt(leaf.NotBefore, leaf.NotAfter)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -71,7 +71,7 @@ func (r *Renewed) Run(ctx context.Context) error {
 	}
 }
 
-// renewAt is two thirds into a certificate's life.
-func renewAt(notBefore, notAfter time.Time) time.Time {
+// RenewAt is two thirds into a certificate's life.
+func RenewAt(notBefore, notAfter time.Time) time.Time {
 	return notBefore.Add(notAfter.Sub(notBefore) * 2 / 3)
 }

@@ -95,6 +95,9 @@ func (r *Registry) answer(ctx context.Context, q *Request, v Virtual, body runti
 // create takes an object with a name through all that a new object goes through.
 func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, obj api.Object, dryRun bool) (*store.Entry, error) {
 	res := q.Resource
+	if err := creatable(q, obj.GetName()); err != nil {
+		return nil, err
+	}
 	if res.Default != nil {
 		res.Default(obj)
 	}
@@ -105,7 +108,7 @@ func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, 
 	}
 	beginMeta(res, obj)
 	if res.Status && !res.StatusOnCreate {
-		part(obj, "Status").SetZero()
+		dropStatus(obj)
 	}
 	if res.PrepareCreate != nil {
 		res.PrepareCreate(obj)
@@ -148,7 +151,7 @@ func (r *Registry) admitted(ctx context.Context, q *Request, c *store.Collection
 		}
 		return store.NewEntry(res, obj), err
 	}
-	return c.Create(ctx, at.key(), obj)
+	return r.put(ctx, q, nil, obj)
 }
 
 // unique drops errors that two rules found alike.

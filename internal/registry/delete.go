@@ -115,7 +115,7 @@ func (r *Registry) delete(ctx context.Context, q *Request, prev *store.Entry, o 
 	case same(obj, old) || dryRun:
 		return q.result(prev), nil
 	}
-	e, err := r.cfg.Store.Collection(res).Update(ctx, prev, obj)
+	e, err := r.put(ctx, q, prev, obj)
 	if err != nil {
 		return nil, err
 	}
@@ -189,9 +189,5 @@ func (r *Registry) DeleteCollection(ctx context.Context, q *Request, o *metav1.D
 	if len(errs) > 0 {
 		return nil, errs[0]
 	}
-	out := make([]*store.Entry, len(page.Entries))
-	for i, e := range page.Entries {
-		out[i] = q.View(e)
-	}
-	return out, nil
+	return q.Show(ctx, page.Entries)
 }

@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/mergepatch"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
-	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/store"
@@ -42,6 +41,9 @@ func (r *Registry) Patch(ctx context.Context, q *Request, kind types.PatchType, 
 	}
 	if kind == types.ApplyYAMLPatchType {
 		return r.apply(ctx, q, body, o, dryRun)
+	}
+	if err := patchable(q, kind); err != nil {
+		return nil, err
 	}
 	apply, err := patcher(kind, body)
 	if err != nil {
@@ -182,7 +184,7 @@ func unprocessable(err error) error {
 
 // decodeStrictly decodes what a patch made. Unknown and repeated fields are an error or a warning, as the client asked.
 func decodeStrictly(raw []byte, into runtime.Object, validation string, q *Request) error {
-	strict, err := kjson.UnmarshalStrict(raw, into)
+	strict, err := decodeInto(raw, into, validation, q)
 	if err != nil {
 		return unprocessable(err)
 	}

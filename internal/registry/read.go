@@ -47,7 +47,14 @@ func (r *Registry) get(ctx context.Context, q *Request, read store.Read) (*store
 	if e == nil {
 		return nil, apierrors.NewNotFound(q.groupResource(), q.Name)
 	}
-	return e, nil
+	if q.Resource.Custom == nil {
+		return e, nil
+	}
+	shown, err := q.Show(ctx, []*store.Entry{e})
+	if err != nil {
+		return nil, err
+	}
+	return shown[0], nil
 }
 
 func freshness(rv string) (store.Read, error) {
@@ -141,6 +148,9 @@ func (r *Registry) Watch(ctx context.Context, q *Request, o *metainternalversion
 // predicate turns selectors into what the store filters by; an equality that an index answers goes to the index.
 func predicate(q *Request, o *metainternalversion.ListOptions) (store.Predicate, error) {
 	p := store.Predicate{Namespace: q.Namespace, Name: q.Name, Labels: o.LabelSelector}
+	if q.Resource.Custom != nil {
+		p.FieldsOf = q.Resource.Fields
+	}
 	if o.FieldSelector == nil || o.FieldSelector.Empty() {
 		return p, nil
 	}

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/api"
@@ -32,6 +33,9 @@ type Config struct {
 	ServiceCIDRs  []string       // "10.43.0.0/16"; cluster IPs are allocated here
 	NodePortRange string         // "30000-32767"
 	Advertise     netip.AddrPort // where pods reach the API server; the endpoints of the Service kubernetes
+
+	// Types gives the schema of a custom resource, for server-side apply: managedfields.NewTypeConverter of its OpenAPI. Optional.
+	Types func(*api.Resource) managedfields.TypeConverter
 
 	Admit    []Admit    // mutating admission, in order
 	Validate []Validate // validating admission, after defaults and validation
@@ -72,7 +76,7 @@ func New(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(), virtuals: map[string]Virtual{}, ready: make(chan struct{})}
+	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(cfg.Types), virtuals: map[string]Virtual{}, ready: make(chan struct{})}
 	r.Handle("pods/binding", r.bind)
 	r.Handle("bindings", r.bind)
 	r.Handle("pods/eviction", r.evict)
@@ -212,7 +216,7 @@ func (r *Registry) collection(q *Request) (*store.Collection, error) {
 	if q.Resource.Key == "" {
 		return nil, apierrors.NewMethodNotSupported(q.groupResource(), "get")
 	}
-	return r.cfg.Store.Collection(q.Resource), nil
+	return r.opened(q.Resource)
 }
 
 func (r *Registry) admit(ctx context.Context, a *Attributes) error {

@@ -38,6 +38,9 @@ func (r *Registry) Update(ctx context.Context, q *Request, body runtime.Object, 
 		return scaleResult(q, e), nil
 	}
 	obj, err := q.stored(body)
+	if err == nil {
+		err = conditional(q, obj)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +96,7 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 // replace validates and stores; an object whose last finalizer went is removed instead.
 func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a *Attributes, obj api.Object, dryRun bool) (*store.Entry, error) {
 	res, old := q.Resource, prev.Object()
-	if res.Generation && q.Subresource != "status" && specChanged(obj, old) {
+	if res.Generation && q.Subresource != "status" && changedContent(res, obj, old) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
 	errs := validateMetaUpdate(obj, old)
@@ -123,7 +126,7 @@ func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a
 	case goes(res, obj):
 		return r.remove(ctx, q, prev, obj)
 	}
-	return r.cfg.Store.Collection(res).Update(ctx, prev, obj)
+	return r.put(ctx, q, prev, obj)
 }
 
 // goes says that nothing keeps an object whose deletion has begun.
@@ -139,7 +142,11 @@ func goes(res *api.Resource, obj api.Object) bool {
 
 // remove deletes the entry; last is what it would have become.
 func (r *Registry) remove(ctx context.Context, q *Request, prev *store.Entry, last api.Object) (*store.Entry, error) {
-	gone, err := r.cfg.Store.Collection(q.Resource).Delete(ctx, prev)
+	c, err := r.opened(q.Resource)
+	if err != nil {
+		return nil, err
+	}
+	gone, err := c.Delete(ctx, prev)
 	if err != nil {
 		return nil, err
 	}
@@ -184,7 +191,7 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 	switch q.Subresource {
 	case "":
 		if res.Status {
-			copyPart(obj, old, "Status")
+			copyStatus(obj, old)
 		}
 		if p, ok := obj.(*corev1.Pod); ok {
 			keepBySubresource(p, old.(*corev1.Pod))
@@ -198,7 +205,7 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 			break
 		}
 		out := old.DeepCopyObject().(api.Object)
-		copyPart(out, obj, "Status")
+		copyStatus(out, obj)
 		return out, nil
 	case "finalize":
 		out := old.DeepCopyObject().(*corev1.Namespace)

@@ -88,6 +88,20 @@ func (r *Runtime) runExternal(ctx context.Context) error {
 	return nil
 }
 
+// Probe waits until an external runtime answers; the embedded one ("") always will.
+func Probe(ctx context.Context, endpoint string) error {
+	if endpoint == "" {
+		return nil
+	}
+	conn, err := dialCRI(endpoint)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = askVersion(ctx, conn, endpoint)
+	return err
+}
+
 func dialCRI(endpoint string) (*grpc.ClientConn, error) {
 	path, err := socketPath(endpoint)
 	if err != nil {

@@ -22,6 +22,8 @@ type Collection struct {
 	indexes   map[string]index
 	log       eventLog
 	snapshots []*snapshot
+	over      chan struct{} // closed when watches must end: the resource is another now, or no more
+	closed    bool
 }
 
 // index finds entries by a value: name of the index → value → key.
@@ -37,6 +39,7 @@ func newCollection(s *Store, r *api.Resource) *Collection {
 		prefix: s.cfg.Prefix + r.Key + "/",
 		tree:   btree.NewG(treeDegree, func(a, b *Entry) bool { return a.key < b.key }),
 		log:    eventLog{budget: s.cfg.EventBytes},
+		over:   make(chan struct{}),
 	}
 	c.log.reset(s.revision)
 	if len(r.Indexes) > 0 {
@@ -135,6 +138,8 @@ type Predicate struct {
 	Fields    fields.Selector // nil = all
 	// Index narrows the search to entries with Value in the row's index of that name.
 	Index, Value string
+	// FieldsOf, if set, are the selectable fields in the place of the collection's row's (another version of a custom resource).
+	FieldsOf func(obj api.Object) fields.Set
 }
 
 // within says whether the key lies in the predicate's namespace and has its name.
@@ -165,13 +170,16 @@ func (p *Predicate) match(c *Collection, e *Entry) bool {
 	if p.Labels != nil && !p.Labels.Empty() && !p.Labels.Matches(labels.Set(obj.GetLabels())) {
 		return false
 	}
-	return p.Fields == nil || p.Fields.Empty() || p.Fields.Matches(c.fieldsOf(obj))
+	return p.Fields == nil || p.Fields.Empty() || p.Fields.Matches(c.fieldsOf(p, obj))
 }
 
 // fieldsOf are the fields that a selector may name: the generic ones and the row's.
-func (c *Collection) fieldsOf(obj api.Object) fields.Set {
+func (c *Collection) fieldsOf(p *Predicate, obj api.Object) fields.Set {
 	set := fields.Set{}
-	if c.res.Fields != nil {
+	switch {
+	case p.FieldsOf != nil:
+		set = p.FieldsOf(obj)
+	case c.res.Fields != nil:
 		set = c.res.Fields(obj)
 	}
 	set["metadata.name"] = obj.GetName()

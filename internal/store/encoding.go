@@ -31,7 +31,6 @@ func encode(r *api.Resource, obj api.Object) ([]byte, error) {
 	obj.SetResourceVersion("")
 	defer obj.SetResourceVersion(rv)
 	if _, ok := obj.(protoObject); !ok {
-		obj.GetObjectKind().SetGroupVersionKind(r.GVK())
 		return json.Marshal(obj)
 	}
 	return marshalEnvelope(r.GVK(), obj)
@@ -105,6 +104,9 @@ func decode(r *api.Resource, value []byte) (api.Object, error) {
 	if !isProtobuf(value) {
 		if len(value) == 0 || value[0] != '{' {
 			return nil, fmt.Errorf("the value is neither protobuf nor JSON (encrypted values can't be read)")
+		}
+		if r.Decode != nil {
+			return r.Decode(value)
 		}
 		return obj, json.Unmarshal(value, obj)
 	}

@@ -28,9 +28,10 @@ type Entry struct {
 	rev int64
 	// obj is nil for cold kinds, which are decoded when asked for.
 	obj api.Object
-	// wire is the protobuf encoding with the resourceVersion in it, or nil for what protobuf can't say (custom resources); then stored is JSON.
+	// wire is the protobuf encoding with the resourceVersion in it, or nil for what protobuf can't say (custom resources), which has json instead.
 	wire []byte
 	json atomic.Pointer[[]byte]
+	view atomic.Pointer[view]
 	sum  uint64 // of obj, when mutations are looked for
 }
 
@@ -42,6 +43,12 @@ func newEntry(c *Collection, key string, rev int64, obj api.Object, stored []byt
 	}
 	if c.res.Cold && e.wire != nil {
 		return e
+	}
+	if isFree(obj) {
+		if wire := jsonWithResourceVersion(stored, rev); wire != nil {
+			e.json.Store(&wire)
+			return e
+		}
 	}
 	stamp(c.res, obj, rev)
 	e.obj = obj
@@ -56,13 +63,27 @@ func decodeEntry(c *Collection, key string, value []byte, rev int64) (*Entry, er
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := obj.(protoObject); ok && !isProtobuf(value) {
+		// JSON, as upstream keeps a few kinds: the same encodings are shared as of all others.
+		if value, err = marshalEnvelope(c.res.GVK(), obj); err != nil {
+			return nil, err
+		}
+	}
 	return newEntry(c, key, rev, obj, value), nil
 }
 
-// stamp sets what is not stored: the resourceVersion and the kind.
+// isFree says that an object has no Go type of its own: it is its JSON.
+func isFree(obj api.Object) bool {
+	_, free := obj.(runtime.Unstructured)
+	return free
+}
+
+// stamp sets what is not stored: the resourceVersion and the kind. A custom resource's kind is stored, for it may be of an older version.
 func stamp(r *api.Resource, obj api.Object, rev int64) {
 	obj.SetResourceVersion(strconv.FormatInt(rev, 10))
-	obj.GetObjectKind().SetGroupVersionKind(r.GVK())
+	if !isFree(obj) {
+		obj.GetObjectKind().SetGroupVersionKind(r.GVK())
+	}
 }
 
 // NewEntry wraps an object that isn't in the store (a dry run's result, a converted version), so that all is encoded alike.
@@ -86,7 +107,11 @@ func (e *Entry) Object() api.Object {
 	if e.obj != nil {
 		return e.obj
 	}
-	obj, err := decode(e.res, e.wire)
+	stored := e.wire
+	if stored == nil {
+		stored = *e.json.Load()
+	}
+	obj, err := decode(e.res, stored)
 	if err != nil {
 		// The same bytes were decoded when they came into memory.
 		panic(fmt.Sprintf("%s %s can no longer be decoded: %v", e.res.Kind, e.key, err))
@@ -121,12 +146,32 @@ func (e *Entry) at(rev int64) *Entry {
 	out := &Entry{res: e.res, key: e.key, rev: rev}
 	if e.wire != nil {
 		out.wire = withResourceVersion(e.wire, rev)
+		if e.obj == nil {
+			return out
+		}
 	}
+	out.obj = e.Object()
 	if e.obj != nil {
 		out.obj = e.obj.DeepCopyObject().(api.Object)
-		stamp(e.res, out.obj, rev)
+	}
+	stamp(e.res, out.obj, rev)
+	if isFree(out.obj) {
+		if stored, err := encode(e.res, out.obj); err == nil {
+			if body := jsonWithResourceVersion(stored, rev); body != nil {
+				out.json.Store(&body)
+				out.obj = nil
+			}
+		}
 	}
 	return out
+}
+
+// Own is a copy of the entry's object that is the caller's to change.
+func (e *Entry) Own() api.Object {
+	if e.obj != nil {
+		return e.obj.DeepCopyObject().(api.Object)
+	}
+	return e.Object()
 }
 
 // size is roughly what the entry holds in memory.
@@ -134,6 +179,8 @@ func (e *Entry) size() int {
 	n := 200 + len(e.key) + len(e.wire)
 	if e.obj != nil {
 		n += 2*len(e.wire) + 500
+	} else if body := e.json.Load(); body != nil {
+		n += len(*body)
 	}
 	return n
 }

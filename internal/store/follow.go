@@ -30,7 +30,7 @@ func (s *Store) load(ctx context.Context) error {
 		}
 		at = max(at, resp.Header.Revision)
 		for _, kv := range resp.Kvs {
-			found[string(kv.Key)] = rawValue{kv.Value, kv.ModRevision}
+			found[string(kv.Key)] = rawValue{string(kv.Key), kv.Value, kv.ModRevision}
 		}
 		if !resp.More {
 			break
@@ -70,16 +70,17 @@ func (s *Store) differences(found map[string]rawValue, at int64) []*clientv3.Eve
 	for _, c := range s.collections {
 		c.tree.Ascend(func(e *Entry) bool {
 			if _, there := found[c.prefix+e.key]; !there {
-				add(clientv3.EventTypeDelete, c.prefix+e.key, rawValue{nil, at})
+				add(clientv3.EventTypeDelete, c.prefix+e.key, rawValue{revision: at})
 			}
 			return true
 		})
 	}
-	for key := range s.unclaimed {
-		if _, there := found[key]; !there {
-			add(clientv3.EventTypeDelete, key, rawValue{nil, at})
+	s.unclaimed.Ascend(func(v rawValue) bool {
+		if _, there := found[v.key]; !there {
+			add(clientv3.EventTypeDelete, v.key, rawValue{revision: at})
 		}
-	}
+		return true
+	})
 	sort.SliceStable(out, func(i, j int) bool { return out[i].Kv.ModRevision < out[j].Kv.ModRevision })
 	return out
 }
@@ -133,9 +134,9 @@ func (s *Store) apply(ev *clientv3.Event, announce bool) {
 	c, name := s.collectionOf(key)
 	if c == nil {
 		if ev.Type == clientv3.EventTypeDelete {
-			delete(s.unclaimed, key)
+			s.unclaimed.Delete(rawValue{key: key})
 		} else {
-			s.unclaimed[key] = rawValue{ev.Kv.Value, rev}
+			s.unclaimed.ReplaceOrInsert(rawValue{key, ev.Kv.Value, rev})
 		}
 		return
 	}

@@ -13,9 +13,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/google/btree"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -45,8 +47,8 @@ type Store struct {
 
 	mu          sync.RWMutex // guards everything below, and every collection's contents
 	revision    int64
-	collections map[string]*Collection // by the resource's Key
-	unclaimed   map[string]rawValue    // full key → what no open collection holds yet
+	collections map[string]*Collection  // by the resource's Key
+	unclaimed   *btree.BTreeG[rawValue] // what no open collection holds, by full key
 	pending     map[string]*pendingWrite
 	waiters     []*waiter
 	corrupt     map[string]error // full key → why its value couldn't be decoded
@@ -57,6 +59,7 @@ type Store struct {
 }
 
 type rawValue struct {
+	key      string
 	value    []byte
 	revision int64
 }
@@ -79,7 +82,7 @@ func New(cfg Config) *Store {
 		cfg:         cfg,
 		ready:       make(chan struct{}),
 		collections: map[string]*Collection{},
-		unclaimed:   map[string]rawValue{},
+		unclaimed:   btree.NewG(treeDegree, func(a, b rawValue) bool { return a.key < b.key }),
 		pending:     map[string]*pendingWrite{},
 		corrupt:     map[string]error{},
 	}
@@ -256,15 +259,66 @@ func (s *Store) Collection(r *api.Resource) *Collection {
 	}
 	c := newCollection(s, r)
 	s.collections[r.Key] = c
-	for key, raw := range s.unclaimed {
-		if name, ok := c.cut(key); ok {
-			delete(s.unclaimed, key)
-			if e := s.decode(c, key, name, raw.value, raw.revision); e != nil {
-				c.insert(e)
-			}
+	for _, raw := range s.below(c.prefix) {
+		s.unclaimed.Delete(raw)
+		if e := s.decode(c, raw.key, raw.key[len(c.prefix):], raw.value, raw.revision); e != nil {
+			c.insert(e)
 		}
 	}
 	return c
+}
+
+// below lists the unclaimed values with a prefix. Called with mu held.
+func (s *Store) below(prefix string) (out []rawValue) {
+	s.unclaimed.AscendGreaterOrEqual(rawValue{key: prefix}, func(v rawValue) bool {
+		if !strings.HasPrefix(v.key, prefix) {
+			return false
+		}
+		out = append(out, v)
+		return true
+	})
+	return out
+}
+
+// Opened is the collection of a row if it is open: those of custom resources come and go, and only who makes their rows opens them.
+func (s *Store) Opened(r *api.Resource) *Collection {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.collections[r.Key]
+}
+
+// Renew puts a row in the place of the one that its collection has. What is stored stays; watches end, but for those of the process's own
+// followers, for what they showed may look different now.
+func (s *Store) Renew(r *api.Resource) *Collection {
+	c := s.Collection(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.res != r {
+		c.res = r
+		close(c.over)
+		c.over = make(chan struct{})
+	}
+	return c
+}
+
+// Close forgets a collection. Followers get what they have not read yet, then every watch ends. What is still stored is kept as it is, for
+// whoever opens the collection again.
+func (s *Store) Close(r *api.Resource) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.collections[r.Key]
+	if c == nil {
+		return
+	}
+	delete(s.collections, r.Key)
+	c.closed = true
+	close(c.over)
+	c.tree.Ascend(func(e *Entry) bool {
+		if value, err := encode(e.res, e.Object()); err == nil {
+			s.unclaimed.ReplaceOrInsert(rawValue{c.prefix + e.key, value, e.rev})
+		}
+		return true
+	})
 }
 
 // collectionOf finds the open collection of a full key and the key below it. Called with mu held.

@@ -118,6 +118,7 @@ type Watcher struct {
 	revision  int64 // of the newest event or bookmark delivered, or of the start
 	next      int64 // number of the next event in the log
 	stopped   chan struct{}
+	over      chan struct{} // the collection's, at the start; followers within the process go on until it is closed
 }
 
 // Watch starts a watch; see WatchOptions.
@@ -147,7 +148,7 @@ func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error
 		w.revision = o.Revision
 		w.next = c.log.first + int64(sort.Search(len(c.log.events), func(i int) bool { return c.log.events[i].Revision > o.Revision }))
 	}
-	if o.Keep {
+	if w.over = c.over; o.Keep {
 		if c.log.kept == nil {
 			c.log.kept = map[*Watcher]struct{}{}
 		}
@@ -188,6 +189,11 @@ func (w *Watcher) Next(ctx context.Context, buf []Event, max int) ([]Event, erro
 		}
 		select {
 		case <-wait:
+		case <-w.over:
+			if w.goesOn() {
+				continue
+			}
+			return nil, ErrOver
 		case <-quiet:
 			w.revision = w.caughtUp()
 			return append(buf, Event{Type: Bookmark, Revision: w.revision}), nil
@@ -197,6 +203,20 @@ func (w *Watcher) Next(ctx context.Context, buf []Event, max int) ([]Event, erro
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// ErrOver ends a watch of a custom resource that has changed or is gone.
+var ErrOver = fmt.Errorf("the resource is defined anew: %w", context.Canceled)
+
+// goesOn says that a follower stays although the row was replaced.
+func (w *Watcher) goesOn() bool {
+	w.c.s.mu.Lock()
+	defer w.c.s.mu.Unlock()
+	if _, follows := w.c.log.kept[w]; !follows || w.c.closed {
+		return false
+	}
+	w.over = w.c.over
+	return true
 }
 
 func (w *Watcher) takeInitial(buf []Event, max int) []Event {

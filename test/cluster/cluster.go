@@ -268,7 +268,7 @@ func (c *Cluster) MountTmpfs(size string) {
 	c.mounted = true
 }
 
-// MountExt4 is MountTmpfs with a file system as disks have it.
+// MountExt4 is MountTmpfs with a file system as disks have it. It needs loop devices.
 func (c *Cluster) MountExt4(size string) {
 	c.t.Helper()
 	image := filepath.Join(c.t.TempDir(), "disk")

@@ -22,8 +22,9 @@ import (
 	"skiff.dev/skiff/internal/controller/podstate"
 )
 
-// grace is how long a node may be silent before it counts as lost (upstream's node-monitor-grace-period).
-const grace = 50 * time.Second
+// grace is how long a node may be silent before it counts as lost (upstream's node-monitor-grace-period). Nodes give a sign of life every 5 s,
+// so two in a row may get lost, and a node that dies is noticed within 15 s.
+const grace = 14 * time.Second
 
 type reconciler struct {
 	client client.Client

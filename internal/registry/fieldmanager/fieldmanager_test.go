@@ -1,6 +1,7 @@
 package fieldmanager
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,7 +20,7 @@ import (
 
 var (
 	table    = api.NewTable()
-	managers = New()
+	managers = New(nil)
 )
 
 func row(t testing.TB, kind string) *api.Resource {
@@ -62,11 +63,12 @@ func parse(t testing.TB, text string) *unstructured.Unstructured {
 
 // entries is "manager/operation/subresource: fields", a line each.
 func entries(obj metav1.Object) string {
-	var out strings.Builder
+	var out []string
 	for _, e := range obj.GetManagedFields() {
-		out.WriteString(e.Manager + "/" + string(e.Operation) + "/" + e.Subresource + ": " + e.FieldsV1.GetRawString() + "\n")
+		out = append(out, e.Manager+"/"+string(e.Operation)+"/"+e.Subresource+": "+e.FieldsV1.GetRawString()+"\n")
 	}
-	return out.String()
+	slices.Sort(out)
+	return strings.Join(out, "")
 }
 
 func expect(t testing.TB, obj metav1.Object, want ...string) {
@@ -267,8 +269,8 @@ func TestApplyToWhatNobodyTracked(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), `Apply failed with 1 conflict: conflict with "before-first-apply" using v1`) {
 		t.Errorf("got %v", err)
 	}
-	node := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: "n", UID: "1", Labels: map[string]string{"a": "1"}}}
-	_, err = managers.Apply(outside(t, "Node", "one", ""), node, parse(t, `{apiVersion: v1, kind: Node, metadata: {name: n, labels: {a: "2"}}}`), false)
+	node := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: "node", UID: "1", Labels: map[string]string{"a": "1"}}}
+	_, err = managers.Apply(outside(t, "Node", "one", ""), node, parse(t, `{apiVersion: v1, kind: Node, metadata: {name: node, labels: {a: "2"}}}`), false)
 	if err == nil || !strings.HasPrefix(err.Error(), `Apply failed with 1 conflict: conflict with "kubelet" using v1`) {
 		t.Errorf("got %v", err)
 	}
@@ -361,4 +363,20 @@ func TestEveryKind(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestCustomResources(t *testing.T) {
+	custom := &api.Resource{Group: "example.com", Version: "v1", Kind: "Thing", Plural: "things", Key: "example.com/things", Status: true,
+		New: func() api.Object { return &unstructured.Unstructured{} }}
+	w := Write{Resource: custom, Manager: "one"}
+	out, err := managers.Apply(w, empty(custom), parse(t, `{apiVersion: example.com/v1, kind: Thing, metadata: {name: x}, spec: {a: 1, list: [1, 2]}, status: {b: 1}}`), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.SetUID("1")
+	expect(t, out, `one/Apply/: {"f:spec":{".":{},"f:a":{},"f:list":{}}}`)
+	next := out.DeepCopyObject().(*unstructured.Unstructured)
+	next.Object["spec"].(map[string]any)["a"] = int64(2)
+	update(t, Write{Resource: custom, Manager: "two"}, out, next)
+	expect(t, next, `one/Apply/: {"f:spec":{".":{},"f:list":{}}}`, `two/Update/: {"f:spec":{"f:a":{}}}`)
 }

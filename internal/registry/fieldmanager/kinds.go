@@ -17,30 +17,41 @@ import (
 
 // The schemas that say which lists merge by which keys, of client-go and of CustomResourceDefinition.
 var (
-	builtin    = sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(api.Scheme()) })
-	extensions = sync.OnceValue(func() managedfields.TypeConverter { return apiextensionstypes.NewTypeConverter(api.Scheme()) })
+	builtin = sync.OnceValue(func() managedfields.TypeConverter {
+		return &unchecked{TypeConverter: applyconfigurations.NewTypeConverter(api.Scheme())}
+	})
+	extensions = sync.OnceValue(func() managedfields.TypeConverter {
+		return &unchecked{TypeConverter: apiextensionstypes.NewTypeConverter(api.Scheme())}
+	})
 )
 
-// kindKey names one FieldManager.
+// kindKey names one FieldManager: the kind that is stored, the version that is spoken, what of it is written.
 type kindKey struct {
-	row         *api.Resource
+	kind        schema.GroupKind
 	gv          schema.GroupVersion
 	subresource string
+}
+
+// manager is one FieldManager; a row that takes its row's place, with another schema perhaps, needs a new one.
+type manager struct {
+	row *api.Resource
+	*managedfields.FieldManager
 }
 
 // of finds or makes the FieldManager of what is written.
 func (m *Managers) of(w Write) (*managedfields.FieldManager, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := kindKey{w.Resource, w.gvk().GroupVersion(), w.Subresource}
-	if f := m.kinds[key]; f != nil {
-		return f, nil
+	key := kindKey{w.Resource.GVK().GroupKind(), w.gvk().GroupVersion(), w.Subresource}
+	if f := m.kinds[key]; f.row == w.Resource {
+		return f.FieldManager, nil
 	}
 	v := versionsOf(w.Resource)
 	make, types := managedfields.NewDefaultFieldManager, builtin
 	switch _, free := w.Resource.New().(runtime.Unstructured); {
-	case free: // nothing but the values tells the types; lists are replaced as a whole
-		make, types = managedfields.NewDefaultCRDFieldManager, managedfields.NewDeducedTypeConverter
+	case free:
+		make = managedfields.NewDefaultCRDFieldManager
+		types = func() managedfields.TypeConverter { return m.typesOf(w.Resource) }
 	case w.Resource.Group == "apiextensions.k8s.io":
 		types = extensions
 	}
@@ -48,8 +59,18 @@ func (m *Managers) of(w Write) (*managedfields.FieldManager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the field manager of %s %s: %w", w.gvk(), w.Subresource, err)
 	}
-	m.kinds[key] = f
+	m.kinds[key] = manager{w.Resource, f}
 	return f, nil
+}
+
+// typesOf a custom resource. Where no schema tells, the values do: lists are replaced as a whole.
+func (m *Managers) typesOf(r *api.Resource) managedfields.TypeConverter {
+	if m.types != nil {
+		if t := m.types(r); t != nil {
+			return t
+		}
+	}
+	return managedfields.NewDeducedTypeConverter()
 }
 
 // undefaulted leaves defaults to the registry, which sets them on every write.

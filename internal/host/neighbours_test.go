@@ -1,0 +1,32 @@
+package host
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestNeighbours(t *testing.T) {
+	self := neighbour{"/var/lib/skiff", "10.42.0.0/16", "10.43.0.0/16", "net:[1]"}
+	cases := []struct {
+		name     string
+		other    neighbour
+		sameName bool
+		want     string
+	}{
+		{"itself, earlier", self, true, ""},
+		{"other ranges", neighbour{"/srv/two", "10.52.0.0/16", "10.53.0.0/16", "net:[1]"}, false, ""},
+		{"same pods", neighbour{"/srv/two", "10.42.0.0/16", "10.53.0.0/16", "net:[1]"}, false, "pod-cidr: 10.42.0.0/16 overlaps"},
+		{"same services", neighbour{"/srv/two", "10.52.0.0/16", "10.43.128.0/17", "net:[1]"}, false, "service-cidr: 10.43.0.0/16 overlaps 10.43.128.0/17"},
+		{"its pods are our services", neighbour{"/srv/two", "10.43.0.0/16", "10.53.0.0/16", "net:[1]"}, false, "service-cidr:"},
+		{"same ranges elsewhere", neighbour{"/srv/two", "10.42.0.0/16", "10.43.0.0/16", "net:[2]"}, false, ""},
+		{"same name elsewhere", neighbour{"/srv/two", "10.52.0.0/16", "10.53.0.0/16", "net:[2]"}, true, "cluster-name:"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			err := self.clash(c.other, c.sameName)
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+}
