@@ -3,10 +3,13 @@ package api
 import (
 	"context"
 	"reflect"
+	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 )
@@ -32,10 +35,17 @@ type Custom struct {
 	Load func(ctx context.Context, stored []Object) ([]Object, error)
 	// Save brings an object of the row's version to the stored one; it may be the same object.
 	Save func(ctx context.Context, obj Object) (Object, error)
-	// OpenAPI is the schema of the kind in OpenAPI v3 or v2, referring to others below refs.
+	// OpenAPI is the schemas of the kind and its list by their names (ModelName), in OpenAPI v3 or v2; refs is where they and metadata's are found.
 	OpenAPI func(refs string, v2 bool) (map[string]any, error)
-	// Types gives field ownership the schema's types.
-	Types func() (managedfields.TypeConverter, error)
+	// Types gives field ownership the schema's types; nil where the values must tell.
+	Types func() managedfields.TypeConverter
+}
+
+// ModelName is what a custom resource's schema is called in OpenAPI: "com.example.stable.v1.CronTab".
+func ModelName(kind schema.GroupVersionKind) string {
+	parts := strings.Split(kind.Group, ".")
+	slices.Reverse(parts)
+	return strings.Join(append(parts, kind.Version, kind.Kind), ".")
 }
 
 // MetaOf is an object's metadata. What it points at may be shared with the object.

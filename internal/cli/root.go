@@ -67,7 +67,7 @@ func newRoot(out, errOut io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
 	})
-	root.AddCommand(upCommand(), serverCommand(), downCommand(), kubectlCommand(), imageCommand(), versionCommand())
+	root.AddCommand(upCommand(), serverCommand(), agentCommand(), tokenCommand(), downCommand(), kubectlCommand(), imageCommand(), versionCommand())
 	return root
 }
 

@@ -29,7 +29,7 @@ go on running, and the next 'skiff up' takes them over. 'skiff down' removes the
 		Example: "  skiff up\n  skiff up --data-dir /srv/two --listen 127.0.0.1:7443 --pod-cidr 10.52.0.0/16 --service-cidr 10.53.0.0/16 \\\n           --kubelet-listen 0.0.0.0:0",
 		Args:    cobra.NoArgs,
 	}
-	fill := configured(cmd, conf)
+	fill := configured(cmd, conf, serverKeys(conf)...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := fill(); err != nil {
 			return err
@@ -50,7 +50,7 @@ func serverCommand() *cobra.Command {
 showing progress and listens on every address; otherwise it is 'skiff up'.`,
 		Args: cobra.NoArgs,
 	}
-	fill := configured(cmd, conf)
+	fill := configured(cmd, conf, serverKeys(conf)...)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := fill(); err != nil {
 			return err
@@ -65,6 +65,11 @@ showing progress and listens on every address; otherwise it is 'skiff up'.`,
 }
 
 func runHost(cmd *cobra.Command, conf *config.Config, show func(host.Progress)) error {
+	return runOn(cmd, conf, show, host.Run)
+}
+
+// runOn runs a server or an agent in this process.
+func runOn(cmd *cobra.Command, conf *config.Config, show func(host.Progress), run func(context.Context, host.Options) error) error {
 	dir, err := binDir()
 	if err != nil {
 		return err
@@ -75,7 +80,7 @@ func runHost(cmd *cobra.Command, conf *config.Config, show func(host.Progress)) 
 		// Collecting at half the usual growth holds a fifth less memory and costs no CPU that the benchmarks can tell.
 		debug.SetGCPercent(50)
 	}
-	return host.Run(cmd.Context(), host.Options{
+	return run(cmd.Context(), host.Options{
 		Config:   conf,
 		BinDir:   dir,
 		Log:      log,

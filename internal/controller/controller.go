@@ -28,6 +28,7 @@ import (
 	"skiff.dev/skiff/internal/controller/replicaset"
 	"skiff.dev/skiff/internal/controller/rootca"
 	"skiff.dev/skiff/internal/controller/serviceaccount"
+	"skiff.dev/skiff/internal/controller/servicelb"
 	"skiff.dev/skiff/internal/controller/tainteviction"
 	"skiff.dev/skiff/internal/controller/tokencleaner"
 )
@@ -66,6 +67,7 @@ var all = []entry{
 	{"certificatesigningrequest-approving-controller", func(c Config) harness.Controller { return certificates.NewApprover(c.Client) }},
 	{"certificatesigningrequest-signing-controller", func(c Config) harness.Controller { return certificates.NewSigner(c.Client, c.Sign) }},
 	{"certificatesigningrequest-cleaner-controller", func(c Config) harness.Controller { return certificates.NewCleaner(c.Client) }},
+	{"service-lb-controller", func(c Config) harness.Controller { return servicelb.New(c.Client) }},
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
 	{"pod-garbage-collector-controller", func(c Config) harness.Controller { return podgc.New(c.Client) }},
 }

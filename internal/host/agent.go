@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/rest"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,8 +22,7 @@ import (
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/join"
 	"skiff.dev/skiff/internal/pki"
-
-	"github.com/prometheus/client_golang/prometheus"
+	skiffruntime "skiff.dev/skiff/internal/runtime"
 )
 
 // member is what a host knows as a member of a cluster whose server is elsewhere.
@@ -48,7 +48,25 @@ func RunAgent(ctx context.Context, o Options) error {
 	}
 	defer l.release()
 	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry()}
+	if l.made {
+		c.undo = append(c.undo, func() error { return os.RemoveAll(o.Config.DataDir) })
+	}
+	if err := c.prepareAgent(ctx); err != nil {
+		if c.member == nil { // it has not joined, so there is nothing to come back to
+			c.undoStart()
+		}
+		return err
+	}
+	_, err = c.run(ctx)
+	return err
+}
+
+// prepareAgent does what must have succeeded before anything is started.
+func (c *cluster) prepareAgent(ctx context.Context) error {
 	if err := c.probeKubeletPort(); err != nil {
+		return err
+	}
+	if err := skiffruntime.Probe(ctx, c.conf.CRIEndpoint); err != nil {
 		return err
 	}
 	if err := c.findNodeIP(); err != nil {
@@ -60,10 +78,13 @@ func RunAgent(ctx context.Context, o Options) error {
 	if err := c.prepareMember(ctx); err != nil {
 		return err
 	}
+	if err := meetNeighbours(c.conf); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(c.conf.RunDir(), 0o755); err != nil {
 		return fmt.Errorf("create %s: %w", c.conf.RunDir(), err)
 	}
-	return c.run(ctx, append(c.nodeParts(nil), part{"certificates", nil, c.makeClientCertificate}))
+	return nil
 }
 
 func agentDir(conf *config.Config) string { return filepath.Join(conf.DataDir, "agent") }

@@ -43,7 +43,7 @@ const (
 	Stopping = "stopping"
 )
 
-// cluster is one server with its agent. Its fields are filled by the parts as they are made; a part reads only what those it comes
+// cluster is one server with its agent, or an agent alone. Its fields are filled by the parts as they are made; a part reads only what those it comes
 // after have filled.
 type cluster struct {
 	Options

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// join makes one listener of two; the second may be nil.
-func join(first, second net.Listener) net.Listener {
+// both makes one listener of two; the second may be nil.
+func both(first, second net.Listener) net.Listener {
 	if second == nil {
 		return first
 	}

@@ -34,6 +34,9 @@ const apiServer = "api server"
 
 // parts lists everything that runs, on one page.
 func (c *cluster) parts() []part {
+	if c.member != nil {
+		return append(c.nodeParts(nil), part{"certificates", nil, c.makeClientCertificate})
+	}
 	server := []part{
 		{"etcd", nil, c.makeEtcd},
 		{"store", []string{"etcd"}, c.makeStore},
@@ -49,13 +52,19 @@ func (c *cluster) parts() []part {
 	if c.conf.NoAgent {
 		return server
 	}
-	return append(server,
-		part{"container runtime", nil, c.makeRuntime},
-		part{"node client", []string{"registry"}, c.makeNodeClient},
-		part{"network", []string{"node client"}, c.makeNetwork},
-		part{"dns", []string{"node client"}, c.makeDNS},
-		part{"node", []string{"node client", "container runtime", apiServer}, c.makeKubelet},
-	)
+	return append(server, c.nodeParts([]string{"registry"}, apiServer)...)
+}
+
+// nodeParts are what makes a host a node, beside a server or without one. client says what the node's client comes after, and kubelet what
+// the kubelet does besides.
+func (c *cluster) nodeParts(client []string, kubelet ...string) []part {
+	return []part{
+		{"container runtime", nil, c.makeRuntime},
+		{"node client", client, c.makeNodeClient},
+		{"network", []string{"node client"}, c.makeNetwork},
+		{"dns", []string{"node client"}, c.makeDNS},
+		{"node", append(kubelet, "node client", "container runtime"), c.makeKubelet},
+	}
 }
 
 // detail is what progress says of a ready part, and whether it is worth a line.
@@ -97,7 +106,9 @@ func (c *cluster) makeRegistry() (runner, error) {
 	admit, validate := admission.Default()
 	// The authorizer reads roles through the registry, and the registry asks it whether somebody may grant a role.
 	validate = append(validate, func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Validate(ctx, a) },
-		func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.ValidateCertificates(ctx, a) })
+		func(ctx context.Context, a *registry.Attributes) error {
+			return c.authorizer.ValidateCertificates(ctx, a)
+		})
 	var err error
 	c.registry, err = registry.New(registry.Config{
 		Store:         c.store,
@@ -148,7 +159,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 	s, err := apiserver.New(apiserver.Config{
 		Registry:    c.registry,
 		Authorizer:  c.authorizer,
-		Listener:    join(c.listen, c.pods),
+		Listener:    both(c.listen, c.pods),
 		Certificate: c.presented,
 		ClientCA:    c.trust,
 		KubeletTLS:  c.kubeletTLS(self),

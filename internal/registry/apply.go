@@ -10,6 +10,7 @@ import (
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -74,11 +75,26 @@ func (r *Registry) applyTo(ctx context.Context, q *Request, prev *store.Entry, a
 	if err != nil {
 		return nil, err
 	}
+	if err := fit(q.Resource, obj); err != nil {
+		return nil, err
+	}
 	e, err := r.update(ctx, q.settled(), prev, obj, dryRun)
 	if err != nil {
 		return nil, err
 	}
 	return q.result(e), nil
+}
+
+// fit makes what a merge left of a custom resource fit its schema; other kinds have got their Go types by now.
+func fit(res *api.Resource, obj api.Object) error {
+	u, free := obj.(*unstructured.Unstructured)
+	if !free || res.Custom == nil {
+		return nil
+	}
+	if _, err := res.Custom.Coerce(u, false); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return nil
 }
 
 // applyNew creates what is applied, if the user may.
@@ -91,6 +107,9 @@ func (r *Registry) applyNew(ctx context.Context, q *Request, applied *unstructur
 	none.GetObjectKind().SetGroupVersionKind(q.Resource.GVK())
 	obj, err := r.managers.Apply(q.write(), none, applied, force)
 	if err != nil {
+		return nil, err
+	}
+	if err := fit(q.Resource, obj); err != nil {
 		return nil, err
 	}
 	if uid := obj.GetUID(); uid != "" {

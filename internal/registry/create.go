@@ -2,10 +2,9 @@ package registry
 
 import (
 	"context"
-	"fmt"
-
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -18,13 +17,10 @@ const generateTries = 8
 
 // Create also serves POSTs to subresources (pods/binding, pods/eviction, serviceaccounts/token) and unstored kinds.
 func (r *Registry) Create(ctx context.Context, q *Request, body runtime.Object, o *metav1.CreateOptions) (*Result, error) {
-	dryRun, err := isDryRun(o.DryRun)
-	if err != nil {
-		return nil, err
+	if errs := metavalidation.ValidateCreateOptions(o); len(errs) > 0 {
+		return nil, invalidOptions("CreateOptions", errs)
 	}
-	if q, err = q.by(o.FieldManager, "CreateOptions"); err != nil {
-		return nil, err
-	}
+	q, dryRun := q.by(o.FieldManager), len(o.DryRun) > 0
 	if v := r.virtual(q); v != nil {
 		return r.answer(ctx, q, v, body, dryRun)
 	}
@@ -65,15 +61,6 @@ func (r *Registry) Create(ctx context.Context, q *Request, body runtime.Object, 
 		}
 		return nil, err
 	}
-}
-
-func isDryRun(stages []string) (bool, error) {
-	for _, s := range stages {
-		if s != metav1.DryRunAll {
-			return false, apierrors.NewBadRequest(fmt.Sprintf("dryRun: Unsupported value: %q: supported values: \"All\"", s))
-		}
-	}
-	return len(stages) > 0, nil
 }
 
 // answer runs a Virtual between the two halves of admission.

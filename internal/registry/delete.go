@@ -10,22 +10,19 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/sets"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/store"
 )
 
-const deleteTries = 20
-
 // Delete begins or completes an object's deletion.
 func (r *Registry) Delete(ctx context.Context, q *Request, o *metav1.DeleteOptions) (*Result, error) {
-	dryRun, err := isDryRun(o.DryRun)
-	if err != nil {
-		return nil, err
+	if errs := metavalidation.ValidateDeleteOptions(o); len(errs) > 0 {
+		return nil, invalidOptions("DeleteOptions", errs)
 	}
-	if err := checkPropagation(o); err != nil {
-		return nil, err
-	}
+	dryRun := len(o.DryRun) > 0
 	for try := 1; ; try++ {
 		prev, err := r.get(ctx, q, store.Read{Consistent: true})
 		if err != nil {
@@ -42,24 +39,10 @@ func (r *Registry) Delete(ctx context.Context, q *Request, o *metav1.DeleteOptio
 			return nil, err
 		}
 		out, err := r.delete(ctx, q, prev, o, dryRun)
-		if !apierrors.IsConflict(err) || try == deleteTries || o.Preconditions != nil && o.Preconditions.ResourceVersion != nil {
+		if !apierrors.IsConflict(err) || try == patchTries || o.Preconditions != nil && o.Preconditions.ResourceVersion != nil {
 			return out, err
 		}
 	}
-}
-
-func checkPropagation(o *metav1.DeleteOptions) error {
-	if o.PropagationPolicy == nil {
-		return nil
-	}
-	if o.OrphanDependents != nil { //nolint:staticcheck // clients may still send it
-		return apierrors.NewBadRequest("propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be both set")
-	}
-	switch *o.PropagationPolicy {
-	case metav1.DeletePropagationBackground, metav1.DeletePropagationForeground, metav1.DeletePropagationOrphan:
-		return nil
-	}
-	return apierrors.NewBadRequest(fmt.Sprintf("propagationPolicy: Unsupported value: %q: supported values: \"Foreground\", \"Background\", \"Orphan\"", *o.PropagationPolicy))
 }
 
 func preconditions(q *Request, obj api.Object, p *metav1.Preconditions) error {
@@ -146,9 +129,7 @@ func setFinalizers(res *api.Resource, obj api.Object, o *metav1.DeleteOptions) {
 	if orphan {
 		out = append(out, metav1.FinalizerOrphanDependents)
 	}
-	slices.Sort(list)
-	slices.Sort(out)
-	if !slices.Equal(list, out) {
+	if !sets.New(list...).Equal(sets.New(out...)) {
 		obj.SetFinalizers(out)
 	}
 }

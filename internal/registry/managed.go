@@ -17,17 +17,14 @@ import (
 	"skiff.dev/skiff/internal/registry/fieldmanager"
 )
 
-// by is the request with the field manager that its options name, which is checked. options is their kind.
-func (q *Request) by(manager, options string) (*Request, error) {
+// by is the request with the field manager that its options name.
+func (q *Request) by(manager string) *Request {
 	if manager == "" {
-		return q, nil
-	}
-	if errs := metavalidation.ValidateFieldManager(manager, field.NewPath("fieldManager")); len(errs) > 0 {
-		return nil, invalidOptions(options, errs)
+		return q
 	}
 	out := *q
 	out.manager = manager
-	return &out, nil
+	return &out
 }
 
 func invalidOptions(kind string, errs field.ErrorList) error {

@@ -22,23 +22,17 @@ import (
 	"skiff.dev/skiff/internal/store"
 )
 
-// A patch that races with other writers is computed anew that often.
-const patchTries = 10
+// A write that races with other writers is computed anew that often. Each time somebody else got through, so only a bug comes near it.
+const patchTries = 1000
 
 const maxPatchOperations = 10_000
 
 // Patch applies a JSON, merge or strategic merge patch or a server-side apply, retrying on conflict unless the patch names a resourceVersion.
 func (r *Registry) Patch(ctx context.Context, q *Request, kind types.PatchType, body []byte, o *metav1.PatchOptions) (*Result, error) {
-	dryRun, err := isDryRun(o.DryRun)
-	if err != nil {
-		return nil, err
-	}
 	if errs := metavalidation.ValidatePatchOptions(o, kind); len(errs) > 0 {
 		return nil, invalidOptions("PatchOptions", errs)
 	}
-	if q, err = q.by(o.FieldManager, "PatchOptions"); err != nil {
-		return nil, err
-	}
+	q, dryRun := q.by(o.FieldManager), len(o.DryRun) > 0
 	if kind == types.ApplyYAMLPatchType {
 		return r.apply(ctx, q, body, o, dryRun)
 	}
@@ -163,7 +157,7 @@ func jsonPatcher(body []byte) (applyPatch, error) {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
 	if len(p) > maxPatchOperations {
-		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(p)))
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(p)))
 	}
 	return func(before []byte, _ runtime.Object) ([]byte, error) {
 		out, err := p.Apply(before)

@@ -36,9 +36,8 @@ func (r *Registry) bind(ctx context.Context, q *Request, body runtime.Object, dr
 	if !ok {
 		return nil, apierrors.NewBadRequest("the body must be a v1 Binding")
 	}
-	if b.Target.Kind != "" && b.Target.Kind != "Node" || b.Target.Name == "" {
-		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name,
-			field.ErrorList{field.Invalid(field.NewPath("target"), b.Target.Kind+"/"+b.Target.Name, "must name a Node")})
+	if errs := bindingErrors(b); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
 	}
 	pq := r.podRequest(q, b.Name)
 	prev, err := r.get(ctx, pq, store.Read{})
@@ -71,6 +70,17 @@ func (r *Registry) bind(ctx context.Context, q *Request, body runtime.Object, dr
 		}
 	}
 	return &metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusCreated}, nil
+}
+
+func bindingErrors(b *corev1.Binding) (errs field.ErrorList) {
+	target := field.NewPath("target")
+	if b.Target.Kind != "" && b.Target.Kind != "Node" {
+		errs = append(errs, field.NotSupported(target.Child("kind"), b.Target.Kind, []string{"Node", "<empty>"}))
+	}
+	if b.Target.Name == "" {
+		errs = append(errs, field.Required(target.Child("name"), ""))
+	}
+	return errs
 }
 
 func setScheduled(p *corev1.Pod) {

@@ -7,6 +7,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	listvalidation "k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 
@@ -78,6 +79,9 @@ func revision(rv string) (int64, error) {
 
 // List of a namespace (or all). Selectors are checked: an unknown field selector is a BadRequest.
 func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.ListOptions) (*store.Page, error) {
+	if errs := listvalidation.ValidateListOptions(o, true); len(errs) > 0 {
+		return nil, invalidOptions("ListOptions", errs)
+	}
 	c, err := r.collection(q)
 	if err != nil {
 		return nil, err
@@ -96,17 +100,9 @@ func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.
 			lo.ExactRevision, lo.Read = lo.MinRevision, store.Read{}
 		}
 	case metav1.ResourceVersionMatchExact:
-		if o.ResourceVersion == "" || o.ResourceVersion == "0" {
-			return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: Exact needs a resourceVersion greater than 0")
-		}
 		lo.ExactRevision, err = revision(o.ResourceVersion)
 	case metav1.ResourceVersionMatchNotOlderThan:
-		if o.ResourceVersion == "" {
-			return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided")
-		}
 		lo.Read, err = freshness(o.ResourceVersion)
-	default:
-		err = apierrors.NewBadRequest(fmt.Sprintf("resourceVersionMatch: Unsupported value: %q: supported values: \"Exact\", \"NotOlderThan\"", o.ResourceVersionMatch))
 	}
 	if err != nil {
 		return nil, err
@@ -119,6 +115,11 @@ func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.
 
 // Watch follows what List lists.
 func (r *Registry) Watch(ctx context.Context, q *Request, o *metainternalversion.ListOptions) (*store.Watcher, error) {
+	watch := *o
+	watch.Watch = true
+	if errs := listvalidation.ValidateListOptions(&watch, true); len(errs) > 0 {
+		return nil, invalidOptions("ListOptions", errs)
+	}
 	c, err := r.collection(q)
 	if err != nil {
 		return nil, err
@@ -134,13 +135,8 @@ func (r *Registry) Watch(ctx context.Context, q *Request, o *metainternalversion
 		w.Any = w.Revision == 0
 	}
 	if o.SendInitialEvents != nil {
-		if o.ResourceVersionMatch != metav1.ResourceVersionMatchNotOlderThan {
-			return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-		}
 		w.Initial = *o.SendInitialEvents
 		w.FromNow = !w.Initial && w.Revision == 0
-	} else if o.ResourceVersionMatch != "" {
-		return nil, apierrors.NewBadRequest("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
 	}
 	return c.Watch(ctx, w)
 }
@@ -157,7 +153,7 @@ func predicate(q *Request, o *metainternalversion.ListOptions) (store.Predicate,
 	known := KnownFields(q.Resource)
 	for _, req := range o.FieldSelector.Requirements() {
 		if !known.Has(req.Field) {
-			return p, apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", req.Field))
+			return p, unknownField(q.Resource, req.Field)
 		}
 	}
 	p.Fields = o.FieldSelector
@@ -177,6 +173,14 @@ func predicate(q *Request, o *metainternalversion.ListOptions) (store.Predicate,
 		}
 	}
 	return p, nil
+}
+
+// unknownField is the answer to a selector of a field that cannot be selected by. Upstream has two: for kinds with fields of their own, and for the rest.
+func unknownField(res *api.Resource, name string) error {
+	if res.Fields != nil {
+		return apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", name))
+	}
+	return apierrors.NewBadRequest(fmt.Sprintf("%q is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", name))
 }
 
 // KnownFields are those that a field selector of the resource may name.

@@ -16,7 +16,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/api"
@@ -33,9 +32,6 @@ type Config struct {
 	ServiceCIDRs  []string       // "10.43.0.0/16"; cluster IPs are allocated here
 	NodePortRange string         // "30000-32767"
 	Advertise     netip.AddrPort // where pods reach the API server; the endpoints of the Service kubernetes
-
-	// Types gives the schema of a custom resource, for server-side apply: managedfields.NewTypeConverter of its OpenAPI. Optional.
-	Types func(*api.Resource) managedfields.TypeConverter
 
 	Admit    []Admit    // mutating admission, in order
 	Validate []Validate // validating admission, after defaults and validation
@@ -76,7 +72,7 @@ func New(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(cfg.Types), virtuals: map[string]Virtual{}, ready: make(chan struct{})}
+	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(cfg.Table), virtuals: map[string]Virtual{}, ready: make(chan struct{})}
 	r.Handle("pods/binding", r.bind)
 	r.Handle("bindings", r.bind)
 	r.Handle("pods/eviction", r.evict)

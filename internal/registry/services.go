@@ -233,7 +233,7 @@ func (t *taking) takeIP(at *field.Path) field.ErrorList {
 	case taken:
 		why = "failed to allocate IP " + a.String() + ": provided IP is already allocated"
 	case !t.s.cidr.Contains(a):
-		why = fmt.Sprintf("failed to allocate IP %s: the provided IP is not in the valid range. The range of valid IPs is %s", a, t.s.cidr)
+		why = fmt.Sprintf("failed to allocate IP %s: the provided IP (%s) is not in the valid range. The range of valid IPs is %s", a, a, t.s.cidr)
 	default:
 		t.claimIP(a)
 		return nil

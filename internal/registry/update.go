@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -19,13 +20,10 @@ import (
 
 // Update replaces the object (subresources "", status, scale, …).
 func (r *Registry) Update(ctx context.Context, q *Request, body runtime.Object, o *metav1.UpdateOptions) (*Result, error) {
-	dryRun, err := isDryRun(o.DryRun)
-	if err != nil {
-		return nil, err
+	if errs := metavalidation.ValidateUpdateOptions(o); len(errs) > 0 {
+		return nil, invalidOptions("UpdateOptions", errs)
 	}
-	if q, err = q.by(o.FieldManager, "UpdateOptions"); err != nil {
-		return nil, err
-	}
+	q, dryRun := q.by(o.FieldManager), len(o.DryRun) > 0
 	prev, err := r.get(ctx, q, store.Read{Consistent: true})
 	if err != nil {
 		return nil, err

@@ -56,18 +56,16 @@ func (w Write) stored(subresource string) Write {
 
 // Managers of all kinds; each is made when it is first needed.
 type Managers struct {
-	types func(*api.Resource) managedfields.TypeConverter
+	table *api.Table
 
 	mu    sync.Mutex
 	kinds map[kindKey]manager
 	scale *managedfields.FieldManager
 }
 
-// New makes none yet: the schemas of the built-in kinds take a tenth of a second to parse and a megabyte to keep. types gives those of custom
-// resources; it may be nil, and answer nil.
-func New(types func(*api.Resource) managedfields.TypeConverter) *Managers {
-	return &Managers{types: types, kinds: map[kindKey]manager{}}
-}
+// New makes none yet: the schemas of the built-in kinds take a tenth of a second to parse and a megabyte to keep. The
+// table knows the versions of custom resources.
+func New(table *api.Table) *Managers { return &Managers{table: table, kinds: map[kindKey]manager{}} }
 
 // Warm parses the schemas before somebody waits for them.
 func (m *Managers) Warm() { builtin() }

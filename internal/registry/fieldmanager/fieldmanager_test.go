@@ -20,7 +20,7 @@ import (
 
 var (
 	table    = api.NewTable()
-	managers = New(nil)
+	managers = New(table)
 )
 
 func row(t testing.TB, kind string) *api.Resource {

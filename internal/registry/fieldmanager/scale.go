@@ -81,12 +81,32 @@ func (m *Managers) scaling(w Write, obj api.Object, before *autoscalingv1.Scale)
 		return nil, nil, err
 	}
 	paths := managedfields.ResourcePathMappings{}
-	for _, v := range versionsOf(w.Resource) {
+	for _, v := range m.versionsOf(w.Resource)() {
 		paths[v.gv.String()] = replicas
+	}
+	if w.Resource.Custom != nil {
+		paths[w.gvk().GroupVersion().String()] = replicasPath(w.Resource)
 	}
 	h := managedfields.NewScaleHandler(live.GetManagedFields(), w.gvk().GroupVersion(), paths)
 	before.ManagedFields, err = h.ToSubresource()
 	return f, h, err
+}
+
+// replicasPath is where a custom resource keeps the number of replicas: where it appears when it is set.
+func replicasPath(r *api.Resource) fieldpath.Path {
+	obj := &unstructured.Unstructured{Object: map[string]any{}}
+	r.Scale.Set(obj, 1)
+	var path fieldpath.Path
+	for at := any(obj.Object); ; {
+		level, ok := at.(map[string]any)
+		if !ok || len(level) != 1 {
+			return path
+		}
+		for name, next := range level {
+			path = append(path, fieldpath.PathElement{FieldName: &name})
+			at = next
+		}
+	}
 }
 
 // scales is the FieldManager of every kind's Scale.
@@ -96,8 +116,8 @@ func (m *Managers) scales() (*managedfields.FieldManager, error) {
 	if m.scale != nil {
 		return m.scale, nil
 	}
-	same := func(o api.Object) api.Object { return o }
-	v := versions{{scaleKind.GroupVersion(), func() runtime.Object { return &autoscalingv1.Scale{} }, same, same}}
+	only := []version{plain(scaleKind.GroupVersion(), func() runtime.Object { return &autoscalingv1.Scale{} })}
+	v := versions(func() []version { return only })
 	parser, err := typed.NewParser(scaleSchema)
 	if err != nil {
 		return nil, err

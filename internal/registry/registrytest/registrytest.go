@@ -27,8 +27,8 @@ type Registry struct {
 	t testing.TB
 }
 
-// Start returns once the registry is ready: its namespaces exist, nothing else does.
-func Start(t testing.TB, admit []registry.Admit, validate []registry.Validate) *Registry {
+// Start returns once the registry is ready: its namespaces exist, nothing else does. change may alter its configuration.
+func Start(t testing.TB, admit []registry.Admit, validate []registry.Validate, change ...func(*registry.Config)) *Registry {
 	t.Helper()
 	m, err := etcd.New(etcd.Config{Dir: filepath.Join(t.TempDir(), "etcd"), Name: "test", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -43,9 +43,11 @@ func Start(t testing.TB, admit []registry.Admit, validate []registry.Validate) *
 		}
 	}
 	Run(t, s)
-	r, err := registry.New(registry.Config{
-		Store: s, Table: table, ServiceCIDRs: []string{"10.96.0.0/16"}, NodePortRange: "30000-32767", Admit: admit, Validate: validate,
-	})
+	cfg := registry.Config{Store: s, Table: table, ServiceCIDRs: []string{"10.96.0.0/16"}, NodePortRange: "30000-32767", Admit: admit, Validate: validate}
+	for _, f := range change {
+		f(&cfg)
+	}
+	r, err := registry.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +85,12 @@ func (r *Registry) Request(u user.Info, group, plural, sub, namespace, name stri
 		r.t.Fatalf("no resource %s in group %q", plural, group)
 	}
 	return &registry.Request{Resource: row, Subresource: sub, Namespace: namespace, Name: name, User: u}
+}
+
+// About is a request for an object, or a subresource of it.
+func (r *Registry) About(u user.Info, obj api.Object, sub string) *registry.Request {
+	r.t.Helper()
+	return &registry.Request{Resource: r.rowOf(obj), Subresource: sub, Namespace: obj.GetNamespace(), Name: obj.GetName(), User: u}
 }
 
 // Create creates as the given user.

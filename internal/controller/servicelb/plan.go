@@ -1,0 +1,113 @@
+package servicelb
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// view is what a decision rests on.
+type view struct {
+	services []*corev1.Service // those that are this controller's, oldest first
+	nodes    []*corev1.Node    // that take traffic
+	reserved map[port]string   // what the host itself listens on, and for what
+	// local are the names of the nodes with a ready endpoint, for services that keep traffic on its node.
+	local func(*corev1.Service) map[string]bool
+}
+
+// port on every node's address.
+type port struct {
+	number   int32
+	protocol corev1.Protocol
+}
+
+// verdict for one service: its addresses, or why it has none.
+type verdict struct {
+	ingress []corev1.LoadBalancerIngress
+	refusal string
+}
+
+// plan gives every service all nodes' addresses, unless an older service holds one of its ports.
+func plan(v view) []verdict {
+	held := map[port]string{}
+	for p, by := range v.reserved {
+		held[p] = by
+	}
+	out := make([]verdict, len(v.services))
+	for i, s := range v.services {
+		if clash := take(held, s); clash != "" {
+			out[i].refusal = clash
+			continue
+		}
+		out[i].ingress = addresses(v, s)
+	}
+	return out
+}
+
+// take claims a service's ports, all of them or none.
+func take(held map[port]string, s *corev1.Service) (clash string) {
+	var mine []port
+	for _, sp := range s.Spec.Ports {
+		p := port{sp.Port, sp.Protocol}
+		if by, taken := held[p]; taken {
+			return fmt.Sprintf("port %d/%s of the nodes is held by %s", p.number, p.protocol, by)
+		}
+		mine = append(mine, p)
+	}
+	for _, p := range mine {
+		held[p] = "service " + s.Namespace + "/" + s.Name
+	}
+	return ""
+}
+
+func addresses(v view, s *corev1.Service) []corev1.LoadBalancerIngress {
+	var only map[string]bool
+	if s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		only = v.local(s)
+	}
+	mode := corev1.LoadBalancerIPModeVIP
+	var out []corev1.LoadBalancerIngress
+	for _, n := range v.nodes {
+		if only != nil && !only[n.Name] {
+			continue
+		}
+		if ip := address(n); ip != "" {
+			out = append(out, corev1.LoadBalancerIngress{IP: ip, IPMode: &mode})
+		}
+	}
+	slices.SortFunc(out, func(a, b corev1.LoadBalancerIngress) int { return strings.Compare(a.IP, b.IP) })
+	return out
+}
+
+// address under which the world reaches a node: its external one where it has one.
+func address(n *corev1.Node) string {
+	for _, kind := range []corev1.NodeAddressType{corev1.NodeExternalIP, corev1.NodeInternalIP} {
+		for _, a := range n.Status.Addresses {
+			if a.Type == kind {
+				return a.Address
+			}
+		}
+	}
+	return ""
+}
+
+// takesTraffic says whether a node may be one of the load balancer's.
+func takesTraffic(n *corev1.Node) bool {
+	if _, excluded := n.Labels[corev1.LabelNodeExcludeBalancers]; excluded || n.DeletionTimestamp != nil {
+		return false
+	}
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// mine says whether a service is this controller's: of type LoadBalancer and of no other class.
+func mine(s *corev1.Service) bool {
+	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.DeletionTimestamp == nil &&
+		(s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
+}
