@@ -9,8 +9,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.1
 BIN := bin
 # The product is static: one file runs on any distribution. runc enters namespaces in C and is the exception.
 export CGO_ENABLED := 0
+# Programs and tests are compiled alike, so that one cache serves both.
+export GOFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X skiff.dev/skiff/internal/version.Skiff=$(VERSION)
-GOBUILD := go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+GOBUILD := go build -ldflags '$(LDFLAGS)'
 
 PROGRAMS := skiff containerd-shim-runc-v2 runc skiff-cni pause skiff-web
 .PHONY: up down build deps test test-unit test-cluster bench lint clean help $(PROGRAMS)

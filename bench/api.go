@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -22,10 +23,15 @@ func benchAPI(b *bench) {
 	cfg := c.RESTConfig()
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
 	cfg.QPS = -1
-	cs, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		b.Fatal(err)
+	// Each caller has a connection of its own, as 64 programs would.
+	clients := make([]*kubernetes.Clientset, b.callers)
+	for i := range clients {
+		var err error
+		if clients[i], err = kubernetes.NewForConfig(rest.CopyConfig(cfg)); err != nil {
+			b.Fatal(err)
+		}
 	}
+	cs := clients[0]
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cluster.Eventually(b, 10*time.Second, func() error {
@@ -50,8 +56,8 @@ func benchAPI(b *bench) {
 		}()
 	}
 	empty := c.Memory()
-	m.measure(fmt.Sprintf("create %d pods", n), n, func(i int) error {
-		_, err := cs.CoreV1().Pods("default").Create(ctx, benchPod(i), metav1.CreateOptions{})
+	m.measure(fmt.Sprintf("create %d pods", n), n, b.callers, func(caller, i int) error {
+		_, err := clients[caller].CoreV1().Pods("default").Create(ctx, benchPod(i), metav1.CreateOptions{})
 		return err
 	})
 	cluster.Eventually(b, 30*time.Second, func() error {
@@ -60,13 +66,13 @@ func benchAPI(b *bench) {
 		}
 		return nil
 	})
-	m.measure("get a pod", n, func(i int) error {
-		_, err := cs.CoreV1().Pods("default").Get(ctx, fmt.Sprintf("pod-%05d", i), metav1.GetOptions{})
+	m.measure("get a pod", 2*n, b.callers, func(caller, i int) error {
+		_, err := clients[caller].CoreV1().Pods("default").Get(ctx, fmt.Sprintf("pod-%05d", i%n), metav1.GetOptions{})
 		return err
 	})
 	raw := cs.CoreV1().RESTClient()
 	for _, accept := range []string{"application/vnd.kubernetes.protobuf", "application/json"} {
-		m.measure("list all, "+accept, 20, func(int) error {
+		m.measure("list all, "+accept, 20, 2, func(_, _ int) error {
 			body, err := raw.Get().AbsPath("/api/v1/namespaces/default/pods").SetHeader("Accept", accept).Stream(ctx)
 			if err != nil {
 				return err
@@ -88,17 +94,16 @@ type meter struct {
 	c *cluster.Cluster
 }
 
-func (m meter) measure(name string, n int, call func(i int) error) {
-	const workers = 8
+func (m meter) measure(name string, n, callers int, call func(caller, i int) error) {
 	took := make([]float64, n)
 	var next atomic.Int64
 	var group sync.WaitGroup
 	cpu, began := m.c.CPU(), time.Now()
-	for range workers {
+	for caller := range callers {
 		group.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				at := time.Now()
-				if err := call(i); err != nil {
+				if err := call(caller, i); err != nil {
 					m.b.Errorf("%s: %v", name, err)
 					return
 				}
@@ -110,7 +115,7 @@ func (m meter) measure(name string, n int, call func(i int) error) {
 	wall, spent := time.Since(began).Seconds(), m.c.CPU()-cpu
 	report(name+": rate", "/s", float64(n)/wall)
 	report(name+": server CPU each", "ms", spent.Seconds()*1000/float64(n))
-	report(name+": latency with 8 callers", "ms", took...)
+	report(fmt.Sprintf("%s: latency with %d callers", name, callers), "ms", took...)
 }
 
 func benchPod(i int) *corev1.Pod {

@@ -26,12 +26,14 @@ var benchmarks = []benchmark{
 	{"start", "empty data dir to Ready, to the first pods Running; restart", benchStart},
 	{"pods", "create to Running, thirty at once, delete to gone", benchPods},
 	{"api", "create, get, list and watch of many pods over HTTPS", benchAPI},
+	{"watch", "many watchers of one pod: cost and lag of a delivery", benchWatch},
 	{"idle", "memory and CPU of a cluster left alone", benchIdle},
 }
 
 func main() {
 	rounds := flag.Int("rounds", 5, "how often to repeat what a median is taken of")
 	objects := flag.Int("objects", 10000, "objects of the api benchmark")
+	callers := flag.Int("callers", 64, "concurrent callers of the api benchmark, each with a connection of its own")
 	idle := flag.Duration("idle", 5*time.Minute, "how long the idle benchmark waits after the start")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] [benchmark …]")
@@ -55,7 +57,7 @@ func main() {
 			continue
 		}
 		fmt.Printf("\n%s: %s\n", bm.name, bm.about)
-		b := &bench{rounds: *rounds, objects: *objects, idle: *idle}
+		b := &bench{rounds: *rounds, objects: *objects, callers: *callers, idle: *idle}
 		failed = !b.guard(bm.run) || failed
 	}
 	if failed {

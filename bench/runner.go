@@ -10,8 +10,8 @@ import (
 
 // bench runs one benchmark and is its cluster.T: clean-up runs at its end, also after a failure.
 type bench struct {
-	rounds, objects int
-	idle            time.Duration
+	rounds, objects, callers int
+	idle                     time.Duration
 
 	failed   bool
 	cleanups []func()
