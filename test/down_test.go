@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -50,7 +51,7 @@ stringData: {a: b}
 			t.Fatalf("a running cluster has more on its host than %q", c.Leftovers())
 		}
 		down(t, c)
-		if err := c.Ended(0); err != nil {
+		if err := c.Ended(10 * time.Second); err != nil {
 			t.Errorf("skiff ended with %v", err)
 		}
 	})

@@ -59,8 +59,8 @@ func execTerminal(t *testing.T, c *cluster.Cluster) {
 	pod := podNames(t, c, "app=web")[0]
 	shell := startOnTerminal(t, c.KubectlCommand("exec", "-it", pod, "--", "sh"), 24, 80)
 	shell.press(t, "echo $((6*7))-answer; hostname\n")
-	shell.waitFor(t, regexp.MustCompile(`^42-answer`))
-	shell.waitFor(t, regexp.MustCompile(`^`+pod))
+	shell.waitFor(t, regexp.MustCompile(`^(/ # )?42-answer`))
+	shell.waitFor(t, regexp.MustCompile(`^(/ # )?`+pod))
 	shell.press(t, "exit 3\n")
 	if code := shell.exitCode(t); code != 3 {
 		t.Errorf("exit code %d, want 3:\n%s", code, shell)
@@ -158,11 +158,11 @@ func terminalSize(t *testing.T, c *cluster.Cluster) {
 func ctrlC(t *testing.T, c *cluster.Cluster) {
 	shell := startOnTerminal(t, c.KubectlCommand("exec", "-it", "streams", "-c", "web", "--", "sh"), 24, 80)
 	shell.press(t, "echo be'gin'; sleep 100\n")
-	shell.waitFor(t, regexp.MustCompile(`^begin`))
+	shell.waitFor(t, regexp.MustCompile(`^(/ # )?begin`))
 	time.Sleep(300 * time.Millisecond) // sleep is what the key is for, not the shell before it
 	shell.press(t, "\x03")
 	shell.press(t, "echo we'nt' on\n")
-	shell.waitFor(t, regexp.MustCompile(`^went on`))
+	shell.waitFor(t, regexp.MustCompile(`^(/ # )?went on`))
 	shell.press(t, "exit\n")
 	shell.exitCode(t)
 }
@@ -195,7 +195,7 @@ func attachTerminal(t *testing.T, c *cluster.Cluster) {
 	cluster.Eventually(t, 10*time.Second, func() error {
 		shell.press(t, "echo $((6*7))-answer\n")
 		time.Sleep(100 * time.Millisecond)
-		if !strings.Contains(shell.String(), "\n42-answer") {
+		if !strings.Contains(shell.String(), "42-answer") {
 			return fmt.Errorf("no answer: %q", shell)
 		}
 		return nil

@@ -219,7 +219,7 @@ func deleteWeb(t *testing.T, c *cluster.Cluster) {
 		}
 		return nil
 	})
-	if out := c.Kubectl("get", "deployments,replicasets,pods"); !strings.Contains(out, "No resources found") {
+	if out, err := c.TryKubectl("get", "deployments,replicasets,pods"); err != nil || !strings.Contains(out, "No resources found") {
 		t.Errorf("something is left:\n%s", out)
 	}
 }

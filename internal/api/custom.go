@@ -18,8 +18,10 @@ import (
 // they share their Key, for objects are stored once, in the version that the definition names. The table holds the stored version's row, which
 // lists the others in Also (Served.Own). Objects are *unstructured.Unstructured throughout.
 type Custom struct {
-	// Definition is the UID of the CustomResourceDefinition: a row that follows another of the same UID is the same resource, changed.
+	// Definition is the UID of the CustomResourceDefinition: a row that follows another of the same UID is the same resource, changed. Generation is
+	// the definition's.
 	Definition types.UID
+	Generation int64
 	// Hidden is a version that is stored, but not served.
 	Hidden bool
 	// Closing says that the definition is being deleted: nothing can be created any more.

@@ -29,7 +29,7 @@ type Resource struct {
 	Namespaced           bool
 
 	// Key is the path below /registry/ that upstream stores the kind at ("pods", "services/specs", "minions").
-	// Empty means the kind isn't stored (SubjectAccessReview, TokenReview, Binding …).
+	// Empty means the kind isn't stored: it is only created (SubjectAccessReview, TokenReview, Binding …), or only read (PodMetrics …).
 	Key string
 	// Cold kinds keep only their encoded bytes in memory and are decoded on use.
 	Cold bool
@@ -37,7 +37,7 @@ type Resource struct {
 	New     func() Object         // a zero object of the stored type
 	NewList func() runtime.Object // its list
 
-	// Verbs the main resource offers; nil means all of AllVerbs. Unstored kinds: {"create"}.
+	// Verbs the main resource offers; nil means all of AllVerbs. Unstored kinds: {"create"} or {"get", "list"}.
 	Verbs []string
 
 	// Status says that the kind has a status subresource: writes to the main resource keep the old status, writes to

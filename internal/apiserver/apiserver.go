@@ -22,6 +22,7 @@ import (
 
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -37,7 +38,8 @@ type Config struct {
 	Issuer      string // of service-account tokens: "https://kubernetes.default.svc.cluster.local"
 	ExternalURL string
 	Metrics     *prometheus.Registry
-	Checks      []Check // /readyz, /livez
+	Usage       *usage.Source // answers metrics.k8s.io; nil: nobody does
+	Checks      []Check       // /readyz, /livez
 	Log         *slog.Logger
 }
 
@@ -91,6 +93,12 @@ func New(cfg Config) (*Server, error) {
 	}
 	for path, v := range s.authz.Virtuals() {
 		s.reg.Handle(path, v)
+	}
+	if cfg.Usage != nil {
+		cfg.Usage.Through(s.kubelets.summary)
+		for path, f := range cfg.Usage.Reads() {
+			s.reg.HandleRead(path, f)
+		}
 	}
 	s.plain = s.plainRoutes()
 	return s, nil

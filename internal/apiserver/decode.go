@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 func asError[T any](err error, target *T) bool { return errors.As(err, target) }
@@ -34,7 +36,11 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // decode reads a body into obj, which has the kind that the path wants. validation is the request's fieldValidation.
-func decode(body []byte, contentType string, obj runtime.Object, want schema.GroupVersionKind, validation string, warn func(string)) error {
+//
+// A custom resource is decoded by its row; row is nil for all else.
+func decode(
+	body []byte, contentType string, obj runtime.Object, row *api.Resource, want schema.GroupVersionKind, validation string, warn func(string),
+) error {
 	media := mediaJSON
 	if contentType != "" {
 		m, _, err := mime.ParseMediaType(contentType)
@@ -49,12 +55,18 @@ func decode(body []byte, contentType string, obj runtime.Object, want schema.Gro
 	bad := func(err error) error {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
 	}
-	switch media {
-	case mediaProtobuf:
+	json := func(raw []byte, already error) error {
+		if row != nil {
+			return decodeCustom(row, raw, obj, validation, already, warn, bad)
+		}
+		return decodeJSON(raw, obj, validation, already, warn, bad)
+	}
+	switch {
+	case media == mediaProtobuf && row == nil:
 		if _, _, err := protobufSerializer.Decode(body, &want, obj); err != nil {
 			return bad(err)
 		}
-	case mediaYAML, "text/yaml":
+	case media == mediaYAML || media == "text/yaml":
 		var strict error
 		raw, err := yaml.YAMLToJSONStrict(body)
 		if err != nil {
@@ -63,11 +75,11 @@ func decode(body []byte, contentType string, obj runtime.Object, want schema.Gro
 				return bad(err)
 			}
 		}
-		if err := decodeJSON(raw, obj, validation, strict, warn, bad); err != nil {
+		if err := json(raw, strict); err != nil {
 			return err
 		}
-	case mediaJSON, "":
-		if err := decodeJSON(body, obj, validation, nil, warn, bad); err != nil {
+	case media == mediaJSON || media == "":
+		if err := json(body, nil); err != nil {
 			return err
 		}
 	default:
@@ -81,6 +93,11 @@ func decodeJSON(raw []byte, obj runtime.Object, validation string, already error
 	if err != nil {
 		return bad(err)
 	}
+	return faults(strict, validation, already, warn, bad)
+}
+
+// faults makes an error or warnings of what a decoder can live with, as the client asked.
+func faults(strict []error, validation string, already error, warn func(string), bad func(error) error) error {
 	if already != nil {
 		strict = append([]error{already}, strict...)
 	}

@@ -9,6 +9,7 @@ import (
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	apiversion "k8s.io/apimachinery/pkg/version"
 
 	"skiff.dev/skiff/internal/api"
 )
@@ -26,9 +27,17 @@ func (s *Server) groupVersions() map[schema.GroupVersion][]served {
 		out[gvk.GroupVersion()] = append(out[gvk.GroupVersion()], served{row, gvk})
 	}
 	for _, row := range s.reg.Table().All() {
-		add(row, row.GVK())
+		if row.Custom == nil || !row.Custom.Hidden {
+			add(row, row.GVK())
+		}
 		for i := range row.Also {
-			add(row, row.Also[i].Row().GVK())
+			s := &row.Also[i]
+			switch {
+			case s.Own == nil:
+				add(row, s.Row().GVK())
+			case !s.Own.Custom.Hidden:
+				add(s.Own, s.Own.GVK())
+			}
 		}
 	}
 	return out
@@ -42,9 +51,7 @@ func (s *Server) groups() []metav1.APIGroup {
 	}
 	var out []metav1.APIGroup
 	for group, list := range versions {
-		slices.Sort(list)
-		slices.Reverse(list) // v1 before v1beta1 would be "v1beta1" < "v1": longer names are older
-		slices.SortFunc(list, func(a, b string) int { return len(a) - len(b) })
+		slices.SortFunc(list, func(a, b string) int { return apiversion.CompareKubeAwareVersionStrings(b, a) })
 		g := metav1.APIGroup{Name: group}
 		for _, v := range list {
 			g.Versions = append(g.Versions, metav1.GroupVersionForDiscovery{GroupVersion: schema.GroupVersion{Group: group, Version: v}.String(), Version: v})
@@ -113,7 +120,7 @@ func (s *Server) discoverVersion(w http.ResponseWriter, r *http.Request) {
 	for _, e := range list {
 		out.APIResources = append(out.APIResources, metav1.APIResource{
 			Name: e.row.Plural, SingularName: e.row.Singular, Namespaced: e.row.Namespaced, Kind: e.kind.Kind,
-			Verbs: e.row.Verbs, ShortNames: e.row.Short, Categories: e.row.Categories,
+			Verbs: verbsOf(e.row), ShortNames: e.row.Short, Categories: e.row.Categories,
 		})
 		for _, sub := range subresources(e) {
 			r := metav1.APIResource{Name: e.row.Plural + "/" + sub.name, Namespaced: e.row.Namespaced, Kind: sub.kind.Kind, Verbs: sub.verbs}
@@ -173,7 +180,7 @@ func (s *Server) aggregated(w http.ResponseWriter, r *http.Request, want func(gr
 func discovered(e served) apidiscoveryv2.APIResourceDiscovery {
 	out := apidiscoveryv2.APIResourceDiscovery{
 		Resource: e.row.Plural, ResponseKind: kindOf(e.kind), Scope: apidiscoveryv2.ScopeCluster, SingularResource: e.row.Singular,
-		Verbs: e.row.Verbs, ShortNames: e.row.Short, Categories: e.row.Categories,
+		Verbs: verbsOf(e.row), ShortNames: e.row.Short, Categories: e.row.Categories,
 	}
 	if e.row.Namespaced {
 		out.Scope = apidiscoveryv2.ScopeNamespace

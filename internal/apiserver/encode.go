@@ -36,6 +36,11 @@ type format struct {
 
 // negotiate reads the Accept header. Shapes are for reads and writes of objects; where they make no sense they are passed over.
 func negotiate(r *http.Request, shapes bool) (format, error) {
+	return negotiated(r, shapes, func(format) bool { return false })
+}
+
+// negotiated leaves out what is refused.
+func negotiated(r *http.Request, shapes bool, refuse func(format) bool) (format, error) {
 	pretty := wantsPretty(r)
 	accept := strings.Join(r.Header.Values("Accept"), ",")
 	if accept == "" {
@@ -51,6 +56,9 @@ func negotiate(r *http.Request, shapes bool) (format, error) {
 		case mediaProtobuf:
 			f.media = mediaProtobuf
 		default:
+			continue
+		}
+		if refuse(f) {
 			continue
 		}
 		switch f.as {
@@ -162,7 +170,7 @@ func encodeEntry(e *store.Entry, media string) ([]byte, error) {
 
 // writeResult answers with one object, in the shape that is wanted.
 func (s *Server) writeResult(w http.ResponseWriter, r *http.Request, code int, q *registry.Request, out *registry.Result) {
-	f, err := negotiate(r, true)
+	f, err := negotiateFor(r, q)
 	if err != nil {
 		writeError(w, r, err)
 		return

@@ -22,7 +22,7 @@ func (c *call) list() {
 		c.fail(err)
 		return
 	}
-	f, err := negotiate(c.r, true)
+	f, err := negotiateFor(c.r, c.q)
 	if err != nil {
 		c.fail(err)
 		return
@@ -32,14 +32,15 @@ func (c *call) list() {
 		c.fail(err)
 		return
 	}
-	entries := page.Entries
-	if c.q.Served != nil {
-		entries = make([]*store.Entry, len(page.Entries))
-		for i, e := range page.Entries {
-			entries[i] = c.q.View(e)
-		}
+	entries, err := c.q.Show(c.r.Context(), page.Entries)
+	if err != nil {
+		c.fail(err)
+		return
 	}
-	meta := metav1.ListMeta{ResourceVersion: strconv.FormatInt(page.Revision, 10), Continue: page.Continue, RemainingItemCount: page.Remaining}
+	meta := metav1.ListMeta{Continue: page.Continue, RemainingItemCount: page.Remaining}
+	if page.Revision > 0 { // what is not stored has none
+		meta.ResourceVersion = strconv.FormatInt(page.Revision, 10)
+	}
 	switch {
 	case f.as != "":
 		shaped, err := shape(c.r, f, c.q, entries, &meta)
@@ -69,7 +70,7 @@ func listKind(q *registry.Request) (apiVersion, kind string) {
 	if q.Served != nil {
 		row = q.Served.Row()
 	}
-	return row.GVK().GroupVersion().String(), row.Kind + "List"
+	return row.GVK().GroupVersion().String(), listKindOf(row)
 }
 
 // writeJSONList splices the items' shared encodings into a list.

@@ -20,12 +20,12 @@ import (
 
 func (s *Server) openAPIIndex(w http.ResponseWriter, r *http.Request) {
 	paths := map[string]any{}
-	for gv := range s.groupVersions() {
+	for gv, list := range s.groupVersions() {
 		path := "apis/" + gv.String()
 		if gv.Group == "" {
 			path = "api/" + gv.Version
 		}
-		paths[path] = map[string]string{"serverRelativeURL": "/openapi/v3/" + path + "?hash=" + url.QueryEscape(version.Skiff)}
+		paths[path] = map[string]string{"serverRelativeURL": "/openapi/v3/" + path + "?hash=" + url.QueryEscape(version.Skiff+definedBy(list))}
 	}
 	writeJSON(w, r, map[string]any{"paths": paths})
 }
@@ -39,7 +39,9 @@ func (s *Server) openAPIDocument(w http.ResponseWriter, r *http.Request) {
 	}
 	d := newDocument("#/components/schemas/")
 	for _, e := range list {
-		d.resource(e)
+		if err := d.resource(e); err != nil {
+			s.log.Warn("a definition that is about to go has no schema", "kind", e.kind, "err", err)
+		}
 	}
 	body, err := json.Marshal(map[string]any{
 		"openapi":    "3.0.0",
@@ -55,7 +57,9 @@ func (s *Server) openAPIv2(w http.ResponseWriter, r *http.Request) {
 	d := newDocument("#/definitions/")
 	for _, list := range s.groupVersions() {
 		for _, e := range list {
-			d.resource(e)
+			if err := d.resource(e); err != nil {
+				s.log.Warn("a definition that is about to go has no schema", "kind", e.kind, "err", err)
+			}
 		}
 	}
 	body, err := json.Marshal(map[string]any{
@@ -85,25 +89,10 @@ func newDocument(refs string) *document {
 func (d *document) v2() bool { return d.refs == "#/definitions/" }
 
 // resource adds a resource's schemas and paths.
-func (d *document) resource(e served) {
-	obj := e.row.New()
-	var list any
-	if e.kind.Group == e.row.Group {
-		if e.row.NewList != nil {
-			list = e.row.NewList()
-		}
-	} else {
-		for i := range e.row.Also {
-			if also := &e.row.Also[i]; also.Group == e.kind.Group {
-				obj, list = also.New(), also.NewList()
-			}
-		}
-	}
-	ref := d.schema(reflect.TypeOf(obj).Elem())
-	d.kind(reflect.TypeOf(obj).Elem(), e.kind)
-	if list != nil {
-		d.schema(reflect.TypeOf(list).Elem())
-		d.kind(reflect.TypeOf(list).Elem(), e.kind.GroupVersion().WithKind(e.kind.Kind+"List"))
+func (d *document) resource(e served) error {
+	ref, err := d.kinds(e)
+	if err != nil {
+		return err
 	}
 	d.schema(reflect.TypeFor[metav1.DeleteOptions]())
 	d.schema(reflect.TypeFor[metav1.Status]())
@@ -136,6 +125,36 @@ func (d *document) resource(e served) {
 	if len(item) > 0 {
 		d.paths[base+"/{name}"] = item
 	}
+	return nil
+}
+
+// kinds adds the schemas of a resource's kind and list, and gives the reference to its kind.
+func (d *document) kinds(e served) (ref map[string]any, err error) {
+	if e.row.Custom != nil {
+		d.schema(reflect.TypeFor[metav1.ObjectMeta]())
+		d.schema(reflect.TypeFor[metav1.ListMeta]())
+		return d.custom(e.row, e.kind)
+	}
+	obj := e.row.New()
+	var list any
+	if e.kind.Group == e.row.Group {
+		if e.row.NewList != nil {
+			list = e.row.NewList()
+		}
+	} else {
+		for i := range e.row.Also {
+			if also := &e.row.Also[i]; also.Group == e.kind.Group {
+				obj, list = also.New(), also.NewList()
+			}
+		}
+	}
+	ref = d.schema(reflect.TypeOf(obj).Elem())
+	d.kind(reflect.TypeOf(obj).Elem(), e.kind)
+	if list != nil {
+		d.schema(reflect.TypeOf(list).Elem())
+		d.kind(reflect.TypeOf(list).Elem(), e.kind.GroupVersion().WithKind(e.kind.Kind+"List"))
+	}
+	return ref, nil
 }
 
 // kind marks a schema as that of a kind.

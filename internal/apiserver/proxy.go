@@ -3,7 +3,9 @@ package apiserver
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -20,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/endpoints/request"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
@@ -58,6 +61,35 @@ func (k *kubelets) url(ctx context.Context, node string) (*url.URL, error) {
 	}
 	return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("node %s has no address yet", node))
 }
+
+// summary asks a node's kubelet what its pods use.
+func (k *kubelets) summary(ctx context.Context, node string) (*stats.Summary, error) {
+	u, err := k.url(ctx, node)
+	if err != nil {
+		return nil, err
+	}
+	u.Path = "/stats/summary"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := k.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the kubelet of %s answers %s", node, resp.Status)
+	}
+	out := &stats.Summary{}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, largestSummary)).Decode(out); err != nil {
+		return nil, fmt.Errorf("the kubelet of %s: %w", node, err)
+	}
+	return out, nil
+}
+
+// largestSummary is some 2 kB for each of ten thousand containers.
+const largestSummary = 20 << 20
 
 // rest is what of a proxy path goes on to the target.
 func rest(info *request.RequestInfo) string {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"reflect"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -38,7 +37,7 @@ func shape(r *http.Request, f format, q *registry.Request, entries []*store.Entr
 
 func metadataOf(e *store.Entry) *metav1.PartialObjectMetadata {
 	obj := e.Object()
-	out := &metav1.PartialObjectMetadata{ObjectMeta: reflect.ValueOf(obj).Elem().FieldByName("ObjectMeta").Interface().(metav1.ObjectMeta)}
+	out := &metav1.PartialObjectMetadata{ObjectMeta: api.MetaOf(obj)}
 	out.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
 	return out
 }

@@ -35,6 +35,11 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 	}
 	q.User, q.UserAgent = u, cmp.Or(r.UserAgent(), "unknown")
 	q.Warn = func(text string) { w.Header().Add("Warning", fmt.Sprintf("299 - %q", text)) }
+	if custom := q.Resource.Custom; custom != nil {
+		for _, text := range custom.Warnings {
+			q.Warn(text)
+		}
+	}
 	if sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale" {
 		s.connect(w, r, q, info)
 		return
@@ -83,17 +88,11 @@ func (s *Server) lookUp(info *request.RequestInfo) (*registry.Request, *api.Subr
 	if row == nil {
 		return nil, nil, notFound()
 	}
-	q := &registry.Request{Resource: row, Name: info.Name, Subresource: info.Subresource}
-	if row.Group != info.APIGroup || row.Version != info.APIVersion {
-		for i := range row.Also {
-			if row.Also[i].Group == info.APIGroup && row.Also[i].Version == info.APIVersion {
-				q.Served = &row.Also[i]
-			}
-		}
-		if q.Served == nil {
-			return nil, nil, notFound()
-		}
+	q := &registry.Request{Name: info.Name, Subresource: info.Subresource}
+	if q.Resource, q.Served = row.Serving(info.APIGroup, info.APIVersion); q.Resource == nil {
+		return nil, nil, notFound()
 	}
+	row = q.Resource
 	if row.Namespaced {
 		q.Namespace = info.Namespace
 	} else if info.Namespace != "" && row.Plural != "namespaces" {
@@ -160,7 +159,11 @@ func (c *call) body(validation string) (runtime.Object, error) {
 		return nil, err
 	}
 	want, obj := c.wants()
-	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, want, validation, c.q.Warn)
+	var row *api.Resource
+	if c.q.Resource.Custom != nil && c.q.Subresource != "scale" {
+		row = c.q.Resource
+	}
+	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, row, want, validation, c.q.Warn)
 }
 
 // parameters decodes the query into options.

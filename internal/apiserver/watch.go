@@ -29,7 +29,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 		writeError(w, r, err)
 		return
 	}
-	f, err := negotiate(r, true)
+	f, err := negotiateFor(r, q)
 	if err != nil {
 		writeError(w, r, err)
 		return
@@ -109,7 +109,11 @@ func (w *watchWriter) event(e *store.Event) error {
 	if e.Type == store.Bookmark {
 		return w.bookmark(kind, e)
 	}
-	entry := w.q.View(e.Entry)
+	shown, err := w.q.Show(w.r.Context(), []*store.Entry{e.Entry})
+	if err != nil {
+		return err
+	}
+	entry := shown[0]
 	if w.f.as == "" {
 		body, err := encodeEntry(entry, w.f.media)
 		if err != nil {
@@ -119,7 +123,6 @@ func (w *watchWriter) event(e *store.Event) error {
 		return nil
 	}
 	var shaped runtime.Object
-	var err error
 	if w.f.as == "Table" {
 		shaped, err = table(w.r, w.f, w.q, []*store.Entry{entry}, nil, !w.headed)
 		w.headed = true

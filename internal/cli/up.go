@@ -124,4 +124,3 @@ func (p *progress) show(e host.Progress) {
 		fmt.Fprintln(p.out, strings.TrimRight(fmt.Sprintf("  %-18s ready   %.2f s   %s", e.Part, took, e.Detail), " "))
 	}
 }
-

@@ -7,9 +7,12 @@ import (
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -37,7 +40,7 @@ func Local(reg *registry.Registry, u user.Info, log *slog.Logger) Client {
 		localReader: localReader{rows: rows},
 		writer:      localWriter{rows: rows, user: u},
 		cache:       newLocalCache(rows, log),
-		mapper:      mapper(reg.Table()),
+		mapper:      &tableMapper{table: reg.Table()},
 	}
 	l.events = newEvents(l, log)
 	return l
@@ -119,12 +122,8 @@ func (r rows) request(obj runtime.Object, u user.Info) (*registry.Request, error
 	if err != nil {
 		return nil, err
 	}
-	q := &registry.Request{Resource: row, User: u}
-	for i := range row.Also {
-		if s := &row.Also[i]; s.Group == gvk.Group && s.Version == gvk.Version {
-			q.Served = s
-		}
-	}
+	q := served(row, gvk)
+	q.User = u
 	return q, nil
 }
 
@@ -171,7 +170,7 @@ func assign(to, from runtime.Object) error {
 // metadataOf is an object without spec and status.
 func metadataOf(obj api.Object) *metav1.PartialObjectMetadata {
 	gvk := obj.GetObjectKind().GroupVersionKind()
-	out := &metav1.PartialObjectMetadata{ObjectMeta: reflect.ValueOf(obj).Elem().FieldByName("ObjectMeta").Interface().(metav1.ObjectMeta)}
+	out := &metav1.PartialObjectMetadata{ObjectMeta: api.MetaOf(obj)}
 	out.SetGroupVersionKind(gvk)
 	return out
 }
@@ -190,53 +189,87 @@ func (l localReader) List(ctx context.Context, list crclient.ObjectList, opts ..
 	if err != nil {
 		return err
 	}
-	page, err := l.rows.reg.Store().Collection(row).List(ctx, l.options(row, &o))
+	options, err := l.options(row, &o)
+	if err != nil {
+		return err
+	}
+	page, err := l.page(ctx, row, options, &o)
 	if err != nil {
 		return err
 	}
 	list.SetResourceVersion(fmt.Sprint(page.Revision))
 	list.SetContinue(page.Continue)
 	list.SetRemainingItemCount(page.Remaining)
-	return fillItems(list, page.Entries, served(row, gvk))
+	entries, err := served(row, gvk).Show(ctx, page.Entries)
+	if err != nil {
+		return err
+	}
+	return fillItems(list, entries)
 }
 
+// page reads the store's memory; what is not stored is asked for.
+func (l localReader) page(ctx context.Context, row *api.Resource, options store.ListOptions, o *crclient.ListOptions) (*store.Page, error) {
+	if row.Key != "" {
+		return l.rows.reg.Store().Collection(row).List(ctx, options)
+	}
+	return l.rows.reg.List(ctx, &registry.Request{Resource: row, Namespace: options.Namespace},
+		&metainternalversion.ListOptions{LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector})
+}
+
+// served is a request in the version that is spoken; in the stored one where that is not served.
 func served(row *api.Resource, gvk schema.GroupVersionKind) *registry.Request {
-	q := &registry.Request{Resource: row}
-	for i := range row.Also {
-		if row.Also[i].Group == gvk.Group {
-			q.Served = &row.Also[i]
-		}
+	q := &registry.Request{}
+	if q.Resource, q.Served = row.Serving(gvk.Group, gvk.Version); q.Resource == nil {
+		q.Resource = row
 	}
 	return q
 }
 
 // options of a list in the store's terms. A field that is one of the row's indexes need not be a selectable field.
-func (l localReader) options(row *api.Resource, o *crclient.ListOptions) store.ListOptions {
+func (l localReader) options(row *api.Resource, o *crclient.ListOptions) (store.ListOptions, error) {
 	out := store.ListOptions{
 		Predicate: store.Predicate{Labels: o.LabelSelector}, Read: store.Read{Consistent: l.live}, Limit: o.Limit, Continue: o.Continue,
 	}
 	if row.Namespaced {
 		out.Namespace = o.Namespace
 	}
-	if o.FieldSelector == nil {
-		return out
+	if o.FieldSelector == nil || o.FieldSelector.Empty() {
+		return out, nil
 	}
-	if reqs := o.FieldSelector.Requirements(); len(reqs) == 1 {
-		if value, exact := o.FieldSelector.RequiresExactMatch(reqs[0].Field); exact && row.Indexes[reqs[0].Field] != nil {
-			out.Index, out.Value = reqs[0].Field, value
-			return out
+	known := registry.KnownFields(row)
+	var rest []fields.Selector
+	for _, r := range o.FieldSelector.Requirements() {
+		indexed := row.Indexes[r.Field] != nil && r.Operator != selection.NotEquals
+		switch {
+		case indexed && (out.Index == "" || !known.Has(r.Field)):
+			if out.Index != "" { // one index is walked, a field can also be looked at
+				rest = append(rest, fields.OneTermEqualSelector(out.Index, out.Value))
+			}
+			out.Index, out.Value = r.Field, r.Value
+		case known.Has(r.Field) && r.Operator == selection.NotEquals:
+			rest = append(rest, fields.OneTermNotEqualSelector(r.Field, r.Value))
+		case known.Has(r.Field):
+			rest = append(rest, fields.OneTermEqualSelector(r.Field, r.Value))
+		default:
+			return out, unknownField(row, r.Field)
 		}
 	}
-	out.Fields = o.FieldSelector
-	return out
+	if len(rest) > 0 {
+		out.Fields = fields.AndSelectors(rest...)
+	}
+	return out, nil
+}
+
+func unknownField(row *api.Resource, name string) error {
+	return fmt.Errorf("%s cannot be listed by %s: it is neither a selectable field nor an index of its row in package api", row.Plural, name)
 }
 
 // fillItems puts the entries' objects into a typed list, or their metadata into a PartialObjectMetadataList.
-func fillItems(list crclient.ObjectList, entries []*store.Entry, q *registry.Request) error {
+func fillItems(list crclient.ObjectList, entries []*store.Entry) error {
 	if partial, ok := list.(*metav1.PartialObjectMetadataList); ok {
 		partial.Items = make([]metav1.PartialObjectMetadata, len(entries))
 		for i, e := range entries {
-			partial.Items[i] = *metadataOf(q.View(e).Object())
+			partial.Items[i] = *metadataOf(e.Object())
 		}
 		return nil
 	}
@@ -246,7 +279,7 @@ func fillItems(list crclient.ObjectList, entries []*store.Entry, q *registry.Req
 	}
 	out := reflect.MakeSlice(items.Type(), len(entries), len(entries))
 	for i, e := range entries {
-		out.Index(i).Set(reflect.ValueOf(q.View(e).Object()).Elem())
+		out.Index(i).Set(reflect.ValueOf(e.Object()).Elem())
 	}
 	items.Set(out)
 	return nil

@@ -78,7 +78,7 @@ func (c *localCache) IndexField(_ context.Context, obj crclient.Object, name str
 		return err
 	}
 	if row.Indexes[name] == nil {
-		return fmt.Errorf("%s has no index %s; add it to its row in package api", row.Plural, name)
+		return unknownField(row, name)
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func (f *follower) run(ctx context.Context) {
 	buf := make([]store.Event, 0, batch)
 	for {
 		if buf, err = w.Next(ctx, buf, batch); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !errors.Is(err, store.ErrOver) {
 				c.log.Error("lost a resource's events", "resource", f.informer.row.Plural, "err", err)
 			}
 			return

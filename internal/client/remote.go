@@ -13,6 +13,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -20,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/registry"
 )
 
 // remote is the client of another process's API server.
@@ -28,6 +30,7 @@ type remote struct {
 	live   crclient.Client
 	cache  *remoteCache
 	events *events
+	hangUp func() // closes the connections that nobody uses
 }
 
 // RemoteOptions say what a client may not read as a whole, or need not.
@@ -90,7 +93,7 @@ func Remote(cfg *rest.Config, o RemoteOptions, log *slog.Logger) (Client, error)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", cfg.Host, err)
 	}
-	return &remote{Client: cached, live: live, cache: c, events: newEvents(live, log)}, nil
+	return &remote{Client: cached, live: live, cache: c, events: newEvents(live, log), hangUp: func() { net.CloseIdleConnectionsFor(http.Transport) }}, nil
 }
 
 func (r *remote) Live() crclient.Reader                  { return r.live }
@@ -99,6 +102,7 @@ func (r *remote) Recorder(c string) record.EventRecorder { return r.events.recor
 
 // Run fills the cache and lets events flow until ctx ends.
 func (r *remote) Run(ctx context.Context) error {
+	defer r.hangUp()
 	defer r.events.stop()
 	var followed sync.WaitGroup
 	defer followed.Wait()
@@ -121,29 +125,44 @@ func (c *remoteCache) List(ctx context.Context, list crclient.ObjectList, opts .
 	var o crclient.ListOptions
 	o.ApplyOptions(opts)
 	if o.FieldSelector != nil && !o.FieldSelector.Empty() {
-		if err := c.index(ctx, list, o.FieldSelector.Requirements()[0].Field); err != nil {
+		row, err := c.row(list)
+		if err != nil {
 			return err
+		}
+		for _, r := range o.FieldSelector.Requirements() {
+			if err := c.index(ctx, row, r.Field); err != nil {
+				return err
+			}
 		}
 	}
 	return c.Cache.List(ctx, list, opts...)
 }
 
-func (c *remoteCache) index(ctx context.Context, list crclient.ObjectList, name string) error {
-	row, err := c.row(list)
+// IndexField knows the table's own indexes alone, as the cache within the API server's process does.
+func (c *remoteCache) IndexField(ctx context.Context, obj crclient.Object, name string, _ crclient.IndexerFunc) error {
+	row, err := c.row(obj)
 	if err != nil {
 		return err
 	}
-	values := row.Indexes[name]
-	if values == nil && row.Fields != nil {
-		values = func(o api.Object) []string {
-			if v, ok := row.Fields(o)[name]; ok {
-				return []string{v}
-			}
-			return nil
-		}
+	if row.Indexes[name] == nil {
+		return unknownField(row, name)
 	}
-	if values == nil {
-		return fmt.Errorf("%s has no field or index %s", row.Plural, name)
+	return c.index(ctx, row, name)
+}
+
+// index makes the index of a field that the row knows, once.
+func (c *remoteCache) index(ctx context.Context, row *api.Resource, name string) error {
+	values := row.Indexes[name]
+	switch {
+	case values != nil:
+	case name == "metadata.name":
+		values = func(o api.Object) []string { return []string{o.GetName()} }
+	case name == "metadata.namespace":
+		values = func(o api.Object) []string { return []string{o.GetNamespace()} }
+	case registry.KnownFields(row).Has(name):
+		values = func(o api.Object) []string { return []string{row.Fields(o)[name]} }
+	default:
+		return unknownField(row, name)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -151,7 +170,7 @@ func (c *remoteCache) index(ctx context.Context, list crclient.ObjectList, name 
 	if err, done := c.indexed[key]; done {
 		return err
 	}
-	err = c.IndexField(ctx, row.New(), name, func(o crclient.Object) []string { return values(o) })
+	err := c.Cache.IndexField(ctx, row.New(), name, func(o crclient.Object) []string { return values(o) })
 	c.indexed[key] = err
 	return err
 }

@@ -16,28 +16,36 @@ import (
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller/certificates"
+	"skiff.dev/skiff/internal/controller/cronjob"
+	"skiff.dev/skiff/internal/controller/daemonset"
 	"skiff.dev/skiff/internal/controller/deployment"
+	"skiff.dev/skiff/internal/controller/disruption"
 	"skiff.dev/skiff/internal/controller/endpoints"
 	"skiff.dev/skiff/internal/controller/endpointslice"
 	"skiff.dev/skiff/internal/controller/garbage"
 	"skiff.dev/skiff/internal/controller/harness"
+	"skiff.dev/skiff/internal/controller/job"
 	"skiff.dev/skiff/internal/controller/namespace"
 	"skiff.dev/skiff/internal/controller/nodeipam"
 	"skiff.dev/skiff/internal/controller/nodelifecycle"
 	"skiff.dev/skiff/internal/controller/podgc"
 	"skiff.dev/skiff/internal/controller/replicaset"
+	"skiff.dev/skiff/internal/controller/replicationcontroller"
 	"skiff.dev/skiff/internal/controller/rootca"
 	"skiff.dev/skiff/internal/controller/serviceaccount"
 	"skiff.dev/skiff/internal/controller/servicelb"
+	"skiff.dev/skiff/internal/controller/statefulset"
 	"skiff.dev/skiff/internal/controller/tainteviction"
 	"skiff.dev/skiff/internal/controller/tokencleaner"
+	"skiff.dev/skiff/internal/controller/ttlafterfinished"
 )
 
 // Config is what controllers need to know.
 type Config struct {
 	Client   client.Client
-	Select   string       // --controllers: "*,-node-lifecycle-controller", upstream's syntax and names
-	PodCIDR  netip.Prefix // nodes get a /24 of it each (NodeMaskSize)
+	Kinds    harness.Kinds // all there are: the table; nil means those that are built in
+	Select   string        // --controllers: "*,-node-lifecycle-controller", upstream's syntax and names
+	PodCIDR  netip.Prefix  // nodes get a /24 of it each (NodeMaskSize)
 	NodeMask int
 	RootCA   []byte // PEM, for kube-root-ca.crt
 	Sign     certificates.Sign
@@ -55,15 +63,22 @@ type entry struct {
 var all = []entry{
 	{"deployment-controller", func(c Config) harness.Controller { return deployment.New(c.Client) }},
 	{"replicaset-controller", func(c Config) harness.Controller { return replicaset.New(c.Client) }},
+	{"replicationcontroller-controller", func(c Config) harness.Controller { return replicationcontroller.New(c.Client) }},
+	{"statefulset-controller", func(c Config) harness.Controller { return statefulset.New(c.Client) }},
+	{"daemonset-controller", func(c Config) harness.Controller { return daemonset.New(c.Client) }},
+	{"job-controller", func(c Config) harness.Controller { return job.New(c.Client) }},
+	{"cronjob-controller", func(c Config) harness.Controller { return cronjob.New(c.Client) }},
+	{"ttl-after-finished-controller", func(c Config) harness.Controller { return ttlafterfinished.New(c.Client) }},
+	{"disruption-controller", func(c Config) harness.Controller { return disruption.New(c.Client) }},
 	{"endpointslice-controller", func(c Config) harness.Controller { return endpointslice.New(c.Client) }},
 	{"endpoints-controller", func(c Config) harness.Controller { return endpoints.New(c.Client) }},
-	{"namespace-controller", func(c Config) harness.Controller { return namespace.New(c.Client, api.NewTable().All()) }},
+	{"namespace-controller", func(c Config) harness.Controller { return namespace.New(c.Client, c.Kinds) }},
 	{"serviceaccount-controller", func(c Config) harness.Controller { return serviceaccount.New(c.Client) }},
 	{"root-ca-certificate-publisher-controller", func(c Config) harness.Controller { return rootca.New(c.Client, c.RootCA) }},
 	{"node-ipam-controller", func(c Config) harness.Controller { return nodeipam.New(c.Client, c.PodCIDR, c.NodeMask) }},
 	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},
 	{"taint-eviction-controller", func(c Config) harness.Controller { return tainteviction.New(c.Client) }},
-	{"garbage-collector-controller", func(c Config) harness.Controller { return garbage.New(c.Client, api.NewTable().All(), c.Log) }},
+	{"garbage-collector-controller", func(c Config) harness.Controller { return garbage.New(c.Client, c.Kinds, c.Log) }},
 	{"certificatesigningrequest-approving-controller", func(c Config) harness.Controller { return certificates.NewApprover(c.Client) }},
 	{"certificatesigningrequest-signing-controller", func(c Config) harness.Controller { return certificates.NewSigner(c.Client, c.Sign) }},
 	{"certificatesigningrequest-cleaner-controller", func(c Config) harness.Controller { return certificates.NewCleaner(c.Client) }},
@@ -85,6 +100,9 @@ func New(cfg Config) (*Controllers, error) {
 	selected, err := choose(cfg.Select, Names())
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Kinds == nil {
+		cfg.Kinds = api.NewTable()
 	}
 	c := &Controllers{cfg: cfg, metrics: harness.NewMetrics(cfg.Metrics), ready: make(chan struct{})}
 	for _, e := range all {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/etcd"
@@ -63,6 +64,7 @@ type cluster struct {
 	store      *store.Store
 	registry   *registry.Registry
 	authorizer *authz.Authorizer
+	usage      *usage.Source // a server's
 	runtime    *skiffruntime.Runtime
 	nodeClient client.Client
 }

@@ -11,11 +11,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apiserver/pkg/authentication/user"
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/admission"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/crd"
+	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller"
 	"skiff.dev/skiff/internal/dns"
@@ -41,7 +44,8 @@ func (c *cluster) parts() []part {
 		{"etcd", nil, c.makeEtcd},
 		{"store", []string{"etcd"}, c.makeStore},
 		{"registry", []string{"store"}, c.makeRegistry},
-		{apiServer, []string{"registry"}, c.makeAPIServer},
+		{"custom resources", []string{"registry"}, c.makeCustomResources},
+		{apiServer, []string{"custom resources"}, c.makeAPIServer},
 		{"certificates", nil, func() (runner, error) { return task(c.serving.Run), nil }},
 		{"controllers", []string{"registry"}, c.makeControllers},
 		{"cluster settings", []string{"registry"}, func() (runner, error) { return task(c.publishSettings), nil }},
@@ -70,7 +74,7 @@ func (c *cluster) nodeParts(client []string, kubelet ...string) []part {
 // detail is what progress says of a ready part, and whether it is worth a line.
 func (c *cluster) detail(name string) (text string, visible bool) {
 	switch name {
-	case "store", "registry", "certificates", "cluster settings", "node client":
+	case "store", "registry", "custom resources", "certificates", "cluster settings", "node client":
 		return "", false
 	case apiServer:
 		return c.serverURL(), true
@@ -124,6 +128,7 @@ func (c *cluster) makeRegistry() (runner, error) {
 		return nil, err
 	}
 	c.authorizer = authz.New(c.registry, c.Log.With("part", "authz"))
+	c.usage = usage.New(c.registry, c.Log.With("part", "usage"))
 	return c.registry, nil
 }
 
@@ -144,6 +149,10 @@ func (w withClient) Run(ctx context.Context) error {
 		{"itself", []string{"client"}, func() (runner, error) { return w.runner, nil }},
 	}}
 	return g.Run(ctx)
+}
+
+func (c *cluster) makeCustomResources() (runner, error) {
+	return crd.New(crd.Config{Registry: c.registry, Log: c.Log.With("part", "customresources")}), nil
 }
 
 func (c *cluster) makeAPIServer() (runner, error) {
@@ -167,6 +176,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		Issuer:      "https://kubernetes.default.svc." + c.conf.ClusterDomain,
 		ExternalURL: c.serverURL(),
 		Metrics:     c.metrics,
+		Usage:       c.usage,
 		Checks:      []apiserver.Check{{Name: "etcd", Run: c.store.Healthy}},
 		Log:         c.Log.With("part", "apiserver"),
 	})
@@ -186,11 +196,13 @@ func (c *cluster) makeControllers() (runner, error) {
 	cl := c.localClient(user.KubeControllerManager)
 	r, err := controller.New(controller.Config{
 		Client:   cl,
+		Kinds:    c.registry.Table(),
 		Select:   c.conf.Controllers,
 		PodCIDR:  netip.MustParsePrefix(c.conf.PodCIDR),
 		NodeMask: c.conf.NodeCIDRMask,
 		RootCA:   c.ca.PEM,
 		Sign:     c.ca.Sign,
+		Sampled:  c.usage.Follow,
 		Log:      c.Log.With("part", "controllers"),
 	})
 	return withClient{cl, r}, err
@@ -255,9 +267,13 @@ func (c *cluster) makeKubelet() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	sampler := telemetry.New(telemetry.Config{
+	measure := telemetry.Config{
 		NodeName: c.conf.NodeName, CgroupRoot: cgroupRoot(c.conf), DataDir: c.conf.DataDir, CRI: c.runtime.Conn(), Log: c.Log.With("part", "telemetry"),
-	})
+	}
+	if c.usage != nil {
+		measure.Sampled = func(sample *stats.Summary) { c.usage.Push(c.conf.NodeName, sample) }
+	}
+	sampler := telemetry.New(measure)
 	k, err := kubelet.New(kubelet.Config{
 		NodeName:    c.conf.NodeName,
 		NodeIP:      c.nodeIP,

@@ -151,42 +151,50 @@ func (c *Certificate) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certifica
 func (c *Certificate) Run(ctx context.Context, api crclient.WithWatch) error {
 	// Timers stand still while a machine sleeps and know nothing of a clock that was set, so the wall clock is looked at once an hour.
 	const look = time.Hour
-	pause := time.Second
+	const least = time.Second // between two requests, even when certificates are given for moments only
+	pause := least
 	for {
-		wait := time.Duration(0)
-		if c.Good(time.Now()) {
-			leaf := c.Current().Leaf
-			wait = min(max(time.Until(pki.RenewAt(leaf.NotBefore, leaf.NotAfter)), 0), look)
-		}
-		if wait > 0 {
-			select {
-			case <-ctx.Done():
+		if wait := c.due(time.Now()); wait > 0 {
+			if !sleep(ctx, min(wait, look)) {
 				return nil
-			case <-time.After(wait):
 			}
-			if leaf := c.Current().Leaf; time.Now().Before(pki.RenewAt(leaf.NotBefore, leaf.NotAfter)) {
-				continue
-			}
+			continue
 		}
 		err := c.Request(ctx, api)
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil
-		}
-		if err == nil {
-			pause = time.Second
+		case err == nil:
+			pause = least
 			c.log.Info("got a certificate", "name", c.want.Name, "signer", c.want.Signer, "until", c.Current().Leaf.NotAfter)
 			if c.Renewed != nil {
 				c.Renewed()
 			}
-			continue
+		default:
+			c.log.Warn("this node got no new certificate; trying again", "signer", c.want.Signer, "err", err)
+			pause = min(pause*2, time.Minute)
 		}
-		c.log.Warn("a certificate of this node could not be renewed; trying again", "signer", c.want.Signer, "err", err)
-		pause = min(pause*2, time.Minute)
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, pause) {
 			return nil
-		case <-time.After(pause):
 		}
+	}
+}
+
+// due is how long the certificate need not be renewed yet.
+func (c *Certificate) due(now time.Time) time.Duration {
+	if !c.Good(now) {
+		return 0
+	}
+	leaf := c.Current().Leaf
+	return pki.RenewAt(leaf.NotBefore, leaf.NotAfter).Sub(now)
+}
+
+func sleep(ctx context.Context, d time.Duration) (whole bool) {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -29,6 +30,7 @@ import (
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/pod"
+	"skiff.dev/skiff/internal/kubelet/probe"
 	"skiff.dev/skiff/internal/kubelet/serve"
 	"skiff.dev/skiff/internal/kubelet/volume"
 )
@@ -58,6 +60,7 @@ type Config struct {
 // Telemetry is what the kubelet's HTTP API shows of package telemetry.
 type Telemetry interface {
 	Summary(ctx context.Context) (any, error) // *statsv1alpha1.Summary
+	Containers() http.Handler                 // /metrics/cadvisor
 }
 
 // Kubelet of one node.
@@ -70,6 +73,7 @@ type Kubelet struct {
 	machine machine
 	version *runtimeapi.VersionResponse
 	pods    *pods
+	probes  *probe.Counts
 	node    nodeState
 	ready   chan struct{}
 }
@@ -94,7 +98,7 @@ func New(cfg Config) (*Kubelet, error) {
 	k := &Kubelet{
 		cfg: cfg, log: cfg.Log,
 		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
-		ready: make(chan struct{}),
+		probes: probe.NewCounts(), ready: make(chan struct{}),
 	}
 	return k, nil
 }
@@ -126,10 +130,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	server := serve.New(serve.Config{
-		NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Summary: k.summary(),
-		TLS: k.tls(), Log: k.log,
-	})
+	serving := serve.Config{NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log}
+	if k.cfg.Telemetry != nil {
+		serving.Summary, serving.Containers = k.cfg.Telemetry.Summary, k.cfg.Telemetry.Containers()
+	}
+	server := serve.New(serving)
 	k.node.port = int32(listener.Addr().(*net.TCPAddr).Port)
 
 	ctx, cancel := context.WithCancel(ctx)
@@ -178,6 +183,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },
 		Services:    source{k.cfg.Client}.services,
+		Probes:      k.probes,
 	}
 }
 
@@ -192,13 +198,6 @@ func (k *Kubelet) tls() *tls.Config {
 		c.Certificates = []tls.Certificate{*k.cfg.TLS}
 	}
 	return c
-}
-
-func (k *Kubelet) summary() func(context.Context) (any, error) {
-	if k.cfg.Telemetry == nil {
-		return nil
-	}
-	return k.cfg.Telemetry.Summary
 }
 
 // Remove unmounts and deletes what the kubelet left below Root. Idempotent.

@@ -170,6 +170,7 @@ func (p *pods) begin(one *corev1.Pod, gone bool) {
 
 // ended forgets an actor whose pod is gone for good.
 func (p *pods) ended(a *pod.Actor) {
+	p.k.probes.Forget(a.UID())
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.actors, a.UID())

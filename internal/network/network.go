@@ -170,7 +170,7 @@ func (n *Network) followPeers(ctx context.Context, in Informers, gateway netip.A
 	if err != nil {
 		return err
 	}
-	o := newOverlay(n.cfg.NodeName, link, n.cfg.Overlay.Direct, tunnel, n.cfg.Log.Warn)
+	o := newOverlay(n.cfg.NodeName, n.node.pods, link, n.cfg.Overlay.Direct, tunnel, n.cfg.Log.Warn)
 	synced, stop, err := subscribe(ctx, in, &corev1.Node{}, handler(o.see, o.gone))
 	if err != nil {
 		return err

@@ -74,7 +74,8 @@ type tunnel interface {
 // overlay keeps the tunnel in step with the Node objects.
 type overlay struct {
 	self   string
-	link   netip.Prefix
+	own    netip.Prefix // this node's pods
+	link   netip.Prefix // addresses on this node's own link
 	direct bool
 	tunnel tunnel
 	warn   func(msg string, args ...any)
@@ -86,9 +87,9 @@ type overlay struct {
 	wake  chan struct{}
 }
 
-func newOverlay(self string, link netip.Prefix, direct bool, t tunnel, warn func(string, ...any)) *overlay {
+func newOverlay(self string, own, link netip.Prefix, direct bool, t tunnel, warn func(string, ...any)) *overlay {
 	return &overlay{
-		self: self, link: link, direct: direct, tunnel: t, warn: warn,
+		self: self, own: own, link: link, direct: direct, tunnel: t, warn: warn,
 		want: map[string]peer{}, have: map[string]peer{}, dirty: map[string]struct{}{}, wake: make(chan struct{}, 1),
 	}
 }
@@ -98,6 +99,10 @@ func (o *overlay) see(node *corev1.Node) {
 		return
 	}
 	p, ok := peerOf(node, o.link, o.direct)
+	if ok && p.pods.Overlaps(o.own) {
+		o.warn("another node has pods' addresses that are this node's; its pods cannot be reached: delete one of the two nodes", "node", node.Name, "addresses", p.pods, "own", o.own)
+		ok = false
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if ok {

@@ -153,7 +153,8 @@ func (r *Registry) disruptable(ctx context.Context, p *corev1.Pod) error {
 			}
 		}
 		if need := atLeast(&b.Spec, len(page.Entries)); up <= need {
-			err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+			// Without a time to come back: clients would wait and try again by themselves, where drains want to know.
+			err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
 			err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
 				Type: policyv1.DisruptionBudgetCause, Message: fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", b.Name, need, up),
 			})

@@ -25,6 +25,12 @@ func (r *Registry) Get(ctx context.Context, q *Request, o *metav1.GetOptions) (*
 	if err != nil {
 		return nil, err
 	}
+	if f := r.reader(q); f != nil {
+		return r.ask(ctx, q, f)
+	}
+	if q.Subresource == "scale" && q.Resource.Scale == nil {
+		return nil, apierrors.NewNotFound(q.groupResource(), q.Name+"/scale")
+	}
 	e, err := r.get(ctx, q, read)
 	if err != nil {
 		return nil, err
@@ -81,6 +87,9 @@ func revision(rv string) (int64, error) {
 func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.ListOptions) (*store.Page, error) {
 	if errs := listvalidation.ValidateListOptions(o, true); len(errs) > 0 {
 		return nil, invalidOptions("ListOptions", errs)
+	}
+	if f := r.reader(q); f != nil {
+		return r.askAll(ctx, q, f, o)
 	}
 	c, err := r.collection(q)
 	if err != nil {

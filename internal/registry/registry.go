@@ -60,6 +60,7 @@ type Registry struct {
 	services *services
 	managers *fieldmanager.Managers
 	virtuals map[string]Virtual
+	readers  map[string]Reader
 	ready    chan struct{}
 }
 
@@ -72,7 +73,7 @@ func New(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(cfg.Table), virtuals: map[string]Virtual{}, ready: make(chan struct{})}
+	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(cfg.Table), virtuals: map[string]Virtual{}, readers: map[string]Reader{}, ready: make(chan struct{})}
 	r.Handle("pods/binding", r.bind)
 	r.Handle("bindings", r.bind)
 	r.Handle("pods/eviction", r.evict)
@@ -196,7 +197,10 @@ type Virtual func(ctx context.Context, req *Request, obj runtime.Object, dryRun 
 // Handle registers a Virtual for "group/plural" or "group/plural/subresource" (core group: "pods/binding"). Before the first request only.
 func (r *Registry) Handle(path string, v Virtual) { r.virtuals[path] = v }
 
-func (r *Registry) virtual(q *Request) Virtual {
+func (r *Registry) virtual(q *Request) Virtual { return r.virtuals[q.path()] }
+
+// path names what a request is about, as Handle and HandleRead do.
+func (q *Request) path() string {
 	path := q.Resource.Plural
 	if q.Resource.Group != "" {
 		path = q.Resource.Group + "/" + path
@@ -204,7 +208,7 @@ func (r *Registry) virtual(q *Request) Virtual {
 	if q.Subresource != "" {
 		path += "/" + q.Subresource
 	}
-	return r.virtuals[path]
+	return path
 }
 
 // collection of a stored resource.

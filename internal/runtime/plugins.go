@@ -75,6 +75,7 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 	if err := extendPath(cfg.BinDir); err != nil {
 		return nil, err
 	}
+	keepExits(ctx, cfg)
 	// Background work of plug-ins ends with this context; calls have their own.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d := &daemon{set: plugin.NewPluginSet(), failed: make(chan error, 1), cancel: cancel}

@@ -24,6 +24,7 @@ const (
 	uriCRI         = "io.containerd.grpc.v1.cri"
 	uriCRIRuntime  = "io.containerd.cri.v1.runtime"
 	uriCRIImages   = "io.containerd.cri.v1.images"
+	uriTasks       = "io.containerd.runtime.v2.task"
 	uriShims       = "io.containerd.shim.v1.manager"
 	uriTransfer    = "io.containerd.transfer.v1.local"
 	uriSnapshotter = "io.containerd.snapshotter.v1."

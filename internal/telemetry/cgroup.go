@@ -1,12 +1,12 @@
 package telemetry
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +32,6 @@ type usage struct {
 	faults      uint64
 	majorFaults uint64
 	limit       uint64 // of memory; 0 for none
-	processes   uint64
 }
 
 func (c cgroups) file(controller, group, name string) string {
@@ -53,12 +52,18 @@ func (c cgroups) process(group string) int {
 	if err != nil {
 		return 0
 	}
-	first, _, _ := strings.Cut(string(raw), "\n")
-	pid, err := strconv.Atoi(first)
+	first, _, _ := bytes.Cut(raw, []byte("\n"))
+	pid, err := strconv.Atoi(string(first))
 	if err != nil {
 		return 0
 	}
 	return pid
+}
+
+// processes counts those in the group and below; the controller may be off.
+func (c cgroups) processes(group string) uint64 {
+	n, _ := number(c.file("pids", group, "pids.current"))
+	return n
 }
 
 func (c cgroups) read(group string) (u usage, err error) {
@@ -71,67 +76,136 @@ func (c cgroups) read(group string) (u usage, err error) {
 	if u.memory, err = number(c.file("memory", group, "memory.usage_in_bytes")); err != nil {
 		return u, err
 	}
-	counts, err := table(c.file("memory", group, "memory.stat"))
-	if err != nil {
-		return u, err
-	}
-	u.workingSet = u.memory - min(u.memory, counts["total_inactive_file"])
-	u.anonymous, u.faults, u.majorFaults = counts["total_rss"], counts["total_pgfault"], counts["total_pgmajfault"]
-	// "No limit" is the largest number of whole pages.
-	if limit := counts["hierarchical_memory_limit"]; limit < math.MaxInt64/2 {
-		u.limit = limit
-	}
-	u.processes, _ = number(c.file("pids", group, "pids.current")) // the controller may be off
-	return u, nil
+	var inactive uint64
+	err = counts(c.file("memory", group, "memory.stat"), func(name []byte, n uint64) {
+		switch string(name) {
+		case "total_inactive_file":
+			inactive = n
+		case "total_rss":
+			u.anonymous = n
+		case "total_pgfault":
+			u.faults = n
+		case "total_pgmajfault":
+			u.majorFaults = n
+		case "hierarchical_memory_limit":
+			if n < math.MaxInt64/2 { // "no limit" is the largest number of whole pages
+				u.limit = n
+			}
+		}
+	})
+	u.workingSet = u.memory - min(u.memory, inactive)
+	return u, err
 }
 
 func (c cgroups) readUnified(group string) (u usage, err error) {
-	cpu, err := table(c.file("", group, "cpu.stat"))
+	err = counts(c.file("", group, "cpu.stat"), func(name []byte, n uint64) {
+		if string(name) == "usage_usec" {
+			u.cpu = n * 1000
+		}
+	})
 	if err != nil {
 		return u, err
 	}
-	u.cpu = cpu["usage_usec"] * 1000
 	if u.memory, err = number(c.file("", group, "memory.current")); err != nil {
 		return u, err
 	}
-	counts, err := table(c.file("", group, "memory.stat"))
+	var inactive uint64
+	err = counts(c.file("", group, "memory.stat"), func(name []byte, n uint64) {
+		switch string(name) {
+		case "inactive_file":
+			inactive = n
+		case "anon":
+			u.anonymous = n
+		case "pgfault":
+			u.faults = n
+		case "pgmajfault":
+			u.majorFaults = n
+		}
+	})
 	if err != nil {
 		return u, err
 	}
-	u.workingSet = u.memory - min(u.memory, counts["inactive_file"])
-	u.anonymous, u.faults, u.majorFaults = counts["anon"], counts["pgfault"], counts["pgmajfault"]
+	u.workingSet = u.memory - min(u.memory, inactive)
 	u.limit, _ = number(c.file("", group, "memory.max")) // "max" is no number, and no limit
-	u.processes, _ = number(c.file("", group, "pids.current"))
 	return u, nil
 }
 
+// page is more than any of the files that are read here has.
+const page = 16 << 10
+
+// slurp reads a file of /proc or a cgroup: os.ReadFile asks for its size and whether it can be waited for, which costs more than the reading.
+func slurp(file string, buf []byte) ([]byte, error) {
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: file, Err: err}
+	}
+	defer unix.Close(fd)
+	n := 0
+	for n < len(buf) {
+		m, err := unix.Read(fd, buf[n:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "read", Path: file, Err: err}
+		}
+		if m == 0 {
+			break
+		}
+		n += m
+	}
+	return buf[:n], nil
+}
+
 func number(file string) (uint64, error) {
-	raw, err := os.ReadFile(file)
+	var buf [64]byte
+	raw, err := slurp(file, buf[:])
 	if err != nil {
 		return 0, err
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", file, err)
+	n, ok := decimal(bytes.TrimSpace(raw))
+	if !ok {
+		return 0, fmt.Errorf("%s: %q is no number", file, raw)
 	}
 	return n, nil
 }
 
-// table reads lines of a name and a number; others are left out. A colon after the name is no part of it.
-func table(file string) (map[string]uint64, error) {
-	raw, err := os.ReadFile(file)
+// counts reads lines of a name and a number; others are left out. A colon after the name is no part of it.
+func counts(file string, f func(name []byte, n uint64)) error {
+	var buf [page]byte
+	raw, err := slurp(file, buf[:])
 	if err != nil {
-		return nil, err
+		return err
 	}
+	for line := range bytes.Lines(raw) {
+		name, rest, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+		rest = bytes.TrimLeft(rest, " ")
+		if end := bytes.IndexByte(rest, ' '); end >= 0 {
+			rest = rest[:end]
+		}
+		if n, ok := decimal(rest); ok {
+			f(bytes.TrimSuffix(name, []byte(":")), n)
+		}
+	}
+	return nil
+}
+
+// table is counts for who wants to look names up.
+func table(file string) (map[string]uint64, error) {
 	t := map[string]uint64{}
-	for line := range strings.Lines(string(raw)) {
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
-		}
-		if n, err := strconv.ParseUint(fields[1], 10, 64); err == nil {
-			t[strings.TrimSuffix(fields[0], ":")] = n
-		}
+	err := counts(file, func(name []byte, n uint64) { t[string(name)] = n })
+	return t, err
+}
+
+func decimal(text []byte) (n uint64, ok bool) {
+	if len(text) == 0 || len(text) > 20 {
+		return 0, false
 	}
-	return t, nil
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return n, true
 }

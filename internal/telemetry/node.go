@@ -44,7 +44,7 @@ func (s *Sampler) node(now time.Time) (*stats.NodeStats, error) {
 	node := &stats.NodeStats{
 		NodeName:  s.cfg.NodeName,
 		StartTime: metav1.NewTime(boot),
-		CPU:       s.cpu("node", now, busy),
+		CPU:       s.cpu("node", now, busy, time.Time{}),
 		Memory: &stats.MemoryStats{
 			Time: at, AvailableBytes: value(mem["MemAvailable"] * kb), UsageBytes: value((mem["MemTotal"] - mem["MemFree"]) * kb),
 			WorkingSetBytes: value((mem["MemTotal"] - min(mem["MemTotal"], mem["MemAvailable"])) * kb), RSSBytes: value(mem["AnonPages"] * kb),
@@ -112,65 +112,6 @@ func (h host) processes(at metav1.Time) *stats.RlimitStats {
 		return nil
 	}
 	return &stats.RlimitStats{Time: at, MaxPID: value(int64(limit)), NumOfRunningProcesses: value(running)}
-}
-
-// podNetwork reads the counters of the namespace that a pod's sandbox holds; nil for pods in the host's.
-func (h host) podNetwork(group string, now time.Time) *stats.NetworkStats {
-	pid := h.groups.process(group)
-	if pid == 0 {
-		return nil
-	}
-	dir := filepath.Join(h.proc, strconv.Itoa(pid))
-	own, err := os.Readlink(filepath.Join(dir, "ns/net"))
-	hosts, err2 := os.Readlink(filepath.Join(h.proc, "self/ns/net"))
-	if err != nil || err2 != nil || own == hosts {
-		return nil
-	}
-	links, err := readLinks(filepath.Join(dir, "net/dev"))
-	if err != nil {
-		return nil
-	}
-	return network(links, now)
-}
-
-// readLinks reads /proc/…/net/dev, without loopback.
-func readLinks(file string) ([]stats.InterfaceStats, error) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var links []stats.InterfaceStats
-	for line := range strings.Lines(string(raw)) {
-		name, rest, ok := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if name = strings.TrimSpace(name); !ok || name == "lo" || len(fields) < 11 {
-			continue
-		}
-		var n [11]uint64
-		for i := range n {
-			if n[i], err = strconv.ParseUint(fields[i], 10, 64); err != nil {
-				return nil, fmt.Errorf("%s: %w", file, err)
-			}
-		}
-		links = append(links, stats.InterfaceStats{
-			Name: name, RxBytes: value(n[0]), RxErrors: value(n[2]), TxBytes: value(n[8]), TxErrors: value(n[10]),
-		})
-	}
-	return links, nil
-}
-
-// network names one link as the default: a pod's is eth0, a node's the first that is no container's.
-func network(links []stats.InterfaceStats, now time.Time) *stats.NetworkStats {
-	if len(links) == 0 {
-		return nil
-	}
-	n := &stats.NetworkStats{Time: metav1.NewTime(now), InterfaceStats: links[0], Interfaces: links}
-	for _, l := range links {
-		if l.Name == "eth0" {
-			n.InterfaceStats = l
-		}
-	}
-	return n
 }
 
 func fileSystem(path string, now time.Time) (*stats.FsStats, error) {

@@ -13,27 +13,27 @@ import (
 const containerName = "io.kubernetes.container.name"
 
 // pod measures one pod; not ok if its cgroup is gone, which means that the pod is going.
-func (s *Sampler) pod(
-	sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.Container, now time.Time, seen map[string]bool,
-) (stats.PodStats, bool) {
-	meta := sandbox.GetMetadata()
-	dir, ok := s.podDir(meta.GetUid())
+func (s *Sampler) pod(sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.Container, now time.Time, seen map[string]bool) (stats.PodStats, bool) {
+	uid := sandbox.GetMetadata().GetUid()
+	dir, ok := s.podDir(uid)
 	if !ok {
 		return stats.PodStats{}, false
 	}
 	usage, err := s.host.groups.read(dir)
 	if err != nil {
+		delete(s.dirs, uid)
 		return stats.PodStats{}, false
 	}
-	key := "pod/" + meta.GetUid()
-	seen[key] = true
+	key := "pod/" + uid
+	seen[key], seen[uid], seen[sandbox.Id] = true, true, true
+	measured := podGroups{sandbox: sandbox, dir: dir, links: s.podLinks(sandbox.Id, filepath.Join(dir, sandbox.Id))}
 	pod := stats.PodStats{
-		PodRef:       stats.PodReference{Name: meta.GetName(), Namespace: meta.GetNamespace(), UID: meta.GetUid()},
+		PodRef:       stats.PodReference{Name: sandbox.GetMetadata().GetName(), Namespace: sandbox.GetMetadata().GetNamespace(), UID: uid},
 		StartTime:    metav1.NewTime(time.Unix(0, sandbox.CreatedAt)),
-		CPU:          s.cpu(key, now, usage.cpu),
+		CPU:          s.cpu(key, now, usage.cpu, time.Unix(0, sandbox.CreatedAt)),
 		Memory:       memory(usage, now),
-		ProcessStats: &stats.ProcessStats{ProcessCount: value(usage.processes)},
-		Network:      s.host.podNetwork(filepath.Join(dir, sandbox.Id), now),
+		ProcessStats: &stats.ProcessStats{ProcessCount: value(s.host.groups.processes(dir))},
+		Network:      network(measured.links, now),
 	}
 	var written uint64
 	for _, c := range containers {
@@ -45,11 +45,20 @@ func (s *Sampler) pod(
 			written += *one.Rootfs.UsedBytes
 		}
 		pod.Containers = append(pod.Containers, one)
+		measured.containers = append(measured.containers, c)
 	}
 	if s.layers != nil {
 		pod.EphemeralStorage = &stats.FsStats{Time: metav1.NewTime(now), UsedBytes: value(written)}
 	}
+	s.groups = append(s.groups, measured)
 	return pod, true
+}
+
+func nameOf(c *runtimeapi.Container) string {
+	if name := c.Labels[containerName]; name != "" {
+		return name
+	}
+	return c.GetMetadata().GetName()
 }
 
 func (s *Sampler) container(podDir string, c *runtimeapi.Container, now time.Time, seen map[string]bool) (stats.ContainerStats, bool) {
@@ -57,16 +66,12 @@ func (s *Sampler) container(podDir string, c *runtimeapi.Container, now time.Tim
 	if err != nil {
 		return stats.ContainerStats{}, false
 	}
-	name := c.Labels[containerName]
-	if name == "" {
-		name = c.GetMetadata().GetName()
-	}
 	key := "container/" + c.Id
 	seen[key] = true
 	one := stats.ContainerStats{
-		Name:      name,
+		Name:      nameOf(c),
 		StartTime: metav1.NewTime(time.Unix(0, c.CreatedAt)),
-		CPU:       s.cpu(key, now, usage.cpu),
+		CPU:       s.cpu(key, now, usage.cpu, time.Unix(0, c.CreatedAt)),
 		Memory:    memory(usage, now),
 	}
 	if layer := s.layers[c.Id]; layer != nil {
@@ -79,9 +84,13 @@ func (s *Sampler) container(podDir string, c *runtimeapi.Container, now time.Tim
 
 // podDir finds the pod's cgroup: the kubelet puts it under its class of service.
 func (s *Sampler) podDir(uid string) (string, bool) {
+	if dir, known := s.dirs[uid]; known {
+		return dir, true
+	}
 	for _, class := range []string{"burstable", "besteffort", ""} {
 		dir := filepath.Join("/", s.cfg.CgroupRoot, "kubepods", class, "pod"+uid)
 		if s.host.groups.exists(dir) {
+			s.dirs[uid] = dir
 			return dir, true
 		}
 	}

@@ -10,25 +10,21 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
 const (
-	// Period is the time between two samples that nobody asked for.
-	Period = 10 * time.Second
+	// Period is the time between two samples that nobody asked for, and that rates are taken over.
+	Period = 5 * time.Second
 	// MaxAge of a sample that is shown again instead of measuring anew.
 	MaxAge = time.Second
 
-	// history bounds the samples kept of each thing.
-	history = 6
-	// window is the time a rate is taken over, at least; shorter ones show the scheduler's ticks.
-	window = time.Second
 	// layerPeriod is how often CRI is asked for writable layers, which costs it a walk.
 	layerPeriod = time.Minute
 )
@@ -39,7 +35,9 @@ type Config struct {
 	CgroupRoot string                   // "/skiff": pods are below <root>/kubepods
 	DataDir    string                   // the file system that counts as the node's; default "/"
 	CRI        grpc.ClientConnInterface // of the node's container runtime
-	Log        *slog.Logger
+	// Sampled, if set, is given each sample that Run takes; it is shared from then on.
+	Sampled func(*stats.Summary)
+	Log     *slog.Logger
 }
 
 // Sampler of one node.
@@ -54,9 +52,21 @@ type Sampler struct {
 	latest *stats.Summary
 	taken  time.Time
 	clocks map[string]*clock // CPU clocks by "node", "pod/<uid>", "container/<id>"
-	layers map[string]*runtimeapi.FilesystemUsage
-	layed  time.Time
-	disk   *stats.FsStats // images'
+	groups []podGroups       // what the latest measurement found
+	dirs   map[string]string // the pods' cgroups, by UID
+	// holders are the processes that hold the pods' network namespaces, by sandbox; 0 for the host's.
+	holders map[string]int
+	layers  map[string]*runtimeapi.FilesystemUsage
+	layed   time.Time
+	disk    *stats.FsStats // images'
+}
+
+// podGroups is a pod as it was found.
+type podGroups struct {
+	sandbox    *runtimeapi.PodSandbox
+	containers []*runtimeapi.Container
+	dir        string
+	links      []link
 }
 
 // New sampler; it measures nothing before it is asked or run.
@@ -67,38 +77,57 @@ func New(cfg Config) *Sampler {
 	if cfg.DataDir == "" {
 		cfg.DataDir = "/"
 	}
-	s := &Sampler{cfg: cfg, host: host{proc: "/proc", groups: lookAtCgroups("/sys/fs/cgroup")}, now: time.Now, clocks: map[string]*clock{}}
+	s := &Sampler{cfg: cfg, host: host{proc: "/proc", groups: lookAtCgroups("/sys/fs/cgroup")}, now: time.Now}
+	s.clocks, s.dirs, s.holders = map[string]*clock{}, map[string]string{}, map[string]int{}
 	if cfg.CRI != nil {
 		s.runtime, s.images = runtimeapi.NewRuntimeServiceClient(cfg.CRI), runtimeapi.NewImageServiceClient(cfg.CRI)
 	}
 	return s
 }
 
-// Run samples every Period until ctx ends, so that the first who asks gets a rate.
+// Run samples every Period until ctx ends. The second sample follows soon on the first: only two make a rate of what runs already.
 func (s *Sampler) Run(ctx context.Context) error {
-	tick := time.NewTicker(Period)
-	defer tick.Stop()
-	for failing := false; ; {
-		if _, err := s.Summary(ctx); err != nil && ctx.Err() == nil {
-			if !failing {
-				s.cfg.Log.Warn("cannot measure what pods use; trying on", "err", err)
-			}
-			failing = true
-		} else {
-			failing = false
-		}
+	next := time.NewTimer(0)
+	defer next.Stop()
+	failing := false
+	for n := 0; ; n++ {
 		select {
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
 			return nil
+		}
+		next.Reset(Period)
+		if n == 0 {
+			next.Reset(MaxAge)
+		}
+		summary, err := s.sample(ctx)
+		if err != nil && ctx.Err() == nil && !failing {
+			s.cfg.Log.Warn("cannot measure what pods use; trying on", "err", err)
+		}
+		failing = err != nil
+		if err == nil && s.cfg.Sampled != nil {
+			s.cfg.Sampled(summary)
 		}
 	}
 }
 
 // Summary is a *statsv1alpha1.Summary, shared by all who ask within MaxAge: it is not to be changed.
 func (s *Sampler) Summary(ctx context.Context) (any, error) {
+	summary, err := s.sample(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return summary, nil
+}
+
+func (s *Sampler) sample(ctx context.Context) (*stats.Summary, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.fresh(ctx)
+}
+
+// fresh is the latest sample if that will do, or a new one. Called with mu held.
+func (s *Sampler) fresh(ctx context.Context) (*stats.Summary, error) {
 	now := s.now()
 	if s.latest != nil && now.Sub(s.taken) < MaxAge {
 		return s.latest, nil
@@ -142,16 +171,15 @@ func (s *Sampler) measure(ctx context.Context, now time.Time) (*stats.Summary, e
 		inPod[c.PodSandboxId] = append(inPod[c.PodSandboxId], c)
 	}
 	seen := map[string]bool{"node": true}
+	s.groups = make([]podGroups, 0, len(sandboxes.Items))
 	for _, sandbox := range sandboxes.Items {
 		if pod, ok := s.pod(sandbox, inPod[sandbox.Id], now, seen); ok {
 			summary.Pods = append(summary.Pods, pod)
 		}
 	}
-	for key := range s.clocks {
-		if !seen[key] {
-			delete(s.clocks, key)
-		}
-	}
+	forget(s.clocks, seen)
+	forget(s.dirs, seen)
+	forget(s.holders, seen)
 	return summary, nil
 }
 
@@ -185,40 +213,9 @@ func (s *Sampler) lookAtLayers(ctx context.Context, now time.Time) {
 	s.disk = disk
 }
 
-// clock is the bounded history of one CPU clock.
-type clock struct {
-	at    [history]time.Time
-	nanos [history]uint64
-	n     int
-}
-
-// add keeps a reading and returns the rate since an older one, in nanoseconds a second; nil before there is one.
-func (c *clock) add(at time.Time, nanos uint64) *uint64 {
-	var rate *uint64
-	for i := range c.n { // the newest first
-		if passed := at.Sub(c.at[i]); passed >= window {
-			if nanos >= c.nanos[i] {
-				rate = value(uint64(float64(nanos-c.nanos[i]) / passed.Seconds()))
-			}
-			break
-		}
-	}
-	if c.n > 0 && nanos < c.nanos[0] {
-		c.n = 0 // it started anew
-	}
-	copy(c.at[1:], c.at[:history-1])
-	copy(c.nanos[1:], c.nanos[:history-1])
-	c.at[0], c.nanos[0], c.n = at, nanos, min(c.n+1, history)
-	return rate
-}
-
-func (s *Sampler) cpu(key string, at time.Time, nanos uint64) *stats.CPUStats {
-	c := s.clocks[key]
-	if c == nil {
-		c = &clock{}
-		s.clocks[key] = c
-	}
-	return &stats.CPUStats{Time: metav1.NewTime(at), UsageCoreNanoSeconds: value(nanos), UsageNanoCores: c.add(at, nanos)}
+// forget what is no longer there.
+func forget[V any](m map[string]V, seen map[string]bool) {
+	maps.DeleteFunc(m, func(key string, _ V) bool { return !seen[key] })
 }
 
 func value[T any](v T) *T { return &v }

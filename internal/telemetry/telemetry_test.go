@@ -26,7 +26,7 @@ func write(t *testing.T, root string, files map[string]string) {
 }
 
 func TestReadingsAreTheSameOnBothVersions(t *testing.T) {
-	want := usage{cpu: 5_000_000, memory: 1000, workingSet: 700, anonymous: 400, faults: 7, majorFaults: 2, limit: 4096, processes: 3}
+	want := usage{cpu: 5_000_000, memory: 1000, workingSet: 700, anonymous: 400, faults: 7, majorFaults: 2, limit: 4096}
 	v1, v2 := t.TempDir(), t.TempDir()
 	write(t, v1, map[string]string{
 		"cpuacct/a/b/cpuacct.usage":        "5000000\n",
@@ -49,7 +49,7 @@ func TestReadingsAreTheSameOnBothVersions(t *testing.T) {
 		if err != nil || got != want {
 			t.Errorf("%s: got %+v, %v", name, got, err)
 		}
-		if c.process("/a/b") != 42 || !c.exists("/a/b") || c.exists("/a/c") {
+		if c.processes("/a/b") != 3 || c.process("/a/b") != 42 || !c.exists("/a/b") || c.exists("/a/c") {
 			t.Errorf("%s: processes are not found", name)
 		}
 	}
@@ -64,30 +64,49 @@ func TestReadingsAreTheSameOnBothVersions(t *testing.T) {
 
 func TestClock(t *testing.T) {
 	began := time.Unix(1000, 0)
-	c := &clock{}
-	steps := []struct {
+	type step struct {
 		after time.Duration
 		nanos uint64
 		rate  int64 // -1: none
+	}
+	cases := map[string]struct {
+		began time.Time
+		steps []step
 	}{
-		{0, 1e9, -1},
-		{500 * time.Millisecond, 11e8, -1},  // too near
-		{2 * time.Second, 31e8, 1333333333}, // (3.1-1.1)/1.5
-		{12 * time.Second, 31e8, 0},
-		{22 * time.Second, 1e9, -1}, // another container's clock
-		{32 * time.Second, 6e9, 5e8},
+		"of what began at an unknown time": {time.Time{}, []step{
+			{0, 1e9, -1},
+			{500 * time.Millisecond, 11e8, -1}, // too near
+			{2 * time.Second, 3e9, 1e9},        // (3-1)/2: no whole window yet, so as much of one as there is
+			{5 * time.Second, 56e8, 1e9},       // since the second
+			{10 * time.Second, 56e8, 0},
+			{15 * time.Second, 1e9, -1}, // another's clock
+			{20 * time.Second, 6e9, 1e9},
+		}},
+		"of a container": {began, []step{
+			{200 * time.Millisecond, 1e8, -1},
+			{1 * time.Second, 5e8, 5e8}, // since it began
+			{5 * time.Second, 25e8, 5e8},
+			{10 * time.Second, 75e8, 1e9},
+			{11 * time.Second, 85e8, 1e9}, // asked in between: since 5 s
+		}},
 	}
-	for i, s := range steps {
-		got := c.add(began.Add(s.after), s.nanos)
-		if (got == nil) != (s.rate < 0) || got != nil && int64(*got) != s.rate {
-			t.Errorf("step %d: rate %v, want %d", i, got, s.rate)
+	for name, tc := range cases {
+		c := &clock{}
+		for i, s := range tc.steps {
+			got := c.add(began.Add(s.after), s.nanos, tc.began)
+			if (got == nil) != (s.rate < 0) || got != nil && int64(*got) != s.rate {
+				if got == nil {
+					got = new(uint64)
+				}
+				t.Errorf("%s, step %d: rate %d, want %d", name, i, *got, s.rate)
+			}
 		}
-	}
-	for i := range 100 {
-		c.add(began.Add(time.Duration(40+i)*time.Second), uint64(7e9))
-	}
-	if c.n != history {
-		t.Errorf("%d samples are kept", c.n)
+		for i := range 100 {
+			c.add(began.Add(time.Duration(40+i)*time.Second), uint64(9e9), tc.began)
+		}
+		if c.n != history {
+			t.Errorf("%d samples are kept", c.n)
+		}
 	}
 }
 

@@ -300,14 +300,17 @@ func (c *Cluster) Program(name string, args ...string) *exec.Cmd {
 // Kubeconfig is the administrator's.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.DataDir, "admin.kubeconfig") }
 
-// Kubectl runs kubectl; it must succeed.
+// Kubectl runs kubectl, which must succeed, and returns its standard output.
 func (c *Cluster) Kubectl(args ...string) string {
 	c.t.Helper()
-	out, err := c.TryKubectl(args...)
+	cmd := c.KubectlCommand(args...)
+	var notes bytes.Buffer
+	cmd.Stderr = &notes
+	out, err := within(cmd, cmd.Output)
 	if err != nil {
-		c.t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
+		c.t.Fatalf("kubectl %s: %v\n%s%s", strings.Join(args, " "), err, out, &notes)
 	}
-	return out
+	return string(out)
 }
 
 // TryKubectl runs kubectl, which may fail, and returns all it said.
@@ -342,16 +345,20 @@ func (c *Cluster) Run(name string, args ...string) (string, error) {
 }
 
 func combined(cmd *exec.Cmd) (string, error) {
-	var buf bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &buf, &buf
-	timer := time.AfterFunc(2*time.Minute, func() {
+	out, err := within(cmd, cmd.CombinedOutput)
+	return string(out), err
+}
+
+// within bounds how long a command may take.
+func within(cmd *exec.Cmd, run func() ([]byte, error)) ([]byte, error) {
+	const patience = 2 * time.Minute
+	timer := time.AfterFunc(patience, func() {
 		if cmd.Process != nil {
 			_ = cmd.Process.Kill()
 		}
 	})
 	defer timer.Stop()
-	err := cmd.Run()
-	return buf.String(), err
+	return run()
 }
 
 // Client is client-go against the cluster, from its host.

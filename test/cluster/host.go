@@ -20,11 +20,14 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// Host is a machine as far as the network is concerned: a network namespace with a loopback and one address, 172.31.0.2.
+// Host is a machine as far as the network is concerned: a network namespace with a loopback and one address, 172.31.0.2 unless it is plugged
+// into a Link with others.
 type Host struct {
 	t      T
 	name   string
 	handle netns.NsHandle
+	ip     string
+	port   func(up bool) error // of the link that it is plugged into; nil if there is none
 }
 
 // HostIP is every host's own address; hosts of different tests cannot see each other.
@@ -41,7 +44,15 @@ func NewHost(t T) *Host {
 	t.Helper()
 	slots <- struct{}{}
 	t.Cleanup(func() { <-slots })
-	h := &Host{t: t, name: fmt.Sprintf("skifftest-%d-%d", os.Getpid(), hosts.Add(1))}
+	return newHost(t, HostIP, func() error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "uplink"})
+	})
+}
+
+// newHost makes a host of a namespace in which connect has made eth0.
+func newHost(t T, ip string, connect func() error) *Host {
+	t.Helper()
+	h := &Host{t: t, ip: ip, name: fmt.Sprintf("skifftest-%d-%d", os.Getpid(), hosts.Add(1))}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own, err := netns.Get()
@@ -61,7 +72,7 @@ func NewHost(t T) *Host {
 			t.Errorf("delete network namespace %s: %v", h.name, err)
 		}
 	})
-	err = h.plug()
+	err = h.plug(connect)
 	if back := netns.Set(own); back != nil {
 		panic(back) // this thread would carry a foreign namespace into other goroutines
 	}
@@ -72,7 +83,7 @@ func NewHost(t T) *Host {
 }
 
 // plug gives the namespace a loopback, a link with an address and a default route.
-func (h *Host) plug() error {
+func (h *Host) plug(connect func() error) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -80,12 +91,14 @@ func (h *Host) plug() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "uplink"}
-	if err := netlink.LinkAdd(veth); err != nil {
+	if err := connect(); err != nil {
 		return err
 	}
 	for _, name := range []string{"eth0", "uplink"} {
 		link, err := netlink.LinkByName(name)
+		if err != nil && name == "uplink" {
+			break // the other end is elsewhere
+		}
 		if err != nil {
 			return err
 		}
@@ -97,7 +110,7 @@ func (h *Host) plug() error {
 	if err != nil {
 		return err
 	}
-	addr, err := netlink.ParseAddr(HostIP + "/24")
+	addr, err := netlink.ParseAddr(h.ip + "/24")
 	if err != nil {
 		return err
 	}
@@ -178,7 +191,7 @@ func (h *Host) leftovers() (left []string) {
 			return err
 		}
 		for _, a := range addrs {
-			if ip := a.IP.String(); ip != "127.0.0.1" && ip != HostIP {
+			if ip := a.IP.String(); ip != "127.0.0.1" && ip != h.ip {
 				left = append(left, "address "+ip)
 			}
 		}

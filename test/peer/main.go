@@ -53,7 +53,8 @@ func udp() error {
 func stubborn() error {
 	signal.Ignore(syscall.SIGTERM)
 	fmt.Println("staying")
-	select {}
+	time.Sleep(time.Hour)
+	return nil
 }
 
 // tidy takes half a second to end on SIGTERM, and says so.

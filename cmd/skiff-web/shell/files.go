@@ -258,7 +258,21 @@ func modeString(m fs.FileMode) string {
 	case m&fs.ModeSocket != 0:
 		kind = "s"
 	}
-	return kind + m.Perm().String()[1:]
+	mode := []byte(kind + m.Perm().String()[1:])
+	for _, special := range []struct {
+		bit fs.FileMode
+		at  int
+		set byte
+	}{{fs.ModeSetuid, 3, 's'}, {fs.ModeSetgid, 6, 's'}, {fs.ModeSticky, 9, 't'}} {
+		if m&special.bit == 0 {
+			continue
+		}
+		if mode[special.at] == '-' {
+			special.set -= 'a' - 'A' // a capital says that it may not be executed
+		}
+		mode[special.at] = special.set
+	}
+	return string(mode)
 }
 
 func humanSize(n int64) string {

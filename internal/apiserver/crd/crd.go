@@ -24,7 +24,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/api"
@@ -71,14 +70,6 @@ func New(cfg Config) *Resources {
 		reg: cfg.Registry, row: cfg.Registry.Table().ByResource(definitions), log: cfg.Log,
 		ready: make(chan struct{}), known: map[string]*definition{},
 	}
-}
-
-// Types is what a registry's configuration asks for: the schema of a custom resource's row.
-func Types(row *api.Resource) managedfields.TypeConverter {
-	if row.Custom == nil {
-		return nil
-	}
-	return row.Custom.Types()
 }
 
 // Ready is closed once every established definition is served.

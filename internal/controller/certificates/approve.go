@@ -11,6 +11,7 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -72,7 +73,14 @@ func (a *approver) reconcile(ctx context.Context, key harness.Key) (time.Duratio
 	if err != nil && !apierrors.IsNotFound(err) {
 		return 0, err
 	}
-	v := judge(p, &found, req, &node, err == nil)
+	exists := err == nil
+	var others []string
+	if p.serving {
+		if others, err = a.others(ctx, name); err != nil {
+			return 0, err
+		}
+	}
+	v := judge(p, &found, req, &node, exists, others)
 	if v.needs != "" {
 		ok, err := a.allowed(ctx, &found, v.needs)
 		if err != nil || !ok {
@@ -97,13 +105,13 @@ type verdict struct {
 	reason, message string
 }
 
-// judge decides about a request that its signer would sign for a node.
-func judge(p purpose, r *csr, req *x509.CertificateRequest, node *corev1.Node, exists bool) verdict {
+// judge decides about a request that its signer would sign for a node. others are addresses that a node may claim but does not have.
+func judge(p purpose, r *csr, req *x509.CertificateRequest, node *corev1.Node, exists bool, others []string) verdict {
 	self := r.Spec.Username == req.Subject.CommonName
 	name := strings.TrimPrefix(req.Subject.CommonName, nodePrefix)
 	switch {
 	case p.serving:
-		if !self || !slices.Contains(r.Spec.Groups, nodesGroup) || !exists || !covers(node, req) {
+		if !self || !slices.Contains(r.Spec.Groups, nodesGroup) || !exists || !covers(node, req, others) {
 			return verdict{}
 		}
 		return verdict{kind: certificatesv1.CertificateApproved, reason: "AutoApproved",
@@ -119,23 +127,52 @@ func judge(p purpose, r *csr, req *x509.CertificateRequest, node *corev1.Node, e
 		message: "Auto approving kubelet client certificate after SubjectAccessReview."}
 }
 
-// covers says whether all names and addresses of a serving certificate are in the node's object.
-func covers(node *corev1.Node, req *x509.CertificateRequest) bool {
-	mine := []string{node.Name}
-	for _, a := range node.Status.Addresses {
-		mine = append(mine, a.Address)
-	}
+// covers says whether all names and addresses of a serving certificate are the node's own. A node writes its addresses itself, and the API
+// server's certificate is from the same authority, so what is anybody else's does not count.
+func covers(node *corev1.Node, req *x509.CertificateRequest, others []string) bool {
 	for _, n := range req.DNSNames {
-		if !slices.Contains(mine, n) {
+		if n != node.Name || n == "localhost" || n == "kubernetes" || strings.HasPrefix(n, "kubernetes.default") {
 			return false
 		}
 	}
 	for _, ip := range req.IPAddresses {
-		if !slices.Contains(mine, ip.String()) {
+		text := ip.String()
+		mine := slices.ContainsFunc(node.Status.Addresses, func(a corev1.NodeAddress) bool { return a.Address == text })
+		if !mine || ip.IsLoopback() || slices.Contains(others, text) {
 			return false
 		}
 	}
 	return true
+}
+
+// others are the addresses of the API servers and of all nodes but one.
+func (a *approver) others(ctx context.Context, self string) (out []string, err error) {
+	var nodes corev1.NodeList
+	if err := a.client.List(ctx, &nodes, crclient.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list nodes: %w", err)
+	}
+	for i := range nodes.Items {
+		if nodes.Items[i].Name == self {
+			continue
+		}
+		for _, at := range nodes.Items[i].Status.Addresses {
+			out = append(out, at.Address)
+		}
+	}
+	var slicesOf discoveryv1.EndpointSliceList
+	if err := a.client.List(ctx, &slicesOf, crclient.MatchingFields{"service": "default/kubernetes"}, crclient.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("list the API servers: %w", err)
+	}
+	for _, s := range slicesOf.Items {
+		for _, e := range s.Endpoints {
+			out = append(out, e.Addresses...)
+		}
+	}
+	var service corev1.Service
+	if err := a.client.Get(ctx, crclient.ObjectKey{Namespace: "default", Name: "kubernetes"}, &service); crclient.IgnoreNotFound(err) != nil {
+		return nil, err
+	}
+	return append(out, service.Spec.ClusterIPs...), nil
 }
 
 // review asks the API whether who made a request may have it approved by itself.

@@ -297,8 +297,8 @@ func (r *reconciler) writeStatus(ctx context.Context, d *appsv1.Deployment, stat
 	}
 	changed := d.DeepCopy()
 	changed.Status = status
-	if err := r.client.SubResource("status").Update(ctx, changed); err != nil {
-		return fmt.Errorf("write the status of Deployment %s: %w", d.Name, crclient.IgnoreNotFound(err))
+	if err := crclient.IgnoreNotFound(r.client.SubResource("status").Update(ctx, changed)); err != nil {
+		return fmt.Errorf("write the status of Deployment %s: %w", d.Name, err)
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -30,41 +31,63 @@ type reconciler struct {
 	client client.Client
 	events record.EventRecorder
 	log    *slog.Logger
-	rows   map[schema.GroupKind]*api.Resource
 	graph  *graph
 	wake   func(harness.Key)
+
+	mu   sync.RWMutex
+	rows map[schema.GroupKind]*api.Resource // as the table has them now
 }
 
-// New returns the controller; rows are all kinds there are.
-func New(c client.Client, rows []*api.Resource, log *slog.Logger) harness.Controller {
-	r := newReconciler(c, rows, log)
+// New returns the controller; kinds are all there are, whenever they come.
+func New(c client.Client, kinds harness.Kinds, log *slog.Logger) harness.Controller {
+	r := &reconciler{
+		client: c, events: c.Recorder("garbage-collector-controller"), log: log, graph: newGraph(), wake: func(harness.Key) {},
+	}
+	rows := kinds.All()
+	r.know(rows)
 	var watches []harness.Watch
 	for _, row := range rows {
-		if !collected(row) {
-			continue
+		if collected(row) && row.Custom == nil {
+			watches = append(watches, r.watch(row))
 		}
-		kind := &metav1.PartialObjectMetadata{}
-		kind.SetGroupVersionKind(row.GVK())
-		watches = append(watches, harness.Any(kind, func(old, current crclient.Object) []harness.Key { return r.changed(row, old, current) }))
 	}
 	return harness.Controller{
 		Workers: 8, Watches: watches, Reconcile: r.reconcile,
 		Begin: func(wake func(harness.Key)) { r.wake = wake },
+		Follow: func(ctx context.Context, add func(harness.Watch)) {
+			harness.EachCustom(ctx, kinds, func(all, fresh []*api.Resource) {
+				r.know(all)
+				for _, row := range fresh {
+					add(r.watch(row))
+				}
+				if len(fresh) > 0 { // owners that could not be looked for may be of these kinds
+					for _, uid := range r.graph.unseen() {
+						r.wake(keyOf(uid))
+					}
+				}
+			})
+		},
 	}
 }
 
-func newReconciler(c client.Client, rows []*api.Resource, log *slog.Logger) *reconciler {
-	r := &reconciler{
-		client: c, events: c.Recorder("garbage-collector-controller"), log: log, graph: newGraph(),
-		rows: map[schema.GroupKind]*api.Resource{}, wake: func(harness.Key) {},
-	}
+func (r *reconciler) watch(row *api.Resource) harness.Watch {
+	kind := &metav1.PartialObjectMetadata{}
+	kind.SetGroupVersionKind(row.GVK())
+	return harness.Any(kind, func(old, current crclient.Object) []harness.Key { return r.changed(row, old, current) })
+}
+
+// know takes in what kinds there are now.
+func (r *reconciler) know(rows []*api.Resource) {
+	by := make(map[schema.GroupKind]*api.Resource, len(rows))
 	for _, row := range rows {
-		r.rows[row.GVK().GroupKind()] = row
+		by[row.GVK().GroupKind()] = row
 		for _, also := range row.Also {
-			r.rows[schema.GroupKind{Group: also.Group, Kind: also.Kind}] = row
+			by[schema.GroupKind{Group: also.Group, Kind: also.Kind}] = row
 		}
 	}
-	return r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rows = by
 }
 
 // collected kinds are stored and deletable. Events own nothing and are owned by nobody.
@@ -104,6 +127,8 @@ func (r *reconciler) row(ref metav1.OwnerReference) *api.Resource {
 	if err != nil {
 		return nil
 	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
 	return r.rows[gv.WithKind(ref.Kind).GroupKind()]
 }
 

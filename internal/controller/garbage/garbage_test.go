@@ -46,7 +46,7 @@ func begin(t *testing.T, objects ...crclient.Object) *clienttest.Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended, synced := make(chan error, 1), make(chan struct{})
 	log := slog.New(slog.DiscardHandler)
-	loop := New(c, api.NewTable().All(), log)
+	loop := New(c, api.NewTable(), log)
 	go func() { ended <- harness.Run(ctx, loop, c, harness.NewMetrics(nil), log, func() { close(synced) }) }()
 	t.Cleanup(func() {
 		cancel()

@@ -181,6 +181,18 @@ func (g *graph) elsewhere(uid types.UID, namespace string) bool {
 	return n != nil && !n.virtual && n.namespace != "" && n.namespace != namespace
 }
 
+// unseen lists the owners that are named and were never seen.
+func (g *graph) unseen() (out []types.UID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for uid, n := range g.nodes {
+		if n.virtual {
+			out = append(out, uid)
+		}
+	}
+	return out
+}
+
 // look returns a copy of a node.
 func (g *graph) look(uid types.UID) (view, bool) {
 	g.mu.Lock()

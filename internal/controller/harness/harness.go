@@ -42,6 +42,9 @@ type Controller struct {
 	// Begin, if set, is called once before any event is delivered. wake queues a key from anywhere, for controllers whose keys wake
 	// one another.
 	Begin func(wake func(Key))
+
+	// Follow, if set, runs beside the workers until ctx ends, for controllers that are about all kinds: it adds watches of those that come later.
+	Follow func(ctx context.Context, add func(Watch))
 }
 
 // Run delivers events and works until ctx ends, which is no error. It calls synced once everything that existed at the start has been delivered.
@@ -63,6 +66,12 @@ func Run(ctx context.Context, c Controller, cl client.Client, m *Metrics, log *s
 			return nil
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer r.follow(ctx, func(w Watch) (func(), error) {
+		stop, _, err := w.start(ctx, cl.Cache(), r.queue.Add)
+		return stop, err
+	})()
+	defer cancel()
 	synced()
 	r.work(ctx)
 	return nil

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,18 +30,32 @@ import (
 
 type reconciler struct {
 	client client.Client
-	rows   []*api.Resource // namespaced kinds, pods first
+	kinds  harness.Kinds
 	now    func() time.Time
 	wake   func(harness.Key)
 
 	mu      sync.Mutex
-	ending  map[string]bool        // namespaces whose losses matter
-	watched map[*api.Resource]bool // kinds whose losses are seen
+	ending  map[string]bool // namespaces whose losses matter
+	watched map[kind]bool   // whose losses are seen
 }
 
-// New returns the controller; rows are all kinds there are.
-func New(c client.Client, rows []*api.Resource) harness.Controller {
-	r := newReconciler(c, rows)
+// kind is a resource; one that is defined anew after it was gone is another.
+type kind struct {
+	schema.GroupResource
+	definition types.UID
+}
+
+func kindOf(row *api.Resource) kind {
+	k := kind{GroupResource: row.GroupResource()}
+	if row.Custom != nil {
+		k.definition = row.Custom.Definition
+	}
+	return k
+}
+
+// New returns the controller; kinds are all there are, whenever they come.
+func New(c client.Client, kinds harness.Kinds) harness.Controller {
+	r := &reconciler{client: c, kinds: kinds, now: time.Now, wake: func(harness.Key) {}, ending: map[string]bool{}, watched: map[kind]bool{}}
 	return harness.Controller{
 		Workers: 2, Reconcile: r.reconcile,
 		Watches: []harness.Watch{harness.Self(&corev1.Namespace{})},
@@ -48,14 +63,14 @@ func New(c client.Client, rows []*api.Resource) harness.Controller {
 	}
 }
 
-func newReconciler(c client.Client, rows []*api.Resource) *reconciler {
-	r := &reconciler{client: c, now: time.Now, wake: func(harness.Key) {}, ending: map[string]bool{}, watched: map[*api.Resource]bool{}}
-	for _, row := range rows {
+// rows are the namespaced kinds there are now, pods first.
+func (r *reconciler) rows() (rows []*api.Resource) {
+	for _, row := range r.kinds.All() {
 		if row.Namespaced && row.Key != "" && (row.Verbs == nil || slices.Contains(row.Verbs, "deletecollection")) {
-			r.rows = append(r.rows, row)
+			rows = append(rows, row)
 		}
 	}
-	slices.SortStableFunc(r.rows, func(a, b *api.Resource) int {
+	slices.SortStableFunc(rows, func(a, b *api.Resource) int {
 		switch {
 		case isPod(a) && !isPod(b):
 			return -1
@@ -64,7 +79,7 @@ func newReconciler(c client.Client, rows []*api.Resource) *reconciler {
 		}
 		return 0
 	})
-	return r
+	return rows
 }
 
 func isPod(row *api.Resource) bool { return row.Group == "" && row.Kind == "Pod" }
@@ -74,12 +89,12 @@ func isPod(row *api.Resource) bool { return row.Group == "" && row.Kind == "Pod"
 func (r *reconciler) watch(ctx context.Context, row *api.Resource) (begun bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.watched[row] {
+	if r.watched[kindOf(row)] {
 		return false, nil
 	}
-	kind := &metav1.PartialObjectMetadata{}
-	kind.SetGroupVersionKind(row.GVK())
-	informer, err := r.client.Cache().GetInformer(ctx, kind)
+	of := &metav1.PartialObjectMetadata{}
+	of.SetGroupVersionKind(row.GVK())
+	informer, err := r.client.Cache().GetInformer(ctx, of)
 	if err != nil {
 		return false, fmt.Errorf("watch %s: %w", row.Plural, err)
 	}
@@ -87,7 +102,7 @@ func (r *reconciler) watch(ctx context.Context, row *api.Resource) (begun bool, 
 	if err != nil {
 		return false, fmt.Errorf("watch %s: %w", row.Plural, err)
 	}
-	r.watched[row] = true
+	r.watched[kindOf(row)] = true
 	toolscache.WaitFor(ctx, "", registration.HasSyncedChecker())
 	return true, nil
 }
@@ -144,7 +159,7 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 func (r *reconciler) deleteContent(ctx context.Context, namespace string) (remaining, error) {
 	var seen remaining
 	var failures []error
-	for _, row := range r.rows {
+	for _, row := range r.rows() {
 		if err := r.deleteKind(ctx, row, namespace, &seen); err != nil {
 			failures = append(failures, err)
 		}
@@ -186,7 +201,9 @@ func (r *reconciler) deleteKind(ctx context.Context, row *api.Resource, namespac
 
 func (r *reconciler) list(ctx context.Context, row *api.Resource, namespace string) ([]metav1.Object, error) {
 	list := row.NewList().(crclient.ObjectList)
-	if err := r.client.Live().List(ctx, list, crclient.InNamespace(namespace)); err != nil {
+	if err := r.client.Live().List(ctx, list, crclient.InNamespace(namespace)); meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+		return nil, nil // its definition has just gone, after its objects
+	} else if err != nil {
 		return nil, fmt.Errorf("list %s in namespace %s: %w", row.Plural, namespace, err)
 	}
 	var objects []metav1.Object

@@ -91,12 +91,12 @@ func TestSilence(t *testing.T) {
 		}
 	}
 	step(grace+time.Millisecond, "")
-	now = now.Add(40 * time.Second)
+	now = now.Add(grace * 4 / 5)
 	renewed := metav1.NewMicroTime(start.Add(-time.Hour)) // a wall clock that is wrong doesn't matter
 	r.leaseChanged(nil, &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: corev1.NamespaceNodeLease, Name: "n"}, Spec: coordinationv1.LeaseSpec{RenewTime: &renewed}})
-	now = now.Add(40 * time.Second)
-	step(10*time.Second+time.Millisecond, "")
-	now = now.Add(11 * time.Second)
+	now = now.Add(grace * 4 / 5)
+	step(grace-grace*4/5+time.Millisecond, "")
+	now = now.Add(grace)
 	step(0, "unreachable:NoExecute unreachable:NoSchedule")
 	var marked corev1.Pod
 	if err := c.Get(ctx, crclient.ObjectKeyFromObject(pod), &marked); err != nil || marked.Status.Conditions[0].Status != corev1.ConditionFalse {

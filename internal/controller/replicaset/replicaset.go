@@ -162,8 +162,8 @@ func (r *reconciler) writeStatus(ctx context.Context, rs *set, status appsv1.Rep
 	}
 	changed := rs.object.DeepCopyObject().(crclient.Object)
 	r.kind.SetStatus(changed, status)
-	if err := r.client.SubResource("status").Update(ctx, changed); err != nil {
-		return fmt.Errorf("write the status of %s %s: %w", r.kind.GVK.Kind, rs.Name, crclient.IgnoreNotFound(err))
+	if err := crclient.IgnoreNotFound(r.client.SubResource("status").Update(ctx, changed)); err != nil {
+		return fmt.Errorf("write the status of %s %s: %w", r.kind.GVK.Kind, rs.Name, err)
 	}
 	return nil
 }

@@ -196,8 +196,8 @@ func (r *reconciler) writeStatus(ctx context.Context, s *appsv1.StatefulSet, sta
 	}
 	changed := s.DeepCopy()
 	changed.Status = status
-	if err := r.client.SubResource("status").Update(ctx, changed); err != nil {
-		return fmt.Errorf("write the status of StatefulSet %s: %w", s.Name, crclient.IgnoreNotFound(err))
+	if err := crclient.IgnoreNotFound(r.client.SubResource("status").Update(ctx, changed)); err != nil {
+		return fmt.Errorf("write the status of StatefulSet %s: %w", s.Name, err)
 	}
 	return nil
 }

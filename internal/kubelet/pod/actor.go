@@ -17,6 +17,7 @@ import (
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/image"
+	"skiff.dev/skiff/internal/kubelet/probe"
 	"skiff.dev/skiff/internal/kubelet/volume"
 )
 
@@ -32,6 +33,7 @@ type Deps struct {
 	Node        func() NodeFacts
 	Allocatable func() corev1.ResourceList
 	Services    func(ctx context.Context, namespace string) ([]corev1.Service, error)
+	Probes      *probe.Counts // may be nil
 	Log         *slog.Logger
 	Ended       func(*Actor) // the actor is done with its pod for good
 }
@@ -336,15 +338,15 @@ func (a *Actor) launch(ctx context.Context, key string, f func(context.Context) 
 	a.s.Busy[key] = true
 	a.cancels[key] = cancel
 	a.ops.Go(func() {
-		defer cancel()
 		apply := f(ctx)
 		a.put(func() {
 			a.results = append(a.results, func(s *State) {
 				delete(s.Busy, key)
 				delete(a.cancels, key)
 				if apply != nil {
-					apply(s)
+					apply(s) // it may ask whether ctx had been called off, so that ends only now
 				}
+				cancel()
 			})
 		})
 	})

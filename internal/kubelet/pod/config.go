@@ -129,7 +129,7 @@ func mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, volu
 		if v == nil {
 			return nil, fmt.Errorf("volume %q of container %q is not among the pod's volumes", m.Name, c.Name)
 		}
-		mount := &runtimeapi.Mount{ContainerPath: m.MountPath, Readonly: m.ReadOnly || v.Image != nil}
+		mount := &runtimeapi.Mount{ContainerPath: m.MountPath, Readonly: m.ReadOnly || isContent(v)}
 		if !path.IsAbs(mount.ContainerPath) {
 			mount.ContainerPath = "/" + mount.ContainerPath
 		}
@@ -164,6 +164,11 @@ func mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, volu
 		out = append(out, mount)
 	}
 	return out, nil
+}
+
+// isContent: what such a volume shows is somebody else's to change, whatever its mounts say.
+func isContent(v *corev1.Volume) bool {
+	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil || v.Image != nil
 }
 
 // subPath of a mount. An expression may not turn into an absolute path or one that climbs.

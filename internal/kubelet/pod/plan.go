@@ -74,6 +74,7 @@ type State struct {
 	Settled      bool               // the final status is in the API
 	Verdict      *Verdict           // of the kubelet: eviction
 	StopSince    time.Time          // when the pod began to end; zero if it hasn't
+	Hooked       string             // ID of the container whose postStart hook has not ended yet: until then it counts as being started
 	Waiting      map[string]Waiting // by container: why its last start failed
 	Backoff      map[string]Backoff
 	Health       map[string]Health    // by container ID
@@ -113,12 +114,23 @@ func Next(pod *corev1.Pod, s *State, now time.Time) Plan {
 	switch {
 	case s.Gone, pod.DeletionTimestamp != nil, p.Verdict != nil, isTerminal(pod.Status.Phase):
 		p.end()
-	case isTerminal(containersPhase(pod, s)):
+	case isTerminal(containersPhase(pod, s)), finished(pod, s):
 		p.end()
 	default:
 		p.live()
 	}
 	return p.Plan
+}
+
+// finished: all of the pod's own containers have ended for good. Sidecars may still run, but have nobody left to serve.
+func finished(pod *corev1.Pod, s *State) bool {
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		if last, _ := s.newest(c.Name); !last.Exited() || restarts(pod, c, last) {
+			return false
+		}
+	}
+	return true
 }
 
 func isTerminal(p corev1.PodPhase) bool { return p == corev1.PodSucceeded || p == corev1.PodFailed }

@@ -55,7 +55,7 @@ func (a *Actor) syncProbes(pod *corev1.Pod) {
 	}
 	for i := range a.s.Containers {
 		c := &a.s.Containers[i]
-		if !c.Running() || a.probes[c.ID] != nil {
+		if !c.Running() || c.ID == a.s.Hooked || a.probes[c.ID] != nil {
 			continue
 		}
 		one, _ := spec(pod, c.Name)
@@ -100,6 +100,7 @@ func (a *Actor) watch(pod *corev1.Pod, one *corev1.Container, c *Container) *con
 			Failed: func(message string) {
 				a.event(pod, name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, message))
 			},
+			Attempted: a.d.Probes.Of(pod, name, kind),
 		})
 		if kind != "Liveness" {
 			w.Eager()

@@ -15,6 +15,7 @@ import (
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/image"
+	"skiff.dev/skiff/internal/kubelet/volume"
 )
 
 // Reasons of containers that could not be started.
@@ -60,6 +61,7 @@ func (a *Actor) start(ctx context.Context, pod *corev1.Pod, action Action) {
 		err := a.startContainer(ctx, pod, c, box, action.Restarts, targetID)
 		return func(s *State) {
 			a.dirty = true
+			s.Hooked = ""
 			if err == nil || ctx.Err() != nil {
 				delete(s.Waiting, name)
 				return
@@ -94,6 +96,9 @@ func (a *Actor) startContainer(ctx context.Context, pod *corev1.Pod, c *corev1.C
 	}
 	id := created.ContainerId
 	a.event(pod, c.Name, corev1.EventTypeNormal, "Created", "Container created")
+	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
+		a.put(func() { a.results = append(a.results, func(s *State) { s.Hooked = id }) })
+	}
 	if _, err := a.d.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		// The runtime keeps what it could not start, as ended; when to try again is up to the back-off.
 		return &startError{reason: errRun, message: plain(err), retry: time.Now()}
@@ -189,11 +194,11 @@ func (a *Actor) envSources(ctx context.Context, pod *corev1.Pod) (envSources, er
 		allocatable: a.d.Allocatable(),
 		configMap: func(name string) (*corev1.ConfigMap, error) {
 			var cm corev1.ConfigMap
-			return &cm, a.d.Client.Get(ctx, crclient.ObjectKey{Namespace: pod.Namespace, Name: name}, &cm)
+			return &cm, volume.Named("configmap", name, a.d.Client.Get(ctx, crclient.ObjectKey{Namespace: pod.Namespace, Name: name}, &cm))
 		},
 		secret: func(name string) (*corev1.Secret, error) {
 			var s corev1.Secret
-			return &s, a.d.Client.Get(ctx, crclient.ObjectKey{Namespace: pod.Namespace, Name: name}, &s)
+			return &s, volume.Named("secret", name, a.d.Client.Get(ctx, crclient.ObjectKey{Namespace: pod.Namespace, Name: name}, &s))
 		},
 	}
 	// The API server's address is told to every pod, the namespace's services unless the pod doesn't want them.

@@ -125,7 +125,7 @@ func (b *statusBuilder) container(c *corev1.Container, old []corev1.ContainerSta
 		cs.LastTerminationState = remembered(former, cs.ContainerID)
 	}
 	switch {
-	case last.Running():
+	case last.Running() && last.ID != b.s.Hooked:
 		cs.State.Running = &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(last.Started.Truncate(time.Second))}
 		h := b.s.Health[last.ID]
 		started := h.Started
@@ -290,7 +290,7 @@ func containersPhase(pod *corev1.Pod, s *State) corev1.PodPhase {
 		c := &pod.Spec.Containers[i]
 		last, _ := s.newest(c.Name)
 		switch {
-		case last.Running():
+		case last.Running() && last.ID != s.Hooked:
 			running++
 		case last.Exited():
 			stopped++

@@ -27,6 +27,8 @@ type Target struct {
 type Report struct {
 	Result func(ok bool)        // the verdict changed, after as many attempts as the thresholds ask for; once more for each further failure verdict
 	Failed func(message string) // one attempt failed
+	// Attempted, if set, is told of each attempt that counts.
+	Attempted func(ok bool)
 }
 
 // Worker repeats a probe.
@@ -122,6 +124,9 @@ func (w *Worker) attempt() {
 		w.report.Failed(err.Error())
 	}
 	if err == nil || regular {
+		if w.report.Attempted != nil {
+			w.report.Attempted(err == nil)
+		}
 		if ok, tell := w.verdict.add(err == nil); tell {
 			w.report.Result(ok)
 		}

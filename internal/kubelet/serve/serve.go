@@ -39,10 +39,12 @@ type Config struct {
 	Pods     Pods
 	Runtime  runtimeapi.RuntimeServiceClient
 	Summary  func(context.Context) (any, error) // nil: there are no figures
-	Resource http.Handler                       // /metrics/resource; nil: made of Summary
-	Metrics  prometheus.Gatherer
-	TLS      *tls.Config
-	Log      *slog.Logger
+	// Containers serves /metrics/cadvisor; nil: there is nothing to serve.
+	Containers http.Handler
+	Probes     prometheus.Collector // of /metrics/probes; may be nil
+	Metrics    prometheus.Gatherer
+	TLS        *tls.Config
+	Log        *slog.Logger
 }
 
 // Server of one kubelet.
@@ -69,8 +71,13 @@ func New(cfg Config) *Server {
 		s.mux.HandleFunc("GET /stats/summary", s.summary)
 		s.mux.HandleFunc("GET /metrics/resource", s.resource)
 	}
-	if cfg.Resource != nil {
-		s.mux.Handle("GET /metrics/resource/", cfg.Resource)
+	if cfg.Containers != nil {
+		s.mux.Handle("GET /metrics/cadvisor", cfg.Containers)
+	}
+	if cfg.Probes != nil {
+		probes := prometheus.NewRegistry()
+		probes.MustRegister(cfg.Probes)
+		s.mux.Handle("GET /metrics/probes", promhttp.HandlerFor(probes, promhttp.HandlerOpts{}))
 	}
 	metrics := cfg.Metrics
 	if metrics == nil {

@@ -111,9 +111,18 @@ func commonUser(pod *corev1.Pod) *int64 {
 	return common
 }
 
+// Named puts a kubelet's word for an object that is not there in place of the API's, which speaks of resources: that is what statuses and events say.
+func Named(kind, name string, err error) error {
+	if apierrors.IsNotFound(err) {
+		return apierrors.NewNotFound(corev1.Resource(kind), name)
+	}
+	return err
+}
+
 func (m *Manager) configMap(ctx context.Context, pod *corev1.Pod, name string, items []corev1.KeyToPath, optional *bool, def int32, files map[string]file) error {
 	may := optional != nil && *optional
 	cm, err := m.source.ConfigMap(ctx, pod.Namespace, name)
+	err = Named("configmap", name, err)
 	if err != nil {
 		if apierrors.IsNotFound(err) && may {
 			return nil
@@ -133,6 +142,7 @@ func (m *Manager) configMap(ctx context.Context, pod *corev1.Pod, name string, i
 func (m *Manager) secret(ctx context.Context, pod *corev1.Pod, name string, items []corev1.KeyToPath, optional *bool, def int32, files map[string]file) error {
 	may := optional != nil && *optional
 	s, err := m.source.Secret(ctx, pod.Namespace, name)
+	err = Named("secret", name, err)
 	if err != nil {
 		if apierrors.IsNotFound(err) && may {
 			return nil

@@ -1,6 +1,7 @@
 package fieldmanager
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -379,4 +380,68 @@ func TestCustomResources(t *testing.T) {
 	next.Object["spec"].(map[string]any)["a"] = int64(2)
 	update(t, Write{Resource: custom, Manager: "two"}, out, next)
 	expect(t, next, `one/Apply/: {"f:spec":{".":{},"f:list":{}}}`, `two/Update/: {"f:spec":{"f:a":{}}}`)
+}
+
+// thing is a custom resource: what v1 calls size, v2 calls length. v1 is stored.
+func thing() (v1, v2 *api.Resource) {
+	row := func(version string) *api.Resource {
+		return &api.Resource{
+			Group: "two.example.com", Version: version, Kind: "Thing", Plural: "things", Key: "two.example.com/things",
+			New: func() api.Object { return &unstructured.Unstructured{} },
+			Scale: &api.Scale{Set: func(o api.Object, n int32) {
+				_ = unstructured.SetNestedField(o.(*unstructured.Unstructured).Object, int64(n), "spec", "count", "wanted")
+			}},
+		}
+	}
+	convert := func(o api.Object, version, from, to string) api.Object {
+		u := o.DeepCopyObject().(*unstructured.Unstructured)
+		spec, _ := u.Object["spec"].(map[string]any)
+		if v, ok := spec[from]; ok {
+			delete(spec, from)
+			spec[to] = v
+		}
+		u.SetAPIVersion("two.example.com/" + version)
+		return u
+	}
+	v1, v2 = row("v1"), row("v2")
+	v1.Custom = &api.Custom{
+		Load: func(_ context.Context, objs []api.Object) ([]api.Object, error) { return objs, nil },
+		Save: func(_ context.Context, o api.Object) (api.Object, error) { return o, nil },
+	}
+	v2.Custom = &api.Custom{
+		Load: func(_ context.Context, objs []api.Object) ([]api.Object, error) {
+			return []api.Object{convert(objs[0], "v2", "size", "length")}, nil
+		},
+		Save: func(_ context.Context, o api.Object) (api.Object, error) {
+			return convert(o, "v1", "length", "size"), nil
+		},
+	}
+	v1.Also = []api.Served{{Group: v1.Group, Version: "v2", Kind: "Thing", New: v2.New, Own: v2}}
+	return v1, v2
+}
+
+func TestVersionsOfCustomResources(t *testing.T) {
+	v1, v2 := thing()
+	table.Add(v1)
+	first, err := managers.Apply(Write{Resource: v1, Manager: "one"}, empty(v1), parse(t, `{apiVersion: two.example.com/v1, kind: Thing, metadata: {name: x}, spec: {size: 1, a: 1}}`), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.SetUID("1")
+	seen, err := v2.Custom.Load(context.Background(), []api.Object{first})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := parse(t, `{apiVersion: two.example.com/v2, kind: Thing, metadata: {name: x}, spec: {length: 2}}`)
+	if _, err := managers.Apply(Write{Resource: v2, Manager: "two"}, seen[0], change, false); !apierrors.HasStatusCause(err, metav1.CauseTypeFieldManagerConflict) {
+		t.Errorf("a conflict with another version's field is answered with %v", err)
+	}
+	second, err := managers.Apply(Write{Resource: v2, Manager: "two"}, seen[0], change, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, second, `one/Apply/: {"f:spec":{".":{},"f:a":{}}}`, `two/Apply/: {"f:spec":{".":{},"f:length":{}}}`)
+	if path := replicasPath(v1).String(); path != ".spec.count.wanted" {
+		t.Errorf("replicas are at %s", path)
+	}
 }

@@ -60,12 +60,15 @@ func (m *Managers) of(w Write) (*managedfields.FieldManager, error) {
 
 // typesOf a kind. Those of a custom resource are its schema's; where there is none the values tell, and lists are replaced as a whole.
 func typesOf(r *api.Resource) managedfields.TypeConverter {
-	switch _, free := r.New().(runtime.Unstructured); {
-	case free && (r.Custom == nil || r.Custom.Types == nil):
+	if _, free := r.New().(runtime.Unstructured); free {
+		if r.Custom != nil && r.Custom.Types != nil {
+			if types := r.Custom.Types(); types != nil {
+				return types
+			}
+		}
 		return managedfields.NewDeducedTypeConverter()
-	case free:
-		return r.Custom.Types()
-	case r.Group == "apiextensions.k8s.io":
+	}
+	if r.Group == "apiextensions.k8s.io" {
 		return extensions()
 	}
 	return builtin()

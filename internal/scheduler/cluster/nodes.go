@@ -32,12 +32,25 @@ type Nodes struct {
 	Images      []map[string]int64  // sizes by name
 	Extended    map[corev1.ResourceName]*Column
 
-	index  map[string]int
-	free   []int
-	count  int
-	book   map[types.UID]placed
-	owners map[types.UID]map[int]int // pods by owner and node
-	having map[string]int            // nodes by image
+	On      [][]*Pod // the pods on a node, in no order
+	Touched []uint64 // when a node changed last, by the history's clock
+
+	index      map[string]int
+	names      []string
+	free       []int
+	count      int
+	book       map[types.UID]placed
+	having     map[string]int // nodes by image
+	priorities map[int32]int  // placed pods by priority
+
+	history
+	topologies map[string]*Topology
+	counters   map[string]*Counter
+	terms      map[string]*Term
+	sets       map[string]*LabelSet
+	spaces     map[string]*space
+	serial     uint64
+	sweepAt    int
 }
 
 // Column is one more resource.
@@ -58,14 +71,21 @@ const (
 	Labels                         // of a node
 	Taints                         // of a node
 	Schedulable                    // spec.unschedulable
+	Images                         // of a node
 	Freed                          // a pod left a node
+	Joined                         // a pod came to a node, or its labels changed
+	Spaces                         // a namespace's labels
 )
+
+// Any is every change.
+const Any = ^Change(0)
 
 // New returns an empty picture.
 func New() *Nodes {
 	return &Nodes{
 		Extended: map[corev1.ResourceName]*Column{}, index: map[string]int{}, book: map[types.UID]placed{},
-		owners: map[types.UID]map[int]int{}, having: map[string]int{},
+		having: map[string]int{}, priorities: map[int32]int{}, topologies: map[string]*Topology{}, counters: map[string]*Counter{},
+		terms: map[string]*Term{}, sets: map[string]*LabelSet{}, spaces: map[string]*space{}, sweepAt: 1024,
 	}
 }
 
@@ -90,7 +110,20 @@ func (n *Nodes) slot(name string) int {
 	if last := len(n.free) - 1; last >= 0 {
 		i = n.free[last]
 		n.free = n.free[:last]
+		n.names[i] = name
 	} else {
+		n.names = append(n.names, name)
+		n.On = append(n.On, nil)
+		n.Touched = append(n.Touched, 0)
+		for _, t := range n.topologies {
+			t.Of = append(t.Of, NoDomain)
+		}
+		for _, c := range n.counters {
+			c.On = append(c.On, 0)
+		}
+		for _, t := range n.terms {
+			t.On = append(t.On, 0)
+		}
 		n.Node = append(n.Node, nil)
 		n.Ports = append(n.Ports, nil)
 		n.Images = append(n.Images, nil)
@@ -130,7 +163,17 @@ func (n *Nodes) Set(node *corev1.Node) Change {
 	if changed&(Added|Capacity) != 0 {
 		n.setAllocatable(i, node.Status.Allocatable)
 	}
-	n.setImages(i, old, node)
+	if n.setImages(i, old, node) {
+		changed |= Images
+	}
+	if changed&(Added|Labels) != 0 {
+		for _, t := range n.topologies {
+			t.move(i, node)
+		}
+	}
+	if changed != 0 {
+		n.note(i, true)
+	}
 	return changed
 }
 
@@ -176,11 +219,12 @@ func (n *Nodes) setAllocatable(i int, list corev1.ResourceList) {
 	}
 }
 
-func (n *Nodes) setImages(i int, old, node *corev1.Node) {
+// setImages says whether the images differ.
+func (n *Nodes) setImages(i int, old, node *corev1.Node) bool {
 	if old != nil && slices.EqualFunc(old.Status.Images, node.Status.Images, func(a, b corev1.ContainerImage) bool {
 		return a.SizeBytes == b.SizeBytes && slices.Equal(a.Names, b.Names)
 	}) {
-		return
+		return false
 	}
 	n.dropImages(i)
 	images := make(map[string]int64, len(node.Status.Images))
@@ -193,6 +237,7 @@ func (n *Nodes) setImages(i int, old, node *corev1.Node) {
 		n.having[name]++
 	}
 	n.Images[i] = images
+	return old != nil || len(images) > 0
 }
 
 func (n *Nodes) dropImages(i int) {
@@ -217,12 +262,20 @@ func (n *Nodes) Remove(name string) {
 	n.count--
 	n.setAllocatable(i, nil)
 	n.dropImages(i)
-	n.release(i, name)
+	for _, t := range n.topologies {
+		t.move(i, nil)
+	}
+	n.note(i, true)
+	n.release(i)
 }
 
-func (n *Nodes) release(i int, name string) {
-	if n.Node[i] == nil && n.Requested[Pods][i] == 0 {
-		delete(n.index, name)
+// release gives an index free that neither a node nor a pod needs.
+func (n *Nodes) release(i int) {
+	if n.Node[i] == nil && len(n.On[i]) == 0 {
+		delete(n.index, n.names[i])
 		n.free = append(n.free, i)
 	}
 }
+
+// Name of the node at an index, also while only its pods are known.
+func (n *Nodes) Name(i int) string { return n.names[i] }

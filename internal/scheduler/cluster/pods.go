@@ -1,11 +1,13 @@
 package cluster
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
+	helpers "k8s.io/component-helpers/scheduling/corev1"
 )
 
 type resourceQuantity = resource.Quantity
@@ -23,8 +25,14 @@ type Pod struct {
 	Estimate [Memory + 1]int64
 	Extended map[corev1.ResourceName]int64 // nil for most
 	Ports    []Port
-	Owner    types.UID // its controller; "" if none
+	Rules    []Rule // about other pods
+	Priority int32
+
+	set   *LabelSet // while it is placed
+	terms []*Term   // likewise
 }
+
+func (p *Pod) leaving() bool { return p.DeletionTimestamp != nil }
 
 // Port is a host port in use. An empty IP is every address.
 type Port struct {
@@ -36,7 +44,7 @@ type Port struct {
 // PodOf sums a pod's requests: the larger of what its containers need together and what each init container needs while it runs, sidecars
 // counted with both, and overhead on top.
 func PodOf(p *corev1.Pod) *Pod {
-	info := &Pod{Pod: p}
+	info := &Pod{Pod: p, Rules: rulesOf(p), Priority: helpers.PodPriority(p)}
 	options := resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
 	for name, q := range resourcehelper.PodRequests(p, options) {
 		switch name {
@@ -58,9 +66,6 @@ func PodOf(p *corev1.Pod) *Pod {
 	estimated := resourcehelper.PodRequests(p, options)
 	info.Estimate = [Memory + 1]int64{estimated.Cpu().MilliValue(), estimated.Memory().Value()}
 	info.Ports = hostPorts(p)
-	if ref := metav1.GetControllerOfNoCopy(p); ref != nil {
-		info.Owner = ref.UID
-	}
 	return info
 }
 
@@ -98,7 +103,11 @@ func (n *Nodes) Place(p *Pod, node string) {
 	n.Displace(p.UID)
 	i := n.slot(node)
 	n.book[p.UID] = placed{p, i}
+	n.On[i] = append(n.On[i], p)
+	n.priorities[p.Priority]++
 	n.sum(p, i, 1)
+	n.enlist(p, i, 1)
+	n.note(i, false)
 }
 
 // Displace takes a pod out and says whether it was in.
@@ -108,15 +117,18 @@ func (n *Nodes) Displace(uid types.UID) bool {
 		return false
 	}
 	delete(n.book, uid)
-	n.sum(at.pod, at.node, -1)
-	if n.Node[at.node] == nil && n.Requested[Pods][at.node] == 0 {
-		for name, i := range n.index {
-			if i == at.node {
-				n.release(i, name)
-				break
-			}
-		}
+	i := at.node
+	last := len(n.On[i]) - 1
+	n.On[i][slices.Index(n.On[i], at.pod)] = n.On[i][last]
+	n.On[i][last] = nil
+	n.On[i] = n.On[i][:last]
+	if n.priorities[at.pod.Priority]--; n.priorities[at.pod.Priority] == 0 {
+		delete(n.priorities, at.pod.Priority)
 	}
+	n.sum(at.pod, i, -1)
+	n.enlist(at.pod, i, -1)
+	n.note(i, false)
+	n.release(i)
 	return true
 }
 
@@ -124,6 +136,19 @@ func (n *Nodes) Displace(uid types.UID) bool {
 func (n *Nodes) Where(uid types.UID) (node int, ok bool) {
 	at, ok := n.book[uid]
 	return at.node, ok
+}
+
+// Placed finds a placed pod.
+func (n *Nodes) Placed(uid types.UID) *Pod { return n.book[uid].pod }
+
+// Below says whether a pod of less priority is placed anywhere.
+func (n *Nodes) Below(priority int32) bool {
+	for p := range n.priorities {
+		if p < priority {
+			return true
+		}
+	}
+	return false
 }
 
 func (n *Nodes) sum(p *Pod, i int, sign int64) {
@@ -144,26 +169,4 @@ func (n *Nodes) sum(p *Pod, i int, sign int64) {
 			delete(n.Ports[i], port)
 		}
 	}
-	if p.Owner == "" {
-		return
-	}
-	together := n.owners[p.Owner]
-	if together == nil {
-		together = map[int]int{}
-		n.owners[p.Owner] = together
-	}
-	if together[i] += int(sign); together[i] <= 0 {
-		delete(together, i)
-	}
-	if len(together) == 0 {
-		delete(n.owners, p.Owner)
-	}
-}
-
-// Together is how many pods of an owner are on each node; nodes without any are missing.
-func (n *Nodes) Together(owner types.UID) map[int]int {
-	if owner == "" {
-		return nil
-	}
-	return n.owners[owner]
 }

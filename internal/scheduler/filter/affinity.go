@@ -1,25 +1,55 @@
 package filter
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-var affinityReason = []string{"node(s) didn't match Pod's node affinity/selector"}
+var affinityRefusal = &Refusal{[]string{"node(s) didn't match Pod's node affinity/selector"}, true}
+
+// Unasked is the refusal of nodes that were not looked at, because the pod's node affinity names others.
+var Unasked = &Refusal{[]string{"node(s) didn't satisfy plugin(s) [NodeAffinity]"}, true}
 
 // nodeAffinity holds a pod to its nodeSelector and its required node affinity.
 func nodeAffinity(p *cluster.Pod, n *cluster.Nodes) Check {
-	required := p.Spec.Affinity != nil && p.Spec.Affinity.NodeAffinity != nil &&
-		p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil
-	if len(p.Spec.NodeSelector) == 0 && !required {
+	if len(p.Spec.NodeSelector) == 0 && required(p) == nil {
 		return nil
 	}
 	affinity := nodeaffinity.GetRequiredNodeAffinity(p.Pod)
-	return func(i int) []string {
+	return func(i int) *Refusal {
 		if match, err := affinity.Match(n.Node[i]); err != nil || !match {
-			return affinityReason
+			return affinityRefusal
 		}
 		return nil
 	}
+}
+
+func required(p *cluster.Pod) *corev1.NodeSelector {
+	if p.Spec.Affinity == nil || p.Spec.Affinity.NodeAffinity == nil {
+		return nil
+	}
+	return p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+}
+
+// Named returns the names of the nodes to which a pod's affinity binds it, as a DaemonSet's pods are; false if it is not bound by name.
+func Named(p *cluster.Pod) (names []string, bound bool) {
+	affinity := required(p)
+	if affinity == nil || len(affinity.NodeSelectorTerms) == 0 {
+		return nil, false
+	}
+	for _, term := range affinity.NodeSelectorTerms {
+		var only []string
+		for _, field := range term.MatchFields {
+			if field.Key == "metadata.name" && field.Operator == corev1.NodeSelectorOpIn {
+				only = field.Values // two fields must both hold; the check proper decides among these
+			}
+		}
+		if only == nil {
+			return nil, false
+		}
+		names = append(names, only...)
+	}
+	return names, true
 }

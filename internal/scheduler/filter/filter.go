@@ -1,15 +1,20 @@
-// Package filter says on which nodes a pod may run. Each plug-in is a file, bears upstream's name, and gives upstream's reason.
+// Package filter says on which nodes a pod may run, as far as a node alone decides it; rules about other pods are package class's. Each
+// plug-in is a file, bears upstream's name, and gives upstream's reason.
 //
-// A plug-in is prepared once a pod: what it works out there is not worked out again for every node. Plug-ins read the columns and change
-// nothing.
+// A plug-in is prepared once a class of pods: what it works out there is not worked out again for every node. Plug-ins read the columns and
+// change nothing.
 package filter
 
-import (
-	"skiff.dev/skiff/internal/scheduler/cluster"
-)
+import "skiff.dev/skiff/internal/scheduler/cluster"
 
-// Check says why node i won't do, nil if it will. The slice is shared: not to be changed.
-type Check func(i int) (reasons []string)
+// Refusal is why a node won't do. It is shared: not to be changed.
+type Refusal struct {
+	Reasons []string
+	Final   bool // even if every pod left the node
+}
+
+// Check says why node i won't do, nil if it will.
+type Check func(i int) *Refusal
 
 // Plugin is one filter.
 type Plugin struct {
@@ -20,56 +25,22 @@ type Plugin struct {
 	Helps cluster.Change
 }
 
-// Plugins in upstream's order; the first that refuses a node gives the reason.
-var Plugins = []Plugin{
+// Static plug-ins look at the node alone, in upstream's order; the first that refuses a node gives the reason.
+var Static = [...]Plugin{
 	{"NodeUnschedulable", nodeUnschedulable, cluster.Added | cluster.Schedulable},
 	{"NodeName", nodeName, cluster.Added},
 	{"TaintToleration", taintToleration, cluster.Added | cluster.Taints},
 	{"NodeAffinity", nodeAffinity, cluster.Added | cluster.Labels},
+}
+
+// Positions in Static of the plug-ins by which spreading decides whether a node counts.
+const (
+	Taints   = 2
+	Affinity = 3
+)
+
+// Load plug-ins look at what runs on a node too; they follow the static ones.
+var Load = [...]Plugin{
 	{"NodePorts", nodePorts, cluster.Added | cluster.Freed},
 	{"NodeResourcesFit", nodeResourcesFit, cluster.Added | cluster.Capacity | cluster.Freed},
-}
-
-// Result of filtering.
-type Result struct {
-	Feasible []int          // indexes
-	Reasons  map[string]int // why the others won't do, and how many nodes each
-	Refused  cluster.Change // what might help
-}
-
-// Run filters all nodes; feasible is memory to reuse.
-func Run(p *cluster.Pod, n *cluster.Nodes, feasible []int) Result {
-	type prepared struct {
-		check Check
-		helps cluster.Change
-	}
-	checks := make([]prepared, 0, len(Plugins))
-	for _, plugin := range Plugins {
-		if check := plugin.Prepare(p, n); check != nil {
-			checks = append(checks, prepared{check, plugin.Helps})
-		}
-	}
-	result := Result{Feasible: feasible[:0], Refused: cluster.Added}
-nodes:
-	for i := range n.Len() {
-		if n.Node[i] == nil {
-			continue
-		}
-		for _, c := range checks {
-			reasons := c.check(i)
-			if reasons == nil {
-				continue
-			}
-			if result.Reasons == nil {
-				result.Reasons = map[string]int{}
-			}
-			for _, reason := range reasons {
-				result.Reasons[reason]++
-			}
-			result.Refused |= c.helps
-			continue nodes
-		}
-		result.Feasible = append(result.Feasible, i)
-	}
-	return result
 }

@@ -2,16 +2,17 @@ package filter
 
 import "skiff.dev/skiff/internal/scheduler/cluster"
 
-var nodeNameReason = []string{"node(s) didn't match the requested node name"}
+var nodeNameRefusal = &Refusal{[]string{"node(s) didn't match the requested node name"}, true}
 
 // nodeName admits only the node a pod names.
 func nodeName(p *cluster.Pod, n *cluster.Nodes) Check {
-	if p.Spec.NodeName == "" {
+	name := p.Spec.NodeName
+	if name == "" {
 		return nil
 	}
-	return func(i int) []string {
-		if n.Node[i].Name != p.Spec.NodeName {
-			return nodeNameReason
+	return func(i int) *Refusal {
+		if n.Node[i].Name != name {
+			return nodeNameRefusal
 		}
 		return nil
 	}

@@ -8,19 +8,17 @@ import (
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-var taintReason = []string{"node(s) had untolerated taint(s)"}
+var taintRefusal = &Refusal{[]string{"node(s) had untolerated taint(s)"}, true}
 
 // taintToleration keeps pods off nodes with a NoSchedule or NoExecute taint they don't tolerate.
 func taintToleration(p *cluster.Pod, n *cluster.Nodes) Check {
-	return func(i int) []string {
+	tolerations := p.Spec.Tolerations
+	return func(i int) *Refusal {
 		taints := n.Node[i].Spec.Taints
 		for t := range taints {
 			taint := &taints[t]
-			if taint.Effect == corev1.TaintEffectPreferNoSchedule {
-				continue
-			}
-			if !helpers.TolerationsTolerateTaint(klog.Background(), p.Spec.Tolerations, taint, true) {
-				return taintReason
+			if taint.Effect != corev1.TaintEffectPreferNoSchedule && !helpers.TolerationsTolerateTaint(klog.Background(), tolerations, taint, true) {
+				return taintRefusal
 			}
 		}
 		return nil

@@ -8,7 +8,7 @@ import (
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-var unschedulableReason = []string{"node(s) were unschedulable"}
+var unschedulableRefusal = &Refusal{[]string{"node(s) were unschedulable"}, true}
 
 // nodeUnschedulable keeps pods off cordoned nodes, unless they tolerate the taint a cordon means.
 func nodeUnschedulable(p *cluster.Pod, n *cluster.Nodes) Check {
@@ -16,9 +16,9 @@ func nodeUnschedulable(p *cluster.Pod, n *cluster.Nodes) Check {
 	if helpers.TolerationsTolerateTaint(klog.Background(), p.Spec.Tolerations, taint, true) {
 		return nil
 	}
-	return func(i int) []string {
+	return func(i int) *Refusal {
 		if n.Node[i].Spec.Unschedulable {
-			return unschedulableReason
+			return unschedulableRefusal
 		}
 		return nil
 	}

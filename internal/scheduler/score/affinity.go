@@ -1,13 +1,12 @@
 package score
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
-
-	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-// nodeAffinity sums the weights of the preferred terms a node meets.
-func nodeAffinity(p *cluster.Pod, n *cluster.Nodes, nodes []int) []int64 {
+// Affinity returns the sum of the weights of the preferred terms a node meets; nil if the pod prefers nothing.
+func Affinity(p *corev1.Pod) func(node *corev1.Node) int64 {
 	if p.Spec.Affinity == nil || p.Spec.Affinity.NodeAffinity == nil ||
 		len(p.Spec.Affinity.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution) == 0 {
 		return nil
@@ -16,9 +15,5 @@ func nodeAffinity(p *cluster.Pod, n *cluster.Nodes, nodes []int) []int64 {
 	if err != nil {
 		return nil // a preference that cannot be read binds nobody
 	}
-	raw := make([]int64, len(nodes))
-	for k, i := range nodes {
-		raw[k] = terms.Score(n.Node[i])
-	}
-	return scale(raw, false)
+	return terms.Score
 }

@@ -3,7 +3,7 @@ package score
 import (
 	"strings"
 
-	"skiff.dev/skiff/internal/scheduler/cluster"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // Below least an image is fetched fast enough to ignore; most, for each container, is worth full marks.
@@ -12,29 +12,29 @@ const (
 	most  = 1000 << 20
 )
 
-// imageLocality prefers nodes that have the pod's images, weighted by size and by how widely an image is spread already, lest all pods
-// heap up on the one node that has it.
-func imageLocality(p *cluster.Pod, n *cluster.Nodes, nodes []int) []int64 {
-	var wanted []string
+// Images are the names of the images a pod's containers need, one for each container.
+func Images(p *corev1.Pod) (names []string) {
 	for i := range p.Spec.InitContainers {
-		wanted = append(wanted, normal(p.Spec.InitContainers[i].Image))
+		names = append(names, normal(p.Spec.InitContainers[i].Image))
 	}
 	for i := range p.Spec.Containers {
-		wanted = append(wanted, normal(p.Spec.Containers[i].Image))
+		names = append(names, normal(p.Spec.Containers[i].Image))
 	}
-	scores := make([]int64, len(nodes))
-	ceiling := int64(most) * int64(max(1, len(wanted)))
-	for k, i := range nodes {
-		sum := int64(0)
-		for _, image := range wanted {
-			if size, has := n.Images[i][image]; has {
-				sum += int64(float64(size) * float64(n.Having(image)) / float64(n.Count()))
-			}
+	return names
+}
+
+// Locality prefers nodes that have the pod's images, weighted by size and by how widely an image is spread already, lest all pods heap up on
+// the one node that has it. sizes are the node's, 0 for missing images; having says how many of all nodes have each.
+func Locality(sizes []int64, having func(image int) int, nodes int) int64 {
+	sum := int64(0)
+	for k, size := range sizes {
+		if size > 0 {
+			sum += int64(float64(size) * float64(having(k)) / float64(nodes))
 		}
-		sum = min(max(sum, least), ceiling)
-		scores[k] = Best * (sum - least) / (ceiling - least)
 	}
-	return scores
+	ceiling := int64(most) * int64(max(1, len(sizes)))
+	sum = min(max(sum, least), ceiling)
+	return Best * (sum - least) / (ceiling - least)
 }
 
 // normal adds the tag that an image without one means.

@@ -2,30 +2,17 @@ package score
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	helpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/klog/v2"
-
-	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-// taintToleration prefers nodes with few PreferNoSchedule taints the pod doesn't tolerate.
-func taintToleration(p *cluster.Pod, n *cluster.Nodes, nodes []int) []int64 {
-	raw := make([]int64, len(nodes))
-	for k, i := range nodes {
-		taints := n.Node[i].Spec.Taints
-		for t := range taints {
-			if taints[t].Effect == corev1.TaintEffectPreferNoSchedule && !tolerated(p, &taints[t]) {
-				raw[k]++
-			}
+// Taints counts the PreferNoSchedule taints of a node that are not tolerated.
+func Taints(tolerations []corev1.Toleration, node *corev1.Node) (count int64) {
+	for t := range node.Spec.Taints {
+		taint := &node.Spec.Taints[t]
+		if taint.Effect == corev1.TaintEffectPreferNoSchedule && !helpers.TolerationsTolerateTaint(klog.Background(), tolerations, taint, true) {
+			count++
 		}
 	}
-	return scale(raw, true)
-}
-
-func tolerated(p *cluster.Pod, taint *corev1.Taint) bool {
-	for i := range p.Spec.Tolerations {
-		if p.Spec.Tolerations[i].ToleratesTaint(klog.Background(), taint, true) {
-			return true
-		}
-	}
-	return false
+	return count
 }
