@@ -92,7 +92,6 @@ func TestNodes(t *testing.T) {
 	t.Run("a server that restarts is found again", func(t *testing.T) { restartServer(t, c, byNode) })
 	t.Run("who may not join", func(t *testing.T) { refused(t, c) })
 	t.Run("a host that dies", func(t *testing.T) { hostDies(t, c, byNode["node-3"]) })
-	t.Logf("AGENT %s", c.Agents[0].Output())
 	t.Run("down leaves nothing", func(t *testing.T) {
 		for _, one := range append([]*cluster.Cluster{c.Cluster}, c.Agents...) {
 			if out, err := one.Skiff("down"); err != nil {

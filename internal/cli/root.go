@@ -24,6 +24,7 @@ kubelet, service proxy, container runtime and DNS.
 
   skiff up                                  a whole cluster in the foreground
   skiff kubectl apply -f examples/web.yaml  talk to it (any kubectl will do)
+  skiff server, skiff agent, skiff token    a cluster of several hosts
   skiff down                                remove what it left on this host
 
 Every flag of up and server is also a key of the YAML file given with --config (data-dir: /srv/skiff)

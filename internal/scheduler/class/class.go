@@ -1,0 +1,256 @@
+// Package class knows, for every class of pods, on which nodes they may run and which is best.
+//
+// Pods that are alike for every rule form a class. What a class found out about the nodes is kept, and repaired for those that changed since
+// (package cluster tells which), so the next pod of a ReplicaSet costs what has changed and not what there is. Nodes are kept in groups: those
+// of one group differ for the class in nothing but their load, so that rules about domains are decided, and figures compared among
+// all feasible nodes, once a group; within a group a heap has the best node on top.
+//
+// Invariant: after repair, facts, groups and counts are what a class built from nothing would have. Only the scheduler's own goroutine uses it.
+package class
+
+import (
+	"slices"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/filter"
+	"skiff.dev/skiff/internal/scheduler/score"
+)
+
+// What is known of a node: bit k+1 says that static filter k lets it pass.
+const (
+	present   = uint8(1)
+	tolerated = uint8(2 << filter.Taints)
+	affine    = uint8(2 << filter.Affinity)
+	everyFact = uint8(2<<len(filter.Static) - 1)
+)
+
+// Class is all pods that are alike as far as nodes are concerned.
+type Class struct {
+	Dead bool // given up; its pods have to be classed again
+
+	nodes  *cluster.Nodes
+	pod    *cluster.Pod // one of them
+	bound  bool         // to the nodes in only, by name
+	only   []int
+	static [len(filter.Static)]filter.Check
+	load   [len(filter.Load)]filter.Check
+	prefer func(i int) int64 // node affinity's preference
+	images []string
+
+	axes                            []*axis
+	hard, soft                      []spread
+	together, apart, shunned, likes []*axis
+	every, selfAffine               bool
+	topologies                      []*cluster.Topology
+	flips                           uint64
+	counters                        []*cluster.Counter
+	terms                           []*cluster.Term
+	key                             string
+	used                            uint64
+	seen                            uint64
+	built                           bool
+	parts                           int // of a group's key
+	buffer                          []int64
+	text                            []byte
+	feasible                        []*group
+	mark                            uint32
+	*columns
+	verdict   *Verdict // as of verdictAt
+	verdictAt uint64
+}
+
+// columns are indexed by node.
+type columns struct {
+	facts  []uint8
+	kind   []int32
+	rank   []uint64
+	in     []*group // nil: the node alone won't do
+	at     []int32  // position in the group's heap
+	kinds  [][]int64
+	known  map[string]int32 // kinds
+	groups map[string]*group
+	list   []*group
+}
+
+func (c *columns) clear(size int) {
+	c.facts, c.kind, c.rank, c.in, c.at = resized(c.facts, size), resized(c.kind, size), resized(c.rank, size), resized(c.in, size), resized(c.at, size)
+	clear(c.facts)
+	clear(c.in)
+	c.kinds, c.list = c.kinds[:0], c.list[:0]
+	c.known, c.groups = map[string]int32{}, map[string]*group{}
+}
+
+func (c *columns) grow(size int) {
+	was := len(c.facts)
+	c.facts, c.kind, c.rank, c.in, c.at = resized(c.facts, size), resized(c.kind, size), resized(c.rank, size), resized(c.in, size), resized(c.at, size)
+	clear(c.facts[was:])
+	clear(c.in[was:])
+}
+
+func newClass(p *cluster.Pod, n *cluster.Nodes) *Class {
+	c := &Class{nodes: n, pod: p, images: score.Images(p.Pod)}
+	for k := range filter.Static {
+		c.static[k] = filter.Static[k].Prepare(p, n)
+	}
+	for k := range filter.Load {
+		c.load[k] = filter.Load[k].Prepare(p, n)
+	}
+	if prefer := score.Affinity(p.Pod); prefer != nil {
+		c.prefer = func(i int) int64 { return prefer(n.Node[i]) }
+	}
+	return c
+}
+
+// Repair brings the class up to date with the nodes.
+func (c *Class) Repair() {
+	if c.built && c.currentFlips() == c.flips {
+		if changes, ok := c.nodes.Since(c.seen); ok {
+			if c.nodes.Len() > len(c.facts) {
+				c.growAll()
+			}
+			for _, ch := range changes {
+				c.update(int(ch.Node), ch.Object)
+			}
+			c.seen = c.nodes.Now()
+			return
+		}
+	}
+	c.build()
+}
+
+func (c *Class) currentFlips() (sum uint64) {
+	for _, t := range c.topologies {
+		sum += t.Flips
+	}
+	return sum
+}
+
+func (c *Class) growAll() {
+	was := len(c.facts)
+	c.grow(c.nodes.Len())
+	for _, a := range c.axes {
+		a.at, a.where = resized(a.at, c.nodes.Len()), resized(a.where, c.nodes.Len())
+		for i := was; i < len(a.at); i++ {
+			a.at[i], a.where[i] = 0, cluster.NoDomain
+		}
+	}
+}
+
+// build finds everything out from nothing.
+func (c *Class) build() {
+	size := c.nodes.Len()
+	c.clear(size)
+	for _, a := range c.axes {
+		a.reset(size)
+	}
+	c.arrange()
+	for i := range size {
+		c.update(i, true)
+	}
+	c.built, c.seen, c.flips, c.verdict = true, c.nodes.Now(), c.currentFlips(), nil
+}
+
+// arrange decides what the parts of a group's key are: the kind, a domain for each topology that nodes share, a value for each axis otherwise.
+func (c *Class) arrange() {
+	c.parts = 1
+	shared := map[string]int{}
+	for _, a := range c.axes {
+		if !a.direct {
+			if part, there := shared[a.topology.Key]; there {
+				a.part = part
+				continue
+			}
+			shared[a.topology.Key] = c.parts
+		}
+		a.part = c.parts
+		c.parts++
+	}
+	c.buffer = resized(c.buffer, c.parts)
+}
+
+// update finds out anew what there is to know about node i; object says that the node itself changed.
+func (c *Class) update(i int, object bool) {
+	if object {
+		c.examine(i)
+	}
+	for _, a := range c.axes {
+		a.update(i, c.facts[i])
+	}
+	if c.facts[i] != everyFact || !c.loadable(i) {
+		c.leave(i)
+		return
+	}
+	better := rank(score.Load(c.pod, c.nodes, i), c.nodes.Touched[i])
+	key := c.buffer
+	key[0] = int64(c.kind[i])
+	for _, a := range c.axes {
+		key[a.part] = a.keyPart(i)
+	}
+	if g := c.in[i]; g != nil && slices.Equal(g.key, key) {
+		c.rank[i] = better
+		c.fix(g, int(c.at[i]))
+		return
+	}
+	c.leave(i)
+	c.rank[i] = better
+	c.join(i, key)
+}
+
+func (c *Class) loadable(i int) bool {
+	if ports := c.load[0]; ports != nil && ports(i) != nil {
+		return false
+	}
+	return filter.HasRoom(c.pod, c.nodes, i)
+}
+
+// examine looks at the node alone.
+func (c *Class) examine(i int) {
+	node := c.nodes.Node[i]
+	if node == nil {
+		c.facts[i] = 0
+		return
+	}
+	facts := present
+	for k, check := range c.static {
+		if check == nil || check(i) == nil {
+			facts |= 2 << k
+		}
+	}
+	c.facts[i] = facts
+	if facts != everyFact {
+		return
+	}
+	kind := make([]int64, 2, 2+len(c.images))
+	kind[0] = score.Taints(c.pod.Spec.Tolerations, node)
+	if c.prefer != nil {
+		kind[1] = c.prefer(i)
+	}
+	for _, image := range c.images {
+		kind = append(kind, c.nodes.Images[i][image])
+	}
+	c.text = c.text[:0]
+	for _, v := range kind {
+		c.text = append(c.text, byte(v), byte(v>>8), byte(v>>16), byte(v>>24), byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56))
+	}
+	number, known := c.known[string(c.text)]
+	if !known {
+		number = int32(len(c.kinds))
+		c.known[string(c.text)] = number
+		c.kinds = append(c.kinds, kind)
+	}
+	c.kind[i] = number
+}
+
+// release gives back what the class had counted for it.
+func (c *Class) release() {
+	c.Dead = true
+	for _, counter := range c.counters {
+		c.nodes.Uncount(counter)
+	}
+	for _, t := range c.terms {
+		c.nodes.Drop(t)
+	}
+	for _, t := range c.topologies {
+		c.nodes.Release(t)
+	}
+}

@@ -1,0 +1,102 @@
+package class
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/filter"
+)
+
+// Trial asks whether a node would do without some of its pods. Nothing is changed by it.
+type Trial struct {
+	class    *Class
+	node     int
+	gone     []*cluster.Pod
+	freed    [cluster.Basic]int64
+	extended map[corev1.ResourceName]int64
+	less     []int64 // by axis
+}
+
+// On begins a trial of node i, with all its pods there. The trial is good until the next call.
+func (c *Class) On(i int, t *Trial) {
+	t.class, t.node, t.gone, t.freed = c, i, t.gone[:0], [cluster.Basic]int64{}
+	t.less = resized(t.less, len(c.axes))
+	clear(t.less)
+	clear(t.extended)
+}
+
+// Without imagines a pod of the node away.
+func (t *Trial) Without(p *cluster.Pod) {
+	t.gone = append(t.gone, p)
+	t.shift(p, 1)
+}
+
+// With puts a pod back.
+func (t *Trial) With(p *cluster.Pod) {
+	at := slices.Index(t.gone, p)
+	t.gone = slices.Delete(t.gone, at, at+1)
+	t.shift(p, -1)
+}
+
+func (t *Trial) shift(p *cluster.Pod, sign int64) {
+	for r, q := range p.Requests {
+		t.freed[r] += sign * q
+	}
+	if len(p.Extended) > 0 && t.extended == nil {
+		t.extended = map[corev1.ResourceName]int64{}
+	}
+	for name, q := range p.Extended {
+		t.extended[name] += sign * q
+	}
+	for k, a := range t.class.axes {
+		if a.where[t.node] != cluster.NoDomain {
+			t.less[k] += sign * a.share(p)
+		}
+	}
+}
+
+// Refusal says why the node would not do even so; nil if it would.
+func (t *Trial) Refusal() *filter.Refusal {
+	c, n, i := t.class, t.class.nodes, t.node
+	if c.facts[i] != everyFact {
+		r, _ := c.Why(i)
+		return r
+	}
+	if c.load[0] != nil && t.portsTaken() {
+		return c.load[0](i)
+	}
+	for r, want := range c.pod.Requests {
+		if want > 0 && want > n.Allocatable[r][i]-n.Requested[r][i]+t.freed[r] {
+			return c.load[1](i)
+		}
+	}
+	for name, want := range c.pod.Extended {
+		if want > 0 && want > filter.Left(n, name, i)+t.extended[name] {
+			return c.load[1](i)
+		}
+	}
+	k := -1
+	if r := c.decide(func(a *axis) (int64, int64) {
+		k = slices.Index(c.axes, a)
+		if d := a.topology.Of[i]; d != cluster.NoDomain {
+			return a.inDomain(d), t.less[k]
+		}
+		return missing, 0
+	}); r != nil {
+		return &r.Refusal
+	}
+	return nil
+}
+
+func (t *Trial) portsTaken() bool {
+	for _, p := range t.class.nodes.On[t.node] {
+		for _, port := range p.Ports {
+			if filter.Collides(t.class.pod.Ports, port) && !slices.Contains(t.gone, p) {
+				return true
+			}
+		}
+	}
+	return false
+}
