@@ -44,6 +44,9 @@ func newSite(log io.Writer) *site {
 		}
 	}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	if os.Getenv("BURN") == "1" {
+		s.mux.HandleFunc("/burn", burn)
+	}
 	s.mux.HandleFunc("/", s.answer)
 	return s
 }

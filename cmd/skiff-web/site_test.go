@@ -1,11 +1,34 @@
 package main
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
+
+func TestBurn(t *testing.T) {
+	ask := func(path string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		newSite(io.Discard).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		return w
+	}
+	if w := ask("/burn?ms=1"); strings.Contains(w.Body.String(), "burnt") {
+		t.Error("anybody may burn without being let")
+	}
+	t.Setenv("BURN", "1")
+	began := time.Now()
+	if w := ask("/burn?ms=50"); w.Body.String() != "burnt 50 ms\n" || time.Since(began) < 50*time.Millisecond {
+		t.Errorf("%q after %s", w.Body, time.Since(began))
+	}
+	for _, bad := range []string{"x", "-1", "5001"} {
+		if w := ask("/burn?ms=" + bad); w.Code != http.StatusBadRequest {
+			t.Errorf("ms=%s: code %d", bad, w.Code)
+		}
+	}
+}
 
 func TestSite(t *testing.T) {
 	t.Setenv("POD_NAME", "web-1")

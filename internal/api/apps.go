@@ -51,32 +51,23 @@ func appsRows() []*Resource {
 				Set: func(o Object, n int32) { o.(*appsv1.StatefulSet).Spec.Replicas = &n },
 			},
 			Default: func(o Object) { defaultStatefulSet(o.(*appsv1.StatefulSet)) }, Columns: statefulSetColumns,
-			Validate: func(o Object) field.ErrorList {
-				s := o.(*appsv1.StatefulSet)
-				return validateWorkload(s.Spec.Replicas, s.Spec.Selector, &s.Spec.Template, true)
-			},
+			Validate: validateStatefulSet,
 			ValidateUpdate: func(o, old Object) field.ErrorList {
-				s, was := o.(*appsv1.StatefulSet), old.(*appsv1.StatefulSet)
-				return append(validateWorkload(s.Spec.Replicas, s.Spec.Selector, &s.Spec.Template, true),
-					validateStatefulSetSpecUpdate(&s.Spec, &was.Spec)...)
+				return append(validateStatefulSet(o), validateStatefulSetSpecUpdate(&o.(*appsv1.StatefulSet).Spec, &old.(*appsv1.StatefulSet).Spec)...)
 			},
 		}),
 		of[appsv1.DaemonSet, appsv1.DaemonSetList](Resource{
 			Group: "apps", Version: "v1", Kind: "DaemonSet", Plural: "daemonsets", Short: []string{"ds"}, Categories: all, Key: "daemonsets", Namespaced: true,
 			Status: true, Generation: true,
 			Default: func(o Object) { defaultDaemonSet(o.(*appsv1.DaemonSet)) }, Columns: daemonSetColumns,
-			Validate: func(o Object) field.ErrorList {
-				d := o.(*appsv1.DaemonSet)
-				return validateWorkload(nil, d.Spec.Selector, &d.Spec.Template, true)
-			},
+			Validate: validateDaemonSet,
 			ValidateUpdate: func(o, old Object) field.ErrorList {
-				d, was := o.(*appsv1.DaemonSet), old.(*appsv1.DaemonSet)
-				return append(validateWorkload(nil, d.Spec.Selector, &d.Spec.Template, true), immutableSelector(d.Spec.Selector, was.Spec.Selector)...)
+				return append(validateDaemonSet(o), immutableSelector(o.(*appsv1.DaemonSet).Spec.Selector, old.(*appsv1.DaemonSet).Spec.Selector)...)
 			},
 		}),
 		of[appsv1.ControllerRevision, appsv1.ControllerRevisionList](Resource{
 			Group: "apps", Version: "v1", Kind: "ControllerRevision", Plural: "controllerrevisions", Key: "controllerrevisions", Namespaced: true, Cold: true,
-			Indexes: revisionOwnerIndex, Columns: controllerRevisionColumns,
+			Indexes: revisionOwnerIndex, Validate: none, ValidateUpdate: validateRevisionUpdate, Columns: controllerRevisionColumns,
 		}),
 	}
 }
@@ -96,7 +87,7 @@ func batchRows() []*Resource {
 		}),
 		of[batchv1.CronJob, batchv1.CronJobList](Resource{
 			Group: "batch", Version: "v1", Kind: "CronJob", Plural: "cronjobs", Short: []string{"cj"}, Categories: all, Key: "cronjobs", Namespaced: true, Status: true, Generation: true,
-			Default: func(o Object) { defaultCronJob(o.(*batchv1.CronJob)) }, Validate: validateCronJob, ValidateUpdate: sameAsCreate(validateCronJob), Columns: cronJobColumns,
+			Default: func(o Object) { defaultCronJob(o.(*batchv1.CronJob)) }, Validate: validateCronJob, ValidateUpdate: validateCronJobUpdate, Columns: cronJobColumns,
 		}),
 	}
 }

@@ -100,6 +100,7 @@ func TestWorkloadValidation(t *testing.T) {
 	const job = `
 metadata: {name: j, namespace: default}
 spec:
+  completions: 1
   selector: {matchLabels: {uid: u}}
   template: {metadata: {labels: {uid: u}}, spec: {restartPolicy: Never, containers: [{name: a, image: web}]}}
 `

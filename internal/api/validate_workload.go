@@ -4,7 +4,6 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -121,52 +120,6 @@ func validateStatefulSetSpecUpdate(s, was *appsv1.StatefulSetSpec) field.ErrorLi
 	}
 	return field.ErrorList{field.Forbidden(field.NewPath("spec"), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', "+
 		"'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden")}
-}
-
-func validateJob(o Object) field.ErrorList {
-	j := o.(*batchv1.Job)
-	errs := validateJobSpec(&j.Spec, field.NewPath("spec"))
-	if j.Spec.Selector == nil {
-		errs = append(errs, field.Required(field.NewPath("spec", "selector"), ""))
-	}
-	return errs
-}
-
-func validateJobSpec(s *batchv1.JobSpec, p *field.Path) (errs field.ErrorList) {
-	for name, n := range map[string]*int32{"parallelism": s.Parallelism, "completions": s.Completions, "backoffLimit": s.BackoffLimit, "ttlSecondsAfterFinished": s.TTLSecondsAfterFinished} {
-		if n != nil {
-			errs = append(errs, nonNegative(int64(*n), p.Child(name))...)
-		}
-	}
-	if s.ActiveDeadlineSeconds != nil {
-		errs = append(errs, nonNegative(*s.ActiveDeadlineSeconds, p.Child("activeDeadlineSeconds"))...)
-	}
-	errs = append(errs, validateTemplate(&s.Template, p.Child("template"))...)
-	if r := s.Template.Spec.RestartPolicy; r != corev1.RestartPolicyNever && r != corev1.RestartPolicyOnFailure {
-		errs = append(errs, field.Required(p.Child("template", "spec", "restartPolicy"), "valid values: \"OnFailure\", \"Never\""))
-	}
-	return errs
-}
-
-func validateJobUpdate(o, old Object) field.ErrorList {
-	j, was, p := o.(*batchv1.Job), old.(*batchv1.Job), field.NewPath("spec")
-	errs := validateJob(o)
-	errs = append(errs, immutableSelector(j.Spec.Selector, was.Spec.Selector)...)
-	errs = append(errs, immutable(j.Spec.CompletionMode, was.Spec.CompletionMode, p.Child("completionMode"))...)
-	if !value(was.Spec.Suspend) || was.Status.StartTime != nil {
-		errs = append(errs, immutable(j.Spec.Template, was.Spec.Template, p.Child("template"))...)
-	}
-	return errs
-}
-
-func validateCronJob(o Object) field.ErrorList {
-	c, spec := o.(*batchv1.CronJob), field.NewPath("spec")
-	errs := required(c.Spec.Schedule, spec.Child("schedule"))
-	errs = append(errs, oneOf(c.Spec.ConcurrencyPolicy, spec.Child("concurrencyPolicy"), batchv1.AllowConcurrent, batchv1.ForbidConcurrent, batchv1.ReplaceConcurrent)...)
-	if len(c.Name) > 52 {
-		errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), c.Name, "must be no more than 52 characters"))
-	}
-	return append(errs, validateJobSpec(&c.Spec.JobTemplate.Spec, spec.Child("jobTemplate", "spec"))...)
 }
 
 func validateDisruptionBudget(o Object) (errs field.ErrorList) {

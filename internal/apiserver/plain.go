@@ -49,7 +49,15 @@ func (s *Server) plainRoutes() *http.ServeMux {
 	m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	m.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	m.HandleFunc("GET /{$}", s.paths)
-	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { writeError(w, r, notFound()) })
+	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		read := r.Clone(r.Context())
+		read.Method = http.MethodGet
+		if _, pattern := m.Handler(read); pattern != "/" {
+			writeError(w, r, methodNotAllowed(r))
+			return
+		}
+		writeError(w, r, notFound())
+	})
 	return m
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -45,11 +46,14 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
 	events, err := s.reg.Watch(ctx, q, o)
-	if err != nil {
+	expired := apierrors.IsResourceExpired(err) // an event, as if it had happened a moment later
+	if err != nil && !expired {
 		writeError(w, r, err)
 		return
 	}
-	defer events.Stop()
+	if events != nil {
+		defer events.Stop()
+	}
 	gauge := s.metrics.watches.WithLabelValues(q.Resource.Group, q.Resource.Plural)
 	gauge.Inc()
 	defer gauge.Dec()
@@ -65,7 +69,9 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	_ = flush.Flush()
 	var buf []store.Event
 	for {
-		buf, err = events.Next(ctx, buf, watchBatch)
+		if !expired {
+			buf, err = events.Next(ctx, buf, watchBatch)
+		}
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 				_ = out.fail(err)

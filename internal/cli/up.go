@@ -97,6 +97,9 @@ func (m muted) Enabled(ctx context.Context, _ slog.Level) bool {
 
 func (m muted) Handle(ctx context.Context, r slog.Record) error {
 	r.Level = slog.LevelDebug
+	if !m.Enabled(ctx, r.Level) {
+		return nil // not every library asks before it logs an error
+	}
 	return m.Handler.Handle(ctx, r)
 }
 

@@ -28,6 +28,7 @@ import (
 	"skiff.dev/skiff/internal/controller/namespace"
 	"skiff.dev/skiff/internal/controller/nodeipam"
 	"skiff.dev/skiff/internal/controller/nodelifecycle"
+	"skiff.dev/skiff/internal/controller/podautoscaler"
 	"skiff.dev/skiff/internal/controller/podgc"
 	"skiff.dev/skiff/internal/controller/replicaset"
 	"skiff.dev/skiff/internal/controller/replicationcontroller"
@@ -50,6 +51,7 @@ type Config struct {
 	RootCA   []byte // PEM, for kube-root-ca.crt
 	Sign     certificates.Sign
 	Metrics  prometheus.Registerer
+	Sampled  podautoscaler.Sampled // calls when something was measured; may be nil
 	Log      *slog.Logger
 }
 
@@ -84,6 +86,7 @@ var all = []entry{
 	{"certificatesigningrequest-cleaner-controller", func(c Config) harness.Controller { return certificates.NewCleaner(c.Client) }},
 	{"service-lb-controller", func(c Config) harness.Controller { return servicelb.New(c.Client) }},
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
+	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled) }},
 	{"pod-garbage-collector-controller", func(c Config) harness.Controller { return podgc.New(c.Client) }},
 }
 

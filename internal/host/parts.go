@@ -183,7 +183,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return beside{beside{s, task(self.Run)}, task(c.authorizer.Run)}, nil
+	return beside{beside{beside{s, task(self.Run)}, task(c.authorizer.Run)}, task(c.usage.Run)}, nil
 }
 
 func (c *cluster) makeScheduler() (runner, error) {

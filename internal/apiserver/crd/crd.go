@@ -59,7 +59,8 @@ type definition struct {
 	group      string
 	names      apiextensionsv1.CustomResourceDefinitionNames // accepted
 	row        *api.Resource                                 // in the table; nil if not served
-	generation int64
+	generation int64                                         // of row
+	checked    int64                                         // the generation whose schemas were looked at
 	closing    bool
 	stopEnding context.CancelFunc // of the goroutine that ends its objects
 }
@@ -105,8 +106,9 @@ func (r *Resources) Run(ctx context.Context) error {
 			case e.Type != store.Bookmark && isReady:
 				r.reconcile(ctx, e.Entry.Object().(*apiextensionsv1.CustomResourceDefinition))
 			case e.Type != store.Bookmark:
-				r.learn(e.Entry.Object().(*apiextensionsv1.CustomResourceDefinition))
-				later = append(later, e.Entry.Key())
+				if !r.learn(e.Entry.Object().(*apiextensionsv1.CustomResourceDefinition)) {
+					later = append(later, e.Entry.Key())
+				}
 			case e.InitialEnd:
 				close(r.ready)
 				isReady = true
@@ -118,11 +120,16 @@ func (r *Resources) Run(ctx context.Context) error {
 	}
 }
 
-// learn takes a definition in as it is, at the start: its names are its own, and it is served if it was.
-func (r *Resources) learn(crd *apiextensionsv1.CustomResourceDefinition) {
+// learn takes a definition in as it is, at the start: its names are its own, and it is served if it was. It says whether that is all there is to do.
+func (r *Resources) learn(crd *apiextensionsv1.CustomResourceDefinition) (settled bool) {
 	d := &definition{uid: crd.UID, group: crd.Spec.Group, names: crd.Status.AcceptedNames}
 	r.known[crd.Name] = d
 	r.serve(d, crd)
+	if d.row != nil {
+		d.checked = crd.Generation
+	}
+	return d.row != nil && crd.DeletionTimestamp == nil && apihelpers.IsCRDConditionTrue(crd, apiextensionsv1.NamesAccepted) &&
+		apiequality.Semantic.DeepEqual(crd.Spec.Names, crd.Status.AcceptedNames)
 }
 
 // again looks once more at definitions, by name.
@@ -148,7 +155,8 @@ func (r *Resources) reconcile(ctx context.Context, crd *apiextensionsv1.CustomRe
 	}
 	released := d.names
 	decided := crd.DeepCopy()
-	decide(decided, r.taken(crd.Name, crd.Spec.Group))
+	decide(decided, r.taken(crd.Name, crd.Spec.Group), d.checked != crd.Generation)
+	d.checked = crd.Generation
 	d.names = decided.Status.AcceptedNames
 	r.serve(d, decided)
 	if !apiequality.Semantic.DeepEqual(decided.Status, crd.Status) {

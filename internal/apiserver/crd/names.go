@@ -29,8 +29,9 @@ func (n names) add(a apiextensionsv1.CustomResourceDefinitionNames) {
 	}
 }
 
-// decide sets a definition's accepted names and conditions, given the names that others of its group have. It looks at nothing else.
-func decide(crd *apiextensionsv1.CustomResourceDefinition, others names) {
+// decide sets a definition's accepted names and conditions, given the names that others of its group have. It looks at nothing else; at the schemas
+// only if they are new.
+func decide(crd *apiextensionsv1.CustomResourceDefinition, others names, fresh bool) {
 	accepted, conflict := accept(crd.Spec.Names, crd.Status.AcceptedNames, others)
 	crd.Status.AcceptedNames = accepted
 	namesAccepted := condition(apiextensionsv1.NamesAccepted, apiextensionsv1.ConditionTrue, "NoConflicts", "no conflicts found")
@@ -45,10 +46,12 @@ func decide(crd *apiextensionsv1.CustomResourceDefinition, others names) {
 	default:
 		apihelpers.SetCRDCondition(crd, condition(apiextensionsv1.Established, apiextensionsv1.ConditionFalse, "NotAccepted", "not all names are accepted"))
 	}
-	if c := structure(crd); c != nil {
-		apihelpers.SetCRDCondition(crd, *c)
-	} else if apihelpers.FindCRDCondition(crd, apiextensionsv1.NonStructuralSchema) != nil {
-		apihelpers.RemoveCRDCondition(crd, apiextensionsv1.NonStructuralSchema)
+	if fresh {
+		if c := structure(crd); c != nil {
+			apihelpers.SetCRDCondition(crd, *c)
+		} else if apihelpers.FindCRDCondition(crd, apiextensionsv1.NonStructuralSchema) != nil {
+			apihelpers.RemoveCRDCondition(crd, apiextensionsv1.NonStructuralSchema)
+		}
 	}
 	if c := approval(crd); c != nil {
 		apihelpers.SetCRDCondition(crd, *c)

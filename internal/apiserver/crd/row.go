@@ -48,6 +48,14 @@ func (k *kind) version(name string) *version {
 
 // rowOf makes the row of a definition's stored version, with those of the others in Also.
 func (r *Resources) rowOf(crd *apiextensionsv1.CustomResourceDefinition, closing bool) (*api.Resource, error) {
+	k, err := r.kindOf(crd, closing)
+	if err != nil {
+		return nil, err
+	}
+	return k.storage.row, nil
+}
+
+func (r *Resources) kindOf(crd *apiextensionsv1.CustomResourceDefinition, closing bool) (*kind, error) {
 	accepted := crd.Status.AcceptedNames
 	k := &kind{
 		gk: schema.GroupKind{Group: crd.Spec.Group, Kind: accepted.Kind}, name: crd.Name,
@@ -78,7 +86,7 @@ func (r *Resources) rowOf(crd *apiextensionsv1.CustomResourceDefinition, closing
 	for _, v := range k.versions {
 		v.addSiblings()
 	}
-	return k.storage.row, nil
+	return k, nil
 }
 
 // source reads the definition, as it is now, when a schema is needed.

@@ -3,6 +3,7 @@ package crd
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -21,17 +22,38 @@ type compiled struct {
 	rules      *cel.Validator             // nil if there are none
 }
 
-// lazySchema compiles a schema when it is first asked for.
+// lazySchema compiles a schema when it is asked for, and drops it when nobody has asked for a while: compiled it is ten times as large.
 type lazySchema struct {
-	once    sync.Once
 	compile func() (*compiled, error)
-	schema  *compiled
-	err     error
+
+	mu     sync.Mutex
+	schema *compiled
+	idle   *time.Timer
 }
 
+// keepFor is how long a compiled schema outlives its last use.
+const keepFor = 5 * time.Minute
+
 func (l *lazySchema) get() (*compiled, error) {
-	l.once.Do(func() { l.schema, l.err = l.compile() })
-	return l.schema, l.err
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.schema != nil {
+		l.idle.Reset(keepFor)
+		return l.schema, nil
+	}
+	s, err := l.compile()
+	if err != nil {
+		return nil, err
+	}
+	l.schema = s
+	l.idle = time.AfterFunc(keepFor, l.drop)
+	return s, nil
+}
+
+func (l *lazySchema) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.schema = nil
 }
 
 // compile reads the definition and compiles the version's schema.

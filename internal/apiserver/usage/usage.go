@@ -9,6 +9,8 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -43,6 +45,7 @@ type Source struct {
 	nodes     map[string]*node
 	followers map[int]func()
 	serial    int
+	pushed    time.Time // when a kubelet of this process last did
 }
 
 // node is what is known of one.
@@ -72,16 +75,12 @@ func (s *Source) Through(f Fetch) { s.fetch = f }
 // Push takes a sample of a node whose kubelet runs in this process. The sample is shared from then on.
 func (s *Source) Push(name string, summary *stats.Summary) {
 	n := s.node(name, true)
-	n.set(summary, s.now())
+	now := s.now()
+	n.set(summary, now)
 	s.mu.Lock()
-	followers := make([]func(), 0, len(s.followers))
-	for _, f := range s.followers {
-		followers = append(followers, f)
-	}
+	s.pushed = now
 	s.mu.Unlock()
-	for _, f := range followers {
-		f()
-	}
+	s.tell()
 }
 
 // Follow calls f after each sample that was pushed, until stop is called. f must not block.
@@ -95,6 +94,38 @@ func (s *Source) Follow(f func()) (stop func()) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.followers, serial)
+	}
+}
+
+// Run tells the followers now and then where no kubelet of this process does, until ctx ends: other nodes' figures change too.
+func (s *Source) Run(ctx context.Context) error {
+	tick := time.NewTicker(Fresh)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if s.now().Sub(s.lastPush()) > 2*Fresh {
+			s.tell()
+		}
+	}
+}
+
+func (s *Source) lastPush() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pushed
+}
+
+// tell the followers that there are new figures.
+func (s *Source) tell() {
+	s.mu.Lock()
+	followers := slices.Collect(maps.Values(s.followers))
+	s.mu.Unlock()
+	for _, f := range followers {
+		f()
 	}
 }
 

@@ -1,0 +1,298 @@
+package apiserver_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+
+	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/registry/registrytest"
+)
+
+// line is one event of a watch: "ADDED a".
+func line(e watch.Event) string {
+	if st, ok := e.Object.(*metav1.Status); ok {
+		return fmt.Sprintf("%s %d %s", e.Type, st.Code, st.Reason)
+	}
+	return strings.TrimSpace(string(e.Type) + " " + e.Object.(metav1.Object).GetName())
+}
+
+// expect reads the watch's next events.
+func expect(t *testing.T, w watch.Interface, want ...string) (last watch.Event) {
+	t.Helper()
+	for _, text := range want {
+		select {
+		case e, open := <-w.ResultChan():
+			if !open {
+				t.Fatalf("the watch ended where %s was to come", text)
+			}
+			if line(e) != text {
+				t.Fatalf("got %s, want %s", line(e), text)
+			}
+			last = e
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%s does not come", text)
+		}
+	}
+	return last
+}
+
+func ends(t *testing.T, w watch.Interface, within time.Duration) {
+	t.Helper()
+	select {
+	case e, open := <-w.ResultChan():
+		if open {
+			t.Errorf("got %s where the watch was to end", line(e))
+		}
+	case <-time.After(within):
+		t.Errorf("the watch does not end in %s", within)
+	}
+}
+
+func TestWatch(t *testing.T) {
+	f := start(t)
+	f.Must(configMap("a"))
+	for _, media := range []string{"application/json", protobuf} {
+		t.Run(media, func(t *testing.T) {
+			cfg := f.config()
+			cfg.ContentType = media
+			c, err := kubernetes.NewForConfig(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			maps := c.CoreV1().ConfigMaps("default")
+			w, err := maps.Watch(ctx, metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Stop()
+			expect(t, w, "ADDED a")
+			b, err := maps.Create(ctx, configMap("b"), metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := maps.Patch(ctx, "b", types.MergePatchType, []byte(`{"data":{"a":"b"}}`), metav1.PatchOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			modified := expect(t, w, "ADDED b", "MODIFIED b").Object.(*corev1.ConfigMap)
+			if modified.Data["a"] != "b" || modified.UID != b.UID {
+				t.Errorf("%+v", modified)
+			}
+			if err := maps.Delete(ctx, "b", metav1.DeleteOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			gone := expect(t, w, "DELETED b").Object.(*corev1.ConfigMap)
+			if gone.Data["a"] != "b" || gone.ResourceVersion == modified.ResourceVersion {
+				t.Errorf("the last state is %+v", gone)
+			}
+			// Whoever lost the connection goes on from where it was.
+			again, err := maps.Watch(ctx, metav1.ListOptions{ResourceVersion: b.ResourceVersion})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer again.Stop()
+			expect(t, again, "MODIFIED b", "DELETED b")
+		})
+	}
+}
+
+func TestWatchOfASelection(t *testing.T) {
+	f := start(t)
+	pods := f.clientset().CoreV1().Pods("default")
+	for query, o := range map[string]metav1.ListOptions{
+		"labels": {LabelSelector: "app=x"}, "fields": {FieldSelector: "spec.nodeName=n"}, "name": {FieldSelector: "metadata.name=p"},
+	} {
+		t.Run(query, func(t *testing.T) {
+			w, err := pods.Watch(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Stop()
+			f.Must(registrytest.Pod("p"), registrytest.Pod("other"))
+			if query == "name" {
+				expect(t, w, "ADDED p")
+			}
+			if _, err := pods.Patch(ctx, "p", types.MergePatchType, []byte(`{"metadata":{"labels":{"app":"x"}}}`), metav1.PatchOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if err := pods.Bind(ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Target: corev1.ObjectReference{Kind: "Node", Name: "n"}}, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := pods.Patch(ctx, "p", types.MergePatchType, []byte(`{"metadata":{"labels":{"app":"y"}}}`), metav1.PatchOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			now := int64(0)
+			for _, name := range []string{"p", "other"} {
+				if err := pods.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := map[string][]string{
+				"labels": {"ADDED p", "MODIFIED p", "DELETED p"}, // entered, bound, left
+				"fields": {"ADDED p", "MODIFIED p", "DELETED p"}, // bound, relabelled, deleted
+				"name":   {"MODIFIED p", "MODIFIED p", "MODIFIED p", "DELETED p"},
+			}
+			expect(t, w, want[query]...)
+		})
+	}
+}
+
+func TestWatchList(t *testing.T) {
+	f := start(t)
+	f.Must(configMap("a"), configMap("b"))
+	maps := f.clientset().CoreV1().ConfigMaps("default")
+	yes := true
+	w, err := maps.Watch(ctx, metav1.ListOptions{SendInitialEvents: &yes, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan, AllowWatchBookmarks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	mark := expect(t, w, "ADDED a", "ADDED b", "BOOKMARK").Object.(*corev1.ConfigMap)
+	if mark.Annotations[metav1.InitialEventsAnnotationKey] != "true" || mark.ResourceVersion == "" {
+		t.Errorf("the end of what is there: %+v", mark)
+	}
+	f.Must(configMap("c"))
+	expect(t, w, "ADDED c")
+	if _, err := maps.Watch(ctx, metav1.ListOptions{SendInitialEvents: &yes}); !apierrors.IsInvalid(err) ||
+		!strings.Contains(err.Error(), "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan") {
+		t.Errorf("%v", err)
+	}
+	if _, err := maps.Watch(ctx, metav1.ListOptions{ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan}); !apierrors.IsInvalid(err) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A revision that the log has not any more is an event that says so, after which clients list anew.
+func TestWatchOfTheDistantPast(t *testing.T) {
+	f := start(t)
+	first := configMap("first")
+	f.Must(first)
+	list, err := f.clientset().CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	big := strings.Repeat("x", 1<<20-100)
+	for i := range 5 { // more than the log keeps
+		c := configMap("big", "k", fmt.Sprint(i)+big)
+		if i == 0 {
+			f.Must(c)
+		} else if err := f.Update(registrytest.Admin, c, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, err := f.clientset().CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	e := expect(t, w, "ERROR 410 Expired")
+	if st := e.Object.(*metav1.Status); !strings.HasPrefix(st.Message, "too old resource version: ") {
+		t.Errorf("%+v", st)
+	}
+	ends(t, w, time.Second)
+}
+
+func TestWatchesEnd(t *testing.T) {
+	f := start(t)
+	maps := f.clientset().CoreV1().ConfigMaps("default")
+	one := int64(1)
+	began := time.Now()
+	short, err := maps.Watch(ctx, metav1.ListOptions{TimeoutSeconds: &one})
+	if err != nil {
+		t.Fatal(err)
+	}
+	long, err := maps.Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends(t, short, 3*time.Second)
+	if took := time.Since(began); took < 900*time.Millisecond {
+		t.Errorf("a watch of one second ended after %s", took)
+	}
+	began = time.Now()
+	f.stop()
+	ends(t, long, time.Second)
+	if took := time.Since(began); took > 4*time.Second {
+		t.Errorf("the server took %s to stop", took)
+	}
+}
+
+func TestWatchShapes(t *testing.T) {
+	f := start(t)
+	f.Must(configMap("a"), configMap("b"))
+	cases := []struct {
+		path, accept, media, first string
+		head                       bool // only the first event has column definitions
+	}{
+		{"/api/v1/namespaces/default/configmaps?watch=true", "application/json", "application/json", `{"type":"ADDED","object":{"kind":"ConfigMap"`, false},
+		{"/api/v1/namespaces/default/configmaps?watch=1", "application/json;as=Table;v=v1;g=meta.k8s.io", "application/json", `{"type":"ADDED","object":{"kind":"Table"`, true},
+		{"/api/v1/configmaps?watch=true", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", "application/json", `{"type":"ADDED","object":{"kind":"PartialObjectMetadata"`, false},
+		{"/api/v1/watch/namespaces/default/configmaps", "application/json", "application/json", `{"type":"ADDED","object":{"kind":"ConfigMap"`, false},
+		{"/api/v1/watch/namespaces/default/configmaps/a", "application/json", "application/json", `{"type":"ADDED","object":{"kind":"ConfigMap"`, false},
+	}
+	for _, c := range cases {
+		req, err := http.NewRequestWithContext(ctx, "GET", "https://"+f.host+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", c.accept)
+		res, err := f.admin.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(res.Body)
+		for i := range 2 {
+			if strings.HasSuffix(c.path, "/a") && i == 1 {
+				break
+			}
+			if !lines.Scan() {
+				t.Errorf("%s: %v", c.path, lines.Err())
+				break
+			}
+			var event struct {
+				Type   string
+				Object json.RawMessage
+			}
+			if err := json.Unmarshal(lines.Bytes(), &event); err != nil || !strings.HasPrefix(lines.Text(), c.first) || res.Header.Get("Content-Type") != c.media {
+				t.Errorf("%s: %s %v\n%s", c.path, res.Header.Get("Content-Type"), err, lines.Text())
+			}
+			if c.head {
+				var table metav1.Table
+				if err := json.Unmarshal(event.Object, &table); err != nil || (len(table.ColumnDefinitions) > 0) != (i == 0) || len(table.Rows) != 1 {
+					t.Errorf("event %d: %s", i, event.Object)
+				}
+			}
+		}
+		_ = res.Body.Close()
+	}
+}
+
+// Many watchers of one write get it at about the time that one would.
+func TestWatchersAreToldTogether(t *testing.T) {
+	f := start(t, func(*apiserver.Config) {})
+	maps := f.clientset().CoreV1().ConfigMaps("default")
+	var all []watch.Interface
+	for range 50 {
+		w, err := maps.Watch(ctx, metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Stop()
+		all = append(all, w)
+	}
+	f.Must(configMap("a"))
+	for _, w := range all {
+		expect(t, w, "ADDED a")
+	}
+}
