@@ -25,7 +25,6 @@ import (
 func TestImages(t *testing.T) {
 	t.Parallel()
 	whole := cluster.New(t)
-	whole.Kubectl("version", "--client")
 	dropped := cluster.SaveImage(t, peerImage(t), "test.example/dropped:1")
 	if err := os.MkdirAll(filepath.Join(whole.DataDir, "images"), 0o755); err != nil {
 		t.Fatal(err)
@@ -107,8 +106,8 @@ func TestImages(t *testing.T) {
 			t.Errorf("pull of what is not there: %v: %s", err, out)
 		}
 	})
-	t.Run("pull policies", func(t *testing.T) { pullPolicies(t, whole.For(t), address) })
-	t.Run("images that are not there", func(t *testing.T) { missingImages(t, whole.For(t), address) })
+	t.Run("pull policies", func(t *testing.T) { pullPolicies(t, whole.Space(t, "policies"), address) })
+	t.Run("images that are not there", func(t *testing.T) { missingImages(t, whole.Space(t, "missing"), address) })
 	t.Run("an image that comes late", func(t *testing.T) {
 		c := whole.For(t)
 		c.Kubectl("run", "late", "--image="+address+"/peer:late", "--", "udp")
@@ -180,7 +179,7 @@ func missingImages(t *testing.T, c *cluster.Cluster, address string) {
 	c.Kubectl("run", "unknown", "--image="+address+"/nonesuch:1")
 	c.Kubectl("run", "unreachable", "--image=127.0.0.1:1/none:1")
 	c.Kubectl("run", "never", "--image=test.example/nonesuch:1", "--image-pull-policy=Never")
-	c.Kubectl("run", "misnamed", "--image=Not/A/Name:::")
+	c.Apply("apiVersion: v1\nkind: Pod\nmetadata: {name: misnamed}\nspec: {containers: [{name: main, image: \"Not/A/Name\"}]}\n")
 	c.WaitPod("never", "in ErrImageNeverPull", waitingFor("ErrImageNeverPull"))
 	c.WaitPod("misnamed", "in InvalidImageName", waitingFor("InvalidImageName"))
 	for name, why := range map[string]string{"unknown": "not found", "unreachable": "connection refused"} {

@@ -14,8 +14,8 @@ import (
 	"skiff.dev/skiff/test/cluster"
 )
 
-// spread is one pod for each node, behind a Service with a node port; a pod whose node is lost is replaced after 3 s.
-const spread = `
+// spreadOverNodes is one pod for each node, behind a Service with a node port; a pod whose node is lost is replaced after 3 s.
+const spreadOverNodes = `
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
@@ -57,7 +57,7 @@ spec:
 func TestNodes(t *testing.T) {
 	t.Parallel()
 	c := cluster.StartNodes(t, 3)
-	c.Apply(spread)
+	c.Apply(spreadOverNodes)
 	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
 
 	t.Run("nodes", func(t *testing.T) {
@@ -90,12 +90,14 @@ func TestNodes(t *testing.T) {
 	})
 	t.Run("an agent that restarts keeps its containers", func(t *testing.T) { restartAgent(t, c, byNode["node-2"]) })
 	t.Run("a server that restarts is found again", func(t *testing.T) { restartServer(t, c, byNode) })
-	t.Run("who may not join", func(t *testing.T) { refused(t, c) })
+	t.Run("who may not join", func(t *testing.T) { mayNotJoin(t, c) })
 	t.Run("a host that dies", func(t *testing.T) { hostDies(t, c, byNode["node-3"]) })
 	t.Run("down leaves nothing", func(t *testing.T) {
 		for _, one := range append([]*cluster.Cluster{c.Cluster}, c.Agents...) {
-			if out, err := one.Skiff("down"); err != nil {
-				t.Errorf("skiff down: %v\n%s", err, out)
+			at := time.Now()
+			out, err := one.Skiff("down")
+			if took := time.Since(at); err != nil || took > 15*time.Second {
+				t.Errorf("skiff down on %s took %s, %v\n%s\nthe process said:\n%s", one.Host().IP(), took, err, out, one.Output())
 			}
 			for _, left := range one.Leftovers() {
 				t.Errorf("left behind on %s: %s", one.Host().IP(), left)
@@ -108,7 +110,7 @@ func TestNodes(t *testing.T) {
 func TestDirectRouting(t *testing.T) {
 	t.Parallel()
 	c := cluster.StartNodes(t, 2, "--direct-routing")
-	c.Apply(strings.Replace(spread, "replicas: 3", "replicas: 2", 1))
+	c.Apply(strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1))
 	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
 	if out, err := c.Run("ip", "-4", "route", "show", "proto", "211"); err != nil || !strings.Contains(out, "via 172.31.0.12 dev eth0") {
 		t.Errorf("%v: %s", err, out)
@@ -234,8 +236,8 @@ func restartServer(t *testing.T, c *cluster.Nodes, byNode map[string]corev1.Pod)
 	}
 }
 
-// refused: tokens that were deleted, have expired, are another cluster's or no tokens at all; a name that is taken.
-func refused(t *testing.T, c *cluster.Nodes) {
+// mayNotJoin: tokens that were deleted, have expired, are another cluster's or no tokens at all; a name that is taken.
+func mayNotJoin(t *testing.T, c *cluster.Nodes) {
 	v := c.For(t)
 	deleted := c.Token("--description", "to be deleted")
 	id, _, _ := strings.Cut(deleted[strings.Index(deleted, "::")+2:], ".")

@@ -1,9 +1,11 @@
 package test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"regexp"
 	"slices"
 	"strings"
@@ -49,8 +51,13 @@ spec:
   template:
     metadata: {labels: {app: web}}
     spec:
-      terminationGracePeriodSeconds: 1
-      containers: [{name: web, image: "skiff.dev/web:1", ports: [{name: http, containerPort: 8080}], readinessProbe: {httpGet: {path: /healthz, port: http}}}]
+      terminationGracePeriodSeconds: 5
+      containers:
+        - name: web
+          image: skiff.dev/web:1
+          ports: [{name: http, containerPort: 8080}]
+          readinessProbe: {httpGet: {path: /healthz, port: http}}
+          lifecycle: {preStop: {sleep: {seconds: 1}}} # requests that were on their way when it became known that it goes
 `, n))
 	c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
 }
@@ -416,6 +423,9 @@ func outsideWorld(t *testing.T, c *cluster.Cluster) {
 			return
 		}
 		defer conn.Close()
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+			t.Error(err)
+		}
 		from <- conn.RemoteAddr().String()
 		fmt.Fprint(conn, "HTTP/1.0 200 OK\r\n\r\nhello\n")
 	}()

@@ -26,7 +26,8 @@ import (
 func extensionRows() []*Resource {
 	return []*Resource{of[apiextensionsv1.CustomResourceDefinition, apiextensionsv1.CustomResourceDefinitionList](Resource{
 		Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition", Plural: "customresourcedefinitions", Short: []string{"crd", "crds"},
-		Categories: []string{"api-extensions"}, Key: "apiextensions.k8s.io/customresourcedefinitions", Cold: true, Status: true, Generation: true, Conditional: true,
+		Categories: []string{"api-extensions"}, Key: "apiextensions.k8s.io/customresourcedefinitions", Cold: true,
+		Status: true, Generation: true, Conditional: true,
 		Decode: decodeDefinition,
 		Default: func(o Object) {
 			apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(o.(*apiextensionsv1.CustomResourceDefinition))
@@ -149,8 +150,12 @@ func doubtful(crd *apiextensionsv1.CustomResourceDefinition) (out []string) {
 				out = append(out, fmt.Sprintf("unrecognized format %q", f))
 			}
 		}
-		if s.XListType != nil && *s.XListType == "set" && s.Items != nil && s.Items.Schema != nil && (s.Items.Schema.Type == "object" || s.Items.Schema.Type == "array") {
-			out = append(out, fmt.Sprintf("x-kubernetes-list-type: set for items of type %q is not supported by server-side apply or CEL validation rules", s.Items.Schema.Type))
+		if s.XListType == nil || *s.XListType != "set" || s.Items == nil || s.Items.Schema == nil {
+			return
+		}
+		if of := s.Items.Schema.Type; of == "object" || of == "array" {
+			out = append(out, fmt.Sprintf(
+				"x-kubernetes-list-type: set for items of type %q is not supported by server-side apply or CEL validation rules", of))
 		}
 	}
 	if v := internal.Spec.Validation; v != nil && v.OpenAPIV3Schema != nil {

@@ -516,6 +516,22 @@ func TestCustomResourceApply(t *testing.T) {
 	if crew, _, _ := unstructured.NestedSlice(got.Object, "spec", "crew"); len(crew) != 1 {
 		t.Errorf("what is applied no longer goes: %v", crew)
 	}
+
+	// In another version, about fields that somebody owns in this one.
+	body := `{"apiVersion":"sea.example.com/v1beta1","kind":"Boat","metadata":{"name":"trim"},"spec":{"oars":1,"seats":3}}`
+	const old = "/apis/sea.example.com/v1beta1/namespaces/default/boats/trim?fieldManager=three"
+	if code, _, text := s.do("PATCH", old, body, "Content-Type", "application/apply-patch+yaml"); code != 409 || !strings.Contains(text, ".spec.oars") {
+		t.Errorf("in another version: %d %s", code, text)
+	}
+	if code, _, text := s.do("PATCH", old+"&force=true", body, "Content-Type", "application/apply-patch+yaml"); code != 200 {
+		t.Errorf("in another version, forced: %d %s", code, text)
+	}
+	if got, err = s.boats.Get(ctx, "trim", metav1.GetOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if seats, _, _ := unstructured.NestedInt64(got.Object, "spec", "seats"); seats != 3 {
+		t.Errorf("applied in another version: %v", got.Object["spec"])
+	}
 }
 
 func TestCustomResourceWatch(t *testing.T) {

@@ -36,16 +36,19 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // decode reads a body into obj, which has the kind that the path wants. validation is the request's fieldValidation.
-//
-// A custom resource is decoded by its row; row is nil for all else.
-func decode(
-	body []byte, contentType string, obj runtime.Object, row *api.Resource, want schema.GroupVersionKind, validation string, warn func(string),
+func decode(body []byte, contentType string, obj runtime.Object, want schema.GroupVersionKind, validation string, warn func(string)) error {
+	return decodeBy(nil, body, contentType, obj, want, validation, warn)
+}
+
+// decodeBy is decode for what may be a custom resource, which is decoded by its row; row is nil for all else.
+func decodeBy(
+	row *api.Resource, body []byte, contentType string, obj runtime.Object, want schema.GroupVersionKind, validation string, warn func(string),
 ) error {
 	media := mediaJSON
 	if contentType != "" {
 		m, _, err := mime.ParseMediaType(contentType)
 		if err != nil {
-			return unsupportedMedia(contentType)
+			return unsupportedMedia()
 		}
 		media = m
 	}
@@ -83,7 +86,7 @@ func decode(
 			return err
 		}
 	default:
-		return unsupportedMedia(contentType)
+		return unsupportedMedia()
 	}
 	return checkKind(obj, want)
 }
@@ -132,9 +135,9 @@ func checkKind(obj runtime.Object, want schema.GroupVersionKind) error {
 	return nil
 }
 
-func unsupportedMedia(got string) error {
+func unsupportedMedia() error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
-		Message: fmt.Sprintf("the body of the request was in an unknown format (%s) - accepted media types include: %s, %s, %s", got, mediaJSON, mediaYAML, mediaProtobuf),
+		Message: fmt.Sprintf("the body of the request was in an unknown format - accepted media types include: %s, %s, %s", mediaJSON, mediaYAML, mediaProtobuf),
 	}}
 }

@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	protobufcodec "k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 
 	"skiff.dev/skiff/internal/api"
 )
@@ -106,7 +106,7 @@ func TestInvalidObjectsNameTheirFields(t *testing.T) {
 func TestErrorsInProtobuf(t *testing.T) {
 	f := start(t)
 	got := f.ask("GET "+maps+"/nobody", "", "Accept", "application/vnd.kubernetes.protobuf").ok(404)
-	obj, _, err := protobuf.NewSerializer(api.Scheme(), api.Scheme()).Decode(got.body, nil, nil)
+	obj, _, err := protobufcodec.NewSerializer(api.Scheme(), api.Scheme()).Decode(got.body, nil, nil)
 	if st, ok := obj.(*metav1.Status); err != nil || !ok || st.Reason != metav1.StatusReasonNotFound || got.header.Get("Content-Type") != "application/vnd.kubernetes.protobuf" {
 		t.Errorf("%T %v", obj, err)
 	}

@@ -41,6 +41,12 @@ func (c *call) list() {
 	if page.Revision > 0 { // what is not stored has none
 		meta.ResourceVersion = strconv.FormatInt(page.Revision, 10)
 	}
+	c.writeList(f, entries, meta)
+}
+
+// writeList answers with many objects, in the shape that is wanted.
+func (c *call) writeList(f format, entries []*store.Entry, meta metav1.ListMeta) {
+	var err error
 	switch {
 	case f.as != "":
 		shaped, err := shape(c.r, f, c.q, entries, &meta)

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -147,7 +148,13 @@ func (f *fixture) configOf(user string, groups ...string) *rest.Config {
 	if err != nil {
 		f.Fatal(err)
 	}
-	return &rest.Config{Host: "https://" + f.host, TLSClientConfig: rest.TLSClientConfig{CertData: cert, KeyData: key, CAData: f.ca.PEM}, QPS: -1}
+	cfg := &rest.Config{Host: "https://" + f.host, TLSClientConfig: rest.TLSClientConfig{CertData: cert, KeyData: key, CAData: f.ca.PEM}, QPS: -1}
+	transport, err := rest.TransportFor(cfg) // shared by all clients of this configuration
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { utilnet.CloseIdleConnectionsFor(transport) }) // a server that stops waits for them
+	return cfg
 }
 
 func (f *fixture) clientset() *kubernetes.Clientset {

@@ -123,6 +123,8 @@ func allowedVerb(q *registry.Request, sub *api.Subresource, verb string, r *http
 		return methodNotAllowed(r)
 	case q.Resource.Namespaced && q.Namespace == "" && (!collection || verb == "deletecollection"):
 		return methodNotAllowed(r)
+	case sub == nil && verb == "create" && q.Name != "", (verb == "update" || verb == "patch") && q.Name == "":
+		return methodNotAllowed(r)
 	}
 	return nil
 }
@@ -159,11 +161,10 @@ func (c *call) body(validation string) (runtime.Object, error) {
 		return nil, err
 	}
 	want, obj := c.wants()
-	var row *api.Resource
 	if c.q.Resource.Custom != nil && c.q.Subresource != "scale" {
-		row = c.q.Resource
+		return obj, decodeBy(c.q.Resource, raw, c.r.Header.Get("Content-Type"), obj, want, validation, c.q.Warn)
 	}
-	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, row, want, validation, c.q.Warn)
+	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, want, validation, c.q.Warn)
 }
 
 // parameters decodes the query into options.
@@ -179,14 +180,6 @@ func parameters[T any, P interface {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return o, nil
-}
-
-func checkValidation(v string) error {
-	switch v {
-	case "", metav1.FieldValidationIgnore, metav1.FieldValidationWarn, metav1.FieldValidationStrict:
-		return nil
-	}
-	return apierrors.NewBadRequest(fmt.Sprintf("fieldValidation: Unsupported value: %q: supported values: \"Ignore\", \"Strict\", \"Warn\"", v))
 }
 
 func (c *call) get() {
@@ -205,9 +198,6 @@ func (c *call) get() {
 
 func (c *call) create() {
 	o, err := parameters[metav1.CreateOptions](c.r)
-	if err == nil {
-		err = checkValidation(o.FieldValidation)
-	}
 	if err != nil {
 		c.fail(err)
 		return
@@ -227,9 +217,6 @@ func (c *call) create() {
 
 func (c *call) update() {
 	o, err := parameters[metav1.UpdateOptions](c.r)
-	if err == nil {
-		err = checkValidation(o.FieldValidation)
-	}
 	if err != nil {
 		c.fail(err)
 		return
@@ -249,16 +236,13 @@ func (c *call) update() {
 
 func (c *call) patch() {
 	o, err := parameters[metav1.PatchOptions](c.r)
-	if err == nil {
-		err = checkValidation(o.FieldValidation)
-	}
 	if err != nil {
 		c.fail(err)
 		return
 	}
 	media, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
 	if err != nil {
-		c.fail(unsupportedMedia(c.r.Header.Get("Content-Type")))
+		c.fail(unsupportedMedia())
 		return
 	}
 	raw, err := readBody(c.w, c.r)
@@ -337,12 +321,15 @@ func (c *call) deleteCollection() {
 		c.fail(err)
 		return
 	}
-	if _, err := c.s.reg.DeleteCollection(c.r.Context(), c.q, o, l); err != nil {
+	f, err := negotiateFor(c.r, c.q)
+	if err != nil {
 		c.fail(err)
 		return
 	}
-	writeObject(c.w, c.r, http.StatusOK, &metav1.Status{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusOK,
-		Details: &metav1.StatusDetails{Group: c.q.Resource.Group, Kind: c.q.Resource.Plural},
-	})
+	gone, err := c.s.reg.DeleteCollection(c.r.Context(), c.q, o, l)
+	if err != nil {
+		c.fail(err)
+		return
+	}
+	c.writeList(f, gone, metav1.ListMeta{})
 }

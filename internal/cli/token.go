@@ -6,14 +6,17 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -131,18 +134,20 @@ func (a admin) authority() (*x509.Certificate, error) {
 
 // advertised is where other hosts reach the server: the endpoints of the Service kubernetes.
 func (a admin) advertised(ctx context.Context) (string, error) {
-	var e corev1.Endpoints //nolint:staticcheck // the one object that says it in one place
-	if err := a.Get(ctx, crclient.ObjectKey{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}, &e); err != nil {
-		return "", fmt.Errorf("find out where the server is reached: %w", err)
-	}
+	var endpoints discoveryv1.EndpointSliceList
+	err := a.List(ctx, &endpoints, crclient.InNamespace(metav1.NamespaceDefault), crclient.MatchingLabels{discoveryv1.LabelServiceName: "kubernetes"})
 	var service corev1.Service
-	if err := a.Get(ctx, crclient.ObjectKey{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}, &service); err != nil {
+	if err == nil {
+		err = a.Get(ctx, crclient.ObjectKey{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}, &service)
+	}
+	if err != nil {
 		return "", fmt.Errorf("find out where the server is reached: %w", err)
 	}
-	for _, s := range e.Subsets {
-		for _, addr := range s.Addresses {
-			if len(s.Ports) > 0 && addr.IP != service.Spec.ClusterIP {
-				return fmt.Sprintf("https://%s:%d", addr.IP, s.Ports[0].Port), nil
+	for _, s := range endpoints.Items {
+		for _, e := range s.Endpoints {
+			// A server that listens on loopback alone is reached by its own pods under the Service's address.
+			if len(s.Ports) > 0 && s.Ports[0].Port != nil && e.Addresses[0] != service.Spec.ClusterIP {
+				return "https://" + net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*s.Ports[0].Port))), nil
 			}
 		}
 	}

@@ -36,6 +36,9 @@ func mapper(t *api.Table) meta.RESTMapper {
 			scope = meta.RESTScopeNamespace
 		}
 		add := func(r *api.Resource) {
+			if r.Custom != nil && r.Custom.Hidden {
+				return
+			}
 			plural := r.GVR()
 			m.AddSpecific(r.GVK(), plural, plural.GroupVersion().WithResource(r.Singular), scope)
 		}

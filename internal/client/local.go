@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -112,6 +113,22 @@ func (r rows) kind(gvk schema.GroupVersionKind) (*api.Resource, error) {
 	return row, nil
 }
 
+// listed finds the row of a list's kind. Custom resources may call their lists what they like.
+func (r rows) listed(gvk schema.GroupVersionKind) (*api.Resource, error) {
+	one := gvk
+	one.Kind = strings.TrimSuffix(gvk.Kind, "List")
+	row, err := r.kind(one)
+	if err == nil {
+		return row, nil
+	}
+	for _, row := range r.reg.Table().All() {
+		if row.Custom != nil && row.NewList().GetObjectKind().GroupVersionKind().GroupKind() == gvk.GroupKind() {
+			return row, nil
+		}
+	}
+	return nil, err
+}
+
 // request for a kind, in the version that the caller speaks.
 func (r rows) request(obj runtime.Object, u user.Info) (*registry.Request, error) {
 	gvk, err := apiutil.GVKForObject(obj, api.Scheme())
@@ -182,10 +199,7 @@ func (l localReader) List(ctx context.Context, list crclient.ObjectList, opts ..
 	if err != nil {
 		return err
 	}
-	if n := len(gvk.Kind); n > 4 && gvk.Kind[n-4:] == "List" {
-		gvk.Kind = gvk.Kind[:n-4]
-	}
-	row, err := l.rows.kind(gvk)
+	row, err := l.rows.listed(gvk)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,6 @@ import (
 	"slices"
 	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
@@ -42,7 +41,6 @@ const (
 	// A single member elects itself; short ticks only shorten its wait for that at the start.
 	tickMs, electionMs = 10, 100
 	startPatience      = 30 * time.Second
-	answerPatience     = 10 * time.Second // of an external etcd, for the first time
 )
 
 // Member is the embedded member, or the connection to an external etcd.
@@ -135,42 +133,4 @@ func (m *Member) embedConfig() *embed.Config {
 	c.Metrics = "basic"
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(slogCore{m.cfg.Log}))
 	return c
-}
-
-func (m *Member) runExternal(ctx context.Context) error {
-	cfg := clientv3.Config{
-		Endpoints:            m.cfg.Endpoints,
-		DialTimeout:          answerPatience,
-		DialKeepAliveTime:    10 * time.Second,
-		DialKeepAliveTimeout: 5 * time.Second,
-		MaxCallSendMsgSize:   requestBytes,
-		MaxCallRecvMsgSize:   1 << 30,
-		Logger:               zap.New(slogCore{m.cfg.Log}),
-	}
-	if m.cfg.CAFile != "" || m.cfg.CertFile != "" {
-		info := transport.TLSInfo{TrustedCAFile: m.cfg.CAFile, CertFile: m.cfg.CertFile, KeyFile: m.cfg.KeyFile}
-		tls, err := info.ClientConfig()
-		if err != nil {
-			return fmt.Errorf("etcd-cafile, etcd-certfile, etcd-keyfile: %w", err)
-		}
-		cfg.TLS = tls
-	}
-	client, err := clientv3.New(cfg)
-	if err != nil {
-		return fmt.Errorf("etcd-endpoints: %w", err)
-	}
-	defer client.Close()
-	first, cancel := context.WithTimeout(ctx, answerPatience)
-	_, err = client.Get(first, "health")
-	cancel()
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case err != nil:
-		return fmt.Errorf("etcd-endpoints: none of %v answers within %s: %w; start it, or give others", m.cfg.Endpoints, answerPatience, err)
-	}
-	m.client = client
-	close(m.ready)
-	<-ctx.Done()
-	return nil
 }

@@ -14,16 +14,16 @@ import (
 )
 
 // bind writes a choice, on a binder's goroutine.
-func (l *loop) bind(ctx context.Context, p *cluster.Pod, node string, attempts int) {
+func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, node string, attempts int) {
 	binding := &corev1.Binding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID},
+		ObjectMeta: metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name, UID: object.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
-	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID}}
+	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name, UID: object.UID}}
 	err := l.cfg.Client.SubResource("binding").Create(ctx, target, binding)
 	switch {
 	case err == nil:
-		l.events.Eventf(p.Pod, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", p.Namespace, p.Name, node)
+		l.events.Eventf(object, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", object.Namespace, object.Name, node)
 	case ctx.Err() != nil:
 	case apierrors.IsNotFound(err):
 		l.mail.post(func() { l.unassume(p, attempts, false) })
@@ -32,36 +32,78 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, node string, attempts i
 		if apierrors.IsConflict(err) { // deleted or bound by somebody else meanwhile, as its next event will tell
 			level = slog.LevelDebug
 		}
-		l.cfg.Log.Log(ctx, level, "bind pod", "pod", p.Namespace+"/"+p.Name, "node", node, "error", err)
-		l.events.Eventf(p.Pod, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", err)
+		l.cfg.Log.Log(ctx, level, "bind pod", "pod", object.Namespace+"/"+object.Name, "node", node, "error", err)
+		l.events.Eventf(object, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", err)
 		l.mail.post(func() { l.unassume(p, attempts, true) })
 	}
 }
 
-// report writes the condition PodScheduled=False unless the pod has it already, then calls after.
-func (l *loop) report(p *corev1.Pod, reason, message string, after func()) {
-	for i := range p.Status.Conditions {
-		c := &p.Status.Conditions[i]
-		if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message {
-			return
+// report writes the condition PodScheduled=False and the nominated node unless the pod has them already, then calls after.
+func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after func(ctx context.Context)) {
+	told := p.Status.NominatedNodeName == nominated
+	if told {
+		told = false
+		for i := range p.Status.Conditions {
+			c := &p.Status.Conditions[i]
+			told = told || c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse && c.Reason == reason && c.Message == message
 		}
 	}
+	now := l.now()
+	if told && after == nil {
+		return
+	}
 	l.writes <- func(ctx context.Context) {
-		changed := p.DeepCopy()
-		setScheduled(&changed.Status, corev1.PodCondition{
-			Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation,
-		}, l.now())
-		err := l.cfg.Client.SubResource("status").Patch(ctx, changed, crclient.StrategicMergeFrom(p))
-		if crclient.IgnoreNotFound(err) != nil && ctx.Err() == nil {
-			l.cfg.Log.Warn("write why a pod is not scheduled", "pod", p.Namespace+"/"+p.Name, "error", err)
+		if !told {
+			l.patchStatus(ctx, p, "write why a pod is not scheduled", func(status *corev1.PodStatus) {
+				status.NominatedNodeName = nominated
+				setCondition(status, corev1.PodCondition{
+					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation,
+				}, now)
+			})
 		}
 		if after != nil {
-			after()
+			after(ctx)
 		}
 	}
 }
 
-func setScheduled(status *corev1.PodStatus, c corev1.PodCondition, now time.Time) {
+// writeNomination writes only where a pod is expected to go.
+func (l *loop) writeNomination(ctx context.Context, p *corev1.Pod, node string) {
+	l.patchStatus(ctx, p, "write a pod's nominated node", func(status *corev1.PodStatus) { status.NominatedNodeName = node })
+}
+
+// evict deletes a pod that gives way, with its own grace, and says why on it and in an event.
+func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node string) {
+	if !l.patchStatus(ctx, victim, "say on a pod that it is preempted", func(status *corev1.PodStatus) {
+		setCondition(status, corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
+			Message: l.cfg.Name + ": preempting to accommodate a higher priority pod", ObservedGeneration: victim.Generation,
+		}, l.now())
+	}) {
+		return
+	}
+	err := l.cfg.Client.Delete(ctx, victim.DeepCopy(), crclient.Preconditions{UID: &victim.UID})
+	if crclient.IgnoreNotFound(err) != nil {
+		if ctx.Err() == nil {
+			l.cfg.Log.Warn("delete a pod that gives way", "pod", victim.Namespace+"/"+victim.Name, "error", err)
+		}
+		return
+	}
+	l.events.Eventf(victim, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", preemptor.UID, node)
+}
+
+// patchStatus writes a change of a pod's status and says whether that went well.
+func (l *loop) patchStatus(ctx context.Context, p *corev1.Pod, what string, change func(status *corev1.PodStatus)) bool {
+	changed := p.DeepCopy()
+	change(&changed.Status)
+	err := l.cfg.Client.SubResource("status").Patch(ctx, changed, crclient.StrategicMergeFrom(p))
+	if crclient.IgnoreNotFound(err) != nil && ctx.Err() == nil {
+		l.cfg.Log.Warn(what, "pod", p.Namespace+"/"+p.Name, "error", err)
+	}
+	return err == nil
+}
+
+func setCondition(status *corev1.PodStatus, c corev1.PodCondition, now time.Time) {
 	c.LastTransitionTime = metav1.NewTime(now)
 	for i := range status.Conditions {
 		if old := &status.Conditions[i]; old.Type == c.Type {

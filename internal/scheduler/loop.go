@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -9,29 +10,47 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 
+	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
-	"skiff.dev/skiff/internal/scheduler/filter"
+	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
-	"skiff.dev/skiff/internal/scheduler/score"
 )
+
+// lull is how long changes that the scheduler itself made wait before they wake others, while it has more to do.
+const lull = 100 * time.Millisecond
 
 // loop is everything that belongs to the one goroutine.
 type loop struct {
 	*Scheduler
-	nodes    *cluster.Nodes
-	queue    *queue.Queue
-	assumed  map[types.UID]bool // placed here, and not yet seen placed
-	feasible []int
-	turn     int
-	writes   chan func(ctx context.Context)
-	now      func() time.Time
+	nodes     *cluster.Nodes
+	classes   *class.Table
+	queue     *queue.Queue
+	siblings  *siblings
+	budgets   budgets
+	finder    preempt.Finder
+	assumed   map[types.UID]bool         // placed here, and not yet seen placed
+	nominated map[types.UID]*cluster.Pod // placed here to hold the place while others leave it; still in the queue
+	writes    chan func(ctx context.Context)
+	now       func() time.Time
+
+	pending cluster.Change // not yet told to the queue
+	freed   int32          // the highest priority of a pod that left since
+	woke    time.Time
 }
 
 func newLoop(s *Scheduler) *loop {
-	return &loop{
-		Scheduler: s, nodes: cluster.New(), queue: queue.New(), assumed: map[types.UID]bool{},
+	l := &loop{
+		Scheduler: s, nodes: cluster.New(), queue: queue.New(), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
+		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{},
 		writes: make(chan func(context.Context), 1024), now: time.Now,
 	}
+	l.classes = class.NewTable(l.nodes, l.siblings.of)
+	l.finder = preempt.Finder{
+		Nodes:   l.nodes,
+		Waiting: func(p *cluster.Pod) bool { return l.nominated[p.UID] != nil },
+		Budgets: func(namespace string) []preempt.Budget { return l.budgets[namespace] },
+	}
+	return l
 }
 
 // run works through the mail and the queue, and sleeps until there is something in either.
@@ -39,12 +58,20 @@ func (l *loop) run(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		for _, do := range l.mail.take() {
+		mail := l.mail.take()
+		for _, do := range mail {
 			do()
 		}
-		if e := l.queue.Pop(l.now()); e != nil {
+		now := l.now()
+		if l.pending&^cluster.Joined != 0 || now.Sub(l.woke) >= lull {
+			l.wake(now)
+		}
+		if e := l.queue.Pop(now); e != nil {
 			l.schedule(e)
 			continue // mail first: what one pod's try took, others may have freed
+		}
+		if l.wake(now) {
+			continue
 		}
 		wait := time.Hour
 		if at, ok := l.queue.Next(); ok {
@@ -59,13 +86,56 @@ func (l *loop) run(ctx context.Context) {
 	}
 }
 
+// wake gives those pods another try that what has changed helps: their class is brought up to date, which costs what changed, and has a
+// node, or they could preempt where they could not before. It says whether anything had changed.
+func (l *loop) wake(now time.Time) bool {
+	what, freed := l.pending, l.freed
+	l.pending, l.freed, l.woke = 0, lowestPriority, now
+	if what == 0 || !l.queue.Wants(what) {
+		return what != 0
+	}
+	can := map[*class.Class]bool{}
+	l.queue.Wake(what, now, func(e *queue.Entry) bool {
+		c := e.Class
+		if c == nil || c.Dead || what&cluster.Spaces != 0 || l.nominated[e.Pod.UID] != nil {
+			return true
+		}
+		feasible, known := can[c]
+		if !known {
+			c.Repair()
+			feasible = c.Feasible()
+			can[c] = feasible
+		}
+		return feasible || l.mayPreempt(e.Pod) && (what&^(cluster.Freed|cluster.Joined) != 0 || freed >= e.Pod.Priority)
+	})
+	return true
+}
+
+// mayPreempt says that there are less important pods than this. That one of them leaves makes no room that preemption could not have made.
+func (l *loop) mayPreempt(p *cluster.Pod) bool {
+	return (p.Spec.PreemptionPolicy == nil || *p.Spec.PreemptionPolicy != corev1.PreemptNever) && l.nodes.Below(p.Priority)
+}
+
+const lowestPriority = -1 << 31
+
 func (l *loop) nodeChanged(old, current *corev1.Node) {
 	if current == nil {
 		l.nodes.Remove(old.Name)
+		l.pending |= cluster.Freed // of spreading, the domains are fewer
 		return
 	}
-	if changed := l.nodes.Set(current); changed != 0 {
-		l.queue.Changed(changed, l.now())
+	l.pending |= l.nodes.Set(current)
+}
+
+func (l *loop) namespaceChanged(old, current *corev1.Namespace) {
+	name, labels := "", map[string]string(nil)
+	if current != nil {
+		name, labels = current.Name, current.Labels
+	} else {
+		name = old.Name
+	}
+	if l.nodes.SetNamespace(name, labels) {
+		l.pending |= cluster.Spaces
 	}
 }
 
@@ -81,76 +151,89 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 	case current.Status.Phase == corev1.PodSucceeded || current.Status.Phase == corev1.PodFailed:
 		l.forget(current.UID)
 	case current.Spec.NodeName != "":
-		delete(l.assumed, current.UID)
-		l.queue.Remove(current.UID)
-		if _, placed := l.nodes.Where(current.UID); placed && old != nil && sameDemand(old, current) {
-			return // status alone
-		}
-		l.nodes.Place(cluster.PodOf(current), current.Spec.NodeName)
+		l.placed(old, current)
 	case current.Spec.SchedulerName != l.cfg.Name || current.DeletionTimestamp != nil:
 		l.forget(current.UID)
 	case l.assumed[current.UID]:
 	case len(current.Spec.SchedulingGates) > 0:
 		l.queue.Remove(current.UID)
-		l.report(current, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", nil)
+		l.report(current, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", "", nil)
 	default:
-		l.queue.Add(cluster.PodOf(current), old != nil && !sameWishes(old, current), l.now())
+		p := cluster.PodOf(current)
+		l.queue.Add(p, old != nil && !sameWishes(old, current), l.now())
+		if node := current.Status.NominatedNodeName; old == nil && node != "" && l.nominated[current.UID] == nil {
+			if _, known := l.nodes.Index(node); known { // what an earlier run of the scheduler made room for
+				l.nominate(p, node)
+			}
+		}
 	}
 }
 
-// sameDemand says that a placed pod still takes what it took. A resize in place shows in the spec (and generation), then in the status.
+// placed takes in a pod that has a node.
+func (l *loop) placed(old, current *corev1.Pod) {
+	uid := current.UID
+	delete(l.assumed, uid)
+	delete(l.nominated, uid)
+	l.queue.Remove(uid)
+	if at, there := l.nodes.Where(uid); there && l.nodes.Name(at) == current.Spec.NodeName {
+		p := l.nodes.Placed(uid)
+		if sameDemand(p.Pod, current) {
+			p.Pod = current
+			return
+		}
+	}
+	l.nodes.Place(cluster.PodOf(current), current.Spec.NodeName)
+	l.pending |= cluster.Joined
+	if old != nil && old.Spec.NodeName != "" { // a resize, new labels, or an end that begins
+		l.pending |= cluster.Freed
+	}
+}
+
+// sameDemand says that a placed pod takes what it took, and is to others what it was. A resize in place shows in the spec, then in the status.
 func sameDemand(old, current *corev1.Pod) bool {
-	return old.Spec.NodeName == current.Spec.NodeName && old.Generation == current.Generation &&
-		slices.EqualFunc(old.Status.ContainerStatuses, current.Status.ContainerStatuses, func(a, b corev1.ContainerStatus) bool {
-			return equality.Semantic.DeepEqual(a.Resources, b.Resources) && equality.Semantic.DeepEqual(a.AllocatedResources, b.AllocatedResources)
-		})
+	return (old.DeletionTimestamp == nil) == (current.DeletionTimestamp == nil) && maps.Equal(old.Labels, current.Labels) &&
+		(old.Generation == current.Generation || equality.Semantic.DeepEqual(old.Spec.Containers, current.Spec.Containers) &&
+			equality.Semantic.DeepEqual(old.Spec.Resources, current.Spec.Resources)) &&
+		(len(old.Status.ContainerStatuses) == 0 && !resized(current) ||
+			slices.EqualFunc(old.Status.ContainerStatuses, current.Status.ContainerStatuses, func(a, b corev1.ContainerStatus) bool {
+				return equality.Semantic.DeepEqual(a.Resources, b.Resources) && equality.Semantic.DeepEqual(a.AllocatedResources, b.AllocatedResources)
+			}))
+}
+
+// resized says that a pod's status tells of other resources than its spec.
+func resized(p *corev1.Pod) bool {
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodResizePending || c.Type == corev1.PodResizeInProgress
+	})
 }
 
 // sameWishes says that nothing changed by which a waiting pod might now be scheduled; its status is written by us.
 func sameWishes(old, current *corev1.Pod) bool {
 	return old.Generation == current.Generation && len(old.Spec.SchedulingGates) == len(current.Spec.SchedulingGates) &&
-		len(old.Spec.Tolerations) == len(current.Spec.Tolerations)
+		len(old.Spec.Tolerations) == len(current.Spec.Tolerations) && maps.Equal(old.Labels, current.Labels)
 }
 
 // forget drops a pod from everywhere; what it held is free for others.
 func (l *loop) forget(uid types.UID) {
 	delete(l.assumed, uid)
+	delete(l.nominated, uid)
 	l.queue.Remove(uid)
-	if l.nodes.Displace(uid) {
-		l.queue.Changed(cluster.Freed, l.now())
+	l.free(uid)
+}
+
+// free takes a pod from its node.
+func (l *loop) free(uid types.UID) {
+	if p := l.nodes.Placed(uid); p != nil {
+		l.nodes.Displace(uid)
+		l.pending |= cluster.Freed
+		l.freed = max(l.freed, p.Priority)
 	}
 }
 
-// schedule tries one pod.
-func (l *loop) schedule(e *queue.Entry) {
-	p := e.Pod
-	if what := unsupported(p.Pod); what != "" {
-		l.refuse(e, what, 0)
-		return
-	}
-	result := filter.Run(p, l.nodes, l.feasible)
-	l.feasible = result.Feasible
-	if len(result.Feasible) == 0 {
-		l.refuse(e, verdict(l.nodes.Count(), result.Reasons), result.Refused)
-		return
-	}
-	l.turn++
-	node := l.nodes.Node[score.Choose(p, l.nodes, result.Feasible, l.turn)].Name
+// nominate lets a waiting pod hold a place as if it were there. More important pods are not bound by that, see preempt.Choice.
+func (l *loop) nominate(p *cluster.Pod, node string) {
 	l.nodes.Place(p, node)
-	l.assumed[p.UID] = true
-	attempts := e.Attempts
-	l.writes <- func(ctx context.Context) { l.bind(ctx, p, node, attempts) }
-}
-
-func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change) {
-	l.queue.Refuse(e, helps, l.now())
-	if e.Verdict == why {
-		return
-	}
-	e.Verdict = why
-	l.report(e.Pod.Pod, corev1.PodReasonUnschedulable, why, func() {
-		l.events.Event(e.Pod.Pod, corev1.EventTypeWarning, "FailedScheduling", why)
-	})
+	l.nominated[p.UID] = p
 }
 
 // unassume takes back an assumption that could not be bound.
@@ -159,11 +242,10 @@ func (l *loop) unassume(p *cluster.Pod, attempts int, retry bool) {
 		return // seen placed, or gone, meanwhile
 	}
 	delete(l.assumed, p.UID)
-	l.nodes.Displace(p.UID)
+	l.free(p.UID)
 	if retry {
 		l.queue.Fail(p, attempts, l.now())
 	} else {
 		l.queue.Remove(p.UID)
 	}
-	l.queue.Changed(cluster.Freed, l.now())
 }

@@ -1,7 +1,8 @@
 // Package scheduler chooses a node for every pod that has none.
 //
-// One goroutine owns the picture of the cluster (package cluster) and the queue (package queue); informers and binders only post to it. It
-// takes a pod, filters and scores all nodes, assumes the best and hands the pod to a binder, so that choosing never waits for writing.
+// One goroutine owns the picture of the cluster (package cluster), what classes of pods know of it (package class) and the queue (package
+// queue); informers and binders only post to it. It takes a pod, asks its class for the best of all nodes, assumes that and hands the pod to a
+// binder, so that choosing never waits for writing. If there is none, less important pods may have to give way (package preempt).
 // Invariant: requested resources always include what was assumed and not yet seen, so no node is given more than it has. The host runs it.
 package scheduler
 
@@ -12,6 +13,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -82,6 +84,13 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 		}
 	}
 	for _, h := range []handler{
+		{&corev1.Namespace{}, func(old, current any) {
+			l.namespaceChanged(as[*corev1.Namespace](old), as[*corev1.Namespace](current))
+		}},
+		{&corev1.Service{}, func(old, current any) { l.serviceChanged(as[*corev1.Service](old), as[*corev1.Service](current)) }},
+		{&policyv1.PodDisruptionBudget{}, func(old, current any) {
+			l.budgetChanged(as[*policyv1.PodDisruptionBudget](old), as[*policyv1.PodDisruptionBudget](current))
+		}},
 		{&corev1.Node{}, func(old, current any) { l.nodeChanged(as[*corev1.Node](old), as[*corev1.Node](current)) }},
 		{&corev1.Pod{}, func(old, current any) { l.podChanged(as[*corev1.Pod](old), as[*corev1.Pod](current)) }},
 	} {

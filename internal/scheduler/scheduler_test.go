@@ -87,7 +87,7 @@ func TestNodesAreFilledAndNotMore(t *testing.T) {
 		t.Fatalf("placed %v", on)
 	}
 	waiting := placed()[""][0]
-	const sentence = "0/2 nodes are available: 2 Insufficient cpu."
+	const sentence = "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."
 	clienttest.Eventually(t, "the reason", func() bool { return why(get(t, c, waiting)) == "Unschedulable: "+sentence })
 	if err := c.Delete(ctx, get(t, c, placed()["a"][0])); err != nil {
 		t.Fatal(err)
@@ -105,11 +105,12 @@ func TestNodesAreFilledAndNotMore(t *testing.T) {
 func TestWaitingPods(t *testing.T) {
 	ctx := context.Background()
 	c := begin(t)
-	gated, foreign, spread := pod("gated", "1m"), pod("foreign", "1m"), pod("spread", "1m")
+	gated, foreign, claims := pod("gated", "1m"), pod("foreign", "1m"), pod("claims", "1m")
 	gated.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "wait"}}
 	foreign.Spec.SchedulerName = "other"
-	spread.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: "zone", WhenUnsatisfiable: corev1.DoNotSchedule}}
-	for _, p := range []*corev1.Pod{pod("plain", "1m"), gated, foreign, spread} {
+	claims.Spec.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+		PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}}}
+	for _, p := range []*corev1.Pod{pod("plain", "1m"), gated, foreign, claims} {
 		if err := c.Create(ctx, p); err != nil {
 			t.Fatal(err)
 		}
@@ -117,7 +118,7 @@ func TestWaitingPods(t *testing.T) {
 	clienttest.Eventually(t, "the reasons", func() bool {
 		return why(get(t, c, "plain")) == "Unschedulable: no nodes available to schedule pods" &&
 			strings.HasPrefix(why(get(t, c, "gated")), "SchedulingGated: ") &&
-			strings.Contains(why(get(t, c, "spread")), "does not support yet")
+			strings.Contains(why(get(t, c, "claims")), "does not support yet")
 	})
 	if err := c.Create(ctx, node("a", "1")); err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func TestWaitingPods(t *testing.T) {
 		t.Fatal(err)
 	}
 	clienttest.Eventually(t, "the pod whose gate opened placed", func() bool { return get(t, c, "gated").Spec.NodeName == "a" })
-	if get(t, c, "foreign").Spec.NodeName != "" || get(t, c, "spread").Spec.NodeName != "" {
+	if get(t, c, "foreign").Spec.NodeName != "" || get(t, c, "claims").Spec.NodeName != "" {
 		t.Error("a pod of another scheduler, or one whose rules are not understood, was placed")
 	}
 }

@@ -146,10 +146,20 @@ func (s *Store) Revision() int64 {
 
 // Healthy says why the store can't be trusted to be current, if so. Values that can't be decoded are named, but do not make it unhealthy:
 // everything else is served.
-func (s *Store) Healthy(context.Context) error {
+func (s *Store) Healthy(ctx context.Context) error {
 	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return s.unhealthy
+	err := s.unhealthy
+	s.mu.RUnlock()
+	if err != nil || s.cfg.Sole {
+		return err
+	}
+	// Somebody else's etcd may be gone without the watch knowing: it waits and tries again.
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if _, err := s.cfg.Client.Get(ctx, s.cfg.Prefix, clientv3.WithCountOnly()); err != nil {
+		return fmt.Errorf("etcd does not answer: %w", err)
+	}
+	return nil
 }
 
 // Corrupt lists the keys whose values couldn't be decoded, with the reasons.

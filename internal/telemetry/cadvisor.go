@@ -111,7 +111,7 @@ func (c *scrape) Collect(out chan<- prometheus.Metric) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	summary, err := s.fresh(c.ctx)
+	summary, err := s.fresh(c.ctx, MaxAge)
 	if err != nil {
 		s.cfg.Log.Warn("cannot measure what containers use", "err", err)
 		out <- prometheus.MustNewConstMetric(scrapeFailed, prometheus.GaugeValue, 1)

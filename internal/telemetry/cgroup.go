@@ -15,12 +15,13 @@ import (
 type cgroups struct {
 	mount string
 	v2    bool
+	files *files // kept open; nil: none
 }
 
 func lookAtCgroups(mount string) cgroups {
 	var st unix.Statfs_t
 	err := unix.Statfs(mount, &st)
-	return cgroups{mount: mount, v2: err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC}
+	return cgroups{mount: mount, v2: err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC, files: keepFiles()}
 }
 
 // usage is one reading of a cgroup.
@@ -62,22 +63,35 @@ func (c cgroups) process(group string) int {
 
 // processes counts those in the group and below; the controller may be off.
 func (c cgroups) processes(group string) uint64 {
-	n, _ := number(c.file("pids", group, "pids.current"))
+	n, _ := c.files.number(c.file("pids", group, "pids.current"))
 	return n
+}
+
+// cpu is a group's CPU clock alone.
+func (c cgroups) cpu(group string) (nanos uint64, err error) {
+	if !c.v2 {
+		return c.files.number(c.file("cpuacct", group, "cpuacct.usage"))
+	}
+	err = c.files.counts(c.file("", group, "cpu.stat"), func(name []byte, n uint64) {
+		if string(name) == "usage_usec" {
+			nanos = n * 1000
+		}
+	})
+	return nanos, err
 }
 
 func (c cgroups) read(group string) (u usage, err error) {
 	if c.v2 {
 		return c.readUnified(group)
 	}
-	if u.cpu, err = number(c.file("cpuacct", group, "cpuacct.usage")); err != nil {
+	if u.cpu, err = c.cpu(group); err != nil {
 		return u, err
 	}
-	if u.memory, err = number(c.file("memory", group, "memory.usage_in_bytes")); err != nil {
+	if u.memory, err = c.files.number(c.file("memory", group, "memory.usage_in_bytes")); err != nil {
 		return u, err
 	}
 	var inactive uint64
-	err = counts(c.file("memory", group, "memory.stat"), func(name []byte, n uint64) {
+	err = c.files.counts(c.file("memory", group, "memory.stat"), func(name []byte, n uint64) {
 		switch string(name) {
 		case "total_inactive_file":
 			inactive = n
@@ -98,19 +112,14 @@ func (c cgroups) read(group string) (u usage, err error) {
 }
 
 func (c cgroups) readUnified(group string) (u usage, err error) {
-	err = counts(c.file("", group, "cpu.stat"), func(name []byte, n uint64) {
-		if string(name) == "usage_usec" {
-			u.cpu = n * 1000
-		}
-	})
-	if err != nil {
+	if u.cpu, err = c.cpu(group); err != nil {
 		return u, err
 	}
-	if u.memory, err = number(c.file("", group, "memory.current")); err != nil {
+	if u.memory, err = c.files.number(c.file("", group, "memory.current")); err != nil {
 		return u, err
 	}
 	var inactive uint64
-	err = counts(c.file("", group, "memory.stat"), func(name []byte, n uint64) {
+	err = c.files.counts(c.file("", group, "memory.stat"), func(name []byte, n uint64) {
 		switch string(name) {
 		case "inactive_file":
 			inactive = n
@@ -126,7 +135,7 @@ func (c cgroups) readUnified(group string) (u usage, err error) {
 		return u, err
 	}
 	u.workingSet = u.memory - min(u.memory, inactive)
-	u.limit, _ = number(c.file("", group, "memory.max")) // "max" is no number, and no limit
+	u.limit, _ = c.files.number(c.file("", group, "memory.max")) // "max" is no number, and no limit
 	return u, nil
 }
 
@@ -157,9 +166,14 @@ func slurp(file string, buf []byte) ([]byte, error) {
 	return buf[:n], nil
 }
 
-func number(file string) (uint64, error) {
+// number and counts read files that are not kept open.
+func number(file string) (uint64, error) { return (*files)(nil).number(file) }
+
+func counts(file string, f func(name []byte, n uint64)) error { return (*files)(nil).counts(file, f) }
+
+func (f *files) number(file string) (uint64, error) {
 	var buf [64]byte
-	raw, err := slurp(file, buf[:])
+	raw, err := f.read(file, buf[:])
 	if err != nil {
 		return 0, err
 	}
@@ -171,9 +185,9 @@ func number(file string) (uint64, error) {
 }
 
 // counts reads lines of a name and a number; others are left out. A colon after the name is no part of it.
-func counts(file string, f func(name []byte, n uint64)) error {
+func (f *files) counts(file string, each func(name []byte, n uint64)) error {
 	var buf [page]byte
-	raw, err := slurp(file, buf[:])
+	raw, err := f.read(file, buf[:])
 	if err != nil {
 		return err
 	}
@@ -184,7 +198,7 @@ func counts(file string, f func(name []byte, n uint64)) error {
 			rest = rest[:end]
 		}
 		if n, ok := decimal(rest); ok {
-			f(bytes.TrimSuffix(name, []byte(":")), n)
+			each(bytes.TrimSuffix(name, []byte(":")), n)
 		}
 	}
 	return nil

@@ -35,6 +35,7 @@ func (s *Sampler) pod(sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.C
 		ProcessStats: &stats.ProcessStats{ProcessCount: value(s.host.groups.processes(dir))},
 		Network:      network(measured.links, now),
 	}
+	s.show(uid, now, usage.cpu, pod.CPU.UsageNanoCores)
 	var written uint64
 	for _, c := range containers {
 		one, ok := s.container(dir, c, now, seen)

@@ -55,10 +55,11 @@ type Sampler struct {
 	groups []podGroups       // what the latest measurement found
 	dirs   map[string]string // the pods' cgroups, by UID
 	// holders are the processes that hold the pods' network namespaces, by sandbox; 0 for the host's.
-	holders map[string]int
-	layers  map[string]*runtimeapi.FilesystemUsage
-	layed   time.Time
-	disk    *stats.FsStats // images'
+	holders  map[string]int
+	glimpses map[string]glimpse // of pods, by UID
+	layers   map[string]*runtimeapi.FilesystemUsage
+	layed    time.Time
+	disk     *stats.FsStats // images'
 }
 
 // podGroups is a pod as it was found.
@@ -78,29 +79,28 @@ func New(cfg Config) *Sampler {
 		cfg.DataDir = "/"
 	}
 	s := &Sampler{cfg: cfg, host: host{proc: "/proc", groups: lookAtCgroups("/sys/fs/cgroup")}, now: time.Now}
-	s.clocks, s.dirs, s.holders = map[string]*clock{}, map[string]string{}, map[string]int{}
+	s.clocks, s.dirs, s.holders, s.glimpses = map[string]*clock{}, map[string]string{}, map[string]int{}, map[string]glimpse{}
 	if cfg.CRI != nil {
 		s.runtime, s.images = runtimeapi.NewRuntimeServiceClient(cfg.CRI), runtimeapi.NewImageServiceClient(cfg.CRI)
 	}
 	return s
 }
 
-// Run samples every Period until ctx ends. The second sample follows soon on the first: only two make a rate of what runs already.
+// Run samples every Period until ctx ends, and earlier when some pod's load has risen. The second sample follows soon on the first: only two make a
+// rate of what runs already.
 func (s *Sampler) Run(ctx context.Context) error {
-	next := time.NewTimer(0)
-	defer next.Stop()
+	tick := time.NewTicker(glancePeriod)
+	defer tick.Stop()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.host.groups.files.close()
+	}()
 	failing := false
-	for n := 0; ; n++ {
-		select {
-		case <-next.C:
-		case <-ctx.Done():
-			return nil
-		}
-		next.Reset(Period)
-		if n == 0 {
-			next.Reset(MaxAge)
-		}
-		summary, err := s.sample(ctx)
+	saved := early // samples before their time that are left
+	due := s.now().Add(glancePeriod)
+	for {
+		summary, err := s.sample(ctx, glancePeriod/2)
 		if err != nil && ctx.Err() == nil && !failing {
 			s.cfg.Log.Warn("cannot measure what pods use; trying on", "err", err)
 		}
@@ -108,28 +108,41 @@ func (s *Sampler) Run(ctx context.Context) error {
 		if err == nil && s.cfg.Sampled != nil {
 			s.cfg.Sampled(summary)
 		}
+		for waiting := true; waiting; {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil
+			}
+			switch now := s.now(); {
+			case now.After(due.Add(-glancePeriod / 2)):
+				due, saved, waiting = now.Add(Period), min(saved+1, early), false
+			case s.glance(now) && saved > 0:
+				saved, waiting = saved-1, false
+			}
+		}
 	}
 }
 
 // Summary is a *statsv1alpha1.Summary, shared by all who ask within MaxAge: it is not to be changed.
 func (s *Sampler) Summary(ctx context.Context) (any, error) {
-	summary, err := s.sample(ctx)
+	summary, err := s.sample(ctx, MaxAge)
 	if err != nil {
 		return nil, err
 	}
 	return summary, nil
 }
 
-func (s *Sampler) sample(ctx context.Context) (*stats.Summary, error) {
+func (s *Sampler) sample(ctx context.Context, age time.Duration) (*stats.Summary, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.fresh(ctx)
+	return s.fresh(ctx, age)
 }
 
-// fresh is the latest sample if that will do, or a new one. Called with mu held.
-func (s *Sampler) fresh(ctx context.Context) (*stats.Summary, error) {
+// fresh is the latest sample if it is younger than that, or a new one. Called with mu held.
+func (s *Sampler) fresh(ctx context.Context, age time.Duration) (*stats.Summary, error) {
 	now := s.now()
-	if s.latest != nil && now.Sub(s.taken) < MaxAge {
+	if s.latest != nil && now.Sub(s.taken) < age {
 		return s.latest, nil
 	}
 	summary, err := s.measure(ctx, now)
@@ -177,9 +190,11 @@ func (s *Sampler) measure(ctx context.Context, now time.Time) (*stats.Summary, e
 			summary.Pods = append(summary.Pods, pod)
 		}
 	}
+	s.host.groups.files.sweep()
 	forget(s.clocks, seen)
 	forget(s.dirs, seen)
 	forget(s.holders, seen)
+	forget(s.glimpses, seen)
 	return summary, nil
 }
 

@@ -2,8 +2,11 @@ package telemetry
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -125,6 +128,7 @@ func (f *fakeRuntime) Invoke(_ context.Context, _ string, _, reply any, _ ...grp
 		for range f.containers {
 			r.Containers = append(r.Containers, &runtimeapi.Container{
 				Id: "c1", PodSandboxId: "s1", Labels: map[string]string{containerName: "main"}, CreatedAt: 6e9,
+				Image: &runtimeapi.ImageSpec{UserSpecifiedImage: "web:1"},
 			})
 		}
 	case *runtimeapi.ListContainerStatsResponse:
@@ -160,7 +164,7 @@ func TestSummary(t *testing.T) {
 	now := time.Unix(1000, 0)
 	fake := &fakeRuntime{1, 1}
 	s := New(Config{NodeName: "n1", CgroupRoot: "/sk", CRI: fake})
-	s.host.groups, s.now = cgroups{mount: groups, v2: true}, func() time.Time { return now }
+	s.host.groups, s.now = cgroups{mount: groups, v2: true, files: &files{open: map[string]*kept{}}}, func() time.Time { return now }
 	ask := func() *stats.Summary {
 		t.Helper()
 		got, err := s.Summary(t.Context())
@@ -191,6 +195,29 @@ func TestSummary(t *testing.T) {
 	}
 	if c.Name != "main" || *c.CPU.UsageNanoCores != 5e8 || *c.Memory.WorkingSetBytes != 700 || *c.Rootfs.UsedBytes != 77 || c.StartTime.Unix() != 6 {
 		t.Errorf("container: %+v", c)
+	}
+	// Load that rises shows at a glance, once a second has passed; load that stays does not.
+	for i, c := range []struct {
+		cpu   string
+		risen bool
+	}{{"2500000", false}, {"3500000", true}, {"3600000", false}} {
+		write(t, groups, reading(c.cpu))
+		now = now.Add(time.Second)
+		if s.glance(now) != c.risen {
+			t.Errorf("glance %d: %v", i, !c.risen)
+		}
+	}
+	w := httptest.NewRecorder()
+	s.Containers().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics/cadvisor", nil))
+	for _, want := range []string{
+		`container_cpu_usage_seconds_total{container="main",cpu="total",id="/sk/kubepods/burstable/podu1/c1",image="web:1",name="c1",namespace="default",pod="web"} 3.6`,
+		`container_memory_working_set_bytes{container="main",`, `container_fs_usage_bytes{container="main",device=""`,
+		`container_cpu_cfs_throttled_periods_total{container="",id="/sk/kubepods/burstable/podu1"`, `container_memory_usage_bytes{container="",id="/",image=""`,
+		"machine_cpu_cores ", "container_scrape_error 0",
+	} {
+		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("/metrics/cadvisor (%d) lacks %s:\n%.2000s", w.Code, want, w.Body)
+		}
 	}
 	fake.sandboxes, fake.containers = 0, 0
 	now = now.Add(2 * time.Second)

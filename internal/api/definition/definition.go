@@ -28,9 +28,10 @@ type CRD = apiextensions.CustomResourceDefinition
 // leniency is what the stored definition already does and an update may therefore go on doing.
 type leniency struct {
 	noSchema, nonStructural, oddTypes, unprunedDefaults, wideSets, looseKeys, unknownReviews, badBundle bool
-	rules, messages                                                                                     sets.Set[string] // CEL expressions
-	unchanged                                                                                           sets.Set[string] // versions whose schema stays
-	manyFields                                                                                          sets.Set[string] // versions with too many selectable fields
+
+	rules, messages sets.Set[string] // CEL expressions
+	unchanged       sets.Set[string] // versions whose schema stays
+	manyFields      sets.Set[string] // versions with too many selectable fields
 }
 
 // checker walks one definition.

@@ -234,8 +234,8 @@ func tooDear(what string, n, budget uint64) string {
 	case times < 1.5:
 		by = fmt.Sprintf("%fx", times)
 	}
-	return fmt.Sprintf("%s exceeds budget by factor of %s (try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)",
-		what, by)
+	return fmt.Sprintf("%s exceeds budget by factor of %s (try simplifying the rule, or adding maxItems, maxProperties, and maxLength "+
+		"where arrays, maps, and strings are declared)", what, by)
 }
 
 // environments gives expressions that are stored already all that stored expressions may use, and new ones what every server of the cluster knows.
@@ -260,7 +260,8 @@ func (w *walk) compile(n node) (errs field.ErrorList) {
 	at := n.at.Child("x-kubernetes-validations")
 	t, err := n.rules.typesHere()
 	if err != nil {
-		return field.ErrorList{field.InternalError(at, fmt.Errorf("internal error: failed to construct type information for x-kubernetes-validations rules: %s", err))}
+		return field.ErrorList{field.InternalError(at,
+			fmt.Errorf("internal error: failed to construct type information for x-kubernetes-validations rules: %s", err))}
 	}
 	base := environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion())
 	results, err := cel.Compile(t.schema, t.decl, celconfig.PerCallLimit, base, environments{&w.may})

@@ -61,7 +61,7 @@ func (a *Authenticator) bootstrapUser(ctx context.Context, token string) (u user
 			continue
 		}
 		if !bootstrapGroup.MatchString(g) {
-			return nil, true, fmt.Errorf("secret %s: the group %q of a bootstrap token must begin with system:bootstrappers:", secret.Name, g)
+			return nil, true, fmt.Errorf("secret %s: the group %q is not one of system:bootstrappers", secret.Name, g)
 		}
 		groups = append(groups, g)
 	}

@@ -40,7 +40,8 @@ func (v *version) fit(u *unstructured.Unstructured, how coercion) (unknown []str
 		return nil, err
 	}
 	if !v.kind.preserve {
-		unknown = append(unknown, pruning.PruneWithOptions(u.Object, s.structural, true, structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: how.name})...)
+		track := structuralschema.UnknownFieldPathOptions{TrackUnknownFieldPaths: how.name}
+		unknown = append(unknown, pruning.PruneWithOptions(u.Object, s.structural, true, track)...)
 		defaulting.PruneNonNullableNullsWithoutDefaults(u.Object, s.structural)
 	}
 	wrong, paths := objectmeta.CoerceWithOptions(nil, u.Object, s.structural, false, objectmeta.CoerceOptions{

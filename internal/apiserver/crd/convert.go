@@ -94,18 +94,3 @@ func (v *version) save(ctx context.Context, o api.Object) (api.Object, error) {
 	}
 	return out[0], nil
 }
-
-// convertedOrNot is for field ownership, which cannot do anything about a webhook that fails: its entries are then read as if fields had the same
-// names in both versions.
-func (v *version) convertedOrNot(o api.Object) api.Object {
-	u := o.(*unstructured.Unstructured).DeepCopy()
-	if u.GroupVersionKind() == v.gvk {
-		return u
-	}
-	if out, err := v.converted(context.Background(), []*unstructured.Unstructured{u}); err == nil {
-		return out[0]
-	}
-	u = o.(*unstructured.Unstructured).DeepCopy()
-	u.SetAPIVersion(v.gvk.GroupVersion().String())
-	return u
-}

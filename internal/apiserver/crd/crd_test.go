@@ -226,6 +226,34 @@ func TestStoredObjectsFollowTheSchema(t *testing.T) {
 	}
 }
 
+// TestRatcheting: what was already wrong stands in nobody's way, as long as it isn't touched.
+func TestRatcheting(t *testing.T) {
+	w := begin(t)
+	row := w.define(simple("boats", "example.com", 2))
+	w.make(row, `{"apiVersion":"example.com/v1","kind":"Boat","metadata":{"name":"a"},"spec":{"field0":"long","field1":"x"}}`)
+	row = w.redefine("boats.example.com", func(crd *apiextensionsv1.CustomResourceDefinition) {
+		props := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties
+		most := int64(2)
+		props["field0"] = apiextensionsv1.JSONSchemaProps{Type: "string", MaxLength: &most}
+	})
+	update := func(field, to string) error {
+		u, err := w.read(row, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		u = u.DeepCopy()
+		u.Object["spec"].(map[string]any)[field] = to
+		_, err = w.Registry.Registry.Update(ctx, &registry.Request{Resource: row, Namespace: "default", Name: "a", User: registrytest.Admin}, u, &metav1.UpdateOptions{})
+		return err
+	}
+	if err := update("field1", "y"); err != nil {
+		t.Errorf("a change elsewhere: %v", err)
+	}
+	if err := update("field0", "longer"); !apierrors.IsInvalid(err) {
+		t.Errorf("a change of what is wrong: %v", err)
+	}
+}
+
 // TestDisk: keys and values are upstream's.
 func TestDisk(t *testing.T) {
 	w := begin(t)

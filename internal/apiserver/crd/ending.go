@@ -47,7 +47,8 @@ func (r *Resources) beginEnding(ctx context.Context, d *definition, crd *apiexte
 func (r *Resources) end(ctx context.Context, row *api.Resource, established bool, name string) error {
 	last := terminating(apiextensionsv1.ConditionFalse, "NeverEstablished", "resource was never established")
 	if established && row != nil {
-		if err := r.say(ctx, name, terminating(apiextensionsv1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress")); err != nil {
+		begun := terminating(apiextensionsv1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress")
+		if err := r.say(ctx, name, begun); err != nil {
 			return err
 		}
 		if err := r.endObjects(ctx, row); err != nil {

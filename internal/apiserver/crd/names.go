@@ -42,7 +42,8 @@ func decide(crd *apiextensionsv1.CustomResourceDefinition, others names, fresh b
 	switch established := apihelpers.IsCRDConditionTrue(crd, apiextensionsv1.Established); {
 	case established: // once and for all: there may be objects
 	case conflict == nil:
-		apihelpers.SetCRDCondition(crd, condition(apiextensionsv1.Established, apiextensionsv1.ConditionTrue, "InitialNamesAccepted", "the initial names have been accepted"))
+		apihelpers.SetCRDCondition(crd, condition(apiextensionsv1.Established, apiextensionsv1.ConditionTrue,
+			"InitialNamesAccepted", "the initial names have been accepted"))
 	default:
 		apihelpers.SetCRDCondition(crd, condition(apiextensionsv1.Established, apiextensionsv1.ConditionFalse, "NotAccepted", "not all names are accepted"))
 	}

@@ -155,10 +155,12 @@ const metaTypes = `{"type":"object","properties":{
 "deletionTimestamp":{"type":"string","format":"date-time"},"deletionGracePeriodSeconds":{"type":"integer","format":"int64"},
 "labels":{"type":"object","additionalProperties":{"type":"string"}},"annotations":{"type":"object","additionalProperties":{"type":"string"}},
 "finalizers":{"type":"array","items":{"type":"string"},"x-kubernetes-list-type":"set"},
-"ownerReferences":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["uid"],"items":{"type":"object","x-kubernetes-map-type":"atomic",
-"required":["apiVersion","kind","name","uid"],"properties":{"apiVersion":{"type":"string"},"kind":{"type":"string"},"name":{"type":"string"},"uid":{"type":"string"},
+"ownerReferences":{"type":"array","x-kubernetes-list-type":"map","x-kubernetes-list-map-keys":["uid"],"items":{
+"type":"object","x-kubernetes-map-type":"atomic","required":["apiVersion","kind","name","uid"],"properties":{
+"apiVersion":{"type":"string"},"kind":{"type":"string"},"name":{"type":"string"},"uid":{"type":"string"},
 "controller":{"type":"boolean"},"blockOwnerDeletion":{"type":"boolean"}}}},
-"managedFields":{"type":"array","x-kubernetes-list-type":"atomic","items":{"type":"object","properties":{"manager":{"type":"string"},"operation":{"type":"string"},
+"managedFields":{"type":"array","x-kubernetes-list-type":"atomic","items":{"type":"object","properties":{
+"manager":{"type":"string"},"operation":{"type":"string"},
 "apiVersion":{"type":"string"},"time":{"type":"string","format":"date-time"},"fieldsType":{"type":"string"},"subresource":{"type":"string"},
 "fieldsV1":{"type":"object","x-kubernetes-preserve-unknown-fields":true}}}}}}`
 

@@ -83,9 +83,7 @@ func (r *Resources) kindOf(crd *apiextensionsv1.CustomResourceDefinition, closin
 	for _, v := range k.versions {
 		v.row = v.makeRow(crd, closing)
 	}
-	for _, v := range k.versions {
-		v.addSiblings()
-	}
+	k.addSiblings()
 	return k, nil
 }
 
@@ -132,17 +130,14 @@ func (v *version) makeRow(crd *apiextensionsv1.CustomResourceDefinition, closing
 	return row
 }
 
-// addSiblings tells a row of the kind's other versions. The table finds the served ones through the stored version's row; field ownership, which
-// speaks of fields in each writer's version, through any.
-func (v *version) addSiblings() {
-	for _, other := range v.kind.versions {
-		if other == v {
+// addSiblings tells the stored version's row, which is in the table, of the others.
+func (k *kind) addSiblings() {
+	for _, v := range k.versions {
+		if v == k.storage {
 			continue
 		}
-		v.row.Also = append(v.row.Also, api.Served{
-			Group: other.gvk.Group, Version: other.gvk.Version, Kind: other.gvk.Kind, New: other.new, NewList: other.newList, Columns: other.row.Columns,
-			To: func(o api.Object) api.Object { return other.convertedOrNot(o) }, From: func(o api.Object) api.Object { return v.convertedOrNot(o) },
-			Own: other.row,
+		k.storage.row.Also = append(k.storage.row.Also, api.Served{
+			Group: v.gvk.Group, Version: v.gvk.Version, Kind: v.gvk.Kind, New: v.new, NewList: v.newList, Columns: v.row.Columns, Own: v.row,
 		})
 	}
 }

@@ -100,7 +100,9 @@ func (s *compiled) checkLists(u, old *unstructured.Unstructured) field.ErrorList
 }
 
 // Errors that make it pointless to ask the rules: values may not even have the types that rules expect.
-var blocking = []field.ErrorType{field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid}
+var blocking = []field.ErrorType{
+	field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid,
+}
 
 // checkRules evaluates the schema's CEL rules within upstream's budget.
 func (s *compiled) checkRules(errs field.ErrorList, u, old *unstructured.Unstructured, options ...cel.Option) field.ErrorList {

@@ -38,42 +38,33 @@ type sorts struct {
 
 // proposeResource is what the usage of a resource asks for; the status is of kind Resource, whatever the metric is called.
 func proposeResource(f *facts, name corev1.ResourceName, container string, target autoscalingv2.MetricTarget, now time.Time) (proposal, error) {
-	measures, err := measuresOf(f, name, container)
-	if err != nil {
-		return proposal{}, err
-	}
-	current, within := f.scale.Spec.Replicas, toleranceOf(f.autoscaler.Spec.Behavior)
-	p := proposal{}
-	var now1 autoscalingv2.MetricValueStatus
+	p := proposal{name: fmt.Sprintf("%s resource", name)}
+	var current autoscalingv2.MetricValueStatus
 	switch {
 	case target.AverageValue != nil:
-		p.name = fmt.Sprintf("%s resource", name)
-		var average int64
-		c := calculation{measures: measures, within: within, ratio: plainRatio(target.AverageValue.MilliValue()), full: func(string) int64 { return target.AverageValue.MilliValue() }}
-		if p.replicas, _, average, err = c.replicas(f.pods, name, current, now); err != nil {
+		wanted := target.AverageValue.MilliValue()
+		c := calculation{ratio: plainRatio(wanted), full: func(string) int64 { return wanted }}
+		average, err := int64(0), error(nil)
+		if p.replicas, _, average, err = c.replicas(f, name, container, now); err != nil {
 			return p, fmt.Errorf("failed to get %s usage: %w", name, err)
 		}
-		now1.AverageValue = resource.NewMilliQuantity(average, resource.DecimalSI)
+		current.AverageValue = resource.NewMilliQuantity(average, resource.DecimalSI)
 	case target.AverageUtilization != nil:
 		p.name = fmt.Sprintf("%s resource utilization (percentage of request)", name)
-		requests, err := requestsOf(f.pods, container, name)
-		if err != nil {
-			return p, fmt.Errorf("failed to get %s utilization: %w", name, err)
-		}
 		wanted := int64(*target.AverageUtilization)
-		c := calculation{measures: measures, within: within, ratio: utilizationRatio(requests, wanted), full: func(pod string) int64 {
+		requests, missing := requestsOf(f.pods, container, name)
+		c := calculation{missing: missing, ratio: utilizationRatio(requests, wanted), full: func(pod string) int64 {
 			return requests[pod] * max(100, wanted) / 100
 		}}
-		var percent int32
-		var average int64
-		if p.replicas, percent, average, err = c.replicas(f.pods, name, current, now); err != nil {
+		percent, average, err := int32(0), int64(0), error(nil)
+		if p.replicas, percent, average, err = c.replicas(f, name, container, now); err != nil {
 			return p, fmt.Errorf("failed to get %s utilization: %w", name, err)
 		}
-		now1.AverageUtilization, now1.AverageValue = &percent, resource.NewMilliQuantity(average, resource.DecimalSI)
+		current.AverageUtilization, current.AverageValue = &percent, resource.NewMilliQuantity(average, resource.DecimalSI)
 	default:
 		return p, errNoTarget
 	}
-	p.status.Resource = &autoscalingv2.ResourceMetricStatus{Name: name, Current: now1}
+	p.status.Resource = &autoscalingv2.ResourceMetricStatus{Name: name, Current: current}
 	return p, nil
 }
 
@@ -162,8 +153,7 @@ func lasting(p *corev1.Pod) []*corev1.Container {
 
 // calculation is the arithmetic that usage against a request and usage against an amount share.
 type calculation struct {
-	measures map[string]measure
-	within   tolerances
+	missing error // requests that usage cannot be compared with
 	// ratio of usage to target over some measures, the usage in percent where that makes sense, and the average usage of a pod.
 	ratio func(map[string]measure) (ratio float64, percent int32, average int64, err error)
 	// full is what a pod uses that is taken to be at its target.
@@ -172,27 +162,35 @@ type calculation struct {
 
 // replicas is how many would bring usage to its target. Pods that say nothing are taken to change as little as possible: unready ones use nothing
 // when the rest wants more; missing ones use nothing when it wants more and all they may when it wants less. If that turns the tide, nothing is done.
-func (c *calculation) replicas(pods []*corev1.Pod, name corev1.ResourceName, current int32, now time.Time) (replicas, percent int32, average int64, err error) {
-	if len(pods) == 0 {
+func (c *calculation) replicas(f *facts, name corev1.ResourceName, container string, now time.Time) (replicas, percent int32, average int64, err error) {
+	measures, err := measuresOf(f, name, container)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if len(f.pods) == 0 {
 		return 0, 0, 0, errors.New("no pods returned by selector while calculating replica count")
 	}
-	s := sortPods(pods, c.measures, name, now)
+	if c.missing != nil {
+		return 0, 0, 0, c.missing
+	}
+	current, within := f.scale.Spec.Replicas, toleranceOf(f.autoscaler.Spec.Behavior)
+	s := sortPods(f.pods, measures, name, now)
 	for pod := range s.ignored {
-		delete(c.measures, pod)
+		delete(measures, pod)
 	}
 	for pod := range s.unready {
-		delete(c.measures, pod)
+		delete(measures, pod)
 	}
-	if len(c.measures) == 0 {
+	if len(measures) == 0 {
 		return 0, 0, 0, errors.New("did not receive metrics for targeted pods (pods might be unready)")
 	}
-	ratio, percent, average, err := c.ratio(c.measures)
+	ratio, percent, average, err := c.ratio(measures)
 	if err != nil {
 		return 0, 0, 0, err
 	}
 	upWithUnready := len(s.unready) > 0 && ratio > 1
 	if !upWithUnready && len(s.missing) == 0 {
-		if c.within.hold(ratio) {
+		if within.hold(ratio) {
 			return current, percent, average, nil
 		}
 		return int32(math.Ceil(ratio * float64(s.ready))), percent, average, nil
@@ -200,24 +198,24 @@ func (c *calculation) replicas(pods []*corev1.Pod, name corev1.ResourceName, cur
 	for pod := range s.missing {
 		switch {
 		case ratio < 1:
-			c.measures[pod] = measure{value: c.full(pod)}
+			measures[pod] = measure{value: c.full(pod)}
 		case ratio > 1:
-			c.measures[pod] = measure{}
+			measures[pod] = measure{}
 		}
 	}
 	if upWithUnready {
 		for pod := range s.unready {
-			c.measures[pod] = measure{}
+			measures[pod] = measure{}
 		}
 	}
-	careful, _, _, err := c.ratio(c.measures)
+	careful, _, _, err := c.ratio(measures)
 	if err != nil {
 		return 0, percent, average, err
 	}
-	replicas = int32(math.Ceil(careful * float64(len(c.measures))))
+	replicas = int32(math.Ceil(careful * float64(len(measures))))
 	turned := ratio < 1 && careful > 1 || ratio > 1 && careful < 1
 	against := careful < 1 && replicas > current || careful > 1 && replicas < current
-	if c.within.hold(careful) || turned || against {
+	if within.hold(careful) || turned || against {
 		return current, percent, average, nil
 	}
 	return replicas, percent, average, nil

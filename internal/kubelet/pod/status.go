@@ -136,7 +136,7 @@ func (b *statusBuilder) container(c *corev1.Container, old []corev1.ContainerSta
 		}
 	case last.Exited():
 		cs.State.Terminated = b.terminated(last, former)
-		if w, ok := b.waiting(c.Name); ok && !b.over {
+		if w, ok := b.waiting(c.Name); ok && !b.over && restarts(b.pod, c, last) {
 			cs.LastTerminationState = cs.State
 			cs.State = corev1.ContainerState{Waiting: &w}
 		}

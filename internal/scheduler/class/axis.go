@@ -30,7 +30,8 @@ type axis struct {
 
 	levels map[int64]int32 // how many domains have a sum; nil unless the lowest is asked for
 	lowest int64
-	stale  bool // lowest
+	count  int  // domains that count
+	stale  bool // both
 
 	// An axis whose topology is distinct is part of the group's key as a value, others as a domain: else every pod would move all nodes of its
 	// domain from group to group, or there would be a group a node.
@@ -100,19 +101,17 @@ func (a *axis) change(d int32, by int64, nodes int32) {
 
 // least is the lowest sum of a domain that counts, and domains is how many there are.
 func (a *axis) least() (lowest int64, domains int) {
-	if a.stale {
-		first := true
-		for level := range a.levels {
-			if first || level < a.lowest {
-				a.lowest, first = level, false
-			}
+	if !a.stale {
+		return a.lowest, a.count
+	}
+	a.stale, a.lowest, a.count = false, 0, 0
+	for level, n := range a.levels {
+		if a.count == 0 || level < a.lowest {
+			a.lowest = level
 		}
-		a.stale = false
+		a.count += int(n)
 	}
-	for _, n := range a.levels {
-		domains += int(n)
-	}
-	return a.lowest, domains
+	return a.lowest, a.count
 }
 
 // inDomain is the count of a domain, which may not have been seen yet.

@@ -3,7 +3,6 @@ package class
 import (
 	"math"
 
-	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/score"
 )
 
@@ -53,9 +52,6 @@ func (c *Class) rate() {
 		if c.judge(g) == nil {
 			c.feasible = append(c.feasible, g)
 		}
-	}
-	if len(c.feasible) == 1 && len(c.feasible[0].heap) == 1 {
-		c.feasible[0].score = 0 // no other to compare with
 	}
 	var taints, affinity int64
 	for _, g := range c.feasible {
@@ -181,5 +177,3 @@ func (a *axis) first(d int32, mark uint32) int {
 	a.marks[d] = mark
 	return 1
 }
-
-var _ = cluster.NoDomain

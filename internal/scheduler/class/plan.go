@@ -28,7 +28,7 @@ type constraint struct {
 	maxSkew    int64
 	minDomains int64
 	self       int64 // 1 if the pod counts itself
-	need       uint8 // facts a node must have to count
+	counts     uint8 // facts a node must have to count
 }
 
 // Upstream's constraints for pods that have none but belong to a service or a set: nobody is kept off, but equals are spread.
@@ -76,10 +76,10 @@ func (pl *plan) add(p *cluster.Pod, c *corev1.TopologySpreadConstraint, selector
 		out.minDomains = int64(*c.MinDomains)
 	}
 	if c.NodeAffinityPolicy == nil || *c.NodeAffinityPolicy == corev1.NodeInclusionPolicyHonor {
-		out.need |= affine
+		out.counts |= affine
 	}
 	if c.NodeTaintsPolicy != nil && *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyHonor {
-		out.need |= tolerated
+		out.counts |= tolerated
 	}
 	if c.WhenUnsatisfiable == corev1.DoNotSchedule {
 		pl.hard = append(pl.hard, out)
@@ -152,6 +152,7 @@ func (c *Class) count(pl *plan) {
 		c.add(&c.together, key, c.counted(1, false, wanted...))
 	}
 	for _, t := range pl.terms {
+		c.terms = append(c.terms, n.Term(&t.Rule))
 		from := source{on: &t.On, weight: t.Weight, term: t}
 		if t.Kind == cluster.AntiAffinity {
 			c.add(&c.shunned, t.Topology, from)
@@ -175,7 +176,7 @@ func (c *Class) spreads(list []constraint, every bool) []spread {
 		out = append(out, spread{one, c.axis(t, c.counted(1, true, one.matcher))})
 	}
 	for s := range out {
-		out[s].axis.need = out[s].constraint.need
+		out[s].need = out[s].counts
 		if every {
 			out[s].all = all
 		}

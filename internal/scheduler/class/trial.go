@@ -77,11 +77,9 @@ func (t *Trial) Refusal() *filter.Refusal {
 			return c.load[1](i)
 		}
 	}
-	k := -1
 	if r := c.decide(func(a *axis) (int64, int64) {
-		k = slices.Index(c.axes, a)
 		if d := a.topology.Of[i]; d != cluster.NoDomain {
-			return a.inDomain(d), t.less[k]
+			return a.inDomain(d), t.less[slices.Index(c.axes, a)]
 		}
 		return missing, 0
 	}); r != nil {

@@ -69,6 +69,9 @@ func (c *Class) decide(of func(a *axis) (value, less int64)) *rule {
 	return nil
 }
 
+// Bound says that the class is of one pod only, bound to nodes by name, and not to be kept.
+func (c *Class) Bound() bool { return c.bound }
+
 // Why says why node i won't do, nil if it will, and which changes might help.
 func (c *Class) Why(i int) (*filter.Refusal, cluster.Change) {
 	if c.bound && !slices.Contains(c.only, i) {

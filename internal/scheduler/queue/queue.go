@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	helpers "k8s.io/component-helpers/scheduling/corev1"
 
+	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
@@ -26,9 +27,10 @@ const (
 type Entry struct {
 	Pod      *cluster.Pod
 	Attempts int
-	Verdict  string // the last one that was written to the pod
+	Verdict  string       // the last one that was written to the pod
+	Class    *class.Class // of the last try; nil: not known, or of no use any more
+	Since    time.Time    // in the queue
 
-	since   time.Time      // in the queue
 	tried   time.Time      // last
 	due     time.Time      // backing off until, or unschedulable at the latest until
 	refused cluster.Change // what might help
@@ -40,6 +42,7 @@ type Entry struct {
 type Queue struct {
 	entries                        map[types.UID]*Entry
 	active, backoff, unschedulable set
+	wanted                         cluster.Change // by any unschedulable pod, or more
 }
 
 // New returns an empty queue.
@@ -51,7 +54,7 @@ func New() *Queue {
 			if p, q := helpers.PodPriority(a.Pod.Pod), helpers.PodPriority(b.Pod.Pod); p != q {
 				return p > q
 			}
-			return a.since.Before(b.since)
+			return a.Since.Before(b.Since)
 		}},
 		backoff:       set{less: byDue},
 		unschedulable: set{less: byDue},
@@ -67,7 +70,7 @@ func (q *Queue) Len() (active, backoff, unschedulable int) {
 func (q *Queue) Add(p *cluster.Pod, again bool, now time.Time) {
 	e := q.entries[p.UID]
 	if e == nil {
-		e = &Entry{Pod: p, since: now}
+		e = &Entry{Pod: p, Since: now}
 		q.entries[p.UID] = e
 		q.active.push(e)
 		return
@@ -110,6 +113,7 @@ func (q *Queue) Pop(now time.Time) *Entry {
 // Refuse puts a popped pod back: no node would do, and helps says which changes might alter that.
 func (q *Queue) Refuse(e *Entry, helps cluster.Change, now time.Time) {
 	e.refused = helps
+	q.wanted |= helps
 	e.due = now.Add(Longest)
 	q.move(e, &q.unschedulable)
 }
@@ -118,7 +122,7 @@ func (q *Queue) Refuse(e *Entry, helps cluster.Change, now time.Time) {
 func (q *Queue) Fail(p *cluster.Pod, attempts int, now time.Time) {
 	e := q.entries[p.UID]
 	if e == nil {
-		e = &Entry{Pod: p, since: now}
+		e = &Entry{Pod: p, Since: now}
 		q.entries[p.UID] = e
 	}
 	e.Attempts, e.tried = max(attempts, 2), now
@@ -126,17 +130,48 @@ func (q *Queue) Fail(p *cluster.Pod, attempts int, now time.Time) {
 	q.move(e, &q.backoff)
 }
 
-// Changed gives all pods another try that a change might help.
-func (q *Queue) Changed(what cluster.Change, now time.Time) {
+// Wants says whether a change might help any unschedulable pod.
+func (q *Queue) Wants(what cluster.Change) bool {
+	return q.wanted&what != 0 && len(q.unschedulable.list) > 0
+}
+
+// Wake gives those pods another try that a change might help and of which helped says so too.
+func (q *Queue) Wake(what cluster.Change, now time.Time, helped func(e *Entry) bool) {
 	var woken []*Entry
+	q.wanted = 0
 	for _, e := range q.unschedulable.list {
-		if e.refused&what != 0 {
+		q.wanted |= e.refused
+		if e.refused&what != 0 && helped(e) {
 			woken = append(woken, e)
 		}
 	}
 	for _, e := range woken {
 		q.retry(e, now)
 	}
+}
+
+// Retry gives a pod that was just refused another try at once.
+func (q *Queue) Retry(e *Entry) { q.move(e, &q.active) }
+
+// Find looks a pod up by name.
+func (q *Queue) Find(namespace, name string) *Entry {
+	for _, e := range q.entries {
+		if e.Pod.Namespace == namespace && e.Pod.Name == name {
+			return e
+		}
+	}
+	return nil
+}
+
+// State says in which set an entry is, in words.
+func (q *Queue) State(e *Entry) string {
+	switch e.in {
+	case &q.active:
+		return "waits for its turn"
+	case &q.backoff:
+		return "waits before the next try"
+	}
+	return "waits for a change that might help"
 }
 
 // Next is when a pod becomes active by itself; false if none will.

@@ -46,14 +46,14 @@ func TestRetries(t *testing.T) {
 		q.Refuse(e, cluster.Capacity, now)
 	}
 	refuse()
-	q.Changed(cluster.Labels, now)
+	q.Wake(cluster.Labels, now, always)
 	if q.Pop(now) != nil {
 		t.Error("woken by a change that cannot help")
 	}
-	q.Changed(cluster.Capacity, now)
+	q.Wake(cluster.Capacity, now, always)
 	refuse() // the first retry is free
 	for _, pause := range []time.Duration{1, 2, 4, 8, 10, 10} {
-		q.Changed(cluster.Capacity, now)
+		q.Wake(cluster.Capacity, now, always)
 		if q.Pop(now) != nil {
 			t.Fatalf("no pause, want %d s", pause)
 		}
@@ -82,3 +82,5 @@ func TestFailedBindingIsTriedAgain(t *testing.T) {
 		t.Error("want another try after one second")
 	}
 }
+
+func always(*Entry) bool { return true }

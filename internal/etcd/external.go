@@ -1,0 +1,107 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+const (
+	// answerPatience bounds the wait for the first answer, after which a start has failed.
+	answerPatience = 10 * time.Second
+	// callPatience bounds every later call. The client would try again for as long as anybody waits, and behind every one of them waits a request.
+	callPatience = 5 * time.Second
+)
+
+func (m *Member) runExternal(ctx context.Context) error {
+	client, err := m.dial()
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	first, cancel := context.WithTimeout(ctx, answerPatience)
+	_, err = client.Get(first, "health")
+	cancel()
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return fmt.Errorf("etcd-endpoints: none of %v answers within %s: %w; start it, or give others", m.cfg.Endpoints, answerPatience, err)
+	}
+	client.KV = impatient{client.KV}
+	m.client = client
+	close(m.ready)
+	<-ctx.Done()
+	return nil
+}
+
+func (m *Member) dial() (*clientv3.Client, error) {
+	// An etcd that comes back is found within two seconds, however long it was away.
+	reconnect := grpc.ConnectParams{
+		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+		MinConnectTimeout: 5 * time.Second,
+	}
+	cfg := clientv3.Config{
+		Endpoints:            m.cfg.Endpoints,
+		DialTimeout:          answerPatience,
+		DialKeepAliveTime:    10 * time.Second,
+		DialKeepAliveTimeout: 5 * time.Second,
+		MaxCallSendMsgSize:   requestBytes,
+		MaxCallRecvMsgSize:   1 << 30,
+		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(reconnect)},
+		Logger:               zap.New(slogCore{m.cfg.Log}),
+	}
+	if m.cfg.CAFile != "" || m.cfg.CertFile != "" {
+		info := transport.TLSInfo{TrustedCAFile: m.cfg.CAFile, CertFile: m.cfg.CertFile, KeyFile: m.cfg.KeyFile}
+		tls, err := info.ClientConfig()
+		if err != nil {
+			return nil, fmt.Errorf("etcd-cafile, etcd-certfile, etcd-keyfile: %w", err)
+		}
+		cfg.TLS = tls
+	}
+	client, err := clientv3.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("etcd-endpoints: %w", err)
+	}
+	return client, nil
+}
+
+// impatient gives up on calls that are not answered. Only what the store calls is bounded: reads and transactions.
+type impatient struct{ clientv3.KV }
+
+func (i impatient) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	defer cancel()
+	return i.KV.Get(ctx, key, opts...)
+}
+
+func (i impatient) Txn(ctx context.Context) clientv3.Txn {
+	ctx, cancel := context.WithTimeout(ctx, callPatience)
+	return impatientTxn{i.KV.Txn(ctx), cancel}
+}
+
+type impatientTxn struct {
+	clientv3.Txn
+	cancel context.CancelFunc
+}
+
+func (t impatientTxn) If(c ...clientv3.Cmp) clientv3.Txn {
+	return impatientTxn{t.Txn.If(c...), t.cancel}
+}
+func (t impatientTxn) Then(o ...clientv3.Op) clientv3.Txn {
+	return impatientTxn{t.Txn.Then(o...), t.cancel}
+}
+func (t impatientTxn) Else(o ...clientv3.Op) clientv3.Txn {
+	return impatientTxn{t.Txn.Else(o...), t.cancel}
+}
+
+func (t impatientTxn) Commit() (*clientv3.TxnResponse, error) {
+	defer t.cancel()
+	return t.Txn.Commit()
+}

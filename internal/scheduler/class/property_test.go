@@ -1,0 +1,360 @@
+package class
+
+import (
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+)
+
+var (
+	cases = flag.Int("cases", 2000, "random clusters of the property test")
+	seed  = flag.Uint64("seed", 0, "run this one random cluster only")
+)
+
+// dice draws clusters.
+type dice struct{ *rand.Rand }
+
+func (d dice) one(percent int) bool { return d.IntN(100) < percent }
+
+func pick[T any](d dice, of ...T) T { return of[d.IntN(len(of))] }
+
+func (d dice) node(i int) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("n%d", i), Labels: map[string]string{}}, Status: corev1.NodeStatus{
+		Allocatable: corev1.ResourceList{"cpu": resource.MustParse(pick(d, "1", "2", "4")), "memory": resource.MustParse(pick(d, "2Gi", "4Gi")),
+			"pods": resource.MustParse(pick(d, "3", "10", "110"))}}}
+	if d.one(90) {
+		n.Labels[corev1.LabelHostname] = n.Name
+	} else if d.one(30) {
+		n.Labels[corev1.LabelHostname] = "shared"
+	}
+	if d.one(85) {
+		n.Labels[corev1.LabelTopologyZone] = pick(d, "z1", "z2", "z3")
+	}
+	if d.one(50) {
+		n.Labels["disk"] = pick(d, "ssd", "hdd")
+	}
+	if d.one(15) {
+		n.Spec.Taints = []corev1.Taint{{Key: "t", Effect: pick(d, corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule)}}
+	}
+	n.Spec.Unschedulable = d.one(5)
+	return n
+}
+
+func (d dice) selector() *metav1.LabelSelector {
+	switch d.IntN(8) {
+	case 0:
+		return nil
+	case 1:
+		return &metav1.LabelSelector{}
+	case 2:
+		return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: []string{"a", "b"}}}}
+	case 3:
+		return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "rev", Operator: metav1.LabelSelectorOpExists}}}
+	}
+	return &metav1.LabelSelector{MatchLabels: map[string]string{"app": pick(d, "a", "b", "c")}}
+}
+
+func (d dice) key() string { return pick(d, corev1.LabelHostname, corev1.LabelTopologyZone, "disk") }
+
+func (d dice) term() corev1.PodAffinityTerm {
+	t := corev1.PodAffinityTerm{TopologyKey: d.key(), LabelSelector: d.selector()}
+	switch d.IntN(6) {
+	case 0:
+		t.Namespaces = []string{pick(d, "x", "y")}
+	case 1:
+		t.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": pick(d, "red", "blue")}}
+	case 2:
+		t.NamespaceSelector = &metav1.LabelSelector{}
+	}
+	if d.one(15) {
+		t.MatchLabelKeys = []string{"rev"}
+	} else if d.one(15) {
+		t.MismatchLabelKeys = []string{"rev"}
+	}
+	return t
+}
+
+func (d dice) pod(name string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pick(d, "x", "y"), Name: name, UID: types.UID(name), Labels: map[string]string{}}}
+	p.Spec.Containers = []corev1.Container{{Name: "c"}}
+	p.Spec.Priority = new(int32)
+	if d.one(80) {
+		p.Labels["app"] = pick(d, "a", "b", "c")
+	}
+	if d.one(40) {
+		p.Labels["rev"] = pick(d, "1", "2")
+	}
+	if d.one(70) {
+		p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse(pick(d, "100m", "300m", "1"))}
+		if d.one(60) {
+			p.Spec.Containers[0].Resources.Requests["memory"] = resource.MustParse(pick(d, "100Mi", "700Mi"))
+		}
+	}
+	if d.one(10) {
+		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: int32(80 + d.IntN(2)), Protocol: corev1.ProtocolTCP}}
+	}
+	if d.one(15) {
+		p.Spec.NodeSelector = map[string]string{"disk": "ssd"}
+	}
+	if d.one(20) {
+		p.Spec.Tolerations = []corev1.Toleration{{Key: "t", Operator: corev1.TolerationOpExists}}
+	}
+	if d.one(50) {
+		d.affinity(p)
+	}
+	for range pick(d, 0, 0, 1, 2) {
+		c := corev1.TopologySpreadConstraint{MaxSkew: int32(1 + d.IntN(2)), TopologyKey: d.key(), LabelSelector: d.selector(),
+			WhenUnsatisfiable: pick(d, corev1.DoNotSchedule, corev1.ScheduleAnyway)}
+		if c.WhenUnsatisfiable == corev1.DoNotSchedule && d.one(20) {
+			c.MinDomains = new(int32)
+			*c.MinDomains = int32(1 + d.IntN(4))
+		}
+		policies := []*corev1.NodeInclusionPolicy{nil, new(corev1.NodeInclusionPolicy), new(corev1.NodeInclusionPolicy)}
+		*policies[1], *policies[2] = corev1.NodeInclusionPolicyHonor, corev1.NodeInclusionPolicyIgnore
+		c.NodeAffinityPolicy, c.NodeTaintsPolicy = pick(d, policies...), pick(d, policies...)
+		if d.one(20) {
+			c.MatchLabelKeys = []string{"rev"}
+		}
+		p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, c)
+	}
+	return p
+}
+
+func (d dice) affinity(p *corev1.Pod) {
+	a := &corev1.Affinity{PodAffinity: &corev1.PodAffinity{}, PodAntiAffinity: &corev1.PodAntiAffinity{}, NodeAffinity: &corev1.NodeAffinity{}}
+	p.Spec.Affinity = a
+	if d.one(30) {
+		a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution = append(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, d.term())
+		if d.one(20) {
+			a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution = append(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution, d.term())
+		}
+	}
+	if d.one(35) {
+		a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution = []corev1.PodAffinityTerm{d.term()}
+	}
+	if d.one(30) {
+		a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.WeightedPodAffinityTerm{{Weight: int32(1 + d.IntN(100)), PodAffinityTerm: d.term()}}
+	}
+	if d.one(30) {
+		a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.WeightedPodAffinityTerm{{Weight: int32(1 + d.IntN(100)), PodAffinityTerm: d.term()}}
+	}
+	if d.one(30) {
+		a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.PreferredSchedulingTerm{{Weight: int32(1 + d.IntN(50)),
+			Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: corev1.NodeSelectorOpIn, Values: []string{"ssd"}}}}}}
+	}
+}
+
+// step is one thing that happens to a cluster. Steps are kept apart from what draws them, so that a failing list of them can be shortened.
+type step struct {
+	text string
+	do   func(w *world, n *cluster.Nodes, table *Table) error
+}
+
+func draw(d dice) (steps []step) {
+	add := func(text string, do func(w *world, n *cluster.Nodes, table *Table) error) {
+		steps = append(steps, step{text, do})
+	}
+	templates := []*corev1.Pod{}
+	for i := range 2 + d.IntN(3) {
+		templates = append(templates, d.pod(fmt.Sprintf("t%d", i)))
+	}
+	for i := range 2 + d.IntN(7) {
+		node := d.node(i)
+		add("node "+node.Name, func(w *world, n *cluster.Nodes, _ *Table) error { w.setNode(n, node); return nil })
+	}
+	for i := range 10 + d.IntN(25) {
+		name := fmt.Sprintf("p%d", i)
+		switch k := d.IntN(20); {
+		case k < 11: // the same few pods again and again, as sets make them
+			p := pick(d, templates...).DeepCopy()
+			p.Name, p.UID = name, types.UID(name)
+			if d.one(30) {
+				p.Labels["pod"] = name
+			}
+			add("schedule "+name+" like "+describe(p), func(w *world, n *cluster.Nodes, t *Table) error { return w.schedule(n, t, p) })
+		case k < 13:
+			p := d.pod(name)
+			p.Spec.NodeName = fmt.Sprintf("n%d", d.IntN(10))
+			add("place "+name, func(w *world, n *cluster.Nodes, _ *Table) error { w.place(n, p); return nil })
+		case k < 15:
+			at := d.IntN(100)
+			add(fmt.Sprintf("delete pod %d", at), func(w *world, n *cluster.Nodes, _ *Table) error { w.remove(n, at); return nil })
+		case k == 15:
+			at := d.IntN(100)
+			add(fmt.Sprintf("pod %d begins to end", at), func(w *world, n *cluster.Nodes, _ *Table) error { w.end(n, at); return nil })
+		case k < 18:
+			node := d.node(d.IntN(9))
+			add("node "+node.Name, func(w *world, n *cluster.Nodes, _ *Table) error { w.setNode(n, node); return nil })
+		case k == 18:
+			gone := fmt.Sprintf("n%d", d.IntN(9))
+			add("no node "+gone, func(w *world, n *cluster.Nodes, _ *Table) error { w.dropNode(n, gone); return nil })
+		default:
+			space, team := pick(d, "x", "y"), pick(d, "red", "blue")
+			add("namespace "+space+" "+team, func(w *world, n *cluster.Nodes, _ *Table) error {
+				w.spaces[space] = map[string]string{"team": team}
+				n.SetNamespace(space, w.spaces[space])
+				return nil
+			})
+		}
+	}
+	return steps
+}
+
+func describe(p *corev1.Pod) string {
+	raw, _ := p.Spec.Marshal()
+	return fmt.Sprintf("%s %v %x", p.Namespace, p.Labels, len(raw))
+}
+
+func (w *world) setNode(n *cluster.Nodes, node *corev1.Node) {
+	w.nodes = slices.DeleteFunc(w.nodes, func(m *corev1.Node) bool { return m.Name == node.Name })
+	w.nodes = append(w.nodes, node)
+	n.Set(node)
+}
+
+func (w *world) dropNode(n *cluster.Nodes, name string) {
+	w.nodes = slices.DeleteFunc(w.nodes, func(m *corev1.Node) bool { return m.Name == name })
+	n.Remove(name)
+}
+
+func (w *world) place(n *cluster.Nodes, p *corev1.Pod) {
+	w.pods = append(w.pods, p)
+	n.Place(cluster.PodOf(p), p.Spec.NodeName)
+}
+
+func (w *world) remove(n *cluster.Nodes, at int) {
+	if len(w.pods) > 0 {
+		at %= len(w.pods)
+		n.Displace(w.pods[at].UID)
+		w.pods = slices.Delete(w.pods, at, at+1)
+	}
+}
+
+func (w *world) end(n *cluster.Nodes, at int) {
+	if len(w.pods) > 0 {
+		at %= len(w.pods)
+		p := w.pods[at].DeepCopy()
+		p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+		w.pods[at] = p
+		n.Place(cluster.PodOf(p), p.Spec.NodeName)
+	}
+}
+
+// schedule compares the two ways, and the kept class with one made from nothing, then places the pod.
+func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
+	c := t.Of(cluster.PodOf(p))
+	var feasible []*corev1.Node
+	reasons := map[string]int{}
+	for _, node := range w.nodes {
+		i, _ := n.Index(node.Name)
+		want := w.refusal(p, node)
+		got := ""
+		if r, _ := c.Why(i); r != nil {
+			got = r.Reasons[0]
+		}
+		if got != want {
+			return fmt.Errorf("pod %s on %s: %q, the reference says %q", p.Name, node.Name, got, want)
+		}
+		if want == "" {
+			feasible = append(feasible, node)
+		} else {
+			reasons[want]++
+		}
+	}
+	want := w.scores(p, feasible)
+	for which, c := range map[string]*Class{"kept": c, "fresh": NewTable(n, t.siblings).Of(cluster.PodOf(p))} {
+		got := map[string]int64{}
+		for i, s := range c.Scores() {
+			got[n.Name(i)] = s
+		}
+		if !maps.Equal(got, want) {
+			return fmt.Errorf("scores of pod %s, %s class: %v, the reference says %v", p.Name, which, got, want)
+		}
+	}
+	best, ok := c.Best()
+	if ok != (len(feasible) > 0) {
+		return fmt.Errorf("best of %d nodes: %t", len(feasible), ok)
+	}
+	if !ok {
+		return nil
+	}
+	for _, node := range feasible {
+		i, _ := n.Index(node.Name)
+		if want[node.Name] > want[n.Name(best)] || want[node.Name] == want[n.Name(best)] && n.Touched[i] < n.Touched[best] {
+			return fmt.Errorf("pod %s on %s, and %s is better: %v", p.Name, n.Name(best), node.Name, want)
+		}
+	}
+	p = p.DeepCopy()
+	p.Spec.NodeName = n.Name(best)
+	w.pods = append(w.pods, p)
+	n.Place(cluster.PodOf(p), p.Spec.NodeName)
+	return nil
+}
+
+func play(steps []step, siblings map[string]labels.Selector) error {
+	n := cluster.New()
+	w := &world{spaces: map[string]map[string]string{}, siblings: siblings}
+	table := NewTable(n, func(p *corev1.Pod) labels.Selector { return siblings[p.Namespace] })
+	for k, s := range steps {
+		if err := s.do(w, n, table); err != nil {
+			return fmt.Errorf("step %d, %s: %w", k, s.text, err)
+		}
+	}
+	return nil
+}
+
+// For any cluster and any history, the fast way gives every node the verdict and the score of the slow, obvious way.
+func TestLikeTheReference(t *testing.T) {
+	first, last := uint64(time.Now().UnixNano()), uint64(0)
+	if *seed != 0 {
+		first, *cases = *seed, 1
+	}
+	last = first + uint64(*cases)
+	t.Logf("seeds from %d", first)
+	for s := first; s < last; s++ {
+		d := dice{rand.New(rand.NewPCG(s, 1))}
+		siblings := map[string]labels.Selector{}
+		if d.one(50) {
+			siblings["x"] = labels.SelectorFromSet(labels.Set{"app": "a"})
+		}
+		steps := draw(d)
+		if err := play(steps, siblings); err != nil {
+			steps = shorten(steps, siblings)
+			var story []string
+			for _, s := range steps {
+				story = append(story, s.text)
+			}
+			t.Fatalf("seed %d: %v\nshortest:\n%s\n%v", s, err, strings.Join(story, "\n"), play(steps, siblings))
+		}
+	}
+}
+
+// shorten leaves out steps as long as what is left still fails.
+func shorten(steps []step, siblings map[string]labels.Selector) []step {
+	for size := len(steps) / 2; size > 0; {
+		shorter := false
+		for at := 0; at+size <= len(steps); at++ {
+			less := slices.Concat(steps[:at], steps[at+size:])
+			if play(less, siblings) != nil {
+				steps, shorter = less, true
+				break
+			}
+		}
+		if !shorter {
+			size /= 2
+		}
+	}
+	return steps
+}

@@ -1,0 +1,441 @@
+package class
+
+import (
+	"math"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	helpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/klog/v2"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+)
+
+// world is a cluster as plain objects, and this file the slow, obvious way to schedule: it counts everything anew for every pod and node.
+type world struct {
+	nodes    []*corev1.Node
+	pods     []*corev1.Pod // with spec.nodeName
+	spaces   map[string]map[string]string
+	siblings map[string]labels.Selector // by namespace: pods that are spread by default
+}
+
+func (w *world) on(node string) (pods []*corev1.Pod) {
+	for _, p := range w.pods {
+		if p.Spec.NodeName == node {
+			pods = append(pods, p)
+		}
+	}
+	return pods
+}
+
+func (w *world) node(name string) *corev1.Node {
+	for _, n := range w.nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+func (w *world) selects(owner *corev1.Pod, t *corev1.PodAffinityTerm, p *corev1.Pod) bool {
+	in := slices.Contains(t.Namespaces, p.Namespace) || len(t.Namespaces) == 0 && t.NamespaceSelector == nil && p.Namespace == owner.Namespace ||
+		t.NamespaceSelector != nil && cluster.Selector(t.NamespaceSelector).Matches(labels.Set(w.spaces[p.Namespace]))
+	if !in || !cluster.Selector(t.LabelSelector).Matches(labels.Set(p.Labels)) {
+		return false
+	}
+	for _, k := range t.MatchLabelKeys {
+		if v, has := owner.Labels[k]; has && p.Labels[k] != v {
+			return false
+		}
+	}
+	for _, k := range t.MismatchLabelKeys {
+		if v, has := owner.Labels[k]; has && p.Labels[k] == v {
+			return false
+		}
+	}
+	return true
+}
+
+func requiredTerms(p *corev1.Pod) (with, without []corev1.PodAffinityTerm) {
+	if a := p.Spec.Affinity; a != nil {
+		if a.PodAffinity != nil {
+			with = a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+		}
+		if a.PodAntiAffinity != nil {
+			without = a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+		}
+	}
+	return with, without
+}
+
+func preferredTerms(p *corev1.Pod) (list []corev1.WeightedPodAffinityTerm) {
+	if a := p.Spec.Affinity; a != nil {
+		if a.PodAffinity != nil {
+			list = append(list, a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution...)
+		}
+		if a.PodAntiAffinity != nil {
+			for _, t := range a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
+				t.Weight = -t.Weight
+				list = append(list, t)
+			}
+		}
+	}
+	return list
+}
+
+// same says that two nodes are in one domain.
+func same(a, b *corev1.Node, key string) bool {
+	v, has := a.Labels[key]
+	u, also := b.Labels[key]
+	return has && also && v == u
+}
+
+func (w *world) static(p *corev1.Pod, n *corev1.Node) (affine, tolerates bool, other string) {
+	match, err := nodeaffinity.GetRequiredNodeAffinity(p).Match(n)
+	affine, tolerates = err == nil && match, true
+	for i := range n.Spec.Taints {
+		if t := &n.Spec.Taints[i]; t.Effect != corev1.TaintEffectPreferNoSchedule &&
+			!helpers.TolerationsTolerateTaint(klog.Background(), p.Spec.Tolerations, t, true) {
+			tolerates = false
+		}
+	}
+	if n.Spec.Unschedulable && !helpers.TolerationsTolerateTaint(klog.Background(), p.Spec.Tolerations,
+		&corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}, true) {
+		other = "node(s) were unschedulable"
+	}
+	return affine, tolerates, other
+}
+
+func request(p *corev1.Pod, name corev1.ResourceName) int64 {
+	q := p.Spec.Containers[0].Resources.Requests[name]
+	if name == corev1.ResourceCPU {
+		return q.MilliValue()
+	}
+	return q.Value()
+}
+
+func capacity(n *corev1.Node, name corev1.ResourceName) int64 {
+	q := n.Status.Allocatable[name]
+	if name == corev1.ResourceCPU {
+		return q.MilliValue()
+	}
+	return q.Value()
+}
+
+// refusal is the first reason against a node, "" if there is none.
+func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
+	affine, tolerates, other := w.static(p, n)
+	switch {
+	case other != "":
+		return other
+	case !tolerates:
+		return "node(s) had untolerated taint(s)"
+	case !affine:
+		return "node(s) didn't match Pod's node affinity/selector"
+	}
+	here := w.on(n.Name)
+	for _, q := range here {
+		for _, a := range p.Spec.Containers[0].Ports {
+			for _, b := range q.Spec.Containers[0].Ports {
+				if a.HostPort == b.HostPort {
+					return "node(s) didn't have free ports for the requested pod ports"
+				}
+			}
+		}
+	}
+	if int64(len(here)+1) > capacity(n, "pods") {
+		return "Too many pods"
+	}
+	for _, name := range []corev1.ResourceName{"cpu", "memory"} {
+		used := request(p, name)
+		for _, q := range here {
+			used += request(q, name)
+		}
+		if request(p, name) > 0 && used > capacity(n, name) {
+			return "Insufficient " + string(name)
+		}
+	}
+	if r := w.skew(p, n); r != "" {
+		return r
+	}
+	return w.others(p, n)
+}
+
+func (w *world) constraints(p *corev1.Pod, when corev1.UnsatisfiableConstraintAction) (list []corev1.TopologySpreadConstraint, own bool) {
+	for _, c := range p.Spec.TopologySpreadConstraints {
+		if c.WhenUnsatisfiable == when {
+			list = append(list, c)
+		}
+	}
+	if len(p.Spec.TopologySpreadConstraints) == 0 && when == corev1.ScheduleAnyway && w.siblings[p.Namespace] != nil {
+		return defaultConstraints, false
+	}
+	return list, true
+}
+
+func (w *world) spreadSelector(p *corev1.Pod, c *corev1.TopologySpreadConstraint, own bool) labels.Selector {
+	if !own {
+		return w.siblings[p.Namespace]
+	}
+	return cluster.WithLabelKeys(cluster.Selector(c.LabelSelector), p.Labels, c.MatchLabelKeys, "in")
+}
+
+func (w *world) counted(p *corev1.Pod, s labels.Selector, node string) (count int64) {
+	for _, q := range w.on(node) {
+		if !s.Empty() && q.DeletionTimestamp == nil && q.Namespace == p.Namespace && s.Matches(labels.Set(q.Labels)) {
+			count++
+		}
+	}
+	return count
+}
+
+func (w *world) includes(p *corev1.Pod, c *corev1.TopologySpreadConstraint, n *corev1.Node) bool {
+	affine, tolerates, _ := w.static(p, n)
+	return (affine || c.NodeAffinityPolicy != nil && *c.NodeAffinityPolicy == corev1.NodeInclusionPolicyIgnore) &&
+		(tolerates || c.NodeTaintsPolicy == nil || *c.NodeTaintsPolicy == corev1.NodeInclusionPolicyIgnore)
+}
+
+func hasAll(n *corev1.Node, list []corev1.TopologySpreadConstraint) bool {
+	for _, c := range list {
+		if _, has := n.Labels[c.TopologyKey]; !has {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *world) skew(p *corev1.Pod, n *corev1.Node) string {
+	list, own := w.constraints(p, corev1.DoNotSchedule)
+	for i := range list {
+		c := &list[i]
+		selector := w.spreadSelector(p, c, own)
+		here, has := n.Labels[c.TopologyKey]
+		if !has {
+			return "node(s) didn't match pod topology spread constraints (missing required label)"
+		}
+		counts := map[string]int64{}
+		for _, m := range w.nodes {
+			if hasAll(m, list) && w.includes(p, c, m) {
+				counts[m.Labels[c.TopologyKey]] += w.counted(p, selector, m.Name)
+			}
+		}
+		lowest := int64(math.MaxInt32)
+		for _, v := range counts {
+			lowest = min(lowest, v)
+		}
+		if c.MinDomains != nil && len(counts) < int(*c.MinDomains) || len(counts) == 0 {
+			lowest = 0
+		}
+		self := int64(0)
+		if selector.Matches(labels.Set(p.Labels)) {
+			self = 1
+		}
+		if counts[here]+self-lowest > int64(c.MaxSkew) {
+			return "node(s) didn't match pod topology spread constraints"
+		}
+	}
+	return ""
+}
+
+func (w *world) others(p *corev1.Pod, n *corev1.Node) string {
+	with, without := requiredTerms(p)
+	all := func(q *corev1.Pod) bool {
+		for i := range with {
+			if !w.selects(p, &with[i], q) {
+				return false
+			}
+		}
+		return true
+	}
+	met, anywhere := true, false
+	for i := range with {
+		found := false
+		if _, has := n.Labels[with[i].TopologyKey]; !has {
+			return "node(s) didn't match pod affinity rules"
+		}
+		for _, q := range w.pods {
+			m := w.node(q.Spec.NodeName)
+			if m == nil || !all(q) {
+				continue
+			}
+			if _, has := m.Labels[with[i].TopologyKey]; has {
+				anywhere = true
+			}
+			found = found || same(n, m, with[i].TopologyKey)
+		}
+		met = met && found
+	}
+	if !met && (anywhere || !all(p)) {
+		return "node(s) didn't match pod affinity rules"
+	}
+	reason := ""
+	for _, q := range w.pods {
+		m := w.node(q.Spec.NodeName)
+		if m == nil {
+			continue
+		}
+		for i := range without {
+			if same(n, m, without[i].TopologyKey) && w.selects(p, &without[i], q) {
+				return "node(s) didn't match pod anti-affinity rules"
+			}
+		}
+		_, theirs := requiredTerms(q)
+		for i := range theirs {
+			if same(n, m, theirs[i].TopologyKey) && w.selects(q, &theirs[i], p) {
+				reason = "node(s) didn't satisfy existing pods anti-affinity rules"
+			}
+		}
+	}
+	return reason
+}
+
+// scores of the feasible nodes by name.
+func (w *world) scores(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 {
+	total := map[string]int64{}
+	taints, prefers := map[string]int64{}, map[string]int64{}
+	var mostTaints, mostPrefers int64
+	for _, n := range feasible {
+		total[n.Name] = w.load(p, n)
+		for _, t := range n.Spec.Taints {
+			if t.Effect == corev1.TaintEffectPreferNoSchedule && !helpers.TolerationsTolerateTaint(klog.Background(), p.Spec.Tolerations, &t, true) {
+				taints[n.Name]++
+			}
+		}
+		if a := p.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+			for _, term := range a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
+				if ok, _ := helpers.MatchNodeSelectorTerms(n, &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{term.Preference}}); ok {
+					prefers[n.Name] += int64(term.Weight)
+				}
+			}
+		}
+		mostTaints, mostPrefers = max(mostTaints, taints[n.Name]), max(mostPrefers, prefers[n.Name])
+	}
+	spread, likes := w.spreadScores(p, feasible), w.likes(p, feasible)
+	for _, n := range feasible {
+		tolerated, preferred := int64(100), int64(0)
+		if mostTaints > 0 {
+			tolerated = 100 - 100*taints[n.Name]/mostTaints
+		}
+		if mostPrefers > 0 {
+			preferred = 100 * prefers[n.Name] / mostPrefers
+		}
+		total[n.Name] += 3*tolerated + 2*preferred + 2*spread[n.Name] + 2*likes[n.Name]
+	}
+	return total
+}
+
+func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {
+	guessed := func(q *corev1.Pod, name corev1.ResourceName) int64 {
+		if _, has := q.Spec.Containers[0].Resources.Requests[name]; has {
+			return request(q, name)
+		}
+		return map[corev1.ResourceName]int64{"cpu": 100, "memory": 200 << 20}[name]
+	}
+	least, fractions := int64(0), []float64{}
+	for _, name := range []corev1.ResourceName{"cpu", "memory"} {
+		used, guess := request(p, name), guessed(p, name)
+		for _, q := range w.on(n.Name) {
+			used, guess = used+request(q, name), guess+guessed(q, name)
+		}
+		if guess <= capacity(n, name) {
+			least += (capacity(n, name) - guess) * 100 / capacity(n, name)
+		}
+		fractions = append(fractions, min(1, float64(used)/float64(capacity(n, name))))
+	}
+	balanced := int64(0)
+	if request(p, "cpu") > 0 || request(p, "memory") > 0 {
+		balanced = int64((1 - math.Abs(fractions[0]-fractions[1])/2) * 100)
+	}
+	return least/2 + balanced
+}
+
+func (w *world) spreadScores(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 {
+	list, own := w.constraints(p, corev1.ScheduleAnyway)
+	scores := map[string]int64{}
+	if len(list) == 0 {
+		return scores
+	}
+	var counting []*corev1.Node
+	for _, n := range feasible {
+		if !own || hasAll(n, list) {
+			counting = append(counting, n)
+		}
+	}
+	raw, lowest, highest := map[string]int64{}, int64(math.MaxInt64), int64(0)
+	for _, n := range counting {
+		sum := 0.0
+		for i := range list {
+			c := &list[i]
+			here, has := n.Labels[c.TopologyKey]
+			if !has {
+				continue
+			}
+			selector, domains := w.spreadSelector(p, c, own), map[string]bool{}
+			for _, m := range counting {
+				if v, has := m.Labels[c.TopologyKey]; has {
+					domains[v] = true
+				}
+			}
+			size, count := len(domains), int64(0)
+			if c.TopologyKey == corev1.LabelHostname {
+				size, count = len(counting), w.counted(p, selector, n.Name)
+			} else {
+				for _, m := range w.nodes {
+					if m.Labels[c.TopologyKey] == here && (!own || hasAll(m, list)) && w.includes(p, c, m) {
+						count += w.counted(p, selector, m.Name)
+					}
+				}
+			}
+			sum += float64(count)*math.Log(float64(size+2)) + float64(c.MaxSkew-1)
+		}
+		raw[n.Name] = int64(math.Round(sum))
+		lowest, highest = min(lowest, raw[n.Name]), max(highest, raw[n.Name])
+	}
+	for _, n := range counting {
+		scores[n.Name] = 100
+		if highest > 0 {
+			scores[n.Name] = 100 * (highest + lowest - raw[n.Name]) / highest
+		}
+	}
+	return scores
+}
+
+func (w *world) likes(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 {
+	raw, lowest, highest := map[string]int64{}, int64(math.MaxInt64), int64(math.MinInt64)
+	for _, n := range feasible {
+		sum := int64(0)
+		for _, q := range w.pods {
+			m := w.node(q.Spec.NodeName)
+			if m == nil {
+				continue
+			}
+			for _, t := range preferredTerms(p) {
+				if same(n, m, t.PodAffinityTerm.TopologyKey) && w.selects(p, &t.PodAffinityTerm, q) {
+					sum += int64(t.Weight)
+				}
+			}
+			for _, t := range preferredTerms(q) {
+				if same(n, m, t.PodAffinityTerm.TopologyKey) && w.selects(q, &t.PodAffinityTerm, p) {
+					sum += int64(t.Weight)
+				}
+			}
+			with, _ := requiredTerms(q)
+			for i := range with {
+				if same(n, m, with[i].TopologyKey) && w.selects(q, &with[i], p) {
+					sum++
+				}
+			}
+		}
+		raw[n.Name] = sum
+		lowest, highest = min(lowest, sum), max(highest, sum)
+	}
+	scores := map[string]int64{}
+	if highest > lowest {
+		for name, v := range raw {
+			scores[name] = int64(100 * (float64(v-lowest) / float64(highest-lowest)))
+		}
+	}
+	return scores
+}

@@ -1,0 +1,163 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/internal/scheduler/class"
+	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/preempt"
+	"skiff.dev/skiff/internal/scheduler/queue"
+)
+
+// schedule tries one pod.
+func (l *loop) schedule(e *queue.Entry) {
+	p := e.Pod
+	if what := unsupported(p.Pod); what != "" {
+		l.refuse(e, what, 0, p.Status.NominatedNodeName, nil)
+		return
+	}
+	held := l.release(p)
+	c := l.classes.Of(p)
+	node, ok := held, held >= 0 && c.Fits(held)
+	if !ok {
+		node, ok = c.Best()
+	}
+	if !ok {
+		l.unschedulable(e, c, held)
+		return
+	}
+	name := l.nodes.Node[node].Name
+	l.nodes.Place(p, name)
+	l.pending |= cluster.Joined
+	l.assumed[p.UID] = true
+	attempts, object := e.Attempts, p.Pod
+	l.writes <- func(ctx context.Context) { l.bind(ctx, p, object, name, attempts) }
+}
+
+// release gives up the place a pod holds, which must not be in its own way, and says which node that is; -1 if none.
+func (l *loop) release(p *cluster.Pod) int {
+	if l.nominated[p.UID] == nil {
+		return -1
+	}
+	node, _ := l.nodes.Where(p.UID)
+	delete(l.nominated, p.UID)
+	l.nodes.Displace(p.UID)
+	if node < l.nodes.Len() && l.nodes.Node[node] != nil {
+		return node
+	}
+	return -1
+}
+
+// unschedulable says why no node will do, and makes room if less important pods can give way.
+func (l *loop) unschedulable(e *queue.Entry, c *class.Class, held int) {
+	p, v := e.Pod, c.Verdict()
+	e.Class = c
+	if c.Bound() {
+		e.Class = nil
+	}
+	choice, why, keep := l.preempt(p, c, v, held)
+	sentence := verdict(v.Nodes, v.Reasons)
+	if why != "" {
+		sentence += " preemption: " + why
+	}
+	nominated := ""
+	switch {
+	case choice != nil:
+		nominated = l.nodes.Name(choice.Node)
+	case keep && held >= 0:
+		nominated = l.nodes.Name(held)
+	}
+	if nominated != "" {
+		l.nominate(p, nominated)
+	}
+	helps := v.Helps
+	if l.mayPreempt(p) {
+		helps |= cluster.Freed
+	}
+	l.refuse(e, sentence, helps, nominated, l.evictions(p, choice))
+	if choice != nil && len(choice.Victims) == 0 {
+		l.queue.Retry(e)
+	}
+}
+
+// preempt looks for pods that can give way. keep says that the place the pod holds already is still worth waiting for.
+func (l *loop) preempt(p *cluster.Pod, c *class.Class, v *class.Verdict, held int) (choice *preempt.Choice, why string, keep bool) {
+	if v.Nodes == 0 {
+		return nil, "", false
+	}
+	final := false
+	if held >= 0 {
+		r, _ := c.Why(held)
+		final = r != nil && r.Final
+	}
+	if why := preempt.Eligible(p, l.nodes, held, final); why != "" {
+		return nil, why, true
+	}
+	if !l.nodes.Below(p.Priority) {
+		return nil, verdict(v.Nodes, preempt.Nobody(v)), false
+	}
+	choice, reasons := l.finder.Find(p, c)
+	if choice == nil {
+		return nil, verdict(v.Nodes, reasons), false
+	}
+	return choice, "", false
+}
+
+// evictions carries a choice out: others that only hold the place are sent back to the queue at once; what writes the rest is returned.
+func (l *loop) evictions(p *cluster.Pod, choice *preempt.Choice) func(ctx context.Context) {
+	if choice == nil {
+		return nil
+	}
+	for _, w := range choice.Waiting {
+		delete(l.nominated, w.UID)
+		l.nodes.Displace(w.UID)
+		object := w.Pod
+		l.writes <- func(ctx context.Context) { l.writeNomination(ctx, object, "") }
+	}
+	var victims []*corev1.Pod
+	for _, v := range choice.Victims {
+		if v.DeletionTimestamp == nil {
+			victims = append(victims, v.Pod)
+		}
+	}
+	node, object := l.nodes.Name(choice.Node), p.Pod
+	return func(ctx context.Context) {
+		for _, v := range victims {
+			l.evict(ctx, v, object, node)
+		}
+	}
+}
+
+// refuse puts a pod back and tells the world why, if it has not been told already; after is done behind that.
+func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominated string, after func(ctx context.Context)) {
+	l.queue.Refuse(e, helps, l.now())
+	p := e.Pod.Pod
+	if e.Verdict == why && nominated == p.Status.NominatedNodeName && after == nil {
+		return
+	}
+	e.Verdict = why
+	l.report(p, corev1.PodReasonUnschedulable, why, nominated, func(ctx context.Context) {
+		l.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", why)
+		if after != nil {
+			after(ctx)
+		}
+	})
+}
+
+// unsupported names what a pod requires and this scheduler cannot give yet, "" if nothing. Such a pod waits and says so: to place it against
+// its own rules would be worse.
+func unsupported(p *corev1.Pod) string {
+	const yet = ", which this scheduler does not support yet"
+	for i := range p.Spec.Volumes {
+		if v := &p.Spec.Volumes[i]; v.PersistentVolumeClaim != nil || v.Ephemeral != nil {
+			return fmt.Sprintf("the pod's volume %q needs a persistent volume claim%s", v.Name, yet)
+		}
+	}
+	if len(p.Spec.ResourceClaims) > 0 {
+		return "the pod uses resource claims (spec.resourceClaims)" + yet
+	}
+	return ""
+}
