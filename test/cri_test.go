@@ -58,7 +58,7 @@ func TestExternalRuntime(t *testing.T) {
 	})
 }
 
-// debianContainerd fetches Debian's packages of containerd and runc into the user's cache and unpacks them there; nothing is installed.
+// debianContainerd fetches Debian's packages of containerd, runc and the loopback plug-in into the user's cache and unpacks them there; nothing is installed.
 func debianContainerd(t *testing.T) (dir string) {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -66,24 +66,24 @@ func debianContainerd(t *testing.T) (dir string) {
 		cache = filepath.Join(os.TempDir(), "cache")
 	}
 	dir = filepath.Join(cache, "skiff-test", "containerd")
-	if _, err := os.Stat(filepath.Join(dir, "usr", "sbin", "runc")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, "usr", "lib", "cni", "loopback")); err == nil {
 		return dir
 	}
 	packages := t.TempDir()
-	fetch := exec.Command("apt-get", "download", "containerd", "runc")
+	fetch := exec.Command("apt-get", "download", "containerd", "runc", "containernetworking-plugins")
 	fetch.Dir = packages
 	if out, err := fetch.CombinedOutput(); err != nil {
 		if out, err := exec.Command("apt-get", "update").CombinedOutput(); err != nil {
-			t.Fatalf("this test needs Debian's packages containerd and runc, and apt-get update failed: %v\n%s", err, out)
+			t.Fatalf("this test needs Debian's packages containerd, runc and containernetworking-plugins, and apt-get update failed: %v\n%s", err, out)
 		}
-		fetch = exec.Command("apt-get", "download", "containerd", "runc")
+		fetch = exec.Command("apt-get", "download", "containerd", "runc", "containernetworking-plugins")
 		fetch.Dir = packages
 		if out, err = fetch.CombinedOutput(); err != nil {
-			t.Fatalf("this test needs Debian's packages containerd and runc, which cannot be downloaded: %v\n%s", err, out)
+			t.Fatalf("this test needs Debian's packages containerd, runc and containernetworking-plugins, which cannot be downloaded: %v\n%s", err, out)
 		}
 	}
 	files, err := filepath.Glob(filepath.Join(packages, "*.deb"))
-	if err != nil || len(files) != 2 {
+	if err != nil || len(files) != 3 {
 		t.Fatalf("apt-get download left %v, %v", files, err)
 	}
 	fresh := dir + ".new"
@@ -117,7 +117,15 @@ func startContainerd(t *testing.T, c *cluster.Cluster, programs string) (socket 
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	socket = filepath.Join(dir, "c.sock")
 	config := filepath.Join(dir, "config.toml")
-	bin := filepath.Dir(cluster.Binary(t, "skiff-cni"))
+	plugins := filepath.Join(dir, "cni")
+	if err := os.Mkdir(plugins, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{cluster.Binary(t, "skiff-cni"), filepath.Join(programs, "usr", "lib", "cni", "loopback")} {
+		if err := os.Symlink(file, filepath.Join(plugins, filepath.Base(file))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := os.WriteFile(config, []byte(`
 version = 2
 root = "`+filepath.Join(t.TempDir(), "root")+`"
@@ -130,7 +138,7 @@ state = "`+dir+`/state"
   disable_apparmor = true
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "`+bin+`"
+    bin_dir = "`+plugins+`"
     conf_dir = "`+c.DataDir+`/cni/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
@@ -152,6 +160,7 @@ state = "`+dir+`/state"
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		c.Remove() // which needs it
 		_ = daemon.Process.Signal(os.Interrupt)
 		_ = daemon.Wait()
 		if t.Failed() {

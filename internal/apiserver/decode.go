@@ -36,13 +36,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // decode reads a body into obj, which has the kind that the path wants. validation is the request's fieldValidation.
-func decode(body []byte, contentType string, obj runtime.Object, want schema.GroupVersionKind, validation string, warn func(string)) error {
-	return decodeBy(nil, body, contentType, obj, want, validation, warn)
-}
-
-// decodeBy is decode for what may be a custom resource, which is decoded by its row; row is nil for all else.
-func decodeBy(
-	row *api.Resource, body []byte, contentType string, obj runtime.Object, want schema.GroupVersionKind, validation string, warn func(string),
+// A custom resource is decoded by its row; row is nil for all else.
+func decode(
+	body []byte, contentType string, obj runtime.Object, row *api.Resource, want schema.GroupVersionKind, validation string, warn func(string),
 ) error {
 	media := mediaJSON
 	if contentType != "" {

@@ -161,10 +161,11 @@ func (c *call) body(validation string) (runtime.Object, error) {
 		return nil, err
 	}
 	want, obj := c.wants()
+	var row *api.Resource
 	if c.q.Resource.Custom != nil && c.q.Subresource != "scale" {
-		return obj, decodeBy(c.q.Resource, raw, c.r.Header.Get("Content-Type"), obj, want, validation, c.q.Warn)
+		row = c.q.Resource
 	}
-	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, want, validation, c.q.Warn)
+	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, row, want, validation, c.q.Warn)
 }
 
 // parameters decodes the query into options.

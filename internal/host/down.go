@@ -77,6 +77,13 @@ func remove(ctx context.Context, o Options) error {
 		do   func(func(string)) error
 	}{
 		{"containers", func(p func(string)) error {
+			if conf.CRIEndpoint != "" {
+				agent, err := network.StandIn(networkConfig(conf, o.BinDir, o.Log))
+				if err != nil {
+					return err
+				}
+				defer agent.Close()
+			}
 			return skiffruntime.Remove(ctx, runtimeConfig(conf, o.BinDir, o.Log), p)
 		}},
 		{"volumes", func(p func(string)) error {

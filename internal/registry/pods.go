@@ -6,13 +6,10 @@ import (
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"skiff.dev/skiff/internal/store"
@@ -84,7 +81,12 @@ func bindingErrors(b *corev1.Binding) (errs field.ErrorList) {
 }
 
 func setScheduled(p *corev1.Pod) {
-	c := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: now(), ObservedGeneration: p.Generation}
+	setPodCondition(p, corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue})
+}
+
+// setPodCondition puts a new condition in the place of the one of its type.
+func setPodCondition(p *corev1.Pod, c corev1.PodCondition) {
+	c.LastTransitionTime, c.ObservedGeneration = now(), p.Generation
 	for i := range p.Status.Conditions {
 		if p.Status.Conditions[i].Type == c.Type {
 			p.Status.Conditions[i] = c
@@ -92,103 +94,4 @@ func setScheduled(p *corev1.Pod) {
 		}
 	}
 	p.Status.Conditions = append(p.Status.Conditions, c)
-}
-
-// evict deletes a pod unless a PodDisruptionBudget says that it must stay for now: the POST of an Eviction.
-func (r *Registry) evict(ctx context.Context, q *Request, body runtime.Object, dryRun bool) (runtime.Object, error) {
-	ev, ok := body.(*policyv1.Eviction)
-	if !ok {
-		return nil, apierrors.NewBadRequest("the body must be a policy/v1 Eviction")
-	}
-	pq := r.podRequest(q, ev.Name)
-	// One eviction at a time, or two could use up the same disruption.
-	r.services.evictions.Lock()
-	defer r.services.evictions.Unlock()
-	e, err := r.get(ctx, pq, store.Read{Consistent: true})
-	if err != nil {
-		return nil, err
-	}
-	if err := r.disruptable(ctx, e.Object().(*corev1.Pod)); err != nil {
-		return nil, err
-	}
-	o := metav1.DeleteOptions{}
-	if ev.DeleteOptions != nil {
-		o = *ev.DeleteOptions
-	}
-	if dryRun {
-		o.DryRun = []string{metav1.DryRunAll}
-	}
-	if _, err := r.Delete(ctx, pq, &o); err != nil {
-		return nil, err
-	}
-	return &metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusCreated}, nil
-}
-
-// disruptable asks every budget that selects the pod. What a budget allows is counted here and now, over the pods it selects.
-func (r *Registry) disruptable(ctx context.Context, p *corev1.Pod) error {
-	if !healthy(p) || p.DeletionTimestamp != nil {
-		return nil
-	}
-	table := r.cfg.Table
-	budgets, err := r.cfg.Store.Collection(table.ByResource(schema.GroupResource{Group: "policy", Resource: "poddisruptionbudgets"})).
-		List(ctx, store.ListOptions{Predicate: store.Predicate{Namespace: p.Namespace}})
-	if err != nil {
-		return err
-	}
-	for _, e := range budgets.Entries {
-		b := e.Object().(*policyv1.PodDisruptionBudget)
-		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
-		if err != nil || !selector.Matches(labels.Set(p.Labels)) {
-			continue
-		}
-		page, err := r.cfg.Store.Collection(table.ByResource(podResource)).
-			List(ctx, store.ListOptions{Predicate: store.Predicate{Namespace: p.Namespace, Labels: selector}})
-		if err != nil {
-			return err
-		}
-		up := 0
-		for _, e := range page.Entries {
-			if other := e.Object().(*corev1.Pod); healthy(other) && other.DeletionTimestamp == nil {
-				up++
-			}
-		}
-		if need := atLeast(&b.Spec, len(page.Entries)); up <= need {
-			// Without a time to come back: clients would wait and try again by themselves, where drains want to know.
-			err := apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 0)
-			err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
-				Type: policyv1.DisruptionBudgetCause, Message: fmt.Sprintf("The disruption budget %s needs %d healthy pods and has %d currently", b.Name, need, up),
-			})
-			return err
-		}
-	}
-	return nil
-}
-
-// atLeast is how many of total pods a budget wants healthy.
-func atLeast(s *policyv1.PodDisruptionBudgetSpec, total int) int {
-	switch {
-	case s.MinAvailable != nil:
-		n, err := intstr.GetScaledValueFromIntOrPercent(s.MinAvailable, total, true)
-		if err == nil {
-			return n
-		}
-	case s.MaxUnavailable != nil:
-		n, err := intstr.GetScaledValueFromIntOrPercent(s.MaxUnavailable, total, true)
-		if err == nil {
-			return total - n
-		}
-	}
-	return total
-}
-
-func healthy(p *corev1.Pod) bool {
-	if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
-		return false
-	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
 }

@@ -27,8 +27,6 @@ type services struct {
 	mu    sync.Mutex
 	ips   map[netip.Addr]types.UID
 	ports map[int32]types.UID
-
-	evictions sync.Mutex
 }
 
 func newServices(cidrs []string, ports string) (*services, error) {

@@ -119,7 +119,8 @@ func asStatus(err error, verb string) error {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, rpctypes.ErrTimeout),
 		errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost):
-		return apierrors.NewTimeoutError(fmt.Sprintf("etcd did not answer the %s in time: %v", verb, err), 1)
+		// No hint to try again: clients follow it ten times before they tell their user, and a write may have been done.
+		return apierrors.NewTimeoutError(fmt.Sprintf("etcd did not answer the %s in time: %v", verb, err), 0)
 	case errors.Is(err, rpctypes.ErrNoSpace), errors.Is(err, rpctypes.ErrGRPCNoSpace):
 		return &apierrors.StatusError{ErrStatus: metav1.Status{
 			Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: metav1.StatusReasonInternalError,

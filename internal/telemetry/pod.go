@@ -17,11 +17,13 @@ func (s *Sampler) pod(sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.C
 	uid := sandbox.GetMetadata().GetUid()
 	dir, ok := s.podDir(uid)
 	if !ok {
+		s.listed.settled = false
 		return stats.PodStats{}, false
 	}
 	usage, err := s.host.groups.read(dir)
 	if err != nil {
 		delete(s.dirs, uid)
+		s.listed.settled = false
 		return stats.PodStats{}, false
 	}
 	key := "pod/" + uid
@@ -65,6 +67,7 @@ func nameOf(c *runtimeapi.Container) string {
 func (s *Sampler) container(podDir string, c *runtimeapi.Container, now time.Time, seen map[string]bool) (stats.ContainerStats, bool) {
 	usage, err := s.host.groups.read(filepath.Join(podDir, c.Id))
 	if err != nil {
+		s.listed.settled = false
 		return stats.ContainerStats{}, false
 	}
 	key := "container/" + c.Id
@@ -83,12 +86,15 @@ func (s *Sampler) container(podDir string, c *runtimeapi.Container, now time.Tim
 	return one, true
 }
 
+// classes of service are folders of cgroups; guaranteed pods have none.
+var classes = []string{"burstable", "besteffort", ""}
+
 // podDir finds the pod's cgroup: the kubelet puts it under its class of service.
 func (s *Sampler) podDir(uid string) (string, bool) {
 	if dir, known := s.dirs[uid]; known {
 		return dir, true
 	}
-	for _, class := range []string{"burstable", "besteffort", ""} {
+	for _, class := range classes {
 		dir := filepath.Join("/", s.cfg.CgroupRoot, "kubepods", class, "pod"+uid)
 		if s.host.groups.exists(dir) {
 			s.dirs[uid] = dir

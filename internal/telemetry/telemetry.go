@@ -52,6 +52,7 @@ type Sampler struct {
 	latest *stats.Summary
 	taken  time.Time
 	clocks map[string]*clock // CPU clocks by "node", "pod/<uid>", "container/<id>"
+	listed listed
 	groups []podGroups       // what the latest measurement found
 	dirs   map[string]string // the pods' cgroups, by UID
 	// holders are the processes that hold the pods' network namespaces, by sandbox; 0 for the host's.
@@ -162,31 +163,19 @@ func (s *Sampler) measure(ctx context.Context, now time.Time) (*stats.Summary, e
 	if s.runtime == nil {
 		return summary, nil
 	}
-	sandboxes, err := s.runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{
-		State: &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY},
-	}})
+	running, err := s.list(ctx, now)
 	if err != nil {
-		return nil, fmt.Errorf("list the pods: %w", err)
-	}
-	containers, err := s.runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
-		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
-	}})
-	if err != nil {
-		return nil, fmt.Errorf("list the containers: %w", err)
+		return nil, err
 	}
 	s.lookAtLayers(ctx, now)
 	if s.disk != nil {
 		disk := *s.disk
 		summary.Node.Runtime = &stats.RuntimeStats{ImageFs: &disk}
 	}
-	inPod := map[string][]*runtimeapi.Container{}
-	for _, c := range containers.Containers {
-		inPod[c.PodSandboxId] = append(inPod[c.PodSandboxId], c)
-	}
 	seen := map[string]bool{"node": true}
-	s.groups = make([]podGroups, 0, len(sandboxes.Items))
-	for _, sandbox := range sandboxes.Items {
-		if pod, ok := s.pod(sandbox, inPod[sandbox.Id], now, seen); ok {
+	s.groups = make([]podGroups, 0, len(running.sandboxes))
+	for _, sandbox := range running.sandboxes {
+		if pod, ok := s.pod(sandbox, running.containers[sandbox.Id], now, seen); ok {
 			summary.Pods = append(summary.Pods, pod)
 		}
 	}

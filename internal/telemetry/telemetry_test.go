@@ -220,6 +220,9 @@ func TestSummary(t *testing.T) {
 		}
 	}
 	fake.sandboxes, fake.containers = 0, 0
+	if err := os.RemoveAll(filepath.Join(groups, "sk/kubepods/burstable/podu1")); err != nil {
+		t.Fatal(err)
+	}
 	now = now.Add(2 * time.Second)
 	if got := ask(); len(got.Pods) != 0 || len(s.clocks) != 1 {
 		t.Errorf("what is gone is remembered: %v, %d clocks", got.Pods, len(s.clocks))

@@ -71,7 +71,7 @@ func (h *Host) New(t T, flags ...string) *Cluster {
 	}
 	p := &process{host: h, DataDir: filepath.Join(t.TempDir(), "skiff"), flags: flags, bin: Binary(t, "skiff")}
 	c := &Cluster{t: t, kubectl: []string{p.bin, "kubectl"}, process: p}
-	t.Cleanup(c.remove)
+	t.Cleanup(c.Remove)
 	return c
 }
 
@@ -391,8 +391,9 @@ func (c *Cluster) HTTP(url string) (string, error) {
 // Host the cluster runs on.
 func (c *Cluster) Host() *Host { return c.host }
 
-// remove ends the process and everything the cluster left, and checks that nothing remains.
-func (c *Cluster) remove() {
+// Remove ends the process and everything the cluster left, and checks that nothing remains. It is done at the test's end; a test that runs something
+// the cluster leans on does it before it ends that.
+func (c *Cluster) Remove() {
 	if c.t.Failed() && c.out != nil {
 		c.t.Logf("skiff said:\n%s", tail(c.out.String(), 200))
 	}

@@ -1,11 +1,12 @@
 // Package disruption says how many pods each PodDisruptionBudget can spare: the status by which people, and whoever evicts, decide.
 //
-// want and statusOf are pure. Their invariant: when something cannot be known, the status says that nothing may be disrupted.
+// It also takes back the condition DisruptionTarget of pods that nobody deleted in the end. want and statusOf are pure. Their invariant: when something cannot be known, the status says that nothing may be disrupted.
 package disruption
 
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -39,7 +40,12 @@ type reconciler struct {
 func New(c client.Client) harness.Controller {
 	r := &reconciler{client: c, events: c.Recorder("controllermanager"), now: time.Now}
 	return harness.Controller{
-		Watches:   []harness.Watch{harness.Self(&policyv1.PodDisruptionBudget{}), harness.On(&corev1.Pod{}, r.podChanged)},
+		Watches: []harness.Watch{
+			harness.Self(&policyv1.PodDisruptionBudget{}),
+			harness.On(&corev1.Pod{}, func(old, current *corev1.Pod) []harness.Key {
+				return append(r.podChanged(old, current), disruptedPod(current)...)
+			}),
+		},
 		Reconcile: r.reconcile,
 	}
 }
@@ -70,6 +76,9 @@ func (r *reconciler) podChanged(old, current *corev1.Pod) []harness.Key {
 }
 
 func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Duration, error) {
+	if strings.HasPrefix(key.Name, podKey) {
+		return r.reprieve(ctx, key)
+	}
 	b := &policyv1.PodDisruptionBudget{}
 	if err := r.client.Get(ctx, key, b); err != nil {
 		return 0, crclient.IgnoreNotFound(err)

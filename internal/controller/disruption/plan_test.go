@@ -140,3 +140,26 @@ func TestReconcile(t *testing.T) {
 		t.Errorf("status %+v, %v", got.Status, err)
 	}
 }
+
+// A pod that was to be disrupted and still is there says so no longer after a while.
+func TestReprieve(t *testing.T) {
+	ctx := context.Background()
+	p := pods("a+")[0]
+	p.Status.Phase = corev1.PodRunning
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(noon)})
+	c := clienttest.New(t, p)
+	key := disruptedPod(p)[0]
+	for elapsed, want := range map[time.Duration]corev1.ConditionStatus{time.Minute: corev1.ConditionTrue, 3 * time.Minute: corev1.ConditionFalse} {
+		r := &reconciler{client: c, now: func() time.Time { return noon.Add(elapsed) }}
+		if _, err := r.reconcile(ctx, key); err != nil {
+			t.Fatal(err)
+		}
+		if want == corev1.ConditionTrue {
+			continue
+		}
+		var got corev1.Pod
+		if err := c.Get(ctx, types.NamespacedName{Namespace: "default", Name: "a"}, &got); err != nil || got.Status.Conditions[1].Status != want {
+			t.Errorf("conditions %+v, %v", got.Status.Conditions, err)
+		}
+	}
+}

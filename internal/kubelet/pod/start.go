@@ -33,7 +33,8 @@ type startError struct {
 	reason  string
 	message string
 	retry   time.Time
-	quiet   bool // its event has been told
+	event   string // what its event says, if not the message
+	quiet   bool   // its event has been told
 }
 
 func (e *startError) Error() string { return e.reason + ": " + e.message }
@@ -73,8 +74,11 @@ func (a *Actor) start(ctx context.Context, pod *corev1.Pod, action Action) {
 			if e.retry.IsZero() {
 				e.retry = time.Now().Add(startRetry)
 			}
+			if e.event == "" {
+				e.event = e.message
+			}
 			if !e.quiet {
-				a.event(pod, name, corev1.EventTypeWarning, "Failed", "Error: "+e.message)
+				a.event(pod, name, corev1.EventTypeWarning, "Failed", "Error: "+e.event)
 			}
 			s.Waiting[name] = Waiting{e.reason, e.message, e.retry}
 		}
@@ -169,7 +173,7 @@ func (a *Actor) image(ctx context.Context, pod *corev1.Pod, container, name stri
 	})
 	var e *image.Error
 	if errors.As(err, &e) {
-		return nil, &startError{reason: e.Reason, message: e.Message, retry: e.Retry, quiet: e.Reason == image.ErrPull}
+		return nil, &startError{reason: e.Reason, message: e.Message, event: e.Reason, retry: e.Retry, quiet: e.Reason == image.ErrPull}
 	}
 	return img, err
 }

@@ -9,7 +9,10 @@
 package class
 
 import (
+	"encoding/binary"
 	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/filter"
@@ -68,6 +71,7 @@ type columns struct {
 	at     []int32  // position in the group's heap
 	kinds  [][]int64
 	known  map[string]int32 // kinds
+	plain  int32            // the kind that is nothing special; -1 while no node is of it
 	groups map[string]*group
 	list   []*group
 }
@@ -77,6 +81,7 @@ func (c *columns) clear(size int) {
 	clear(c.facts)
 	clear(c.in)
 	c.kinds, c.list = c.kinds[:0], c.list[:0]
+	c.plain = -1
 	c.known, c.groups = map[string]int32{}, map[string]*group{}
 }
 
@@ -211,14 +216,22 @@ func (c *Class) examine(i int) {
 		return
 	}
 	facts := present
+	marked := c.nodes.Marked[i]
 	for k, check := range c.static {
-		if check == nil || check(i) == nil {
+		if check == nil || !marked && (k == filter.Unschedulable || k == filter.Taints) || check(i) == nil {
 			facts |= 2 << k
 		}
 	}
 	c.facts[i] = facts
-	if facts != everyFact {
-		return
+	if facts == everyFact {
+		c.kind[i] = c.kindOf(i, node)
+	}
+}
+
+// kindOf numbers what makes a node good by itself. Nodes without taints and images, which nothing prefers, are all of one kind.
+func (c *Class) kindOf(i int, node *corev1.Node) int32 {
+	if c.plain >= 0 && !c.nodes.Marked[i] && c.prefer == nil && len(c.nodes.Images[i]) == 0 {
+		return c.plain
 	}
 	kind := make([]int64, 2, 2+len(c.images))
 	kind[0] = score.Taints(c.pod.Spec.Tolerations, node)
@@ -228,17 +241,25 @@ func (c *Class) examine(i int) {
 	for _, image := range c.images {
 		kind = append(kind, c.nodes.Images[i][image])
 	}
-	c.text = c.text[:0]
-	for _, v := range kind {
-		c.text = append(c.text, byte(v), byte(v>>8), byte(v>>16), byte(v>>24), byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56))
-	}
+	c.write(kind)
 	number, known := c.known[string(c.text)]
 	if !known {
 		number = int32(len(c.kinds))
 		c.known[string(c.text)] = number
 		c.kinds = append(c.kinds, kind)
 	}
-	c.kind[i] = number
+	if !slices.ContainsFunc(kind, func(v int64) bool { return v != 0 }) {
+		c.plain = number
+	}
+	return number
+}
+
+// write puts numbers into text, as the key of a map.
+func (c *Class) write(numbers []int64) {
+	c.text = c.text[:0]
+	for _, v := range numbers {
+		c.text = binary.LittleEndian.AppendUint64(c.text, uint64(v))
+	}
 }
 
 // release gives back what the class had counted for it.

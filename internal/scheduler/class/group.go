@@ -42,10 +42,7 @@ func (c *Class) leave(i int) {
 
 // join puts node i into the group with the key.
 func (c *Class) join(i int, key []int64) {
-	c.text = c.text[:0]
-	for _, v := range key {
-		c.text = append(c.text, byte(v), byte(v>>8), byte(v>>16), byte(v>>24), byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56))
-	}
+	c.write(key)
 	g := c.groups[string(c.text)]
 	if g == nil {
 		g = &group{key: append([]int64(nil), key...), place: len(c.list)}
@@ -59,10 +56,7 @@ func (c *Class) join(i int, key []int64) {
 
 // drop forgets an empty group.
 func (c *Class) drop(g *group) {
-	c.text = c.text[:0]
-	for _, v := range g.key {
-		c.text = append(c.text, byte(v), byte(v>>8), byte(v>>16), byte(v>>24), byte(v>>32), byte(v>>40), byte(v>>48), byte(v>>56))
-	}
+	c.write(g.key)
 	delete(c.groups, string(c.text))
 	last := len(c.list) - 1
 	c.list[g.place] = c.list[last]

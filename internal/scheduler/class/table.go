@@ -121,7 +121,7 @@ func (c *Class) retire() {
 		c.leave(i)
 		c.facts[i] = 0
 	}
-	c.kinds = c.kinds[:0]
+	c.kinds, c.plain = c.kinds[:0], -1
 	clear(c.known)
 	c.release()
 }

@@ -33,6 +33,7 @@ type Nodes struct {
 	Extended    map[corev1.ResourceName]*Column
 
 	On      [][]*Pod // the pods on a node, in no order
+	Marked  []bool   // the node is cordoned or has taints
 	Touched []uint64 // when a node changed last, by the history's clock
 
 	index      map[string]int
@@ -115,6 +116,7 @@ func (n *Nodes) slot(name string) int {
 		n.names = append(n.names, name)
 		n.On = append(n.On, nil)
 		n.Touched = append(n.Touched, 0)
+		n.Marked = append(n.Marked, false)
 		for _, t := range n.topologies {
 			t.Of = append(t.Of, NoDomain)
 		}
@@ -156,6 +158,7 @@ func (n *Nodes) Set(node *corev1.Node) Change {
 	i := n.slot(node.Name)
 	old := n.Node[i]
 	n.Node[i] = node
+	n.Marked[i] = node.Spec.Unschedulable || len(node.Spec.Taints) > 0
 	changed := differences(old, node)
 	if old == nil {
 		n.count++

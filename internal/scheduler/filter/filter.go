@@ -33,10 +33,11 @@ var Static = [...]Plugin{
 	{"NodeAffinity", nodeAffinity, cluster.Added | cluster.Labels},
 }
 
-// Positions in Static of the plug-ins by which spreading decides whether a node counts.
+// Positions in Static of the plug-ins by which spreading decides whether a node counts, and of those that pass every node that is not marked.
 const (
-	Taints   = 2
-	Affinity = 3
+	Unschedulable = 0
+	Taints        = 2
+	Affinity      = 3
 )
 
 // Load plug-ins look at what runs on a node too; they follow the static ones.
