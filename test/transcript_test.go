@@ -64,7 +64,7 @@ func transcript(t *testing.T, whole *cluster.Cluster) {
 		{"set env, rollout status, rollout undo", updateAndUndo},
 		{"a killed container is restarted", killContainer},
 		{"a deleted pod is replaced", deletePod},
-		{"top says why not", topIsMissing},
+		{"top", topWeb},
 		{"delete", deleteWeb},
 	}
 	for _, step := range steps {
@@ -204,10 +204,13 @@ func deletePod(t *testing.T, c *cluster.Cluster) {
 	}
 }
 
-func topIsMissing(t *testing.T, c *cluster.Cluster) {
-	if out, err := c.TryKubectl("top", "nodes"); err == nil || !strings.Contains(out, "Metrics API not available") {
-		t.Errorf("top: %v: %s", err, out)
-	}
+func topWeb(t *testing.T, c *cluster.Cluster) {
+	cluster.Eventually(t, 20*time.Second, func() error {
+		if out, err := c.TryKubectl("top", "pods", "-l", "app=web", "--no-headers"); err != nil || !regexp.MustCompile(`(?m)^web-\S+ +\d+m +\d+Mi`).MatchString(out) {
+			return fmt.Errorf("top: %v: %s", err, out)
+		}
+		return nil
+	})
 }
 
 func deleteWeb(t *testing.T, c *cluster.Cluster) {
