@@ -27,6 +27,7 @@ var benchmarks = []benchmark{
 	{"pods", "create to Running, thirty at once, delete to gone", benchPods},
 	{"api", "create, get, list and watch of many pods over HTTPS", benchAPI},
 	{"watch", "many watchers of one pod: cost and lag of a delivery", benchWatch},
+	{"scheduler", "pods a second, the algorithm alone and from create to bound, on hollow nodes", benchScheduler},
 	{"idle", "memory and CPU of a cluster left alone", benchIdle},
 }
 
@@ -38,7 +39,7 @@ func main() {
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] [benchmark …]")
 		for _, b := range benchmarks {
-			fmt.Fprintf(os.Stderr, "  %-8s %s\n", b.name, b.about)
+			fmt.Fprintf(os.Stderr, "  %-9s %s\n", b.name, b.about)
 		}
 		flag.PrintDefaults()
 	}

@@ -32,7 +32,8 @@ func validateJob(o Object) field.ErrorList {
 	if indexedJob(&j.Spec) && value(j.Spec.Completions) > 0 {
 		last := fmt.Sprintf("%s-%d", j.Name, *j.Spec.Completions-1)
 		for _, message := range validation.IsDNS1123Label(last) {
-			errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), j.Name, fmt.Sprintf("will not be able to create pod with invalid DNS label %s: %s", last, message)))
+			errs = append(errs, field.Invalid(field.NewPath("metadata", "name"), j.Name,
+				fmt.Sprintf("will not be able to create pod with invalid DNS label %s: %s", last, message)))
 		}
 	}
 	return errs
@@ -128,7 +129,8 @@ func validatePodFailurePolicy(s *batchv1.JobSpec, p *field.Path) (errs field.Err
 		}
 		for k, c := range r.OnPodConditions {
 			errs = append(errs, required(string(c.Type), at.Child("onPodConditions").Index(k).Child("type"))...)
-			errs = append(errs, oneOf(c.Status, at.Child("onPodConditions").Index(k).Child("status"), corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown)...)
+			errs = append(errs, oneOf(c.Status, at.Child("onPodConditions").Index(k).Child("status"),
+				corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown)...)
 		}
 	}
 	return errs
@@ -185,7 +187,8 @@ func validateSuccessPolicy(s *batchv1.JobSpec, p *field.Path) (errs field.ErrorL
 		}
 		if n := r.SucceededCount; n != nil {
 			if *n <= 0 || int(*n) > total {
-				errs = append(errs, field.Invalid(at.Child("succeededCount"), *n, fmt.Sprintf("must be positive and less than or equal to %d, the number of indexes it is about", total)))
+				errs = append(errs, field.Invalid(at.Child("succeededCount"), *n,
+					fmt.Sprintf("must be positive and less than or equal to %d, the number of indexes it is about", total)))
 			}
 		}
 	}
@@ -254,7 +257,8 @@ func validateCronJobSince(o Object, was *batchv1.CronJob) field.ErrorList {
 		case *z == "":
 			errs = append(errs, field.Invalid(spec.Child("timeZone"), *z, "must be nil or non-empty string"))
 		case strings.EqualFold(*z, "Local"):
-			errs = append(errs, field.Invalid(spec.Child("timeZone"), *z, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"))
+			errs = append(errs, field.Invalid(spec.Child("timeZone"), *z,
+				"timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"))
 		case err != nil:
 			errs = append(errs, field.Invalid(spec.Child("timeZone"), *z, err.Error()))
 		}

@@ -36,7 +36,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 }
 
 // decode reads a body into obj, which has the kind that the path wants. validation is the request's fieldValidation.
-// A custom resource is decoded by its row; row is nil for all else.
+// A custom resource is decoded by its row; for all else row may be nil.
 func decode(
 	body []byte, contentType string, obj runtime.Object, row *api.Resource, want schema.GroupVersionKind, validation string, warn func(string),
 ) error {
@@ -54,14 +54,15 @@ func decode(
 	bad := func(err error) error {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", want.Kind, want.Version, want.Kind, err))
 	}
+	custom := row != nil && row.Custom != nil
 	json := func(raw []byte, already error) error {
-		if row != nil {
+		if custom {
 			return decodeCustom(row, raw, obj, validation, already, warn, bad)
 		}
 		return decodeJSON(raw, obj, validation, already, warn, bad)
 	}
 	switch {
-	case media == mediaProtobuf && row == nil:
+	case media == mediaProtobuf && !custom:
 		if _, _, err := protobufSerializer.Decode(body, &want, obj); err != nil {
 			return bad(err)
 		}

@@ -72,7 +72,9 @@ func (r *Registry) markEvicted(ctx context.Context, pq *Request, e *store.Entry,
 			return nil
 		}
 		p = p.DeepCopy()
-		setPodCondition(p, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting"})
+		setPodCondition(p, corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "EvictionByEvictionAPI", Message: "Eviction API: evicting",
+		})
 		marked, err := r.cfg.Store.Collection(pq.Resource).Update(ctx, e, p)
 		switch {
 		case err == nil:
@@ -144,7 +146,9 @@ func draw(b *policyv1.PodDisruptionBudget, p *corev1.Pod) (*policyv1.PodDisrupti
 	const message = "Cannot evict pod as it would violate the pod's disruption budget."
 	refuse := func(wait int, format string, args ...any) error {
 		err := apierrors.NewTooManyRequests(message, wait)
-		err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{Type: policyv1.DisruptionBudgetCause, Message: fmt.Sprintf(format, args...)})
+		err.ErrStatus.Details.Causes = append(err.ErrStatus.Details.Causes, metav1.StatusCause{
+			Type: policyv1.DisruptionBudgetCause, Message: fmt.Sprintf(format, args...),
+		})
 		return err
 	}
 	switch {

@@ -197,10 +197,12 @@ func (r *reconciler) apply(ctx context.Context, key harness.Key, d *appsv1.Daemo
 		node := nodeOf(pod)
 		r.failed.GC()
 		r.failed.Next(backoffID(d, node), r.now())
-		r.events.Eventf(d, corev1.EventTypeWarning, "FailedDaemonPod", "Found failed daemon pod %s/%s on node %s, will try to kill it", pod.Namespace, pod.Name, node)
+		r.events.Eventf(d, corev1.EventTypeWarning, "FailedDaemonPod",
+			"Found failed daemon pod %s/%s on node %s, will try to kill it", pod.Namespace, pod.Name, node)
 	}
 	for _, pod := range p.succeeded {
-		r.events.Eventf(d, corev1.EventTypeNormal, "SucceededDaemonPod", "Found succeeded daemon pod %s/%s on node %s, will try to delete it", pod.Namespace, pod.Name, nodeOf(pod))
+		r.events.Eventf(d, corev1.EventTypeNormal, "SucceededDaemonPod",
+			"Found succeeded daemon pod %s/%s on node %s, will try to delete it", pod.Namespace, pod.Name, nodeOf(pod))
 	}
 	nodes, victims := p.create[:min(len(p.create), burst)], p.remove[:min(len(p.remove), burst)]
 	if len(nodes)+len(victims) == 0 {

@@ -1,6 +1,7 @@
 // Package disruption says how many pods each PodDisruptionBudget can spare: the status by which people, and whoever evicts, decide.
 //
-// It also takes back the condition DisruptionTarget of pods that nobody deleted in the end. want and statusOf are pure. Their invariant: when something cannot be known, the status says that nothing may be disrupted.
+// It also takes back the condition DisruptionTarget of pods that nobody deleted in the end. want and statusOf are pure. Their
+// invariant: when something cannot be known, the status says that nothing may be disrupted.
 package disruption
 
 import (
@@ -165,7 +166,8 @@ func (r *reconciler) giveUp(ctx context.Context, b *policyv1.PodDisruptionBudget
 	status.DisruptionsAllowed = 0
 	status.ObservedGeneration = b.Generation
 	meta.SetStatusCondition(&status.Conditions, metav1.Condition{
-		Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.SyncFailedReason, Message: reason.Error(), ObservedGeneration: b.Generation,
+		Type: policyv1.DisruptionAllowedCondition, Status: metav1.ConditionFalse, Reason: policyv1.SyncFailedReason,
+		Message: reason.Error(), ObservedGeneration: b.Generation,
 	})
 	if err := r.writeStatus(ctx, b, status); err != nil {
 		return err

@@ -74,7 +74,8 @@ func want(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, scale func(ref *m
 
 // statusOf counts the healthy pods. Pods that were evicted and are not seen going yet don't count; late are those of them that should be gone by
 // now, after says when the next is late.
-func statusOf(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, g goal, now time.Time) (s policyv1.PodDisruptionBudgetStatus, late []*corev1.Pod, after time.Duration) {
+func statusOf(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, g goal, now time.Time) (
+	s policyv1.PodDisruptionBudgetStatus, late []*corev1.Pod, after time.Duration) {
 	disrupted := map[string]metav1.Time{}
 	healthy := 0
 	for _, pod := range pods {

@@ -109,7 +109,8 @@ func indexFailed(j *batchv1.Job, p *corev1.Pod) bool {
 		return false
 	}
 	v := judge(j.Spec.PodFailurePolicy, p)
-	return v.action == batchv1.PodFailurePolicyActionFailIndex || v.counted() && failuresBefore(p, batchv1.JobIndexFailureCountAnnotation) >= int(*j.Spec.BackoffLimitPerIndex)
+	return v.action == batchv1.PodFailurePolicyActionFailIndex ||
+		v.counted() && failuresBefore(p, batchv1.JobIndexFailureCountAnnotation) >= int(*j.Spec.BackoffLimitPerIndex)
 }
 
 // failuresBefore reads how often a pod's index had failed when the pod was made.

@@ -20,7 +20,8 @@ const burst = 500
 // apply carries a plan out, and stops at the first error: what comes later in a plan supposes what came before.
 func (r *reconciler) apply(ctx context.Context, s *appsv1.StatefulSet, p plan) error {
 	for _, name := range p.conflicts {
-		r.events.Eventf(s, corev1.EventTypeWarning, "ConflictingController", "PersistentVolumeClaim %s has a conflicting OwnerReference that acts as a managing controller, the retention policy is ignored for this claim", name)
+		r.events.Eventf(s, corev1.EventTypeWarning, "ConflictingController",
+			"PersistentVolumeClaim %s has a conflicting OwnerReference that acts as a managing controller, the retention policy is ignored for this claim", name)
 	}
 	for _, pod := range p.recreate {
 		if pod.Status.Phase == corev1.PodFailed {

@@ -1,0 +1,108 @@
+package schedulertest
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/preempt"
+)
+
+// What the shapes are about holds for where their pods are put.
+func TestShapes(t *testing.T) {
+	const nodes, pods = 200, 1000
+	for _, s := range Shapes {
+		t.Run(s.Name, func(t *testing.T) {
+			a := NewAlone(nodes)
+			_, placed := a.Schedule(s, pods)
+			if placed != pods {
+				t.Fatalf("%d of %d placed", placed, pods)
+			}
+			perZone, perNode, most := map[string]int{}, map[string]map[string]int{}, 0
+			for i := range a.Nodes.Len() {
+				name := a.Nodes.Name(i)
+				perNode[name] = map[string]int{}
+				for _, p := range a.Nodes.On[i] {
+					perZone[a.Nodes.Node[i].Labels[corev1.LabelTopologyZone]]++
+					perNode[name][p.Labels["app"]]++
+				}
+				most = max(most, len(a.Nodes.On[i]))
+			}
+			switch s.Name {
+			case "basic", "preferred spread", "hostname anti-affinity":
+				if most != pods/nodes {
+					t.Errorf("%d pods on one node, want %d on each", most, pods/nodes)
+				}
+				for name, apps := range perNode {
+					if s.Name == "hostname anti-affinity" && len(apps) != pods/nodes {
+						t.Errorf("two of a kind on %s: %v", name, apps)
+					}
+				}
+			case "zone spread":
+				for zone, n := range perZone {
+					if n != pods/zones {
+						t.Errorf("%d in %s, want %d", n, zone, pods/zones)
+					}
+				}
+			case "zone affinity":
+				if len(perZone) != 1 {
+					t.Errorf("want all in one zone: %v", perZone)
+				}
+			}
+		})
+	}
+}
+
+// quarter of a node.
+var quarter = resource.MustParse("8")
+
+// full fills every node with pods of priority 0 and returns a pod of priority 10.
+func full(nodes int) (*Alone, *cluster.Pod) {
+	a := NewAlone(nodes)
+	for i := range nodes {
+		for k := range 4 {
+			p := Shapes[0].Pod(i*4 + k)
+			p.UID, p.Spec.Priority = types.UID(p.Name), new(int32)
+			p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = quarter
+			a.Nodes.Place(cluster.PodOf(p), a.Nodes.Name(i))
+		}
+	}
+	p := Shapes[0].Pod(nodes * 4)
+	p.UID, p.Spec.Priority = "urgent", new(int32)
+	*p.Spec.Priority = 10
+	p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = quarter
+	return a, cluster.PodOf(p)
+}
+
+// BenchmarkPreempt finds the victims for one pod on a full cluster.
+func BenchmarkPreempt(b *testing.B) {
+	for _, nodes := range []int{5000, 50000} {
+		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+			a, p := full(nodes)
+			f := preempt.Finder{Nodes: a.Nodes, Waiting: func(*cluster.Pod) bool { return false }, Budgets: func(string) []preempt.Budget { return nil }}
+			c := a.Classes.Of(p)
+			used := cpu()
+			for b.Loop() {
+				a.Nodes.Set(touched(a.Nodes.Node[0])) // or the verdict would be remembered
+				c = a.Classes.Of(p)
+				c.Verdict()
+				if choice, reasons := f.Find(p, c); choice == nil || len(choice.Victims) != 1 {
+					b.Fatalf("choice %v, %v", choice, reasons)
+				}
+			}
+			b.ReportMetric((cpu()-used).Seconds()*1e3/float64(b.N), "cpu-ms/pod")
+		})
+	}
+}
+
+// touched is a node with another label.
+func touched(n *corev1.Node) *corev1.Node {
+	n = n.DeepCopy()
+	n.Labels["touched"] = time.Now().String()
+	return n
+}
