@@ -72,13 +72,13 @@ func debianContainerd(t *testing.T) (dir string) {
 	packages := t.TempDir()
 	fetch := exec.Command("apt-get", "download", "containerd", "runc", "containernetworking-plugins")
 	fetch.Dir = packages
-	if out, err := fetch.CombinedOutput(); err != nil {
+	if err := fetch.Run(); err != nil {
 		if out, err := exec.Command("apt-get", "update").CombinedOutput(); err != nil {
 			t.Fatalf("this test needs Debian's packages containerd, runc and containernetworking-plugins, and apt-get update failed: %v\n%s", err, out)
 		}
 		fetch = exec.Command("apt-get", "download", "containerd", "runc", "containernetworking-plugins")
 		fetch.Dir = packages
-		if out, err = fetch.CombinedOutput(); err != nil {
+		if out, err := fetch.CombinedOutput(); err != nil {
 			t.Fatalf("this test needs Debian's packages containerd, runc and containernetworking-plugins, which cannot be downloaded: %v\n%s", err, out)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,14 +17,22 @@ import (
 	"skiff.dev/skiff/test/cluster"
 )
 
-// subtests run beside each other, each in a namespace of its own that is called like the test.
+// subtests run beside each other, each in a namespace of its own that is called like the test; only a few at a time, for all of them would be at work at
+// once otherwise.
 func subtests(t *testing.T, c *cluster.Cluster, tests map[string]func(*testing.T, *cluster.Cluster)) {
+	const together = 4
+	places := make(chan struct{}, together)
+	var all sync.WaitGroup
 	for name, do := range tests {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			do(t, c.Space(t, strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(name), "-"), "-")))
+		places <- struct{}{}
+		all.Go(func() {
+			defer func() { <-places }()
+			t.Run(name, func(t *testing.T) {
+				do(t, c.Space(t, strings.Trim(regexp.MustCompile(`[^a-z0-9]+`).ReplaceAllString(strings.ToLower(name), "-"), "-")))
+			})
 		})
 	}
+	all.Wait()
 }
 
 // TestPods: what the kubelet does for a pod, seen from outside.

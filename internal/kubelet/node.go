@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -29,7 +28,6 @@ const (
 // nodeState is what only runNode touches.
 type nodeState struct {
 	port   int32
-	uid    types.UID
 	object *corev1.Node // as the API has it
 	sent   time.Time
 	wrote  bool

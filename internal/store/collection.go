@@ -54,9 +54,6 @@ func newCollection(s *Store, r *api.Resource) *Collection {
 // Resource is the row that the collection belongs to.
 func (c *Collection) Resource() *api.Resource { return c.res }
 
-// cut returns the key below the collection's prefix.
-func (c *Collection) cut(full string) (string, bool) { return strings.CutPrefix(full, c.prefix) }
-
 func (c *Collection) get(key string) *Entry {
 	e, _ := c.tree.Get(&Entry{key: key})
 	return e

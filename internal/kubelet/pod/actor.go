@@ -52,7 +52,6 @@ type Actor struct {
 	network bool
 	dirty   bool           // the runtime has news
 	refresh bool           // sources of volumes have news
-	verdict *Verdict       // of the node
 	results []func(*State) // of what ran beside the actor
 	view    View
 	exits   map[string][]chan struct{} // by container ID

@@ -6,7 +6,6 @@ type group struct {
 	heap  []int32
 	place int // in the class's list; -1 while empty
 	score int64
-	ok    bool
 }
 
 // touchBits is how much of a rank tells apart nodes with equal scores: the one that changed longest ago is better, so that equals are taken

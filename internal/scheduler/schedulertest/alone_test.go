@@ -85,11 +85,11 @@ func BenchmarkPreempt(b *testing.B) {
 		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
 			a, p := full(nodes)
 			f := preempt.Finder{Nodes: a.Nodes, Waiting: func(*cluster.Pod) bool { return false }, Budgets: func(string) []preempt.Budget { return nil }}
-			c := a.Classes.Of(p)
+			a.Classes.Of(p)
 			used := cpu()
 			for b.Loop() {
 				a.Nodes.Set(touched(a.Nodes.Node[0])) // or the verdict would be remembered
-				c = a.Classes.Of(p)
+				c := a.Classes.Of(p)
 				c.Verdict()
 				if choice, reasons := f.Find(p, c); choice == nil || len(choice.Victims) != 1 {
 					b.Fatalf("choice %v, %v", choice, reasons)
