@@ -94,19 +94,25 @@ func (l *loop) wake(now time.Time) bool {
 	if what == 0 || !l.queue.Wants(what) {
 		return what != 0
 	}
-	can := map[*class.Class]bool{}
-	l.queue.Wake(what, now, func(e *queue.Entry) bool {
+	type outlook struct {
+		feasible bool
+		helps    cluster.Change
+	}
+	known := map[*class.Class]outlook{}
+	l.queue.Wake(what, now, func(e *queue.Entry) (bool, cluster.Change) {
 		c := e.Class
 		if c == nil || c.Dead || what&cluster.Spaces != 0 || l.nominated[e.Pod.UID] != nil {
-			return true
+			return true, 0
 		}
-		feasible, known := can[c]
-		if !known {
+		o, there := known[c]
+		if !there {
 			c.Repair()
-			feasible = c.Feasible()
-			can[c] = feasible
+			if o.feasible = c.Feasible(); !o.feasible {
+				o.helps = c.Verdict().Helps // a node that was cordoned may still have a taint
+			}
+			known[c] = o
 		}
-		return feasible || l.mayPreempt(e.Pod) && (what&^(cluster.Freed|cluster.Joined) != 0 || freed >= e.Pod.Priority)
+		return o.feasible || l.mayPreempt(e.Pod) && (what&^(cluster.Freed|cluster.Joined) != 0 || freed >= e.Pod.Priority), o.helps
 	})
 	return true
 }

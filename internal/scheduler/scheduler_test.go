@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -100,6 +101,38 @@ func TestNodesAreFilledAndNotMore(t *testing.T) {
 	if count("Normal Scheduled Successfully assigned default/p") != 11 || count("Warning FailedScheduling "+sentence) != 1 {
 		t.Errorf("events %q", events)
 	}
+}
+
+// A node that is uncordoned loses the mark first and its taint a moment later: neither alone lets the pod in, and the second must wake it.
+func TestUncordoned(t *testing.T) {
+	ctx := context.Background()
+	n := node("a", "1")
+	n.Spec.Unschedulable = true
+	n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}}
+	c := begin(t, n)
+	if err := c.Create(ctx, pod("p", "1m")); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the reason", func() bool { return strings.Contains(why(get(t, c, "p")), "were unschedulable") })
+	change := func(f func(*corev1.Node)) {
+		t.Helper()
+		var live corev1.Node
+		if err := c.Get(ctx, crclient.ObjectKey{Name: "a"}, &live); err != nil {
+			t.Fatal(err)
+		}
+		next := live.DeepCopy()
+		f(next)
+		if err := c.Update(ctx, next); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(n *corev1.Node) { n.Spec.Unschedulable = false })
+	time.Sleep(3 * lull) // the scheduler sees one change, then the other
+	if get(t, c, "p").Spec.NodeName != "" {
+		t.Fatal("placed on a tainted node")
+	}
+	change(func(n *corev1.Node) { n.Spec.Taints = nil })
+	clienttest.Eventually(t, "the pod placed", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
 }
 
 func TestWaitingPods(t *testing.T) {

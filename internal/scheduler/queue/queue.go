@@ -135,15 +135,20 @@ func (q *Queue) Wants(what cluster.Change) bool {
 	return q.wanted&what != 0 && len(q.unschedulable.list) > 0
 }
 
-// Wake gives those pods another try that a change might help and of which helped says so too.
-func (q *Queue) Wake(what cluster.Change, now time.Time, helped func(e *Entry) bool) {
+// Wake gives those pods another try that a change might help and of which helped says so too. A pod that the change did not help may now be refused
+// for another reason: then helped also says what else might help it.
+func (q *Queue) Wake(what cluster.Change, now time.Time, helped func(e *Entry) (yes bool, helps cluster.Change)) {
 	var woken []*Entry
 	q.wanted = 0
 	for _, e := range q.unschedulable.list {
-		q.wanted |= e.refused
-		if e.refused&what != 0 && helped(e) {
-			woken = append(woken, e)
+		if e.refused&what != 0 {
+			yes, helps := helped(e)
+			e.refused |= helps
+			if yes {
+				woken = append(woken, e)
+			}
 		}
+		q.wanted |= e.refused
 	}
 	for _, e := range woken {
 		q.retry(e, now)

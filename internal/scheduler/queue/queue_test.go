@@ -83,4 +83,4 @@ func TestFailedBindingIsTriedAgain(t *testing.T) {
 	}
 }
 
-func always(*Entry) bool { return true }
+func always(*Entry) (bool, cluster.Change) { return true, 0 }
