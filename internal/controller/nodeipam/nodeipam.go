@@ -92,8 +92,8 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 		return 0, err
 	}
 	target := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
-	if err := r.client.Patch(ctx, target, crclient.RawPatch(types.MergePatchType, body)); err != nil {
-		return 0, fmt.Errorf("give node %s the range %s: %w", node.Name, given, crclient.IgnoreNotFound(err))
+	if err := r.client.Patch(ctx, target, crclient.RawPatch(types.MergePatchType, body)); crclient.IgnoreNotFound(err) != nil {
+		return 0, fmt.Errorf("give node %s the range %s: %w", node.Name, given, err)
 	}
 	return 0, nil // held under the node's name: a retry after an error is given the same range
 }

@@ -149,8 +149,8 @@ func (r *reconciler) writeTaints(ctx context.Context, node *corev1.Node) error {
 	after := node.DeepCopy()
 	after.Spec.Taints = taints
 	err := r.client.Patch(ctx, after, crclient.MergeFromWithOptions(node, crclient.MergeFromWithOptimisticLock{}))
-	if err != nil {
-		return fmt.Errorf("taint node %s: %w", node.Name, crclient.IgnoreNotFound(err))
+	if crclient.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("taint node %s: %w", node.Name, err)
 	}
 	return nil
 }
