@@ -15,6 +15,7 @@ var below = map[string][]string{
 	"version":    {},
 	"config":     {},
 	"pki":        {},
+	"encryption": {"pki"},
 	"api":        {},
 	"etcd":       {},
 	"store":      {"api"},

@@ -36,6 +36,8 @@ type Config struct {
 	EtcdCertFile  string   `key:"etcd-certfile" help:"Client certificate for the external etcd"`
 	EtcdKeyFile   string   `key:"etcd-keyfile" help:"Client key for the external etcd"`
 
+	EncryptionProviderConfig string `key:"encryption-provider-config" help:"File with the EncryptionConfiguration that says how values are encrypted in etcd (default: Secrets, with a key of Skiff's own)"`
+
 	PodCIDR       string `key:"pod-cidr" help:"Addresses of all pods"`
 	NodeCIDRMask  int    `key:"node-cidr-mask-size" help:"Size of each node's share of the pod addresses"`
 	ServiceCIDR   string `key:"service-cidr" help:"Cluster addresses of services"`

@@ -19,6 +19,7 @@ import (
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/config"
+	"skiff.dev/skiff/internal/encryption"
 	"skiff.dev/skiff/internal/etcd"
 	"skiff.dev/skiff/internal/network"
 	"skiff.dev/skiff/internal/pki"
@@ -48,17 +49,18 @@ const (
 // after have filled.
 type cluster struct {
 	Options
-	conf    *config.Config
-	listen  net.Listener
-	pods    net.Listener // where pods reach an API server that listens on loopback only; may be nil
-	nodeIP  netip.Addr
-	trust   *x509.CertPool // the cluster's authority, and what comes from it
-	number  uint32         // the cluster's, for the overlay
-	ca      *pki.Authority // a server's
-	serving *pki.Renewed   // a server's
-	member  *member        // an agent's; nil on a server
-	metrics *prometheus.Registry
-	undo    []func() error // takes away what this start has made
+	conf       *config.Config
+	listen     net.Listener
+	pods       net.Listener // where pods reach an API server that listens on loopback only; may be nil
+	nodeIP     netip.Addr
+	trust      *x509.CertPool // the cluster's authority, and what comes from it
+	number     uint32         // the cluster's, for the overlay
+	ca         *pki.Authority // a server's
+	serving    *pki.Renewed   // a server's
+	member     *member        // an agent's; nil on a server
+	metrics    *prometheus.Registry
+	encryption *encryption.Config // a server's
+	undo       []func() error     // takes away what this start has made
 
 	etcd       *etcd.Member
 	store      *store.Store
@@ -166,6 +168,9 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	c.trust, c.number = c.ca.Pool(), pki.Number(c.ca.Cert)
+	if err := c.readEncryption(ctx); err != nil {
+		return err
+	}
 	if !c.conf.NoAgent {
 		if err := meetNeighbours(c.conf); err != nil {
 			return err
@@ -222,6 +227,18 @@ func (c *cluster) probeKubeletPort() error {
 		return err
 	}
 	return l.Close()
+}
+
+// readEncryption reads how values are encrypted in etcd; a cluster that is told nothing has a key of its own.
+func (c *cluster) readEncryption(ctx context.Context) (err error) {
+	file := c.conf.EncryptionProviderConfig
+	if file == "" {
+		if file, err = encryption.Own(filepath.Join(c.pkiDir(), "encryption.yaml")); err != nil {
+			return err
+		}
+	}
+	c.encryption, err = encryption.Load(ctx, file, c.conf.NodeName)
+	return err
 }
 
 func (c *cluster) pkiDir() string { return filepath.Join(c.conf.DataDir, "pki") }

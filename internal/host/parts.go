@@ -100,6 +100,7 @@ func (c *cluster) makeEtcd() (runner, error) {
 
 func (c *cluster) makeStore() (runner, error) {
 	c.store = store.New(store.Config{
+		AtRest: c.encryption.Of,
 		Client: c.etcd.Client(), Prefix: "/registry/", Sole: c.etcd.Embedded(),
 		DetectMutation: c.conf.DetectMutation, Log: c.Log.With("part", "store"),
 	})
@@ -177,13 +178,22 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		ExternalURL: c.serverURL(),
 		Metrics:     c.metrics,
 		Usage:       c.usage,
-		Checks:      []apiserver.Check{{Name: "etcd", Run: c.store.Healthy}},
+		Checks:      c.checks(),
 		Log:         c.Log.With("part", "apiserver"),
 	})
 	if err != nil {
 		return nil, err
 	}
 	return beside{beside{beside{s, task(self.Run)}, task(c.authorizer.Run)}, task(c.usage.Run)}, nil
+}
+
+// checks are what /readyz and its kin look at.
+func (c *cluster) checks() []apiserver.Check {
+	out := []apiserver.Check{{Name: "etcd", Run: c.store.Healthy}}
+	if c.encryption.Remote() {
+		out = append(out, apiserver.Check{Name: "kms-providers", Run: c.encryption.Check})
+	}
+	return out
 }
 
 func (c *cluster) makeScheduler() (runner, error) {

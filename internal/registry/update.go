@@ -117,7 +117,7 @@ func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a
 		q.warn(res.Warn(obj, old))
 	}
 	switch {
-	case fieldmanager.SameButTimes(obj, old):
+	case fieldmanager.SameButTimes(obj, old) && !prev.Stale():
 		return prev, nil
 	case dryRun:
 		return store.NewEntry(res, obj), nil

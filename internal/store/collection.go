@@ -9,6 +9,7 @@ import (
 	"github.com/google/btree"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apiserver/pkg/storage/value"
 
 	"skiff.dev/skiff/internal/api"
 )
@@ -17,7 +18,8 @@ import (
 type Collection struct {
 	s         *Store
 	res       *api.Resource
-	prefix    string // of full keys: "/registry/pods/"
+	atRest    value.Transformer // nil: values are stored as they are encoded
+	prefix    string            // of full keys: "/registry/pods/"
 	tree      *btree.BTreeG[*Entry]
 	indexes   map[string]index
 	log       eventLog
@@ -40,6 +42,9 @@ func newCollection(s *Store, r *api.Resource) *Collection {
 		tree:   btree.NewG(treeDegree, func(a, b *Entry) bool { return a.key < b.key }),
 		log:    eventLog{budget: s.cfg.EventBytes},
 		over:   make(chan struct{}),
+	}
+	if s.cfg.AtRest != nil {
+		c.atRest = s.cfg.AtRest(r.GroupResource())
 	}
 	c.log.reset(s.revision)
 	if len(r.Indexes) > 0 {

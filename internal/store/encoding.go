@@ -103,7 +103,7 @@ func decode(r *api.Resource, value []byte) (api.Object, error) {
 	obj := r.New()
 	if !isProtobuf(value) {
 		if len(value) == 0 || value[0] != '{' {
-			return nil, fmt.Errorf("the value is neither protobuf nor JSON (encrypted values can't be read)")
+			return nil, fmt.Errorf("the value is neither protobuf nor JSON (if it is encrypted, name its keys with --encryption-provider-config)")
 		}
 		if r.Decode != nil {
 			return r.Decode(value)

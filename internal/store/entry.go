@@ -23,9 +23,10 @@ const (
 
 // Entry is one object at one revision. It is immutable and shared: nobody changes Object's result or Bytes'.
 type Entry struct {
-	res *api.Resource
-	key string
-	rev int64
+	res   *api.Resource
+	key   string
+	rev   int64
+	stale bool // stored in another way than it would be written today
 	// obj is nil for cold kinds, which are decoded when asked for.
 	obj api.Object
 	// wire is the protobuf encoding with the resourceVersion in it, or nil for what protobuf can't say (custom resources), which has json instead.
@@ -101,6 +102,9 @@ func (e *Entry) Key() string { return e.key }
 
 // Revision is the one at which the entry was written.
 func (e *Entry) Revision() int64 { return e.rev }
+
+// Stale says that the entry's value should be written again although its object stays the same: it is not encrypted as it should be.
+func (e *Entry) Stale() bool { return e.stale }
 
 // Object is the entry's object, with resourceVersion, apiVersion and kind set. It is shared; of a cold kind it is decoded anew on each call.
 func (e *Entry) Object() api.Object {

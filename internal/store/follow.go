@@ -179,12 +179,17 @@ func (s *Store) entryFor(c *Collection, key, name string, kv *mvccpb.KeyValue) *
 
 // decode makes an entry of stored bytes. A value that can't be decoded is logged, remembered and left out. Called with mu held.
 func (s *Store) decode(c *Collection, key, name string, value []byte, rev int64) *Entry {
-	e, err := decodeEntry(c, name, value, rev)
+	plain, stale, err := c.unseal(key, value)
+	var e *Entry
+	if err == nil {
+		e, err = decodeEntry(c, name, plain, rev)
+	}
 	if err != nil {
 		s.corrupt[key] = err
 		s.cfg.Log.Error("a stored object can't be read and is left out; restore it from a snapshot or delete its key", "key", key, "err", err)
 		return nil
 	}
+	e.stale = stale
 	delete(s.corrupt, key)
 	return e
 }

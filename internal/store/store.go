@@ -32,6 +32,8 @@ type Config struct {
 	Sole bool
 	// EventBytes bounds the memory of one resource's event log; 0 means a good default.
 	EventBytes int
+	// AtRest encrypts values; nil: none are.
+	AtRest Transform
 	// DetectMutation makes the store hash every shared object and fail loudly (Run returns an error naming the key) when somebody
 	// changed one. Tests turn it on.
 	DetectMutation bool
@@ -324,8 +326,11 @@ func (s *Store) Close(r *api.Resource) {
 	c.closed = true
 	close(c.over)
 	c.tree.Ascend(func(e *Entry) bool {
+		full := c.prefix + e.key
 		if value, err := encode(e.res, e.Object()); err == nil {
-			s.unclaimed.ReplaceOrInsert(rawValue{c.prefix + e.key, value, e.rev})
+			if value, err = c.seal(context.Background(), full, value); err == nil {
+				s.unclaimed.ReplaceOrInsert(rawValue{full, value, e.rev})
+			}
 		}
 		return true
 	})

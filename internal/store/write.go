@@ -19,11 +19,12 @@ import (
 // pendingWrite is a write whose event the watch has yet to bring. The watch makes the entry, once, out of the object that was written.
 type pendingWrite struct {
 	obj   api.Object
-	value []byte
+	value []byte // the encoding
+	saved []byte // what etcd gets of it
 	entry *Entry
 }
 
-func (p *pendingWrite) is(value []byte) bool { return bytes.Equal(p.value, value) }
+func (p *pendingWrite) is(value []byte) bool { return bytes.Equal(p.saved, value) }
 
 // Create writes a new object. It fails with AlreadyExists when the key is taken. The object belongs to the store from then on.
 func (c *Collection) Create(ctx context.Context, key string, obj api.Object) (*Entry, error) {
@@ -41,7 +42,11 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 		return nil, apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", c.res.Kind, key, err))
 	}
 	full := c.prefix + key
-	p := &pendingWrite{obj: obj, value: value}
+	saved, err := c.seal(ctx, full, value)
+	if err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("encrypt %s %s: %w", c.res.Kind, key, err))
+	}
+	p := &pendingWrite{obj: obj, value: value, saved: saved}
 	unlock := c.s.locks.lock(full)
 	defer unlock()
 	c.s.expect(full, p)
@@ -49,7 +54,7 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 
 	resp, err := c.s.cfg.Client.Txn(ctx).
 		If(clientv3.Compare(clientv3.ModRevision(full), "=", rev)).
-		Then(clientv3.OpPut(full, string(value))).
+		Then(clientv3.OpPut(full, string(saved))).
 		Commit()
 	if err != nil {
 		return nil, asStatus(err, "write")
