@@ -78,7 +78,7 @@ kind: Pod
 metadata: {name: ends}
 spec:
   restartPolicy: Never
-  containers: [{name: main, image: "skiff.dev/web:1", command: [sh, -c, "sleep 3; echo the end; exit 4"]}]
+  containers: [{name: main, image: "skiff.dev/web:1", command: [sh, -c, "while ! [ -e /tmp/end ]; do sleep 0.2; done; sleep 3; echo the end; exit 4"]}]
 ---
 apiVersion: v1
 kind: Pod
@@ -91,10 +91,11 @@ spec:
 	whole.WaitPodReady("deleted")
 	pod := podNames(t, whole, "app=web")[0]
 	before := restarts(t, whole, pod)
-	whole.Kubectl("exec", pod, "--", "sh", "-c", "(sleep 2; kill 1) >/dev/null 2>&1 &")
 	whole.Kubectl("delete", "pod", "deleted", "--wait=false")
+	whole.Kubectl("exec", pod, "--", "sh", "-c", "(sleep 3; kill 1) >/dev/null 2>&1 &")
+	whole.Kubectl("exec", "ends", "--", "sh", "-c", ": > /tmp/end")
 	whole.Kill()
-	time.Sleep(3500 * time.Millisecond) // two containers end in the meantime
+	time.Sleep(4500 * time.Millisecond) // two containers end in the meantime
 	whole.Up()
 	t.Run("a container that died is restarted", func(t *testing.T) {
 		whole.For(t).WaitPod(pod, "restarted once", func(p *corev1.Pod) bool {
