@@ -248,6 +248,58 @@ func TestStorageAndLimitsValidation(t *testing.T) {
 	})
 }
 
+func TestStorageGroupValidation(t *testing.T) {
+	const class = "metadata: {name: c}\nprovisioner: example.com/disk\nreclaimPolicy: Delete\nvolumeBindingMode: Immediate\nparameters: {a: b}\n"
+	checkCreate(t, "storage.k8s.io/StorageClass", class, []bad{
+		{"no provisioner", `provisioner: ""`, one("provisioner Required")},
+		{"provisioner", `provisioner: "a b"`, one("provisioner Invalid")},
+		{"policy", `reclaimPolicy: Recycle`, one("reclaimPolicy NotSupported")},
+		{"mode", `volumeBindingMode: Never`, one("volumeBindingMode NotSupported")},
+		{"topology", `allowedTopologies: [{matchLabelExpressions: [{key: zone, values: []}]}]`, one("allowedTopologies[0].matchLabelExpressions[0].values Required")},
+	})
+	checkUpdate(t, "storage.k8s.io/StorageClass", class, []bad{
+		{"grows", `allowVolumeExpansion: true`, nil},
+		{"provisioner", `provisioner: example.com/other`, one("provisioner Forbidden")},
+		{"parameters", `parameters: {a: c}`, one("parameters Forbidden")},
+		{"policy", `reclaimPolicy: Retain`, one("reclaimPolicy Forbidden")},
+		{"mode", `volumeBindingMode: WaitForFirstConsumer`, one("volumeBindingMode Invalid")},
+	})
+	const attachment = "metadata: {name: a}\nspec: {attacher: example.com, nodeName: n, source: {persistentVolumeName: v}}\n"
+	checkCreate(t, "storage.k8s.io/VolumeAttachment", attachment, []bad{
+		{"attacher", `spec: {attacher: ""}`, one("spec.attacher Required")},
+		{"node", `spec: {nodeName: ""}`, one("spec.nodeName Invalid")},
+		{"no source", `spec: {source: {persistentVolumeName: null}}`, one("spec.source Required")},
+	})
+	checkUpdate(t, "storage.k8s.io/VolumeAttachment", attachment, []bad{{"node", `spec: {nodeName: m}`, one("spec Invalid")}})
+	const driver = "metadata: {name: example.com}\nspec: {}\n"
+	checkCreate(t, "storage.k8s.io/CSIDriver", driver, []bad{
+		{"policy", `spec: {fsGroupPolicy: Some}`, one("spec.fsGroupPolicy NotSupported")},
+		{"modes", `spec: {volumeLifecycleModes: [Never]}`, one("spec.volumeLifecycleModes[0] NotSupported")},
+		{"audience", `spec: {tokenRequests: [{audience: a}, {audience: a}]}`, one("spec.tokenRequests[1].audience Duplicate")},
+		{"life", `spec: {tokenRequests: [{audience: a, expirationSeconds: 5}]}`, one("spec.tokenRequests[0].expirationSeconds Invalid")},
+	})
+	const node = "metadata: {name: n}\nspec: {drivers: [{name: example.com, nodeID: n, topologyKeys: [zone]}]}\n"
+	checkCreate(t, "storage.k8s.io/CSINode", node, []bad{
+		{"no id", `spec: {drivers: [{name: example.com, nodeID: "", topologyKeys: []}]}`, one("spec.drivers[0].nodeID Required")},
+		{"twice", `spec: {drivers: [{name: a, nodeID: n, topologyKeys: []}, {name: a, nodeID: n, topologyKeys: []}]}`, one("spec.drivers[1].name Duplicate")},
+	})
+	checkUpdate(t, "storage.k8s.io/CSINode", node, []bad{
+		{"another id", `spec: {drivers: [{name: example.com, nodeID: m, topologyKeys: [zone]}]}`, one("spec.drivers[0] Invalid")},
+		{"gone", `spec: {drivers: []}`, nil},
+	})
+	const capacity = "metadata: {name: c, namespace: default}\nstorageClassName: fast\ncapacity: 1Gi\n"
+	checkCreate(t, "storage.k8s.io/CSIStorageCapacity", capacity, []bad{
+		{"no class", `storageClassName: ""`, one("storageClassName Required")},
+		{"below nothing", `capacity: "-1"`, one("capacity Invalid")},
+	})
+	const attributes = "metadata: {name: c}\ndriverName: example.com\nparameters: {a: b}\n"
+	checkCreate(t, "storage.k8s.io/VolumeAttributesClass", attributes, []bad{
+		{"no driver", `driverName: ""`, one("driverName Required")},
+		{"no parameters", `parameters: null`, one("parameters Required")},
+	})
+	checkUpdate(t, "storage.k8s.io/VolumeAttributesClass", attributes, []bad{{"parameters", `parameters: {a: c}`, one("parameters Forbidden")}})
+}
+
 func TestPolicyValidation(t *testing.T) {
 	const role = "metadata: {name: r, namespace: default}\nrules: [{apiGroups: [\"\"], resources: [pods], verbs: [get]}]\n"
 	checkCreate(t, "rbac.authorization.k8s.io/Role", role, []bad{

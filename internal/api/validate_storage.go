@@ -87,11 +87,17 @@ func validatePersistentVolumeClaimUpdate(o, old Object) field.ErrorList {
 }
 
 func validatePersistentVolume(o Object) field.ErrorList {
-	s, spec := &o.(*corev1.PersistentVolume).Spec, field.NewPath("spec")
+	return persistentVolumeSpec(&o.(*corev1.PersistentVolume).Spec, false, field.NewPath("spec"))
+}
+
+// persistentVolumeSpec checks a volume, or what stands for one in a VolumeAttachment: an inline one has neither size, class nor policy.
+func persistentVolumeSpec(s *corev1.PersistentVolumeSpec, inline bool, spec *field.Path) field.ErrorList {
 	errs := accessModeErrors(s.AccessModes, spec.Child("accessModes"))
-	if len(s.Capacity) == 0 {
+	switch {
+	case inline:
+	case len(s.Capacity) == 0:
 		errs = append(errs, field.Required(spec.Child("capacity"), ""))
-	} else {
+	default:
 		errs = append(errs, size(s.Capacity, spec.Child("capacity"))...)
 	}
 	switch sources := volumeSources(s.PersistentVolumeSource); {
@@ -106,6 +112,17 @@ func validatePersistentVolume(o Object) field.ErrorList {
 		errs = append(errs, required(s.HostPath.Path, spec.Child("hostPath", "path"))...)
 		errs = append(errs, noParent(s.HostPath.Path, spec.Child("hostPath", "path"))...)
 	}
+	if s.Local != nil {
+		errs = append(errs, required(s.Local.Path, spec.Child("local", "path"))...)
+		errs = append(errs, noParent(s.Local.Path, spec.Child("local", "path"))...)
+		if s.NodeAffinity == nil {
+			errs = append(errs, field.Required(spec.Child("nodeAffinity"), "Local volume requires node affinity"))
+		}
+	}
+	if s.CSI != nil {
+		errs = append(errs, driverName(s.CSI.Driver, spec.Child("csi", "driver"))...)
+		errs = append(errs, required(s.CSI.VolumeHandle, spec.Child("csi", "volumeHandle"))...)
+	}
 	if s.StorageClassName != "" {
 		errs = append(errs, dnsSubdomain(s.StorageClassName, spec.Child("storageClassName"))...)
 	}
@@ -118,6 +135,9 @@ func validatePersistentVolume(o Object) field.ErrorList {
 				errs = append(errs, nodeSelectorTerm(&s.NodeAffinity.Required.NodeSelectorTerms[i], at.Child("nodeSelectorTerms").Index(i))...)
 			}
 		}
+	}
+	if inline {
+		return append(errs, volumeMode(s.VolumeMode, spec.Child("volumeMode"))...)
 	}
 	errs = append(errs, oneOf(s.PersistentVolumeReclaimPolicy, spec.Child("persistentVolumeReclaimPolicy"),
 		corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRecycle, corev1.PersistentVolumeReclaimRetain)...)

@@ -26,8 +26,8 @@ const (
 
 // Default lists the plug-ins that upstream has on by default and Skiff serves, in upstream's order.
 func Default() ([]registry.Admit, []registry.Validate) {
-	return []registry.Admit{namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, requestor},
-		[]registry.Validate{namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, certificateSubject}
+	return []registry.Admit{namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, defaultStorageClass, inUseProtection, requestor},
+		[]registry.Validate{namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, certificateSubject}
 }
 
 // is says whether the request is about the resource itself ("" for the core group), not one of its subresources.
