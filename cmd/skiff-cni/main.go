@@ -53,7 +53,8 @@ func run(env func(string) string, in io.Reader, out io.Writer) int {
 		return fail(cniwire.CodeConfig, "the configuration names no socket")
 	}
 	reply, err := ask(conf.Socket, cniwire.Request{
-		Command: command, ContainerID: env("CNI_CONTAINERID"), Netns: env("CNI_NETNS"), IfName: env("CNI_IFNAME"), Config: input,
+		Command: command, ContainerID: env("CNI_CONTAINERID"), Netns: env("CNI_NETNS"), IfName: env("CNI_IFNAME"),
+		Args: env("CNI_ARGS"), Config: input,
 	})
 	switch {
 	case err != nil && command == "STATUS":

@@ -31,6 +31,7 @@ type remote struct {
 	cache  *remoteCache
 	events *events
 	hangUp func() // closes the connections that nobody uses
+	pods   func() (cache.Cache, error)
 }
 
 // RemoteOptions say what a client may not read as a whole, or need not.
@@ -93,7 +94,15 @@ func Remote(cfg *rest.Config, o RemoteOptions, log *slog.Logger) (Client, error)
 	if err != nil {
 		return nil, fmt.Errorf("make a client of %s: %w", cfg.Host, err)
 	}
-	return &remote{Client: cached, live: live, cache: c, events: newEvents(live, log), hangUp: func() { net.CloseIdleConnectionsFor(http.Transport) }}, nil
+	everyPod := func() (cache.Cache, error) {
+		return cache.New(cfg, cache.Options{
+			HTTPClient: http, Scheme: api.Scheme(), Mapper: m, DefaultUnsafeDisableDeepCopy: &share, DefaultTransform: reducePod,
+		})
+	}
+	return &remote{
+		Client: cached, live: live, cache: c, events: newEvents(live, log), pods: everyPod,
+		hangUp: func() { net.CloseIdleConnectionsFor(http.Transport) },
+	}, nil
 }
 
 func (r *remote) Live() crclient.Reader                  { return r.live }

@@ -23,6 +23,8 @@ const (
 	mapFrontends = "frontends" // address, protocol, port → chain
 	mapNodePorts = "nodeports" // protocol, port → chain, on every address of the node
 	setHairpin   = "hairpin"   // pairs of a backend on this node and itself
+
+	chainPolicy = "policy"
 )
 
 var (
@@ -47,16 +49,17 @@ func group(cluster string) uint32 {
 }
 
 // base is the fixed part of the table: where packets come in, how they are looked up, and what happens on their way out. Connections are
-// tracked, so only the first packet of each passes here, except in the guard.
+// tracked, so only the first packet of each passes here, except in the guard and at the beginning of the policies.
 type base struct {
 	table                         *nftables.Table
 	frontends, nodePorts, hairpin *nftables.Set
+	isolated                      map[isolation]*nftables.Set // pods of this node → the chain that says what may pass
 }
 
 func newBase(cluster string) *base {
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: cluster}
 	return &base{
-		table: t,
+		table: t, isolated: isolationMaps(t),
 		frontends: &nftables.Set{Table: t, Name: mapFrontends, IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
 			KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)},
 		nodePorts: &nftables.Set{Table: t, Name: mapNodePorts, IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
@@ -81,6 +84,12 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 			return err
 		}
 	}
+	for _, s := range b.isolated {
+		s.ID = 0
+		if err := c.AddSet(s, nil); err != nil {
+			return err
+		}
+	}
 	hook := func(name string, kind nftables.ChainType, at *nftables.ChainHook, when *nftables.ChainPriority) {
 		c.AddChain(&nftables.Chain{Table: b.table, Name: name, Type: kind, Hooknum: at, Priority: when})
 	}
@@ -90,6 +99,7 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	hook(chainGuard, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	hook(chainPrerouting, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	hook(chainOutput, nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	hook(chainPolicy, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	hook(chainPostrouting, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 
 	// Pods' links route to 127.0.0.0/8, for answers to connections the node made to a node port there; nothing else may use that.
@@ -101,6 +111,7 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	b.rule(c, proxy.Reject, metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 	b.rule(c, proxy.Reject, one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}))
 	b.rule(c, proxy.Drop, verdict(expr.VerdictDrop, ""))
+	b.policies(c)
 	b.wayOut(c, f)
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	cni "github.com/containernetworking/cni/pkg/types/100"
 
 	"skiff.dev/skiff/internal/network/cniwire"
+	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
 
@@ -202,14 +203,19 @@ func (n *Network) add(ctx context.Context, req *cniwire.Request, conf *cniConfig
 	if err != nil {
 		return nil, err
 	}
-	r, err := n.pool.reserve(reservation{ContainerID: req.ContainerID, IfName: req.IfName, Netns: req.Netns, Ports: conf.hostPorts()})
+	r, err := n.pool.reserve(reservation{ContainerID: req.ContainerID, IfName: req.IfName, Netns: req.Netns, Pod: podOf(req.Args), Ports: conf.hostPorts()})
 	if err != nil {
 		return nil, err
 	}
 	l := podLink{cluster: n.cfg.Cluster, host: linkName(n.cfg.Cluster, r.id()), name: r.IfName, netns: r.Netns, addr: r.Addr, gateway: gateway, mtu: n.mtu}
-	hostMAC, podMAC, err := l.connect()
+	// Policies come first: the pod must not send or receive a packet that they forbid.
+	err = n.rules.Change(func(_ *proxy.Table, p *policy.Table) { setIsolation(p, r) })
+	var hostMAC, podMAC net.HardwareAddr
+	if err == nil {
+		hostMAC, podMAC, err = l.connect()
+	}
 	if err == nil && len(r.Ports) > 0 {
-		err = n.rules.Change(func(t *proxy.Table) { setHostPorts(t, r) })
+		err = n.rules.Change(func(t *proxy.Table, p *policy.Table) { setPod(t, p, r) })
 	}
 	if err != nil {
 		return nil, errors.Join(err, n.del(r.id()))
@@ -228,8 +234,28 @@ func (n *Network) add(ctx context.Context, req *cniwire.Request, conf *cniConfig
 	return json.Marshal(old)
 }
 
-// setHostPorts leads the host's ports to a pod.
-func setHostPorts(t *proxy.Table, r *reservation) {
+// podOf reads the arguments that runtimes send along: whose container it is. Zero for those that do not say.
+func podOf(args string) (key policy.Key) {
+	for arg := range strings.SplitSeq(args, ";") {
+		switch name, value, _ := strings.Cut(arg, "="); name {
+		case "K8S_POD_NAMESPACE":
+			key.Namespace = value
+		case "K8S_POD_NAME":
+			key.Name = value
+		}
+	}
+	return key
+}
+
+func setIsolation(p *policy.Table, r *reservation) {
+	if r.Pod.Name != "" {
+		p.SetLocal(r.Pod, r.Addr)
+	}
+}
+
+// setPod puts what is known of a pod's link into the tables: its address, and the host's ports that lead to it.
+func setPod(t *proxy.Table, p *policy.Table, r *reservation) {
+	setIsolation(p, r)
 	t.Set("pod/"+r.id(), proxy.HostPorts(strings.ToLower(r.id()), r.Addr, r.Ports))
 }
 
@@ -238,8 +264,11 @@ func (n *Network) del(id string) error {
 	if err := deleteLink(linkName(n.cfg.Cluster, id)); err != nil {
 		return err
 	}
-	if r := n.pool.get(id); r != nil && len(r.Ports) > 0 {
-		if err := n.rules.Change(func(t *proxy.Table) { t.Set("pod/"+id, proxy.Part{}) }); err != nil {
+	if r := n.pool.get(id); r != nil {
+		if err := n.rules.Change(func(t *proxy.Table, p *policy.Table) {
+			t.Set("pod/"+id, proxy.Part{})
+			p.SetLocal(r.Pod)
+		}); err != nil {
 			return err
 		}
 	}

@@ -9,17 +9,20 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
 
 // Informers is what the network needs of a client.
 type Informers interface {
-	GetInformer(ctx context.Context, obj client.Object, opts ...cache.InformerGetOption) (cache.Informer, error)
+	GetInformer(ctx context.Context, obj crclient.Object, opts ...cache.InformerGetOption) (cache.Informer, error)
 }
 
 const (
@@ -37,6 +40,7 @@ type follower struct {
 	services map[types.NamespacedName]*corev1.Service
 	slices   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice
 	dirty    map[types.NamespacedName]struct{}
+	policies policyChanges
 	wake     chan struct{}
 }
 
@@ -51,7 +55,7 @@ func newFollower(rules *ruleset, node proxy.Node, log *slog.Logger) *follower {
 }
 
 // handler calls set for what is there and del for what is gone. What a cache missed the end of comes wrapped.
-func handler[T client.Object](set, del func(T)) toolscache.ResourceEventHandler {
+func handler[T crclient.Object](set, del func(T)) toolscache.ResourceEventHandler {
 	return toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { set(o.(T)) },
 		UpdateFunc: func(_, o any) { set(o.(T)) },
@@ -68,7 +72,7 @@ func handler[T client.Object](set, del func(T)) toolscache.ResourceEventHandler 
 
 // subscribe has a handler told of all objects of a kind, and returns a channel that is closed when it has been told of those that are
 // there already.
-func subscribe(ctx context.Context, in Informers, obj client.Object, h toolscache.ResourceEventHandler) (<-chan struct{}, func(), error) {
+func subscribe(ctx context.Context, in Informers, obj crclient.Object, h toolscache.ResourceEventHandler) (<-chan struct{}, func(), error) {
 	informer, err := in.GetInformer(ctx, obj)
 	if err != nil {
 		return nil, nil, fmt.Errorf("follow %T: %w", obj, err)
@@ -80,11 +84,27 @@ func subscribe(ctx context.Context, in Informers, obj client.Object, h toolscach
 	return reg.HasSyncedChecker().Done(), func() { _ = informer.RemoveEventHandler(reg) }, nil
 }
 
+// await waits for channels to be closed; false: ctx ended first.
+func await(ctx context.Context, all ...<-chan struct{}) bool {
+	for _, c := range all {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
 func (f *follower) change(key types.NamespacedName, do func()) {
 	f.mu.Lock()
 	do()
 	f.dirty[key] = struct{}{}
 	f.mu.Unlock()
+	f.ring()
+}
+
+func (f *follower) ring() {
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -93,10 +113,10 @@ func (f *follower) change(key types.NamespacedName, do func()) {
 
 func (f *follower) serviceHandler() toolscache.ResourceEventHandler {
 	return handler(func(s *corev1.Service) {
-		key := client.ObjectKeyFromObject(s)
+		key := crclient.ObjectKeyFromObject(s)
 		f.change(key, func() { f.services[key] = s })
 	}, func(s *corev1.Service) {
-		key := client.ObjectKeyFromObject(s)
+		key := crclient.ObjectKeyFromObject(s)
 		f.change(key, func() { delete(f.services, key) })
 	})
 }
@@ -123,8 +143,9 @@ func (f *follower) sliceHandler() toolscache.ResourceEventHandler {
 	})
 }
 
-// Run writes the services there are, calls programmed, and follows changes.
-func (f *follower) Run(ctx context.Context, in Informers, programmed func()) error {
+// Run writes the services and policies there are, calls programmed, and follows changes.
+func (f *follower) Run(ctx context.Context, c client.Client, programmed func()) error {
+	in := c.Cache()
 	services, stopServices, err := subscribe(ctx, in, &corev1.Service{}, f.serviceHandler())
 	if err != nil {
 		return err
@@ -135,12 +156,18 @@ func (f *follower) Run(ctx context.Context, in Informers, programmed func()) err
 		return err
 	}
 	defer stopSlices()
-	for _, synced := range []<-chan struct{}{services, slices} {
-		select {
-		case <-synced:
-		case <-ctx.Done():
-			return nil
-		}
+	policies, stopPolicies, err := subscribe(ctx, in, &networkingv1.NetworkPolicy{}, f.policyHandler())
+	if err != nil {
+		return err
+	}
+	defer stopPolicies()
+	if !await(ctx, services, slices, policies) {
+		return nil
+	}
+	stopPods, err := f.followPods(ctx, c)
+	defer func() { stopPods() }()
+	if err != nil {
+		return err
 	}
 	if err := f.write(); err != nil {
 		return err
@@ -151,6 +178,11 @@ func (f *follower) Run(ctx context.Context, in Informers, programmed func()) err
 		case <-ctx.Done():
 			return nil
 		case <-f.wake:
+		}
+		if !f.policies.followed {
+			if stopPods, err = f.followPods(ctx, c); err != nil {
+				return err
+			}
 		}
 		pause := settle
 		if err := f.write(); err != nil {
@@ -182,10 +214,14 @@ func (f *follower) write() error {
 		parts["service/"+key.String()] = part
 	}
 	clear(f.dirty)
+	policies := f.policies.take()
 	f.mu.Unlock()
-	return f.rules.Change(func(t *proxy.Table) {
+	return f.rules.Change(func(t *proxy.Table, p *policy.Table) {
 		for name, part := range parts {
 			t.Set(name, part)
+		}
+		for _, change := range policies {
+			change(p)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
 
@@ -21,6 +22,7 @@ type reservation struct {
 	IfName      string           `json:"ifName"`
 	Netns       string           `json:"netns"`
 	Addr        netip.Addr       `json:"addr"`
+	Pod         policy.Key       `json:"pod,omitzero"`
 	Ports       []proxy.HostPort `json:"ports,omitempty"`
 }
 

@@ -18,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
 
@@ -87,9 +88,9 @@ func (n *Network) Run(ctx context.Context) error {
 	}
 	defer l.Close()
 	// Host ports of pods that outlived an earlier agent come first: they were there before any service.
-	n.rules.Prepare(func(t *proxy.Table) {
+	n.rules.Prepare(func(t *proxy.Table, p *policy.Table) {
 		for _, r := range n.pool.all() {
-			setHostPorts(t, r)
+			setPod(t, p, r)
 		}
 	})
 	g, ctx := errgroup.WithContext(ctx)
@@ -97,7 +98,7 @@ func (n *Network) Run(ctx context.Context) error {
 	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
 	g.Go(func() error {
 		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDR.Masked()}, n.cfg.Log)
-		return f.Run(ctx, n.cfg.Client.Cache(), func() {
+		return f.Run(ctx, n.cfg.Client, func() {
 			// Not earlier: a pod's host port would write the table, and take away the services that an earlier agent wrote.
 			g.Go(func() error { return n.serveCNI(ctx, l) })
 			close(n.ready)

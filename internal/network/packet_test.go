@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
 
@@ -321,7 +322,7 @@ func TestManyServices(t *testing.T) {
 	eventually(t, "one more answers", func() bool { _, _, err := pod.ask("10.43.0.9:80"); return err == nil })
 	t.Logf("one more answers after %s", time.Since(begin))
 	begin = time.Now()
-	if err := w.net.rules.Change(func(t *proxy.Table) {
+	if err := w.net.rules.Change(func(t *proxy.Table, _ *policy.Table) {
 		t.Set("pod/x", proxy.HostPorts("x", pod.addr, []proxy.HostPort{{Protocol: proxy.TCP, HostPort: 7, Container: 7}}))
 	}); err != nil {
 		t.Error(err)

@@ -3,8 +3,10 @@ package network
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
 
@@ -23,28 +26,29 @@ type ruleset struct {
 	mu     sync.Mutex
 	facts  facts
 	table  *proxy.Table
+	policy *policy.Table
 	base   *base
 	begun  bool // the table has been asked for; until then what an earlier agent wrote stays
 	intact bool // the kernel holds what table held when its changes were last taken
 }
 
 func newRuleset(f facts, log *slog.Logger) *ruleset {
-	return &ruleset{log: log, facts: f, table: proxy.NewTable(), base: newBase(f.cluster)}
+	return &ruleset{log: log, facts: f, table: proxy.NewTable(), policy: policy.NewTable(), base: newBase(f.cluster)}
 }
 
 // Prepare changes the table without writing it, before the first Change.
-func (r *ruleset) Prepare(change func(*proxy.Table)) {
+func (r *ruleset) Prepare(change func(*proxy.Table, *policy.Table)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	change(r.table)
+	change(r.table, r.policy)
 }
 
 // Change changes the table and puts the difference into the kernel. When the kernel does not take it, the whole table is written anew; an
 // error means that this failed too, and that the next change will try again.
-func (r *ruleset) Change(change func(*proxy.Table)) error {
+func (r *ruleset) Change(change func(*proxy.Table, *policy.Table)) error {
 	r.mu.Lock()
 	r.begun = true
-	change(r.table)
+	change(r.table, r.policy)
 	d, err := r.write()
 	r.mu.Unlock()
 	if err != nil {
@@ -57,22 +61,22 @@ func (r *ruleset) Change(change func(*proxy.Table)) error {
 func (r *ruleset) write() (proxy.Delta, error) {
 	var failed error
 	if r.intact {
-		d := r.table.Take()
-		if d.Empty() {
+		d, p := r.table.Take(), r.policy.Take()
+		if d.Empty() && p.Empty() {
 			return d, nil
 		}
-		if failed = r.transact(func(c *nftables.Conn) error { return r.apply(c, &d) }); failed == nil {
+		if failed = r.transact(func(c *nftables.Conn) error { return errors.Join(r.apply(c, &d), r.applyPolicy(c, &p)) }); failed == nil {
 			return d, nil
 		}
 		r.intact = false
 	}
-	d := r.table.All()
+	d, p := r.table.All(), r.policy.All()
 	err := r.transact(func(c *nftables.Conn) error {
 		r.empty(c)
 		if err := r.base.create(c, r.facts); err != nil {
 			return err
 		}
-		return r.apply(c, &d)
+		return errors.Join(r.apply(c, &d), r.applyPolicy(c, &p))
 	})
 	if err != nil {
 		return d, fmt.Errorf("write nft table %s: %w", r.facts.cluster, errors.Join(err, failed))
@@ -341,17 +345,7 @@ func (r *ruleset) addBalance(c *nftables.Conn, chain string, match []expr.Any, r
 }
 
 // chunks cuts backends into lists that fit into one message.
-func chunks(all []netip.AddrPort) func(func([]netip.AddrPort) bool) {
-	return func(yield func([]netip.AddrPort) bool) {
-		for len(all) > 0 {
-			n := min(len(all), 1000)
-			if !yield(all[:n]) {
-				return
-			}
-			all = all[n:]
-		}
-	}
-}
+func chunks(all []netip.AddrPort) iter.Seq[[]netip.AddrPort] { return slices.Chunk(all, 1000) }
 
 func backend(b netip.AddrPort) []byte { return append(b.Addr().AsSlice(), portBytes(b)...) }
 

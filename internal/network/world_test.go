@@ -310,7 +310,8 @@ func (w *world) cni(command, id, netnsPath, conf string) (map[string]any, error)
 	c["cniVersion"], c["name"], c["type"], c["socket"] = "1.1.0", w.cfg.Cluster, "skiff-cni", w.cfg.socketPath()
 	in, _ := json.Marshal(c)
 	cmd := exec.Command(w.plugin)
-	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netnsPath, "CNI_IFNAME=eth0", "CNI_PATH=/x"}
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + id, "CNI_NETNS=" + netnsPath, "CNI_IFNAME=eth0", "CNI_PATH=/x",
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=" + id}
 	cmd.Stdin = bytes.NewReader(in)
 	out, err := cmd.Output()
 	var result map[string]any

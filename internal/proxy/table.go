@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"skiff.dev/skiff/internal/ledger"
 )
 
 // Table is everything this node sends somewhere. It is not safe for use by several goroutines.
@@ -12,10 +14,10 @@ type Table struct {
 	claims map[Frontend][]claim
 	loops  map[netip.Addr]int // how many parts name it
 
-	frontends ledger[Frontend, string]
-	chains    ledger[string, []Rule]
-	memory    ledger[string, time.Duration]
-	hairpins  ledger[netip.Addr, struct{}]
+	frontends ledger.Ledger[Frontend, string]
+	chains    ledger.Ledger[string, []Rule]
+	memory    ledger.Ledger[string, time.Duration]
+	hairpins  ledger.Ledger[netip.Addr, struct{}]
 	lostUDP   map[netip.AddrPort]struct{}
 }
 
@@ -27,10 +29,10 @@ func NewTable() *Table {
 		parts:     map[string]Part{},
 		claims:    map[Frontend][]claim{},
 		loops:     map[netip.Addr]int{},
-		frontends: newLedger[Frontend](func(a, b string) bool { return a == b }),
-		chains:    newLedger[string](equalRules),
-		memory:    newLedger[string](func(a, b time.Duration) bool { return a == b }),
-		hairpins:  newLedger[netip.Addr](func(_, _ struct{}) bool { return true }),
+		frontends: ledger.New[Frontend](ledger.Same[string]),
+		chains:    ledger.New[string](equalRules),
+		memory:    ledger.New[string](ledger.Same[time.Duration]),
+		hairpins:  ledger.New[netip.Addr](ledger.Same[struct{}]),
 		lostUDP:   map[netip.AddrPort]struct{}{},
 	}
 }
@@ -53,16 +55,16 @@ func (t *Table) Set(name string, part Part) {
 	}
 	for chain := range old.Chains {
 		if _, still := part.Chains[chain]; !still {
-			t.chains.remove(chain)
-			t.memory.remove(chain)
+			t.chains.Remove(chain)
+			t.memory.Remove(chain)
 		}
 	}
 	for chain, rules := range part.Chains {
-		t.chains.set(chain, rules)
+		t.chains.Set(chain, rules)
 		if d := stickiness(rules); d > 0 {
-			t.memory.set(chain, d)
+			t.memory.Set(chain, d)
 		} else {
-			t.memory.remove(chain)
+			t.memory.Remove(chain)
 		}
 	}
 	t.setLoops(old.Loops, part.Loops)
@@ -84,29 +86,29 @@ func (t *Table) claim(f Frontend, c claim) {
 		claims = append(claims, c)
 	}
 	t.claims[f] = claims
-	t.frontends.set(f, claims[0].target)
+	t.frontends.Set(f, claims[0].target)
 }
 
 func (t *Table) unclaim(f Frontend, part string) {
 	claims := slices.DeleteFunc(t.claims[f], func(c claim) bool { return c.part == part })
 	if len(claims) == 0 {
 		delete(t.claims, f)
-		t.frontends.remove(f)
+		t.frontends.Remove(f)
 		return
 	}
 	t.claims[f] = claims
-	t.frontends.set(f, claims[0].target)
+	t.frontends.Set(f, claims[0].target)
 }
 
 func (t *Table) setLoops(old, now []netip.Addr) {
 	for _, a := range now {
 		t.loops[a]++
-		t.hairpins.set(a, struct{}{})
+		t.hairpins.Set(a, struct{}{})
 	}
 	for _, a := range old {
 		if t.loops[a]--; t.loops[a] == 0 {
 			delete(t.loops, a)
-			t.hairpins.remove(a)
+			t.hairpins.Remove(a)
 		}
 	}
 }
@@ -137,29 +139,29 @@ func (d *Delta) Empty() bool {
 // Take hands out what changed since it was last called.
 func (t *Table) Take() Delta {
 	d := Delta{Old: map[Frontend]bool{}}
-	for f, was := range t.frontends.was {
-		target, now := t.frontends.now[f]
-		d.Old[f] = was.held
-		if now && f.Protocol == UDP && answers(target) && !(was.held && answers(was.value)) {
+	for f, was := range t.frontends.Was {
+		target, now := t.frontends.Now[f]
+		d.Old[f] = was.Held
+		if now && f.Protocol == UDP && answers(target) && !(was.Held && answers(was.Value)) {
 			d.FreshUDP = append(d.FreshUDP, f)
 		}
 	}
-	for c, was := range t.chains.was {
-		if _, now := t.chains.now[c]; now && !was.held {
+	for c, was := range t.chains.Was {
+		if _, now := t.chains.Now[c]; now && !was.Held {
 			d.NewChains = append(d.NewChains, c)
 		}
 	}
-	for m, was := range t.memory.was {
+	for m, was := range t.memory.Was {
 		// A memory that keeps its chain but not its time is made anew.
-		if now, held := t.memory.now[m]; held && was.held && now != was.value {
+		if now, held := t.memory.Now[m]; held && was.Held && now != was.Value {
 			d.GoneMemory = append(d.GoneMemory, m)
 		}
 	}
-	d.Frontends, d.GoneFrontends = t.frontends.take()
-	d.Chains, d.GoneChains = t.chains.take()
-	memory, gone := t.memory.take()
+	d.Frontends, d.GoneFrontends = t.frontends.Take()
+	d.Chains, d.GoneChains = t.chains.Take()
+	memory, gone := t.memory.Take()
 	d.Memory, d.GoneMemory = memory, append(d.GoneMemory, gone...)
-	loops, goneLoops := t.hairpins.take()
+	loops, goneLoops := t.hairpins.Take()
 	for a := range loops {
 		d.Loops = append(d.Loops, a)
 	}
@@ -178,68 +180,14 @@ func answers(target string) bool { return target != Reject && target != Drop }
 // All is the whole table as one delta from nothing, and takes all changes.
 func (t *Table) All() Delta {
 	d := t.Take()
-	d.Frontends, d.Chains, d.Memory = t.frontends.now, t.chains.now, t.memory.now
+	d.Frontends, d.Chains, d.Memory = t.frontends.Now, t.chains.Now, t.memory.Now
 	d.GoneFrontends, d.GoneChains, d.GoneMemory, d.GoneLoops, d.NewChains, d.Loops = nil, nil, nil, nil, nil, nil
 	d.Old = nil
 	for c := range d.Chains {
 		d.NewChains = append(d.NewChains, c)
 	}
-	for a := range t.hairpins.now {
+	for a := range t.hairpins.Now {
 		d.Loops = append(d.Loops, a)
 	}
 	return d
-}
-
-// ledger is a map that remembers what it held when its changes were last taken.
-type ledger[K comparable, V any] struct {
-	now   map[K]V
-	was   map[K]before[V]
-	equal func(a, b V) bool
-}
-
-type before[V any] struct {
-	value V
-	held  bool
-}
-
-func newLedger[K comparable, V any](equal func(a, b V) bool) ledger[K, V] {
-	return ledger[K, V]{now: map[K]V{}, was: map[K]before[V]{}, equal: equal}
-}
-
-func (l *ledger[K, V]) set(k K, v V) {
-	old, held := l.now[k]
-	if held && l.equal(old, v) {
-		return
-	}
-	l.note(k, old, held)
-	l.now[k] = v
-}
-
-func (l *ledger[K, V]) remove(k K) {
-	if old, held := l.now[k]; held {
-		l.note(k, old, held)
-		delete(l.now, k)
-	}
-}
-
-func (l *ledger[K, V]) note(k K, old V, held bool) {
-	if _, noted := l.was[k]; !noted {
-		l.was[k] = before[V]{old, held}
-	}
-}
-
-// take returns what is new or different, and what is gone.
-func (l *ledger[K, V]) take() (changed map[K]V, gone []K) {
-	changed = map[K]V{}
-	for k, was := range l.was {
-		now, held := l.now[k]
-		switch {
-		case held && (!was.held || !l.equal(was.value, now)):
-			changed[k] = now
-		case !held && was.held:
-			gone = append(gone, k)
-		}
-	}
-	clear(l.was)
-	return changed, gone
 }

@@ -146,7 +146,7 @@ func TestDeltasAddUp(t *testing.T) {
 		for _, a := range d.Loops {
 			loops[a] = true
 		}
-		if !maps.Equal(frontends, table.frontends.now) || !maps.EqualFunc(chains, table.chains.now, equalRules) || len(loops) != len(table.hairpins.now) {
+		if !maps.Equal(frontends, table.frontends.Now) || !maps.EqualFunc(chains, table.chains.Now, equalRules) || len(loops) != len(table.hairpins.Now) {
 			t.Fatal("the deltas do not add up to the table")
 		}
 		for f, target := range frontends {

@@ -10,6 +10,7 @@ import (
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -306,6 +307,10 @@ func TestNodes(t *testing.T) {
 	at.FieldSelectorRequirements = fields.OneTermEqualSelector("spec.nodeName", "one").Requirements()
 	if d, _, _ := a.Authorize(context.Background(), at); d != authorizer.DecisionAllow {
 		t.Error("a node must be able to list its own pods")
+	}
+	r.Must(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "deny"}})
+	if !allowed(t, a, one, "watch :pods") || allowed(t, a, one, "get :pods default/there") {
+		t.Error("a node that enforces policies must be able to follow all pods, and still not read one of another node")
 	}
 	if allowed(t, a, someone("system:node:one"), "list :services") {
 		t.Error("a user of a node's name outside the nodes' group is no node")

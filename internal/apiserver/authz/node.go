@@ -178,6 +178,14 @@ func (n *nodes) pods(ctx context.Context, node string, at authorizer.Attributes)
 		}
 		return false, fmt.Sprintf("no relationship found between node '%s' and this object", node), nil
 	}
+	// Policies are enforced on every node, by the addresses and labels of all pods; without one, a node has no business with others' pods.
+	if at.GetName() == "" && at.GetVerb() != "get" {
+		if page, err := n.collection("networkpolicies").List(ctx, store.ListOptions{Limit: 1}); err != nil {
+			return false, "", err
+		} else if len(page.Entries) > 0 {
+			return true, "", nil
+		}
+	}
 	requirements, err := at.GetFieldSelector()
 	if err != nil {
 		return false, "can only list/watch pods with spec.nodeName field selector", nil

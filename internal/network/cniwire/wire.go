@@ -10,6 +10,7 @@ type Request struct {
 	ContainerID string          `json:"containerID"`
 	Netns       string          `json:"netns"`
 	IfName      string          `json:"ifName"`
+	Args        string          `json:"args,omitempty"` // "K8S_POD_NAMESPACE=…;K8S_POD_NAME=…": whose container it is
 	Config      json.RawMessage `json:"config"`
 }
 
