@@ -180,7 +180,8 @@ func (n *nodes) pods(ctx context.Context, node string, at authorizer.Attributes)
 	}
 	// Policies are enforced on every node, by the addresses and labels of all pods; without one, a node has no business with others' pods.
 	if at.GetName() == "" && at.GetVerb() != "get" {
-		if page, err := n.collection("networkpolicies").List(ctx, store.ListOptions{Limit: 1}); err != nil {
+		policies := n.reg.Store().Collection(n.reg.Table().ByResource(schema.GroupResource{Group: "networking.k8s.io", Resource: "networkpolicies"}))
+		if page, err := policies.List(ctx, store.ListOptions{Limit: 1}); err != nil {
 			return false, "", err
 		} else if len(page.Entries) > 0 {
 			return true, "", nil
