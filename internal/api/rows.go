@@ -10,7 +10,8 @@ import (
 // builtin lists every built-in row, group by group.
 func builtin() []*Resource {
 	return slices.Concat(coreRows(), appsRows(), batchRows(), policyRows(), rbacRows(), networkingRows(), discoveryRows(),
-		schedulingRows(), coordinationRows(), certificateRows(), extensionRows(), autoscalingRows(), storageRows(), metricsRows(), reviewRows())
+		schedulingRows(), coordinationRows(), certificateRows(), extensionRows(), admissionRows(), autoscalingRows(), storageRows(), metricsRows(),
+		reviewRows())
 }
 
 // AllVerbs are those of a stored resource that says nothing else.
