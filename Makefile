@@ -15,7 +15,7 @@ LDFLAGS := -s -w -X skiff.dev/skiff/internal/version.Skiff=$(VERSION)
 GOBUILD := go build -ldflags '$(LDFLAGS)'
 
 PROGRAMS := skiff containerd-shim-runc-v2 runc skiff-cni pause skiff-web
-.PHONY: up down build deps test test-unit test-cluster bench lint clean help $(PROGRAMS)
+.PHONY: up down build deps test-deps test test-unit test-cluster ui bench lint clean help $(PROGRAMS)
 
 up: deps build ## install what is missing, build, start a cluster in the foreground
 	@exec $(BIN)/skiff up
@@ -23,12 +23,18 @@ up: deps build ## install what is missing, build, start a cluster in the foregro
 down: ## remove what the cluster left on this host
 	@$(BIN)/skiff down
 
+test-deps: ## install what tests need besides: a browser, and Node.js to build the web UI afresh
+	@build/deps test
+
 deps: ## install what building and testing need (Debian, Ubuntu); asks nothing
 	@build/deps
 
 build: $(PROGRAMS) ## build everything into bin/
 
-skiff:
+ui: ## build the web UI, if its sources have changed (needs Node.js and npm then)
+	@build/ui
+
+skiff: ui
 	@build/progress "[1/6] skiff" $(GOBUILD) -o $(BIN)/skiff ./cmd/skiff
 containerd-shim-runc-v2: skiff
 	@build/progress "[2/6] containerd-shim-runc-v2" $(GOBUILD) -tags no_grpc -o $(BIN)/ github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
@@ -41,12 +47,12 @@ skiff-web: skiff-cni
 pause: skiff-web
 	@build/progress "[6/6] pause" gcc -Os -static -s -Wall -Wextra -o $(BIN)/pause cmd/pause/pause.c
 
-test: deps build test-unit test-cluster ## every test
+test: test-deps build test-unit test-cluster ## every test
 
 test-unit: ## the packages' own tests
 	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go test -timeout 15m ./cmd/... ./internal/...
 
-test-cluster: ## whole clusters: the real binary, real containers
+test-cluster: test-deps ## whole clusters: the real binary, real containers
 	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go test -timeout 25m -count 1 ./test/...
 
 bench: build ## run the benchmarks and print their medians

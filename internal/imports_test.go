@@ -34,7 +34,7 @@ var below = map[string][]string{
 	"network":    {"client", "proxy", "policy"},
 	"dns":        {"client"},
 	"addon":      {"api", "client"},
-	"dashboard":  {"api", "client"},
+	"dashboard":  {},
 	"host":       {"*"},
 	"cli":        {"*"},
 }

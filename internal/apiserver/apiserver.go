@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"skiff.dev/skiff/internal/apiserver/authn"
@@ -40,6 +41,7 @@ type Config struct {
 	Metrics     *prometheus.Registry
 	Usage       *usage.Source // answers metrics.k8s.io; nil: nobody does
 	Checks      []Check       // /readyz, /livez
+	UI          UI            // answers /ui; nil: nobody does
 	Log         *slog.Logger
 }
 
@@ -48,6 +50,9 @@ type TokenKeys struct {
 	SigningPEM []byte   // private key, PKCS#8 or PKCS#1/EC
 	VerifyPEM  [][]byte // public keys, further ones for rotation
 }
+
+// UI makes what answers /ui and below. It authenticates its callers itself: api is the whole server, who its authentication.
+type UI func(api http.Handler, who func(*http.Request) (user.Info, error)) http.Handler
 
 // Check is one line of /readyz?verbose.
 type Check struct {
@@ -64,6 +69,7 @@ type Server struct {
 	reg      *registry.Registry
 	requests *request.RequestInfoFactory
 	plain    *http.ServeMux // what is not a resource: discovery, health, metrics
+	ui       http.Handler   // may be nil
 	kubelets *kubelets
 	metrics  *metrics
 	ready    chan struct{}
@@ -101,6 +107,9 @@ func New(cfg Config) (*Server, error) {
 		}
 	}
 	s.plain = s.plainRoutes()
+	if cfg.UI != nil {
+		s.ui = cfg.UI(http.HandlerFunc(s.serve), a.Authenticate)
+	}
 	return s, nil
 }
 
@@ -113,7 +122,7 @@ const drainPatience = 5 * time.Second
 // Run serves until ctx ends, then drains: long requests get a bounded time, watches are closed politely.
 func (s *Server) Run(ctx context.Context) error {
 	server := &http.Server{
-		Handler:           http.HandlerFunc(s.serve),
+		Handler:           http.HandlerFunc(s.enter),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cfg.Certificate, ClientAuth: tls.RequestClientCert},
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       5 * time.Minute,

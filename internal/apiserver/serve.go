@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,6 +21,15 @@ import (
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
 )
+
+// enter sends people with browsers to the UI, and everybody else on.
+func (s *Server) enter(w http.ResponseWriter, r *http.Request) {
+	if s.ui != nil && strings.HasPrefix(r.URL.Path, "/ui") && (len(r.URL.Path) == 3 || r.URL.Path[3] == '/') {
+		s.ui.ServeHTTP(w, r)
+		return
+	}
+	s.serve(w, r)
+}
 
 // serve takes a request through the filters: panic, who, whether, what.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {

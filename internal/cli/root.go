@@ -24,6 +24,7 @@ kubelet, service proxy, container runtime and DNS.
 
   skiff up                                  a whole cluster in the foreground
   skiff kubectl apply -f examples/web.yaml  talk to it (any kubectl will do)
+  skiff dashboard                           sign in to its web UI
   skiff server, skiff agent, skiff token    a cluster of several hosts
   skiff down                                remove what it left on this host
 
@@ -68,7 +69,7 @@ func newRoot(out, errOut io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
 	})
-	root.AddCommand(upCommand(), serverCommand(), agentCommand(), tokenCommand(), downCommand(), kubectlCommand(), imageCommand(), versionCommand())
+	root.AddCommand(upCommand(), serverCommand(), agentCommand(), tokenCommand(), dashboardCommand(), downCommand(), kubectlCommand(), imageCommand(), versionCommand())
 	return root
 }
 

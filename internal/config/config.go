@@ -45,6 +45,7 @@ type Config struct {
 	ClusterDomain string `key:"cluster-domain" help:"Domain of the cluster's DNS names"`
 	Controllers   string `key:"controllers" help:"Controllers to run: a comma-separated list of names, * for all, -name to leave one out"`
 	NoScheduler   bool   `key:"no-scheduler" help:"Do not run the scheduler"`
+	NoDashboard   bool   `key:"no-dashboard" help:"Do not serve the web UI at /ui of the API server"`
 	NoAgent       bool   `key:"no-agent" help:"Run the control plane alone, without a node"`
 
 	Server    string `key:"server" help:"Address of the server to join, such as https://10.0.0.1:6443; for agents"`

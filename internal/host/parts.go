@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller"
+	"skiff.dev/skiff/internal/dashboard"
 	"skiff.dev/skiff/internal/dns"
 	"skiff.dev/skiff/internal/etcd"
 	"skiff.dev/skiff/internal/kubelet"
@@ -179,6 +181,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		Metrics:     c.metrics,
 		Usage:       c.usage,
 		Checks:      c.checks(),
+		UI:          c.ui(),
 		Log:         c.Log.With("part", "apiserver"),
 	})
 	if err != nil {
@@ -194,6 +197,16 @@ func (c *cluster) checks() []apiserver.Check {
 		out = append(out, apiserver.Check{Name: "kms-providers", Run: c.encryption.Check})
 	}
 	return out
+}
+
+// ui is what answers at /ui, unless the settings say that nobody does.
+func (c *cluster) ui() apiserver.UI {
+	if c.conf.NoDashboard {
+		return nil
+	}
+	return func(api http.Handler, who func(*http.Request) (user.Info, error)) http.Handler {
+		return dashboard.New(dashboard.Config{Cluster: c.conf.ClusterName, API: api, Who: who, Log: c.Log.With("part", "dashboard")})
+	}
 }
 
 func (c *cluster) makeScheduler() (runner, error) {

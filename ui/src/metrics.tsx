@@ -1,0 +1,71 @@
+// What a pod or node uses, from metrics.k8s.io, for as long as the page is open.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { ApiError, get } from "./api";
+import { bytes, cpu, quantity } from "./format";
+import { base } from "./kinds";
+import { Fault } from "./parts";
+import type { Obj } from "./watch";
+
+const EVERY = 5000, KEPT = 720;
+export const METRICS = base("metrics.k8s.io", "v1beta1");
+
+// usePolled asks again while somebody looks: metrics cannot be watched.
+export function usePolled<T>(path: string): { value?: T; error?: ApiError } {
+  const [got, set] = useState<{ value?: T; error?: ApiError }>({});
+  useEffect(() => {
+    const abort = new AbortController();
+    const ask = () => document.hidden || get<T>(path, abort.signal).then((value) => set({ value }), (error) => abort.signal.aborted || set((old) => ({ ...old, error })));
+    ask();
+    const id = setInterval(ask, EVERY);
+    return () => { clearInterval(id); abort.abort(); };
+  }, [path]);
+  return got;
+}
+
+export const used = (m: any) => ({ cpu: quantity(m?.usage?.cpu), memory: quantity(m?.usage?.memory) });
+
+const lookup = (usage: Record<string, string>, what: string) => quantity(usage[what]);
+
+export function PodMetrics({ pod }: { pod: Obj }) {
+  const { value, error } = usePolled<any>(`${METRICS}/namespaces/${pod.metadata.namespace}/pods/${pod.metadata.name}`);
+  const names: string[] = pod.spec.containers.map((c: any) => c.name);
+  const of = (what: string) => names.map((n) => { const c = value?.containers?.find((x: any) => x.name === n); return c ? lookup(c.usage, what) : null; });
+  const limit = (what: string) => pod.spec.containers.reduce((n: number, c: any) => n + quantity(c.resources?.limits?.[what]), 0);
+  if (error && !value) return <Fault error={error} />;
+  return (
+    <div class="plots">
+      <Plot title="CPU" names={names} at={value?.timestamp} values={of("cpu")} say={cpu} limit={limit("cpu")} />
+      <Plot title="Memory" names={names} at={value?.timestamp} values={of("memory")} say={bytes} limit={limit("memory")} />
+    </div>
+  );
+}
+
+export function Plot({ title, names, at, values, say, limit }: { title: string; names: string[]; at?: string; values: (number | null)[]; say: (n: number) => string; limit?: number }) {
+  const box = useRef<HTMLDivElement>(null), plot = useRef<any>(null), data = useRef<(number | null)[][]>([[], ...names.map(() => [])]), seen = useRef("");
+  useEffect(() => {
+    let gone = false, follow: ResizeObserver | undefined;
+    void import("uplot").then(({ default: UPlot }) => {
+      if (gone) return;
+      const style = getComputedStyle(document.documentElement), colour = (n: string) => style.getPropertyValue(n).trim();
+      const axis = { stroke: () => getComputedStyle(box.current!).color, grid: { stroke: "#8883", width: 1 }, ticks: { stroke: "#8883" } };
+      plot.current = new UPlot({
+        width: box.current!.clientWidth, height: 220, cursor: { y: false }, scales: { y: { range: (_u: any, _min: number, max: number) => [0, Math.max(max * 1.1, 1e-3)] } },
+        axes: [axis, { ...axis, size: 60, values: (_u: any, v: number[]) => v.map(say) }],
+        series: [{}, ...names.map((label, i) => ({ label, stroke: colour(`--plot${(i % 4) + 1}`) || ["#0d8a83", "#b45309", "#6d28d9", "#be185d"][i % 4], width: 2, value: (_u: any, v: number | null) => (v === null ? "–" : say(v)) }))],
+      } as any, data.current as any, box.current!);
+      follow = new ResizeObserver(() => plot.current?.setSize({ width: box.current!.clientWidth, height: 220 }));
+      follow.observe(box.current!);
+    });
+    return () => { gone = true; follow?.disconnect(); plot.current?.destroy(); };
+  }, [names.join()]);
+  useEffect(() => {
+    if (!at || at === seen.current || values.every((v) => v === null)) return;
+    seen.current = at;
+    data.current[0].push(Date.parse(at) / 1000);
+    values.forEach((v, i) => data.current[i + 1].push(v));
+    if (data.current[0].length > KEPT) data.current.forEach((d) => d.shift());
+    plot.current?.setData(data.current);
+  }, [at]);
+  const last = values.reduce((a: number, v) => a + (v ?? 0), 0);
+  return <section class="plot"><h3>{title} <small>{at ? say(last) : "no figures yet"}{limit ? ` of ${say(limit)}` : ""}</small></h3><div ref={box} /></section>;
+}

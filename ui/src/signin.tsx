@@ -1,0 +1,64 @@
+import { useState } from "preact/hooks";
+import { sessionEnded, signIn } from "./api";
+import { say } from "./parts";
+import { useStore } from "./store";
+
+// redeemLink signs in with the code of a one-time link, and takes it out of the address and its history.
+export async function redeemLink() {
+  const code = /^#\/link\/([\w-]+)$/.exec(location.hash)?.[1];
+  if (!code) return;
+  history.replaceState(null, "", location.pathname + "#/");
+  dispatchEvent(new Event("hashchange"));
+  try {
+    await signIn({ code });
+  } catch (e) {
+    say((e as Error).message, true);
+  }
+}
+
+export function SignIn() {
+  const ended = useStore(sessionEnded);
+  const [way, setWay] = useState<"token" | "kubeconfig">("token");
+  const [text, setText] = useState(""), [error, setError] = useState(""), [busy, setBusy] = useState(false);
+  const submit = async (e: Event) => {
+    e.preventDefault();
+    setBusy(true);
+    setError("");
+    try {
+      await signIn({ [way]: text });
+    } catch (err) {
+      setError((err as Error).message);
+      setBusy(false);
+    }
+  };
+  return (
+    <main class="signin">
+      <form onSubmit={submit}>
+        <Mark />
+        <h1>Skiff</h1>
+        {ended && <p class="stale">Your session has ended. Sign in to go on where you were.</p>}
+        <div class="choice" role="radiogroup" aria-label="Sign in with">
+          {(["token", "kubeconfig"] as const).map((w) => (
+            <button type="button" role="radio" aria-checked={way === w} onClick={() => { setWay(w); setText(""); setError(""); }}>{w === "token" ? "Token" : "Kubeconfig"}</button>
+          ))}
+        </div>
+        {way === "token"
+          ? <label>Token<input name="token" type="password" autocomplete="off" autofocus required value={text} onInput={(e) => setText(e.currentTarget.value)} /></label>
+          : <>
+              <label>Kubeconfig<textarea name="kubeconfig" rows={7} spellcheck={false} required placeholder="Paste it, or choose the file" value={text} onInput={(e) => setText(e.currentTarget.value)} /></label>
+              <input type="file" aria-label="Kubeconfig file" onChange={async (e) => setText((await e.currentTarget.files?.[0]?.text()) ?? "")} />
+            </>}
+        {error && <p class="fault" role="alert">{error}</p>}
+        <button class="solid" disabled={busy || !text}>{busy ? "Signing in…" : "Sign in"}</button>
+        <p class="quiet">
+          {way === "token" ? <>A service account's: <code>kubectl create token NAME</code></> : <>The administrator's is <code>admin.kubeconfig</code> in the server's data dir.</>}
+          <br />Or run <code>skiff dashboard</code> on the server, which prints a link.
+        </p>
+      </form>
+    </main>
+  );
+}
+
+export function Mark() {
+  return <svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><path d="M4 20h24l-4 7H8zM15 4v13H5zM18 8l9 9h-9z" /></svg>;
+}
