@@ -39,7 +39,10 @@ func certificateRows() []*Resource {
 		ValidateUpdate: func(o, _ Object) field.ErrorList { return validateDecision(o.(*csr)) },
 		ValidateStatus: func(o, old Object) field.ErrorList { return validateIssue(o.(*csr), old.(*csr)) },
 		Columns:        csrColumns,
-	})}
+	}),
+		of[trustBundle, certificatesv1.ClusterTrustBundleList](trustBundleRow),
+		of[podCertificate, certificatesv1.PodCertificateRequestList](podCertificateRow),
+	}
 }
 
 // CertificateRequest parses what a CSR asks for, and checks that who asks holds the key.

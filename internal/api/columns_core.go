@@ -306,3 +306,34 @@ func eventSeen(e *corev1.Event, now time.Time) string {
 func eventObject(e *corev1.Event) string {
 	return strings.ToLower(e.InvolvedObject.Kind) + "/" + e.InvolvedObject.Name
 }
+
+var podTemplateColumns = []Column{nameColumn,
+	text("Containers", func(t *corev1.PodTemplate) string { return containerNames(&t.Template) }),
+	text("Images", func(t *corev1.PodTemplate) string { return containerImages(&t.Template) }),
+	text("Pod Labels", func(t *corev1.PodTemplate) string { return orNone(mapSelector(t.Template.Labels)) }),
+}
+
+var componentStatusColumns = []Column{nameColumn,
+	text("Status", func(s *corev1.ComponentStatus) string { //nolint:staticcheck
+		for _, c := range s.Conditions {
+			if c.Type == corev1.ComponentHealthy {
+				if c.Status == corev1.ConditionTrue {
+					return "Healthy"
+				}
+				return "Unhealthy"
+			}
+		}
+		return "Unknown"
+	}),
+	text("Message", func(s *corev1.ComponentStatus) string { return componentHealth(s).Message }),
+	text("Error", func(s *corev1.ComponentStatus) string { return componentHealth(s).Error }),
+}
+
+func componentHealth(s *corev1.ComponentStatus) corev1.ComponentCondition { //nolint:staticcheck
+	for _, c := range s.Conditions {
+		if c.Type == corev1.ComponentHealthy {
+			return c
+		}
+	}
+	return corev1.ComponentCondition{}
+}

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -55,6 +56,7 @@ func coreRows() []*Resource {
 		of[corev1.Endpoints, corev1.EndpointsList](Resource{
 			Version: "v1", Kind: "Endpoints", Plural: "endpoints", Singular: "endpoints", Short: []string{"ep"}, Key: "services/endpoints", Namespaced: true,
 			Default: func(o Object) { defaultEndpoints(o.(*corev1.Endpoints)) }, Validate: validateEndpoints, ValidateUpdate: sameAsCreate(validateEndpoints), Columns: endpointsColumns,
+			Deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 		}),
 		of[corev1.Event, corev1.EventList](eventRow),
 		of[corev1.ReplicationController, corev1.ReplicationControllerList](Resource{
@@ -69,6 +71,7 @@ func coreRows() []*Resource {
 			},
 			Default: func(o Object) { defaultReplicationController(o.(*corev1.ReplicationController)) }, Columns: replicationControllerColumns,
 			Validate: validateReplicationController, ValidateUpdate: sameAsCreate(validateReplicationController),
+			DefaultPropagation: metav1.DeletePropagationOrphan, // as it was before there was a policy to name
 		}),
 		of[corev1.PersistentVolume, corev1.PersistentVolumeList](Resource{
 			Version: "v1", Kind: "PersistentVolume", Plural: "persistentvolumes", Short: []string{"pv"}, Key: "persistentvolumes", Status: true,
@@ -82,7 +85,8 @@ func coreRows() []*Resource {
 		}),
 		of[corev1.PodTemplate, corev1.PodTemplateList](Resource{
 			Version: "v1", Kind: "PodTemplate", Plural: "podtemplates", Key: "podtemplates", Namespaced: true, Generation: true,
-			Default: func(o Object) { defaultPodSpec(&o.(*corev1.PodTemplate).Template.Spec) },
+			Default: func(o Object) { defaultPodSpec(&o.(*corev1.PodTemplate).Template.Spec) }, Columns: podTemplateColumns,
+			Validate: validatePodTemplate, ValidateUpdate: sameAsCreate(validatePodTemplate),
 		}),
 		of[corev1.LimitRange, corev1.LimitRangeList](Resource{
 			Version: "v1", Kind: "LimitRange", Plural: "limitranges", Short: []string{"limits"}, Key: "limitranges", Namespaced: true, Columns: createdAtColumns,
@@ -91,6 +95,10 @@ func coreRows() []*Resource {
 		of[corev1.ResourceQuota, corev1.ResourceQuotaList](Resource{
 			Version: "v1", Kind: "ResourceQuota", Plural: "resourcequotas", Short: []string{"quota"}, Key: "resourcequotas", Namespaced: true, Status: true,
 			Columns: resourceQuotaColumns, Validate: validateResourceQuota, ValidateUpdate: sameAsCreate(validateResourceQuota),
+		}),
+		of[corev1.ComponentStatus, corev1.ComponentStatusList](Resource{ //nolint:staticcheck // old clients read it
+			Version: "v1", Kind: "ComponentStatus", Plural: "componentstatuses", Short: []string{"cs"}, Verbs: []string{"get", "list"}, Columns: componentStatusColumns,
+			Deprecated: "v1 ComponentStatus is deprecated in v1.19+",
 		}),
 		review[corev1.Binding](Resource{Version: "v1", Kind: "Binding", Plural: "bindings", Namespaced: true}),
 	}

@@ -261,3 +261,9 @@ func defaultNetworkPolicy(n *networkingv1.NetworkPolicy) {
 func defaultPriorityClass(p *schedulingv1.PriorityClass) {
 	fillNil(&p.PreemptionPolicy, corev1.PreemptLowerPriority)
 }
+
+func defaultIngressClass(c *networkingv1.IngressClass) {
+	if p := c.Spec.Parameters; p != nil {
+		fillNil(&p.Scope, networkingv1.IngressClassParametersReferenceScopeCluster)
+	}
+}

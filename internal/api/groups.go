@@ -1,6 +1,8 @@
 package api
 
 import (
+	"strings"
+
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -46,9 +48,14 @@ func networkingRows() []*Resource {
 		of[networkingv1.Ingress, networkingv1.IngressList](Resource{Group: g, Version: v, Kind: "Ingress", Plural: "ingresses", Short: []string{"ing"}, Key: "ingress",
 			Namespaced: true, Status: true, Generation: true, Columns: ingressColumns, Validate: validateIngress, ValidateUpdate: sameAsCreate(validateIngress)}),
 		of[networkingv1.IngressClass, networkingv1.IngressClassList](Resource{Group: g, Version: v, Kind: "IngressClass", Plural: "ingressclasses", Key: "ingressclasses",
-			Generation: true, Columns: ingressClassColumns}),
-		of[networkingv1.IPAddress, networkingv1.IPAddressList](Resource{Group: g, Version: v, Kind: "IPAddress", Plural: "ipaddresses", Short: []string{"ip"}, Key: "ipaddresses"}),
-		of[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](Resource{Group: g, Version: v, Kind: "ServiceCIDR", Plural: "servicecidrs", Key: "servicecidrs", Status: true}),
+			Generation: true, Columns: ingressClassColumns, Default: func(o Object) { defaultIngressClass(o.(*networkingv1.IngressClass)) },
+			Validate: validateIngressClass, ValidateUpdate: validateIngressClassUpdate}),
+		of[networkingv1.IPAddress, networkingv1.IPAddressList](Resource{Group: g, Version: v, Kind: "IPAddress", Plural: "ipaddresses", Short: []string{"ip"}, Key: "ipaddresses",
+			ValidateName: addressName, Validate: validateIPAddress, ValidateUpdate: validateIPAddressUpdate,
+			Columns: columns(text("ParentRef", func(a *networkingv1.IPAddress) string { return parentText(a.Spec.ParentRef) }))}),
+		of[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](Resource{Group: g, Version: v, Kind: "ServiceCIDR", Plural: "servicecidrs", Key: "servicecidrs", Status: true,
+			Validate: validateServiceCIDR, ValidateUpdate: validateServiceCIDRUpdate,
+			Columns: columns(text("CIDRs", func(c *networkingv1.ServiceCIDR) string { return strings.Join(c.Spec.CIDRs, ",") }))}),
 	}
 }
 

@@ -74,6 +74,9 @@ type Resource struct {
 	// Terminating, if set, marks obj once its deletion has begun (a namespace's phase).
 	Terminating func(obj Object)
 
+	// Deprecated, if set, is what everybody who uses the resource is warned of.
+	Deprecated string
+
 	// Decode, if set, reads a stored JSON value that New's type can't (an older version's).
 	Decode func(value []byte) (Object, error)
 	// Conditional says that an update must name the resourceVersion that it was made of.

@@ -42,6 +42,10 @@ func validateTemplate(t *corev1.PodTemplateSpec, p *field.Path) field.ErrorList 
 	return append(errs, validatePodSpec(&t.Spec, p.Child("spec"))...)
 }
 
+func validatePodTemplate(o Object) field.ErrorList {
+	return validateTemplate(&o.(*corev1.PodTemplate).Template, field.NewPath("template"))
+}
+
 func immutableSelector(now, was *metav1.LabelSelector) field.ErrorList {
 	return immutable(now, was, field.NewPath("spec", "selector"))
 }

@@ -100,6 +100,7 @@ func New(cfg Config) (*Server, error) {
 	for path, v := range s.authz.Virtuals() {
 		s.reg.Handle(path, v)
 	}
+	s.reg.HandleRead("componentstatuses", s.components)
 	if cfg.Usage != nil {
 		cfg.Usage.Through(s.kubelets.summary)
 		for path, f := range cfg.Usage.Reads() {

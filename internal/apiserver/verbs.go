@@ -40,6 +40,9 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 			q.Warn(text)
 		}
 	}
+	if q.Resource.Deprecated != "" {
+		q.Warn(q.Resource.Deprecated)
+	}
 	if sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale" {
 		s.connect(w, r, q, info)
 		return

@@ -36,6 +36,7 @@ import (
 	"skiff.dev/skiff/internal/controller/serviceaccount"
 	"skiff.dev/skiff/internal/controller/servicelb"
 	"skiff.dev/skiff/internal/controller/statefulset"
+	"skiff.dev/skiff/internal/controller/storageversionmigrator"
 	"skiff.dev/skiff/internal/controller/tainteviction"
 	"skiff.dev/skiff/internal/controller/tokencleaner"
 	"skiff.dev/skiff/internal/controller/ttlafterfinished"
@@ -51,6 +52,7 @@ type Config struct {
 	RootCA   []byte // PEM, for kube-root-ca.crt
 	Sign     certificates.Sign
 	Metrics  prometheus.Registerer
+	Rewrite  storageversionmigrator.Rewrite
 	Sampled  podautoscaler.Sampled // calls when something was measured; may be nil
 	Log      *slog.Logger
 }
@@ -87,6 +89,7 @@ var all = []entry{
 	{"service-lb-controller", func(c Config) harness.Controller { return servicelb.New(c.Client) }},
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
 	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled) }},
+	{"storage-version-migrator-controller", func(c Config) harness.Controller { return storageversionmigrator.New(c.Client, c.Rewrite) }},
 	{"pod-garbage-collector-controller", func(c Config) harness.Controller { return podgc.New(c.Client) }},
 }
 

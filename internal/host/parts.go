@@ -225,6 +225,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		NodeMask: c.conf.NodeCIDRMask,
 		RootCA:   c.ca.PEM,
 		Sign:     c.ca.Sign,
+		Rewrite:  c.registry.Rewrite,
 		Sampled:  c.usage.Follow,
 		Log:      c.Log.With("part", "controllers"),
 	})

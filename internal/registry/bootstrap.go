@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,6 +35,11 @@ func (r *Registry) bootstrap(ctx context.Context) error {
 		},
 	}
 	if err := r.ensure(ctx, "", "services", svc, nil); err != nil {
+		return err
+	}
+	if err := r.ensure(ctx, "networking.k8s.io", "servicecidrs", &networkingv1.ServiceCIDR{
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: r.cfg.ServiceCIDRs},
+	}, nil); err != nil {
 		return err
 	}
 	if !r.cfg.Advertise.IsValid() {

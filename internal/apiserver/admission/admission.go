@@ -26,8 +26,11 @@ const (
 
 // Default lists the plug-ins that upstream has on by default and Skiff serves, in upstream's order.
 func Default() ([]registry.Admit, []registry.Validate) {
-	return []registry.Admit{namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, defaultStorageClass, inUseProtection, requestor},
-		[]registry.Validate{namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, certificateSubject}
+	return []registry.Admit{
+			namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, defaultStorageClass, inUseProtection, runtimeClass, requestor,
+		}, []registry.Validate{
+			namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, runtimeOverhead, certificateSubject,
+		}
 }
 
 // is says whether the request is about the resource itself ("" for the core group), not one of its subresources.
