@@ -11,7 +11,7 @@ import (
 func builtin() []*Resource {
 	return slices.Concat(coreRows(), appsRows(), batchRows(), policyRows(), rbacRows(), networkingRows(), discoveryRows(),
 		schedulingRows(), coordinationRows(), certificateRows(), extensionRows(), admissionRows(), autoscalingRows(), storageRows(), metricsRows(),
-		reviewRows(), nodeRows(), migrationRows())
+		reviewRows(), nodeRows(), migrationRows(), registrationRows(), flowControlRows())
 }
 
 // AllVerbs are those of a stored resource that says nothing else.

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,8 +22,11 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"skiff.dev/skiff/internal/apiserver/aggregate"
+	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/fairness"
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/registry"
 )
@@ -35,6 +39,10 @@ type Config struct {
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) // serving, reloadable
 	ClientCA    *x509.CertPool
 	KubeletTLS  *tls.Config // how the server presents itself to kubelets
+	FrontProxy  *FrontProxy // nil: nobody speaks for others by header, and no API servers are behind this one
+	Sources     authn.Sources
+	Audit       *audit.Log // nil: nothing is recorded
+	NoFairness  bool       // let every request through at once
 	TokenKeys   TokenKeys
 	Issuer      string // of service-account tokens: "https://kubernetes.default.svc.cluster.local"
 	ExternalURL string
@@ -43,6 +51,12 @@ type Config struct {
 	Checks      []Check       // /readyz, /livez
 	UI          UI            // answers /ui; nil: nobody does
 	Log         *slog.Logger
+}
+
+// FrontProxy is how this server presents itself to the API servers behind it, and who else may do so to this one.
+type FrontProxy struct {
+	Authority *x509.CertPool
+	Client    func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
 }
 
 // TokenKeys sign and verify service-account tokens.
@@ -71,6 +85,9 @@ type Server struct {
 	plain    *http.ServeMux // what is not a resource: discovery, health, metrics
 	ui       http.Handler   // may be nil
 	kubelets *kubelets
+	behind   *aggregate.Aggregator // API servers behind this one; nil without a front proxy
+	fair     *fairness.Controller  // nil: every request goes through at once
+	shapes   chan struct{}         // turns at putting big lists together
 	metrics  *metrics
 	ready    chan struct{}
 	stopping context.Context // ends when the server begins to stop: watches end then
@@ -79,20 +96,33 @@ type Server struct {
 
 // New also registers the server's virtual resources (reviews, serviceaccounts/token) with the registry.
 func New(cfg Config) (*Server, error) {
+	stopping, stop := context.WithCancel(context.Background())
+	external, err := cfg.Sources.Open(stopping, cfg.Issuer, []string{cfg.Issuer}, "")
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	var frontProxy *x509.CertPool
+	if cfg.FrontProxy != nil {
+		frontProxy = cfg.FrontProxy.Authority
+	}
 	a, err := authn.New(authn.Config{
+		FrontProxy: frontProxy, External: external,
 		ClientCA: cfg.ClientCA, Signing: cfg.TokenKeys.SigningPEM, Verify: cfg.TokenKeys.VerifyPEM,
 		Issuer: cfg.Issuer, Registry: cfg.Registry, Log: cfg.Log,
 	})
 	if err != nil {
+		stop()
 		return nil, fmt.Errorf("set up authentication: %w", err)
 	}
 	s := &Server{
 		cfg: cfg, log: cfg.Log, reg: cfg.Registry, authn: a, authz: cfg.Authorizer,
 		requests: &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")},
 		metrics:  newMetrics(cfg.Metrics),
+		shapes:   make(chan struct{}, bigLists),
 		ready:    make(chan struct{}),
+		stopping: stopping, stop: stop,
 	}
-	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.kubelets = newKubelets(cfg.Registry, cfg.KubeletTLS)
 	for path, v := range a.Virtuals() {
 		s.reg.Handle(path, v)
@@ -107,6 +137,15 @@ func New(cfg Config) (*Server, error) {
 			s.reg.HandleRead(path, f)
 		}
 	}
+	if cfg.FrontProxy != nil {
+		s.behind = aggregate.New(aggregate.Config{Registry: cfg.Registry, Client: cfg.FrontProxy.Client, Local: s.localVersions, Log: cfg.Log})
+	}
+	if !cfg.NoFairness {
+		s.fair = fairness.New(fairness.Config{Registry: cfg.Registry, Metrics: registererOf(cfg.Metrics), Log: cfg.Log})
+	}
+	if cfg.Metrics != nil {
+		cfg.Metrics.MustRegister(objects{cfg.Registry})
+	}
 	s.plain = s.plainRoutes()
 	if cfg.UI != nil {
 		s.ui = cfg.UI(http.HandlerFunc(s.serve), a.Authenticate)
@@ -117,6 +156,44 @@ func New(cfg Config) (*Server, error) {
 // Ready is closed once requests are answered.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 
+// runBeside starts what the server needs beside it, and returns what ends it.
+func (s *Server) runBeside(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	run := func(f func(context.Context) error) {
+		running.Go(func() {
+			if err := f(ctx); err != nil {
+				s.log.Error("a part of the API server ended", "err", err)
+			}
+		})
+	}
+	if s.cfg.Audit != nil {
+		run(s.cfg.Audit.Run)
+	}
+	if s.fair != nil {
+		run(s.fair.Run)
+	}
+	if s.behind != nil {
+		run(s.behind.Run)
+		<-s.behind.Ready()
+	}
+	return func() { cancel(); running.Wait() }
+}
+
+// registererOf keeps a nil registry from becoming an interface that isn't.
+func registererOf(r *prometheus.Registry) prometheus.Registerer {
+	if r == nil {
+		return nil
+	}
+	return r
+}
+
+// ciphers of TLS 1.2: those that keep past connections secret and check what they carry. TLS 1.3 has no others.
+var ciphers = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
 // drainPatience is how long requests that are under way get when the server stops.
 const drainPatience = 5 * time.Second
 
@@ -124,13 +201,14 @@ const drainPatience = 5 * time.Second
 func (s *Server) Run(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           http.HandlerFunc(s.enter),
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: s.cfg.Certificate, ClientAuth: tls.RequestClientCert},
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, CipherSuites: ciphers, GetCertificate: s.cfg.Certificate, ClientAuth: tls.RequestClientCert},
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    1 << 20,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	defer s.runBeside(ctx)()
 	failed := make(chan error, 1)
 	go func() { failed <- server.ServeTLS(s.cfg.Listener, "", "") }()
 	close(s.ready)

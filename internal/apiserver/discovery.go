@@ -43,11 +43,26 @@ func (s *Server) groupVersions() map[schema.GroupVersion][]served {
 	return out
 }
 
+// localVersions says of what is served here whether a definition is why.
+func (s *Server) localVersions() map[schema.GroupVersion]bool {
+	out := map[schema.GroupVersion]bool{}
+	for gv, list := range s.groupVersions() {
+		out[gv] = list[0].row.Custom != nil
+	}
+	return out
+}
+
 // groups are the names of the API groups but the core one, in order, with their versions.
 func (s *Server) groups() []metav1.APIGroup {
 	versions := map[string][]string{}
-	for gv := range s.groupVersions() {
+	own := s.groupVersions()
+	for gv := range own {
 		versions[gv.Group] = append(versions[gv.Group], gv.Version)
+	}
+	for gv := range s.behind.Remotes() {
+		if own[gv] == nil {
+			versions[gv.Group] = append(versions[gv.Group], gv.Version)
+		}
 	}
 	var out []metav1.APIGroup
 	for group, list := range versions {
@@ -164,6 +179,10 @@ func (s *Server) aggregated(w http.ResponseWriter, r *http.Request, want func(gr
 		}
 		item := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: g.Name}}
 		for _, v := range g.Versions {
+			if r := s.behind.Remotes()[schema.GroupVersion{Group: g.Name, Version: v.Version}]; r != nil {
+				item.Versions = append(item.Versions, r.Discovery())
+				continue
+			}
 			version := apidiscoveryv2.APIVersionDiscovery{Version: v.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
 			for _, e := range all[schema.GroupVersion{Group: g.Name, Version: v.Version}] {
 				version.Resources = append(version.Resources, discovered(e))

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
 )
@@ -175,6 +176,7 @@ func (s *Server) writeResult(w http.ResponseWriter, r *http.Request, code int, q
 		writeError(w, r, err)
 		return
 	}
+	audit.Response(r.Context(), out.Object)
 	var body []byte
 	switch {
 	case f.as != "" && out.Entry != nil:
@@ -258,6 +260,7 @@ func writeError(w http.ResponseWriter, r *http.Request, err error) {
 	if st.Code == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="skiff"`)
 	}
+	audit.Response(r.Context(), st)
 	writeObject(w, r, int(st.Code), st)
 }
 

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"net/http"
@@ -10,8 +11,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
+	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
 )
@@ -46,6 +50,17 @@ func (c *call) list() {
 
 // writeList answers with many objects, in the shape that is wanted.
 func (c *call) writeList(f format, entries []*store.Entry, meta metav1.ListMeta) {
+	if audit.WantsResponse(c.r.Context()) {
+		c.recordList(entries, meta)
+	}
+	if len(entries) >= bigList && (f.as != "" || f.media == mediaYAML || f.pretty) {
+		release, err := c.s.shaping(c.r.Context())
+		if err != nil {
+			c.fail(err)
+			return
+		}
+		defer release()
+	}
 	var err error
 	switch {
 	case f.as != "":
@@ -68,6 +83,36 @@ func (c *call) writeList(f format, entries []*store.Entry, meta metav1.ListMeta)
 	if err != nil {
 		c.s.log.Debug("a list was not written to its end", "err", err)
 	}
+}
+
+// bigList is how long a list is before few may be put together at a time. Lists that are spliced of shared encodings take no memory of their own.
+const bigList = 500
+
+// bigLists is how many big lists are put together at once.
+const bigLists = 2
+
+// shaping waits for its turn to put a big list together.
+func (s *Server) shaping(ctx context.Context) (release func(), err error) {
+	select {
+	case s.shapes <- struct{}{}:
+		return func() { <-s.shapes }, nil
+	case <-ctx.Done():
+		return nil, apierrors.NewTooManyRequests("too many long lists are being made; take protobuf or JSON of whole objects, or pages", 1)
+	}
+}
+
+// recordList puts a list together for the audit log.
+func (c *call) recordList(entries []*store.Entry, meta metav1.ListMeta) {
+	apiVersion, kind := listKind(c.q)
+	list := &unstructured.UnstructuredList{Object: map[string]any{"apiVersion": apiVersion, "kind": kind}}
+	list.SetResourceVersion(meta.ResourceVersion)
+	list.SetContinue(meta.Continue)
+	for _, e := range entries {
+		if content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(e.Own()); err == nil {
+			list.Items = append(list.Items, unstructured.Unstructured{Object: content})
+		}
+	}
+	audit.Response(c.r.Context(), list)
 }
 
 // listKind names the list of a request's resource.

@@ -5,14 +5,21 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
+
+	"skiff.dev/skiff/internal/registry"
 )
 
 // metrics go by upstream's names.
 type metrics struct {
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
-	watches  *prometheus.GaugeVec
+	requests         *prometheus.CounterVec
+	duration         *prometheus.HistogramVec
+	watches          *prometheus.GaugeVec
+	events           *prometheus.CounterVec
+	reading, writing prometheus.Gauge
+	signedIn, notSignedIn,
+	allowed, denied, noOpinion prometheus.Counter
 }
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -28,10 +35,70 @@ func newMetrics(r *prometheus.Registry) *metrics {
 			Name: "apiserver_longrunning_requests", Help: "Watches that are open.",
 		}, []string{"group", "resource"}),
 	}
+	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_watch_events_total", Help: "Events that were sent to watchers."},
+		[]string{"group", "version", "resource"})
+	inFlight := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "apiserver_current_inflight_requests", Help: "Requests being answered, watches and connections apart."},
+		[]string{"request_kind"})
+	m.reading, m.writing = inFlight.WithLabelValues("readOnly"), inFlight.WithLabelValues("mutating")
+	attempts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authentication_attempts", Help: "Requests by whether their credentials were right."}, []string{"result"})
+	m.signedIn, m.notSignedIn = attempts.WithLabelValues("success"), attempts.WithLabelValues("error")
+	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_authorization_decisions_total", Help: "Requests by whether they were allowed."}, []string{"decision"})
+	m.allowed, m.denied, m.noOpinion = decisions.WithLabelValues("allowed"), decisions.WithLabelValues("denied"), decisions.WithLabelValues("no-opinion")
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.watches)
+		r.MustRegister(m.requests, m.duration, m.watches, m.events, inFlight, attempts, decisions)
 	}
 	return m
+}
+
+func (m *metrics) authenticated(err error) {
+	if err != nil {
+		m.notSignedIn.Inc()
+		return
+	}
+	m.signedIn.Inc()
+}
+
+func (m *metrics) authorized(d authorizer.Decision) {
+	switch d {
+	case authorizer.DecisionAllow:
+		m.allowed.Inc()
+	case authorizer.DecisionDeny:
+		m.denied.Inc()
+	default:
+		m.noOpinion.Inc()
+	}
+}
+
+// inFlight counts a request until done is called.
+func (m *metrics) inFlight(info *request.RequestInfo) (done func()) {
+	gauge := m.reading
+	switch info.Verb {
+	case "create", "update", "patch", "delete", "deletecollection", "post", "put":
+		gauge = m.writing
+	}
+	if endless(info) {
+		return func() {}
+	}
+	gauge.Inc()
+	return gauge.Dec
+}
+
+// objects says at each scrape how many objects of each resource there are.
+type objects struct{ reg *registry.Registry }
+
+var objectsDesc = prometheus.NewDesc("apiserver_storage_objects", "Objects that are stored.", []string{"resource"}, nil)
+
+func (objects) Describe(out chan<- *prometheus.Desc) { out <- objectsDesc }
+
+func (o objects) Collect(out chan<- prometheus.Metric) {
+	for _, row := range o.reg.Table().All() {
+		if row.Key == "" {
+			continue
+		}
+		if c := o.reg.Store().Opened(row); c != nil {
+			out <- prometheus.MustNewConstMetric(objectsDesc, prometheus.GaugeValue, float64(c.Len()), row.GroupResource().String())
+		}
+	}
 }
 
 func (m *metrics) observe(info *request.RequestInfo, rec *recorder, took time.Duration) {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"skiff.dev/skiff/internal/version"
 )
@@ -27,11 +29,19 @@ func (s *Server) openAPIIndex(w http.ResponseWriter, r *http.Request) {
 		}
 		paths[path] = map[string]string{"serverRelativeURL": "/openapi/v3/" + path + "?hash=" + url.QueryEscape(version.Skiff+definedBy(list))}
 	}
+	for _, remote := range s.behind.Remotes() {
+		paths[remote.Path()] = map[string]string{"serverRelativeURL": "/openapi/v3/" + remote.Path()}
+	}
 	writeJSON(w, r, map[string]any{"paths": paths})
 }
 
 func (s *Server) openAPIDocument(w http.ResponseWriter, r *http.Request) {
 	gv := schema.GroupVersion{Group: r.PathValue("group"), Version: r.PathValue("version")}
+	if remote := s.behind.Remotes()[gv]; remote != nil {
+		u, _ := request.UserFrom(r.Context())
+		remote.Pass(w, r, u, false, writeError)
+		return
+	}
 	list, found := s.groupVersions()[gv]
 	if !found {
 		writeError(w, r, notFound())
@@ -62,6 +72,7 @@ func (s *Server) openAPIv2(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
+	s.addRemote(r.Context(), d)
 	body, err := json.Marshal(map[string]any{
 		"swagger": "2.0", "info": map[string]string{"title": "Kubernetes", "version": version.Kubernetes}, "paths": d.paths, "definitions": d.schemas,
 	})
@@ -74,6 +85,31 @@ func (s *Server) openAPIv2(w http.ResponseWriter, r *http.Request) {
 		body, err = proto.Marshal(parsed)
 	}
 	writeDocument(w, r, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", body, err)
+}
+
+// addRemote adds what API servers behind this one say of the groups that they serve. What is known here stays.
+func (s *Server) addRemote(ctx context.Context, d *document) {
+	for _, remote := range s.behind.Remotes() {
+		raw, err := remote.OpenAPIv2(ctx)
+		var doc struct{ Paths, Definitions map[string]any }
+		if err == nil {
+			err = json.Unmarshal(raw, &doc)
+		}
+		if err != nil {
+			s.log.Info("an API server behind this one gives no schema", "group", remote.Path(), "err", err)
+			continue
+		}
+		for path, v := range doc.Paths {
+			if strings.HasPrefix(path, "/"+remote.Path()+"/") {
+				d.paths[path] = v
+			}
+		}
+		for name, v := range doc.Definitions {
+			if d.schemas[name] == nil {
+				d.schemas[name] = v
+			}
+		}
+	}
 }
 
 // document is an OpenAPI document in the making. refs is where its schemas are, which tells v2 from v3.

@@ -7,19 +7,24 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/fairness"
 )
 
 // enter sends people with browsers to the UI, and everybody else on.
@@ -31,52 +36,163 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request) {
 	s.serve(w, r)
 }
 
-// serve takes a request through the filters: panic, who, whether, what.
+// serve takes a request through the filters: panic, who, audit, whether, when, what.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	start := time.Now()
 	rec := &recorder{ResponseWriter: w}
-	rec.Header().Set("Audit-Id", string(uuid.NewUUID()))
+	id := r.Header.Get("Audit-Id")
+	if id == "" {
+		id = string(uuid.NewUUID())
+	}
+	rec.Header().Set("Audit-Id", id)
 	rec.Header().Set("Cache-Control", "no-cache, private")
 	info, err := s.requests.NewRequestInfo(r)
-	defer func() {
-		if p := recover(); p != nil {
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
-			s.log.Error("a request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-			if rec.code == 0 {
-				writeError(rec, r, apierrors.NewInternalError(fmt.Errorf("this request caused a panic, which was logged")))
-			}
-		}
-		s.metrics.observe(info, rec, time.Since(start))
-	}()
+	p := &passage{s: s, w: rec, r: r, info: info, id: types.UID(id), start: start}
+	defer p.end()
 	if err != nil {
 		writeError(rec, r, apierrors.NewBadRequest(err.Error()))
 		return
 	}
-	u, err := s.authn.Authenticate(r)
-	if err != nil {
-		s.log.Debug("a request was not authenticated", "path", r.URL.Path, "from", r.RemoteAddr, "err", err)
-		writeError(rec, r, apierrors.NewUnauthorized("Unauthorized"))
+	if err := p.admit(); err != nil {
+		writeError(rec, p.r, err)
 		return
 	}
-	if u, err = authn.Impersonate(r.Context(), r, u, s.authz); err != nil {
-		writeError(rec, r, err)
-		return
-	}
-	if err := s.authorize(r.Context(), info, u, r); err != nil {
-		writeError(rec, r, err)
-		return
-	}
-	if !info.IsResourceRequest {
-		s.plain.ServeHTTP(rec, r.WithContext(request.WithUser(r.Context(), u)))
-		return
-	}
-	s.resource(rec, r, info, u)
+	p.answer()
 }
 
-func (s *Server) authorize(ctx context.Context, info *request.RequestInfo, u user.Info, r *http.Request) error {
-	at := authorizer.AttributesRecord{
+// passage is one request on its way through the filters.
+type passage struct {
+	s     *Server
+	w     *recorder
+	r     *http.Request
+	info  *request.RequestInfo
+	id    types.UID
+	start time.Time
+	user  user.Info
+	event *audit.Record  // nil: nothing is recorded
+	seat  *fairness.Pass // nil: it needs none
+}
+
+// admit finds out who is asking, whether they may, and waits for the request's turn.
+func (p *passage) admit() error {
+	u, err := p.s.authn.Authenticate(p.r)
+	p.s.metrics.authenticated(err)
+	if err != nil {
+		p.s.log.Debug("a request was not authenticated", "path", p.r.URL.Path, "from", p.r.RemoteAddr, "err", err)
+		p.record(attributes(p.info, nil))
+		return apierrors.NewUnauthorized("Unauthorized")
+	}
+	p.user = u
+	at := attributes(p.info, u)
+	p.record(at)
+	if u, err = authn.Impersonate(p.r.Context(), p.r, u, p.s.authz); err != nil {
+		return err
+	}
+	if u != p.user {
+		p.user, at.User = u, u
+		audit.Impersonated(p.r.Context(), u)
+	}
+	if err := p.s.allowed(p.r.Context(), at); err != nil {
+		return err
+	}
+	return p.wait(at)
+}
+
+// record begins the request's audit event.
+func (p *passage) record(at *authorizer.AttributesRecord) {
+	if p.s.cfg.Audit == nil {
+		return
+	}
+	p.r, p.event = p.s.cfg.Audit.Begin(p.r, p.id, at, p.start)
+	if p.event != nil && endless(p.info) {
+		p.w.started = p.event.Started
+	}
+}
+
+// endless says that a request has no time to end in.
+func endless(info *request.RequestInfo) bool {
+	if info.Verb == "watch" {
+		return true
+	}
+	switch info.Subresource {
+	case "attach", "exec", "log", "portforward", "proxy":
+		return info.IsResourceRequest
+	}
+	return strings.HasPrefix(info.Path, "/debug/pprof/")
+}
+
+// wait takes the request's seat. Endless requests give it back at once: a watch only must not begin before its turn.
+func (p *passage) wait(at *authorizer.AttributesRecord) error {
+	if p.s.fair == nil || endless(p.info) && p.info.Verb != "watch" {
+		return nil
+	}
+	pass, err := p.s.fair.Enter(p.r.Context(), at, func() int { return p.s.seats(p.info, p.r) }, requestTimeout/4)
+	if pass != nil {
+		p.w.Header().Set("X-Kubernetes-Pf-Flowschema-Uid", string(pass.Schema))
+		p.w.Header().Set("X-Kubernetes-Pf-Prioritylevel-Uid", string(pass.Level))
+	}
+	if err != nil {
+		return apierrors.NewTooManyRequests(err.Error(), 1)
+	}
+	if p.info.Verb == "watch" {
+		pass.Done()
+		return nil
+	}
+	p.seat = pass
+	return nil
+}
+
+// answer hands the request to whoever answers it.
+func (p *passage) answer() {
+	done := p.s.metrics.inFlight(p.info)
+	defer done()
+	switch to := p.s.behind.Of(p.info.Path); {
+	case to != nil:
+		to.Pass(p.w, p.r, p.user, p.info.Verb == "watch", writeError)
+	case !p.info.IsResourceRequest:
+		p.s.plain.ServeHTTP(p.w, p.r.WithContext(request.WithUser(p.r.Context(), p.user)))
+	default:
+		p.s.resource(p.w, p.r, p.info, p.user)
+	}
+}
+
+// slow is how long a request may take without being remarked upon.
+const slow = time.Second
+
+// end gives the seat back and tells what became of the request. It is deferred, for it also catches panics.
+func (p *passage) end() {
+	p.seat.Done()
+	why := recover()
+	if why != nil {
+		p.event.Panicked(why)
+		if why == http.ErrAbortHandler {
+			panic(why)
+		}
+		p.s.log.Error("a request panicked", "method", p.r.Method, "path", p.r.URL.Path, "panic", why, "stack", string(debug.Stack()))
+		if p.w.code == 0 {
+			writeError(p.w, p.r, apierrors.NewInternalError(fmt.Errorf("this request caused a panic, which was logged")))
+		}
+	} else {
+		p.event.Done(p.w.code)
+	}
+	took := time.Since(p.start)
+	p.s.metrics.observe(p.info, p.w, took)
+	if took >= slow && p.info != nil && !endless(p.info) {
+		p.s.log.Warn("a request was slow", "method", p.r.Method, "uri", p.r.URL.RequestURI(), "took", took.Round(time.Millisecond), "code", p.w.code,
+			"bytes", p.w.bytes, "user", nameOf(p.user), "agent", p.r.UserAgent(), "audit", string(p.id))
+	}
+}
+
+func nameOf(u user.Info) string {
+	if u == nil {
+		return ""
+	}
+	return u.GetName()
+}
+
+// attributes of a request, as authorization, audit and fairness see them.
+func attributes(info *request.RequestInfo, u user.Info) *authorizer.AttributesRecord {
+	at := &authorizer.AttributesRecord{
 		User: u, Verb: info.Verb, Namespace: info.Namespace, APIGroup: info.APIGroup, APIVersion: info.APIVersion, Resource: info.Resource,
 		Subresource: info.Subresource, Name: info.Name, ResourceRequest: info.IsResourceRequest, Path: info.Path,
 	}
@@ -93,34 +209,74 @@ func (s *Server) authorize(ctx context.Context, info *request.RequestInfo, u use
 			}
 		}
 	}
+	return at
+}
+
+// allowed asks whether a request may be answered.
+func (s *Server) allowed(ctx context.Context, at *authorizer.AttributesRecord) error {
 	decision, reason, err := s.authz.Authorize(ctx, at)
+	s.metrics.authorized(decision)
 	if decision == authorizer.DecisionAllow {
 		return nil
 	}
 	if err != nil {
-		s.log.Warn("authorization failed", "path", r.URL.Path, "err", err)
+		s.log.Warn("authorization failed", "verb", at.Verb, "path", at.Path, "resource", at.Resource, "err", err)
 	}
 	return authz.Forbidden(at, reason)
+}
+
+// objectsPerSeat and mostSeats say how a list's size makes it cost more of its level.
+const (
+	objectsPerSeat = 1000
+	mostSeats      = 10
+)
+
+// seats is what a request costs: one, or more for a long list.
+func (s *Server) seats(info *request.RequestInfo, r *http.Request) int {
+	if info.Verb != "list" && info.Verb != "deletecollection" || info.Name != "" {
+		return 1
+	}
+	row := s.reg.Table().ByResource(schema.GroupResource{Group: info.APIGroup, Resource: info.Resource})
+	if row == nil || row.Key == "" {
+		return 1
+	}
+	c := s.reg.Store().Opened(row)
+	if c == nil {
+		return 1
+	}
+	n := c.Len()
+	if limit, err := strconv.Atoi(r.URL.Query().Get("limit")); err == nil && limit > 0 {
+		n = min(n, limit)
+	}
+	return min(1+n/objectsPerSeat, mostSeats)
 }
 
 // recorder remembers what was answered. It can be hijacked and flushed like what it wraps.
 type recorder struct {
 	http.ResponseWriter
-	code  int
-	bytes int64
+	code    int
+	bytes   int64
+	started func(code int) // called when the answer begins; may be nil
+}
+
+// begin notes the answer's code.
+func (r *recorder) begin(code int) {
+	if r.code != 0 {
+		return
+	}
+	r.code = code
+	if r.started != nil {
+		r.started(code)
+	}
 }
 
 func (r *recorder) WriteHeader(code int) {
-	if r.code == 0 {
-		r.code = code
-	}
+	r.begin(code)
 	r.ResponseWriter.WriteHeader(code)
 }
 
 func (r *recorder) Write(b []byte) (int, error) {
-	if r.code == 0 {
-		r.code = http.StatusOK
-	}
+	r.begin(http.StatusOK)
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
 	return n, err
@@ -129,9 +285,7 @@ func (r *recorder) Write(b []byte) (int, error) {
 func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Flush() }
 
 func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if r.code == 0 {
-		r.code = http.StatusSwitchingProtocols
-	}
+	r.begin(http.StatusSwitchingProtocols)
 	return http.NewResponseController(r.ResponseWriter).Hijack()
 }
 

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/pki"
 	"skiff.dev/skiff/internal/registry"
@@ -37,6 +38,7 @@ type fixture struct {
 	*registrytest.Registry
 	host  string // "127.0.0.1:12345"
 	ca    *pki.Authority
+	proxy *pki.Authority // of front proxies
 	admin *http.Client
 	stop  func() // stops the server, once
 }
@@ -79,6 +81,14 @@ func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
+	proxy, err := pki.OpenAuthority(dir, "front-proxy-ca", "test-front-proxy", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	speaker, err := proxy.Issue(pki.Leaf{CommonName: authn.FrontProxyName, Life: time.Hour}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
 	private, public, err := pki.OpenTokenKey(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -86,8 +96,11 @@ func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 	cfg := apiserver.Config{
 		Registry: reg.Registry, Authorizer: a, Listener: listener, ClientCA: ca.Pool(), KubeletTLS: &tls.Config{RootCAs: ca.Pool()},
 		Certificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return serving, nil },
-		TokenKeys:   apiserver.TokenKeys{SigningPEM: private, VerifyPEM: [][]byte{public}},
-		Issuer:      "https://kubernetes.default.svc.cluster.local", ExternalURL: "https://" + listener.Addr().String(),
+		FrontProxy: &apiserver.FrontProxy{Authority: proxy.Pool(), Client: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return speaker, nil
+		}},
+		TokenKeys: apiserver.TokenKeys{SigningPEM: private, VerifyPEM: [][]byte{public}},
+		Issuer:    "https://kubernetes.default.svc.cluster.local", ExternalURL: "https://" + listener.Addr().String(),
 		Metrics: prometheus.NewRegistry(), Log: log,
 	}
 	for _, f := range change {
@@ -98,7 +111,7 @@ func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 		t.Fatal(err)
 	}
 	registrytest.Run(t, a)
-	f := &fixture{T: t, Registry: reg, host: listener.Addr().String(), ca: ca}
+	f := &fixture{T: t, Registry: reg, host: listener.Addr().String(), ca: ca, proxy: proxy}
 	running, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(running) }()
@@ -127,10 +140,15 @@ func (f *fixture) certificate(user string, groups ...string) *tls.Certificate {
 // client is an HTTP client with a certificate of that user; without a user, one without a certificate.
 func (f *fixture) client(user string, groups ...string) *http.Client {
 	f.Helper()
-	cfg := &tls.Config{RootCAs: f.ca.Pool()}
-	if user != "" {
-		cfg.Certificates = []tls.Certificate{*f.certificate(user, groups...)}
+	if user == "" {
+		return f.clientWith()
 	}
+	return f.clientWith(*f.certificate(user, groups...))
+}
+
+// clientWith is an HTTP client with these certificates.
+func (f *fixture) clientWith(certificates ...tls.Certificate) *http.Client {
+	cfg := &tls.Config{RootCAs: f.ca.Pool(), Certificates: certificates}
 	t := &http.Transport{TLSClientConfig: cfg, ForceAttemptHTTP2: true}
 	f.Cleanup(t.CloseIdleConnections)
 	return &http.Client{Transport: t}

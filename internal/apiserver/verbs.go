@@ -3,6 +3,7 @@ package apiserver
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -55,7 +57,7 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 		q.MayCreate = func(ctx context.Context) error {
 			also := *info
 			also.Verb = "create"
-			return s.authorize(ctx, &also, u, r)
+			return s.allowed(ctx, attributes(&also, u))
 		}
 	}
 	if info.Verb == "watch" {
@@ -64,6 +66,7 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
+	defer cutOff(ctx, w)()
 	c := &call{s, w, r.WithContext(ctx), q, sub}
 	switch info.Verb {
 	case "get":
@@ -83,6 +86,16 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 	default:
 		writeError(w, r, methodNotAllowed(r))
 	}
+}
+
+// cutOff ends the reading and writing of a request whose time is over, so that a client which doesn't take its answer holds nothing for ever.
+func cutOff(ctx context.Context, w http.ResponseWriter) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			conn, now := http.NewResponseController(w), time.Now()
+			_, _ = conn.SetReadDeadline(now), conn.SetWriteDeadline(now)
+		}
+	})
 }
 
 // lookUp finds what a path names.
@@ -168,7 +181,11 @@ func (c *call) body(validation string) (runtime.Object, error) {
 	if c.q.Resource.Custom != nil && c.q.Subresource != "scale" {
 		row = c.q.Resource
 	}
-	return obj, decode(raw, c.r.Header.Get("Content-Type"), obj, row, want, validation, c.q.Warn)
+	if err := decode(raw, c.r.Header.Get("Content-Type"), obj, row, want, validation, c.q.Warn); err != nil {
+		return nil, err
+	}
+	audit.Request(c.r.Context(), obj, want.GroupVersion(), c.q.Resource.GVR(), c.q.Subresource)
+	return obj, nil
 }
 
 // parameters decodes the query into options.
@@ -254,6 +271,7 @@ func (c *call) patch() {
 		c.fail(err)
 		return
 	}
+	audit.Patch(c.r.Context(), raw)
 	out, err := c.s.reg.Patch(c.r.Context(), c.q, types.PatchType(media), raw, o)
 	if err != nil {
 		c.fail(err)

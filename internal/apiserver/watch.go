@@ -57,6 +57,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	gauge := s.metrics.watches.WithLabelValues(q.Resource.Group, q.Resource.Plural)
 	gauge.Inc()
 	defer gauge.Dec()
+	sent := s.metrics.events.WithLabelValues(q.Resource.Group, q.Resource.Version, q.Resource.Plural)
 
 	media := f.media
 	if media == mediaProtobuf {
@@ -93,6 +94,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 		if err := flush.Flush(); err != nil {
 			return
 		}
+		sent.Add(float64(len(buf)))
 		if cap(out.buf) > 1<<20 {
 			out.buf = nil
 		}

@@ -38,6 +38,28 @@ type Config struct {
 
 	EncryptionProviderConfig string `key:"encryption-provider-config" help:"File with the EncryptionConfiguration that says how values are encrypted in etcd (default: Secrets, with a key of Skiff's own)"`
 
+	TokenAuthFile               string   `key:"token-auth-file" help:"File with static tokens, a line each: token,user,uid,\"group,…\""`
+	AuthenticationConfig        string   `key:"authentication-config" help:"File with the AuthenticationConfiguration: issuers of identity tokens (OIDC), and where anonymous requests are allowed"`
+	AuthenticationWebhookConfig string   `key:"authentication-token-webhook-config-file" help:"Kubeconfig of a service that answers TokenReviews for tokens that nobody else knows"`
+	OIDCIssuer                  string   `key:"oidc-issuer-url" help:"Issuer of identity tokens, https://…"`
+	OIDCClientID                string   `key:"oidc-client-id" help:"Audience that the issuer's tokens must have"`
+	OIDCUsernameClaim           string   `key:"oidc-username-claim" help:"Claim that is the user's name"`
+	OIDCUsernamePrefix          string   `key:"oidc-username-prefix" help:"What is put before the issuer's user names; - for nothing (default: the issuer's URL and #, nothing for email)"`
+	OIDCGroupsClaim             string   `key:"oidc-groups-claim" help:"Claim that lists the user's groups"`
+	OIDCGroupsPrefix            string   `key:"oidc-groups-prefix" help:"What is put before the issuer's groups"`
+	OIDCCAFile                  string   `key:"oidc-ca-file" help:"Authority of the issuer's certificate (default: those of the host)"`
+	OIDCRequiredClaims          []string `key:"oidc-required-claim" help:"claim=value that the issuer's tokens must have; may be given several times"`
+	OIDCAlgorithms              []string `key:"oidc-signing-algs" help:"Signature algorithms that the issuer's tokens may have"`
+	AuthorizationConfig         string   `key:"authorization-config" help:"File with the AuthorizationConfiguration: who is asked, in order (Node, RBAC, Webhook)"`
+	AuthorizationWebhookConfig  string   `key:"authorization-webhook-config-file" help:"Kubeconfig of a service that answers SubjectAccessReviews, asked after RBAC"`
+
+	AuditPolicyFile    string `key:"audit-policy-file" help:"File with the audit Policy: which requests are recorded, and how much of them (default: none)"`
+	AuditLogPath       string `key:"audit-log-path" help:"File that audit events are written to; - for standard output"`
+	AuditLogMaxSize    int    `key:"audit-log-maxsize" help:"Megabytes at which the audit log is rotated"`
+	AuditLogMaxAge     int    `key:"audit-log-maxage" help:"Days that rotated audit logs are kept; 0 for ever"`
+	AuditLogMaxBackups int    `key:"audit-log-maxbackup" help:"Rotated audit logs that are kept; 0 for all"`
+	AuditWebhookConfig string `key:"audit-webhook-config-file" help:"Kubeconfig of a service that audit events are sent to"`
+
 	PodCIDR       string `key:"pod-cidr" help:"Addresses of all pods"`
 	NodeCIDRMask  int    `key:"node-cidr-mask-size" help:"Size of each node's share of the pod addresses"`
 	ServiceCIDR   string `key:"service-cidr" help:"Cluster addresses of services"`
@@ -66,20 +88,24 @@ type Config struct {
 // Default is the configuration of `skiff up`; `skiff server` listens on every address.
 func Default() *Config {
 	return &Config{
-		DataDir:       "/var/lib/skiff",
-		LogLevel:      "info",
-		LogFormat:     "text",
-		Listen:        "127.0.0.1:6443",
-		PodCIDR:       "10.42.0.0/16",
-		NodeCIDRMask:  24,
-		ServiceCIDR:   "10.43.0.0/16",
-		NodePorts:     "30000-32767",
-		ClusterDomain: "cluster.local",
-		Controllers:   "*",
-		VXLANPort:     8472,
-		KubeletListen: "0.0.0.0:10250",
-		MaxPods:       110,
-		ResolvConf:    "/etc/resolv.conf",
+		DataDir:            "/var/lib/skiff",
+		LogLevel:           "info",
+		LogFormat:          "text",
+		Listen:             "127.0.0.1:6443",
+		OIDCUsernameClaim:  "sub",
+		AuditLogMaxSize:    100,
+		AuditLogMaxBackups: 10,
+		OIDCAlgorithms:     []string{"RS256"},
+		PodCIDR:            "10.42.0.0/16",
+		NodeCIDRMask:       24,
+		ServiceCIDR:        "10.43.0.0/16",
+		NodePorts:          "30000-32767",
+		ClusterDomain:      "cluster.local",
+		Controllers:        "*",
+		VXLANPort:          8472,
+		KubeletListen:      "0.0.0.0:10250",
+		MaxPods:            110,
+		ResolvConf:         "/etc/resolv.conf",
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"skiff.dev/skiff/internal/controller/disruption"
 	"skiff.dev/skiff/internal/controller/endpoints"
 	"skiff.dev/skiff/internal/controller/endpointslice"
+	"skiff.dev/skiff/internal/controller/extensionauth"
 	"skiff.dev/skiff/internal/controller/garbage"
 	"skiff.dev/skiff/internal/controller/harness"
 	"skiff.dev/skiff/internal/controller/job"
@@ -49,7 +50,8 @@ type Config struct {
 	Select   string        // --controllers: "*,-node-lifecycle-controller", upstream's syntax and names
 	PodCIDR  netip.Prefix  // nodes get a /24 of it each (NodeMaskSize)
 	NodeMask int
-	RootCA   []byte // PEM, for kube-root-ca.crt
+	RootCA   []byte            // PEM, for kube-root-ca.crt
+	Trust    map[string]string // data of the ConfigMap extension-apiserver-authentication; none if empty
 	Sign     certificates.Sign
 	Metrics  prometheus.Registerer
 	Rewrite  storageversionmigrator.Rewrite
@@ -79,6 +81,7 @@ var all = []entry{
 	{"namespace-controller", func(c Config) harness.Controller { return namespace.New(c.Client, c.Kinds) }},
 	{"serviceaccount-controller", func(c Config) harness.Controller { return serviceaccount.New(c.Client) }},
 	{"root-ca-certificate-publisher-controller", func(c Config) harness.Controller { return rootca.New(c.Client, c.RootCA) }},
+	{"extension-apiserver-authentication-controller", func(c Config) harness.Controller { return extensionauth.New(c.Client, c.Trust) }},
 	{"node-ipam-controller", func(c Config) harness.Controller { return nodeipam.New(c.Client, c.PodCIDR, c.NodeMask) }},
 	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},
 	{"taint-eviction-controller", func(c Config) harness.Controller { return tainteviction.New(c.Client) }},

@@ -57,6 +57,7 @@ type cluster struct {
 	number     uint32         // the cluster's, for the overlay
 	ca         *pki.Authority // a server's
 	serving    *pki.Renewed   // a server's
+	frontProxy *pki.Authority // a server's: whom the API servers behind it believe
 	member     *member        // an agent's; nil on a server
 	metrics    *prometheus.Registry
 	encryption *encryption.Config // a server's
@@ -165,6 +166,9 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if c.ca, err = pki.OpenAuthority(c.pkiDir(), "ca", "skiff", time.Now()); err != nil {
+		return err
+	}
+	if c.frontProxy, err = pki.OpenAuthority(c.pkiDir(), "front-proxy-ca", "skiff-front-proxy", time.Now()); err != nil {
 		return err
 	}
 	c.trust, c.number = c.ca.Pool(), pki.Number(c.ca.Cert)

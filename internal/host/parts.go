@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"k8s.io/apiserver/pkg/authentication/user"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -17,6 +18,8 @@ import (
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/admission"
+	"skiff.dev/skiff/internal/apiserver/audit"
+	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/apiserver/crd"
 	"skiff.dev/skiff/internal/apiserver/usage"
@@ -102,8 +105,9 @@ func (c *cluster) makeEtcd() (runner, error) {
 
 func (c *cluster) makeStore() (runner, error) {
 	c.store = store.New(store.Config{
-		AtRest: c.encryption.Of,
-		Client: c.etcd.Client(), Prefix: "/registry/", Sole: c.etcd.Embedded(),
+		AtRest:  c.encryption.Of,
+		Observe: c.observeEtcd(),
+		Client:  c.etcd.Client(), Prefix: "/registry/", Sole: c.etcd.Embedded(),
 		DetectMutation: c.conf.DetectMutation, Log: c.Log.With("part", "store"),
 	})
 	return c.store, nil
@@ -131,6 +135,9 @@ func (c *cluster) makeRegistry() (runner, error) {
 		return nil, err
 	}
 	c.authorizer = authz.New(c.registry, c.Log.With("part", "authz"))
+	if err := c.authorizer.Use(authz.Sources{ConfigFile: c.conf.AuthorizationConfig, WebhookConfig: c.conf.AuthorizationWebhookConfig}); err != nil {
+		return nil, err
+	}
 	c.usage = usage.New(c.registry, c.Log.With("part", "usage"))
 	return c.registry, nil
 }
@@ -167,14 +174,28 @@ func (c *cluster) makeAPIServer() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	proxy, err := c.frontProxy.Renew(pki.Leaf{CommonName: authn.FrontProxyName, Life: servingLife}, c.Log)
+	if err != nil {
+		return nil, err
+	}
 	c.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	events, err := audit.Open(audit.Settings{
+		PolicyFile: c.conf.AuditPolicyFile, Path: c.conf.AuditLogPath, MaxSize: c.conf.AuditLogMaxSize, MaxAge: c.conf.AuditLogMaxAge,
+		MaxBackups: c.conf.AuditLogMaxBackups, WebhookConfig: c.conf.AuditWebhookConfig,
+	})
+	if err != nil {
+		return nil, err
+	}
 	s, err := apiserver.New(apiserver.Config{
+		Audit:       events,
 		Registry:    c.registry,
 		Authorizer:  c.authorizer,
 		Listener:    both(c.listen, c.pods),
 		Certificate: c.presented,
 		ClientCA:    c.trust,
 		KubeletTLS:  c.kubeletTLS(self),
+		FrontProxy:  &apiserver.FrontProxy{Authority: c.frontProxy.Pool(), Client: proxy.GetClientCertificate},
+		Sources:     authnSources(c.conf),
 		TokenKeys:   apiserver.TokenKeys{SigningPEM: private, VerifyPEM: [][]byte{public}},
 		Issuer:      "https://kubernetes.default.svc." + c.conf.ClusterDomain,
 		ExternalURL: c.serverURL(),
@@ -187,7 +208,18 @@ func (c *cluster) makeAPIServer() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return beside{beside{beside{s, task(self.Run)}, task(c.authorizer.Run)}, task(c.usage.Run)}, nil
+	return beside{beside{beside{beside{s, task(self.Run)}, task(proxy.Run)}, task(c.authorizer.Run)}, task(c.usage.Run)}, nil
+}
+
+// observeEtcd counts how long writes to etcd take, by upstream's name.
+func (c *cluster) observeEtcd() func(operation, resource string, took time.Duration) {
+	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "etcd_request_duration_seconds", Help: "How long writes to etcd took.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+	}, []string{"operation", "type"})
+	c.metrics.MustRegister(h)
+	return func(operation, resource string, took time.Duration) {
+		h.WithLabelValues(operation, resource).Observe(took.Seconds())
+	}
 }
 
 // checks are what /readyz and its kin look at.
@@ -224,6 +256,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		PodCIDR:  netip.MustParsePrefix(c.conf.PodCIDR),
 		NodeMask: c.conf.NodeCIDRMask,
 		RootCA:   c.ca.PEM,
+		Trust:    authn.PublishedTrust(c.ca.PEM, c.frontProxy.PEM),
 		Sign:     c.ca.Sign,
 		Rewrite:  c.registry.Rewrite,
 		Sampled:  c.usage.Follow,

@@ -34,6 +34,8 @@ type Config struct {
 	EventBytes int
 	// AtRest encrypts values; nil: none are.
 	AtRest Transform
+	// Observe, if set, hears how long each write to etcd took.
+	Observe func(operation, resource string, took time.Duration)
 	// DetectMutation makes the store hash every shared object and fail loudly (Run returns an error naming the key) when somebody
 	// changed one. Tests turn it on.
 	DetectMutation bool
@@ -217,7 +219,7 @@ func (s *Store) waitFor(ctx context.Context, rev int64) error {
 	s.mu.Unlock()
 	if !s.cfg.Sole {
 		// Revisions of keys outside Prefix bring no event; etcd tells of them when asked.
-		_ = s.cfg.Client.RequestProgress(ctx)
+		_ = s.cfg.Client.RequestProgress(clientv3.WithRequireLeader(ctx)) // as the watch: by this etcd finds its stream
 	}
 	patience := time.NewTimer(waitPatience)
 	defer patience.Stop()

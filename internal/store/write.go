@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -52,10 +53,11 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 	c.s.expect(full, p)
 	defer c.s.expect(full, nil)
 
-	resp, err := c.s.cfg.Client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(full), "=", rev)).
-		Then(clientv3.OpPut(full, string(saved))).
-		Commit()
+	operation := "update"
+	if rev == 0 {
+		operation = "create"
+	}
+	resp, err := c.transact(ctx, operation, full, rev, clientv3.OpPut(full, string(saved)))
 	if err != nil {
 		return nil, asStatus(err, "write")
 	}
@@ -82,10 +84,7 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 // Delete removes prev. It returns the deleted object's last entry, carrying the revision of the deletion.
 func (c *Collection) Delete(ctx context.Context, prev *Entry) (*Entry, error) {
 	full := c.prefix + prev.key
-	resp, err := c.s.cfg.Client.Txn(ctx).
-		If(clientv3.Compare(clientv3.ModRevision(full), "=", prev.rev)).
-		Then(clientv3.OpDelete(full)).
-		Commit()
+	resp, err := c.transact(ctx, "delete", full, prev.rev, clientv3.OpDelete(full))
 	if err != nil {
 		return nil, asStatus(err, "delete")
 	}
@@ -97,6 +96,14 @@ func (c *Collection) Delete(ctx context.Context, prev *Entry) (*Entry, error) {
 		return nil, err
 	}
 	return prev.at(resp.Header.Revision), nil
+}
+
+// transact does one thing if the key is still at a revision.
+func (c *Collection) transact(ctx context.Context, operation, full string, rev int64, then clientv3.Op) (*clientv3.TxnResponse, error) {
+	if c.s.cfg.Observe != nil {
+		defer func(start time.Time) { c.s.cfg.Observe(operation, c.res.Plural, time.Since(start)) }(time.Now())
+	}
+	return c.s.cfg.Client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(full), "=", rev)).Then(then).Commit()
 }
 
 // expect notes the write whose event is to come next for a key; nil forgets it.

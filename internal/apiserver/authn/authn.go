@@ -21,6 +21,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/registry"
@@ -34,8 +35,11 @@ type Config struct {
 	Issuer   string   // "https://kubernetes.default.svc.cluster.local"
 	// Audiences of tokens that ask for none, and of which one must be in a token that is used here. Empty means the issuer.
 	Audiences []string
-	Registry  *registry.Registry
-	Log       *slog.Logger
+	// FrontProxy signs certificates of those who may say in headers who is asking; nil: nobody may.
+	FrontProxy *x509.CertPool
+	External   *External // who else knows tokens; may be nil
+	Registry   *registry.Registry
+	Log        *slog.Logger
 }
 
 // remembered is how many certificates, and how many tokens, are not checked again.
@@ -47,6 +51,7 @@ type Authenticator struct {
 	keys   *keys
 	certs  *lru.Cache[[sha256.Size]byte, *checkedCert]
 	tokens *lru.Cache[[sha256.Size]byte, *claims]
+	proxy  authenticator.Request // nil: there is none
 	now    func() time.Time
 }
 
@@ -66,6 +71,9 @@ func New(cfg Config) (*Authenticator, error) {
 	if a.tokens, err = lru.New[[sha256.Size]byte, *claims](remembered); err != nil {
 		return nil, fmt.Errorf("make the cache of tokens: %w", err)
 	}
+	if cfg.FrontProxy != nil {
+		a.proxy = frontProxy(cfg.FrontProxy)
+	}
 	return a, nil
 }
 
@@ -77,6 +85,9 @@ var (
 // Authenticate returns the request's user. An error means that a credential was given and is wrong: the answer is 401. As upstream, a certificate comes
 // before a token, and a token that WebSocket clients hide in the protocol list counts as one.
 func (a *Authenticator) Authenticate(r *http.Request) (user.Info, error) {
+	if u := a.spokenFor(r); u != nil {
+		return u, nil
+	}
 	var certErr error
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		u, err := a.certificate(r.TLS.PeerCertificates)
@@ -95,6 +106,9 @@ func (a *Authenticator) Authenticate(r *http.Request) (user.Info, error) {
 	if certErr != nil {
 		return nil, certErr
 	}
+	if !a.cfg.External.mayBeAnonymous(r) {
+		return nil, errors.New("anonymous requests are not allowed here")
+	}
 	return anonymous, nil
 }
 
@@ -112,6 +126,9 @@ func (a *Authenticator) token(ctx context.Context, token string, audiences []str
 		return u, a.cfg.Audiences, err
 	}
 	c, err := a.verified(token)
+	if errors.Is(err, errUnknownToken) {
+		return a.foreign(ctx, token, audiences)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

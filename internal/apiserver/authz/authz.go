@@ -32,6 +32,7 @@ type Authorizer struct {
 	index *index
 	nodes nodes
 	ready chan struct{}
+	chain []link // who is asked, in order; nil: nodes, then RBAC
 	// clusterRoles is signalled when a ClusterRole changed, for the aggregated ones.
 	clusterRoles chan struct{}
 }
@@ -77,8 +78,16 @@ func (a *Authorizer) Authorize(ctx context.Context, at authorizer.Attributes) (a
 	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	nodeReason := ""
-	if node, ok := nodeOf(u); ok {
+	if a.chain != nil {
+		return a.ask(ctx, at)
+	}
+	return a.own(ctx, at, true, true)
+}
+
+// own decides by the rules for nodes and by RBAC, or by one of the two.
+func (a *Authorizer) own(ctx context.Context, at authorizer.Attributes, nodes, rbac bool) (authorizer.Decision, string, error) {
+	u, nodeReason := at.GetUser(), ""
+	if node, ok := nodeOf(u); ok && nodes {
 		allowed, reason, err := a.nodes.allow(ctx, node, at)
 		if err != nil {
 			return authorizer.DecisionNoOpinion, "", err
@@ -87,6 +96,9 @@ func (a *Authorizer) Authorize(ctx context.Context, at authorizer.Attributes) (a
 			return authorizer.DecisionAllow, "", nil
 		}
 		nodeReason = reason
+	}
+	if !rbac {
+		return authorizer.DecisionNoOpinion, nodeReason, nil
 	}
 	q := queryOf(at)
 	why, allowed := a.index.decide(u, &q, at.GetNamespace())

@@ -9,15 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -29,9 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
-	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/apiserver/service"
 	"skiff.dev/skiff/internal/registry"
-	"skiff.dev/skiff/internal/store"
 )
 
 // Upstream's limits of a conversion webhook.
@@ -74,9 +68,9 @@ func newWebhook(crd *apiextensionsv1.CustomResourceDefinition, reg *registry.Reg
 		if s.Path != nil {
 			w.url += *s.Path
 		}
-		conf.ServerName = s.Name + "." + s.Namespace + ".svc"
-		d := &serviceDialer{reg: reg, namespace: s.Namespace, name: s.Name, port: port}
-		transport.DialContext = d.dial
+		ref := service.Ref{Namespace: s.Namespace, Name: s.Name, Port: port}
+		conf.ServerName = ref.ServerName()
+		transport.DialContext = service.Dialer(reg, ref)
 	} else {
 		return nil, fmt.Errorf("definition %s converts by a webhook with neither url nor service", crd.Name)
 	}
@@ -221,73 +215,4 @@ func keepMetadata(was, is *unstructured.Unstructured) error {
 		return fmt.Errorf("annotations: %w", err)
 	}
 	return apivalidation.ValidateAnnotations(annotations, at.Child("annotations")).ToAggregate()
-}
-
-// serviceDialer connects to a ready endpoint of a service; a server without a proxy beside it reaches it too.
-type serviceDialer struct {
-	reg             *registry.Registry
-	namespace, name string
-	port            int32
-}
-
-func (d *serviceDialer) dial(ctx context.Context, network, _ string) (net.Conn, error) {
-	addrs, err := d.endpoints(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if len(addrs) == 0 {
-		return nil, fmt.Errorf("no endpoints available for service %q", d.namespace+"/"+d.name)
-	}
-	var dialer net.Dialer
-	return dialer.DialContext(ctx, network, addrs[rand.IntN(len(addrs))])
-}
-
-// endpoints lists the addresses behind the service's port.
-func (d *serviceDialer) endpoints(ctx context.Context) ([]string, error) {
-	table := d.reg.Table()
-	e, err := d.reg.Store().Collection(table.ByResource(schema.GroupResource{Resource: "services"})).Get(ctx, d.namespace+"/"+d.name, store.Read{})
-	if err != nil {
-		return nil, err
-	}
-	if e == nil {
-		return nil, fmt.Errorf("service %q not found", d.namespace+"/"+d.name)
-	}
-	service := e.Object().(*corev1.Service)
-	if service.Spec.Type == corev1.ServiceTypeExternalName {
-		return []string{net.JoinHostPort(service.Spec.ExternalName, strconv.Itoa(int(d.port)))}, nil
-	}
-	at := slices.IndexFunc(service.Spec.Ports, func(p corev1.ServicePort) bool { return p.Port == d.port })
-	if at < 0 {
-		return nil, fmt.Errorf("no service port %d found for service %q", d.port, d.name)
-	}
-	slices := table.ByResource(schema.GroupResource{Group: discoveryv1.GroupName, Resource: "endpointslices"})
-	page, err := d.reg.Store().Collection(slices).List(ctx, store.ListOptions{
-		Predicate: store.Predicate{Index: "service", Value: d.namespace + "/" + d.name},
-	})
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, e := range page.Entries {
-		out = append(out, ready(e.Object(), service.Spec.Ports[at].Name)...)
-	}
-	return out, nil
-}
-
-func ready(o api.Object, portName string) (out []string) {
-	slice := o.(*discoveryv1.EndpointSlice)
-	for _, p := range slice.Ports {
-		if p.Port == nil || p.Name != nil && *p.Name != portName || p.Name == nil && portName != "" {
-			continue
-		}
-		for _, e := range slice.Endpoints {
-			if e.Conditions.Ready != nil && !*e.Conditions.Ready {
-				continue
-			}
-			for _, a := range e.Addresses {
-				out = append(out, net.JoinHostPort(a, strconv.Itoa(int(*p.Port))))
-			}
-		}
-	}
-	return out
 }

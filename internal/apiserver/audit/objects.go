@@ -1,0 +1,53 @@
+package audit
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	internal "k8s.io/apiserver/pkg/apis/audit"
+	"k8s.io/apiserver/pkg/audit"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"skiff.dev/skiff/internal/api"
+)
+
+// level is what is recorded of the request that ctx belongs to.
+func level(ctx context.Context) internal.Level {
+	c := audit.AuditContextFrom(ctx)
+	if c == nil {
+		return internal.LevelNone
+	}
+	return c.GetEventLevel()
+}
+
+// Impersonated notes as whom a request goes on.
+func Impersonated(ctx context.Context, u user.Info) {
+	if level(ctx) != internal.LevelNone {
+		audit.LogImpersonatedUser(ctx, u, "")
+	}
+}
+
+// Request notes the object that came with a request.
+func Request(ctx context.Context, obj runtime.Object, gv schema.GroupVersion, gvr schema.GroupVersionResource, subresource string) {
+	if level(ctx) != internal.LevelNone {
+		audit.LogRequestObject(ctx, obj, gv, gvr, subresource, api.Codecs())
+	}
+}
+
+// Patch notes the patch that came with a request.
+func Patch(ctx context.Context, patch []byte) {
+	if level(ctx) != internal.LevelNone {
+		audit.LogRequestPatch(ctx, patch)
+	}
+}
+
+// Response notes what was answered.
+func Response(ctx context.Context, obj runtime.Object) {
+	if level(ctx) != internal.LevelNone {
+		audit.LogResponseObject(ctx, obj, obj.GetObjectKind().GroupVersionKind().GroupVersion(), api.Codecs())
+	}
+}
+
+// WantsResponse says whether answers are recorded whole, for those that have to be put together first.
+func WantsResponse(ctx context.Context) bool { return level(ctx) == internal.LevelRequestResponse }

@@ -1,0 +1,187 @@
+package apiserver_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+
+	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/apiserver/audit"
+)
+
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- {level: None, users: [quiet]}
+- {level: Metadata, resources: [{group: "", resources: [secrets]}]}
+- {level: Request, verbs: [patch]}
+- {level: RequestResponse, resources: [{group: "", resources: [configmaps]}]}
+- {level: Metadata, omitStages: []}
+`
+
+// recorded is a server with an audit log, and what is in it once the server has ended.
+func recorded(t *testing.T, s audit.Settings) (*fixture, func() []auditv1.Event) {
+	t.Helper()
+	s.PolicyFile = file(t, "policy.yaml", auditPolicy)
+	s.Path = filepath.Join(t.TempDir(), "audit.log")
+	log, err := audit.Open(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, func(c *apiserver.Config) { c.Audit = log })
+	return f, func() (out []auditv1.Event) {
+		t.Helper()
+		f.stop()
+		raw, err := os.ReadFile(s.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(bytes.NewReader(raw))
+		lines.Buffer(nil, 10<<20)
+		for lines.Scan() {
+			var e auditv1.Event
+			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+				t.Fatalf("%v in %s", err, lines.Text())
+			}
+			out = append(out, e)
+		}
+		return out
+	}
+}
+
+// of picks the events of a request, by its audit ID.
+func of(events []auditv1.Event, a answer) (out []auditv1.Event) {
+	for _, e := range events {
+		if string(e.AuditID) == a.header.Get("Audit-Id") {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func TestAuditLog(t *testing.T) {
+	f, events := recorded(t, audit.Settings{})
+	const maps, secrets = "/api/v1/namespaces/default/configmaps", "/api/v1/namespaces/default/secrets"
+	quiet := f.askAs(f.client("quiet", "system:masters"), "GET "+maps, "").ok(200)
+	secret := f.ask("POST "+secrets, `{"metadata":{"name":"s"},"stringData":{"password":"correct horse"}}`).ok(201)
+	created := f.ask("POST "+maps, `{"metadata":{"name":"c"},"data":{"a":"1"}}`).ok(201)
+	patched := f.ask("PATCH "+maps+"/c", `{"data":{"a":"2"}}`, "Content-Type", "application/merge-patch+json").ok(200)
+	listed := f.ask("GET "+maps, "").ok(200)
+	as := f.ask("GET "+maps, "", "Impersonate-User", "alice").ok(403)
+	nobody := f.askAs(f.client(""), "GET /version", "", "Authorization", "Bearer nonsense").ok(401)
+	chosen := f.ask("GET "+maps+"/none", "", "Audit-Id", "my-own").ok(404)
+
+	watching, cancel := context.WithCancel(ctx)
+	req, _ := http.NewRequestWithContext(watching, http.MethodGet, "https://"+f.host+secrets+"?watch=true", nil)
+	resp, err := f.admin.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watched := answer{t: t, header: resp.Header}
+	cancel()
+	_ = resp.Body.Close()
+
+	all := events()
+	if got := of(all, quiet); len(got) != 0 {
+		t.Errorf("what the policy leaves out was recorded: %+v", got)
+	}
+	one := func(what string, a answer) auditv1.Event {
+		t.Helper()
+		got := of(all, a)
+		if len(got) != 1 || got[0].Stage != auditv1.StageResponseComplete {
+			t.Fatalf("%s: %+v", what, got)
+		}
+		return got[0]
+	}
+	if e := one("secret", secret); e.Level != auditv1.LevelMetadata || e.RequestObject != nil || e.ResponseObject != nil || e.ObjectRef.Resource != "secrets" ||
+		e.User.Username != "admin" || e.Verb != "create" || e.ResponseStatus.Code != 201 || len(e.SourceIPs) != 1 {
+		t.Errorf("%+v", e)
+	}
+	e := one("created", created)
+	if e.ObjectRef.Name != "c" || !strings.Contains(string(e.RequestObject.Raw), `"a":"1"`) || !strings.Contains(string(e.ResponseObject.Raw), `"uid"`) ||
+		strings.Contains(string(e.ResponseObject.Raw), "managedFields") {
+		t.Errorf("%s\n%s", e.RequestObject.Raw, e.ResponseObject.Raw)
+	}
+	if e := one("patched", patched); string(e.RequestObject.Raw) != `{"data":{"a":"2"}}` || e.ResponseObject != nil {
+		t.Errorf("%+v", e)
+	}
+	if e := one("listed", listed); !strings.Contains(string(e.ResponseObject.Raw), `"ConfigMapList"`) || !strings.Contains(string(e.ResponseObject.Raw), `"name":"c"`) {
+		t.Errorf("%s", e.ResponseObject.Raw)
+	}
+	if e := one("impersonated", as); e.User.Username != "admin" || e.ImpersonatedUser == nil || e.ImpersonatedUser.Username != "alice" || e.ResponseStatus.Reason != metav1.StatusReasonForbidden {
+		t.Errorf("%+v", e)
+	}
+	if e := one("without credentials", nobody); e.ResponseStatus.Code != 401 {
+		t.Errorf("%+v", e)
+	}
+	if e := one("with an ID of its own", chosen); e.AuditID != "my-own" || e.ResponseStatus.Code != 404 {
+		t.Errorf("%+v", e)
+	}
+	if got := of(all, watched); len(got) != 2 || got[0].Stage != auditv1.StageResponseStarted || got[1].Stage != auditv1.StageResponseComplete {
+		t.Errorf("%+v", got)
+	}
+	for _, e := range all {
+		if e.Stage == auditv1.StageRequestReceived {
+			t.Errorf("a stage that the policy omits was recorded: %+v", e)
+		}
+	}
+}
+
+func TestAuditWebhook(t *testing.T) {
+	var mu sync.Mutex
+	var sent []auditv1.Event
+	hook := kubeconfig(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var list auditv1.EventList
+		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		sent = append(sent, list.Items...)
+	}))
+	f, events := recorded(t, audit.Settings{WebhookConfig: hook})
+	asked := f.ask("GET /api/v1/namespaces/default/configmaps", "").ok(200)
+	events() // the end of the server sends what is left
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		mu.Lock()
+		found := len(of(sent, asked)) == 1
+		mu.Unlock()
+		if found {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the webhook was not told of a request")
+		}
+	}
+}
+
+func TestAuditSettings(t *testing.T) {
+	if log, err := audit.Open(audit.Settings{}); log != nil || err != nil {
+		t.Errorf("%v, %v", log, err)
+	}
+	policy := file(t, "policy.yaml", auditPolicy)
+	for want, s := range map[string]audit.Settings{
+		"audit-policy-file: is missing": {Path: "-"},
+		"audit-log-path: is missing":    {PolicyFile: policy},
+		"no such file":                  {PolicyFile: policy, Path: "/nowhere/audit.log"},
+		"audit-policy-file:":            {PolicyFile: file(t, "bad.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Loud}]\n"), Path: "-"},
+		"audit-webhook-config-file":     {PolicyFile: policy, WebhookConfig: "/nowhere"},
+	} {
+		if _, err := audit.Open(s); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+}

@@ -1,0 +1,126 @@
+package authz
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/apis/apiserver"
+	"k8s.io/apiserver/pkg/apis/apiserver/validation"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	authorizationcel "k8s.io/apiserver/pkg/authorization/cel"
+	webhookutil "k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/apiserver/plugin/pkg/authorizer/webhook"
+	"k8s.io/apiserver/plugin/pkg/authorizer/webhook/metrics"
+
+	"skiff.dev/skiff/internal/apiserver/configfile"
+)
+
+// Sources are the settings of who else is asked. The zero value is nobody: nodes first, then RBAC.
+type Sources struct {
+	ConfigFile    string // AuthorizationConfiguration: who is asked, in order
+	WebhookConfig string // kubeconfig of a service that answers SubjectAccessReviews, asked after RBAC
+}
+
+// link is one of those who are asked: the node authorizer, RBAC, or somebody else.
+type link struct {
+	node, rbac bool
+	other      authorizer.Authorizer
+}
+
+// Use makes the authorizer ask as the settings say. Before the first request only.
+func (a *Authorizer) Use(s Sources) (err error) {
+	switch {
+	case s.ConfigFile != "" && s.WebhookConfig != "":
+		return fmt.Errorf("authorization-config and authorization-webhook-config-file exclude each other; move the webhook into the file")
+	case s.ConfigFile != "":
+		a.chain, err = readChain(s.ConfigFile)
+	case s.WebhookConfig != "":
+		var l link
+		l, err = webhookLink("authorization-webhook-config-file", s.WebhookConfig, "webhook", &apiserver.WebhookConfiguration{
+			SubjectAccessReviewVersion: "v1", FailurePolicy: apiserver.FailurePolicyNoOpinion,
+			AuthorizedTTL: metav1.Duration{Duration: 5 * time.Minute}, CacheAuthorizedRequests: true,
+			UnauthorizedTTL: metav1.Duration{Duration: 30 * time.Second}, CacheUnauthorizedRequests: true, Timeout: metav1.Duration{Duration: 30 * time.Second},
+		})
+		a.chain = []link{{node: true}, {rbac: true}, l}
+	}
+	return err
+}
+
+func readChain(file string) ([]link, error) {
+	const key = "authorization-config"
+	c, err := configfile.Read[apiserver.AuthorizationConfiguration](key, file)
+	if err != nil {
+		return nil, err
+	}
+	known, repeatable := sets.New("Node", "RBAC", "Webhook"), sets.New("Webhook")
+	if errs := validation.ValidateAuthorizationConfiguration(authorizationcel.NewDefaultCompiler(), field.NewPath(""), c, known, repeatable); len(errs) > 0 {
+		return nil, fmt.Errorf("%s: %s: %w", key, file, errs.ToAggregate())
+	}
+	var out []link
+	for _, one := range c.Authorizers {
+		l := link{node: one.Type == "Node", rbac: one.Type == "RBAC"}
+		if one.Type == apiserver.TypeWebhook {
+			if l, err = webhookLink(key, *one.Webhook.ConnectionInfo.KubeConfigFile, one.Name, one.Webhook); err != nil {
+				return nil, err
+			}
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func webhookLink(key, kubeconfig, name string, c *apiserver.WebhookConfiguration) (link, error) {
+	config, err := webhookutil.LoadKubeconfig(kubeconfig, nil)
+	if err != nil {
+		return link{}, fmt.Errorf("%s: %s: %w", key, kubeconfig, err)
+	}
+	config.Timeout = c.Timeout.Duration
+	onError := authorizer.DecisionNoOpinion
+	if c.FailurePolicy == apiserver.FailurePolicyDeny {
+		onError = authorizer.DecisionDeny
+	}
+	authorized, unauthorized := c.AuthorizedTTL.Duration, c.UnauthorizedTTL.Duration
+	if !c.CacheAuthorizedRequests {
+		authorized = 0
+	}
+	if !c.CacheUnauthorizedRequests {
+		unauthorized = 0
+	}
+	w, err := webhook.New(config, c.SubjectAccessReviewVersion, authorized, unauthorized, *webhook.DefaultRetryBackoff(), onError, c.MatchConditions, name,
+		metrics.NoopAuthorizerMetrics{}, authorizationcel.NewDefaultCompiler())
+	if err != nil {
+		return link{}, fmt.Errorf("%s: the webhook %s: %w", key, name, err)
+	}
+	return link{other: w}, nil
+}
+
+// ask goes along the chain: the first that allows or denies decides.
+func (a *Authorizer) ask(ctx context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
+	var reasons []string
+	var failed error
+	for _, l := range a.chain {
+		var d authorizer.Decision
+		var why string
+		var err error
+		if l.other != nil {
+			d, why, err = l.other.Authorize(ctx, at)
+		} else {
+			d, why, err = a.own(ctx, at, l.node, l.rbac)
+		}
+		if err != nil {
+			failed = err
+		}
+		if d != authorizer.DecisionNoOpinion {
+			return d, why, err
+		}
+		if why != "" {
+			reasons = append(reasons, why)
+		}
+	}
+	return authorizer.DecisionNoOpinion, strings.Join(reasons, "\n"), failed
+}

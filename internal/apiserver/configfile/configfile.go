@@ -1,0 +1,34 @@
+// Package configfile reads the API server's own configuration files in upstream's format: AuthenticationConfiguration, AuthorizationConfiguration.
+// Unknown fields are errors. Packages authn and authz call it.
+package configfile
+
+import (
+	"fmt"
+	"os"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apiserver/pkg/apis/apiserver/install"
+)
+
+// Read decodes a file of kind T (one of k8s.io/apiserver's internal types), with its defaults. key is the setting that named the file.
+func Read[T any, P interface {
+	*T
+	runtime.Object
+}](key, file string) (P, error) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	known := runtime.NewScheme()
+	install.Install(known)
+	obj, gvk, err := serializer.NewCodecFactory(known, serializer.EnableStrict).UniversalDecoder().Decode(raw, nil, nil)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", key, file, err)
+	}
+	out, ok := obj.(P)
+	if !ok {
+		return nil, fmt.Errorf("%s: %s holds a %s, want %T", key, file, gvk.Kind, *new(T))
+	}
+	return out, nil
+}

@@ -1,0 +1,98 @@
+package apiserver_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"skiff.dev/skiff/internal/apiserver"
+)
+
+// notes is a log that can be read while it is written.
+type notes struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (n *notes) Write(b []byte) (int, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.buf.Write(b)
+}
+
+func (n *notes) String() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.buf.String()
+}
+
+func TestSlowRequestsAreRemarkedUpon(t *testing.T) {
+	log := &notes{}
+	f := start(t, func(c *apiserver.Config) {
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+		c.Checks = []apiserver.Check{{Name: "slow", Run: func(context.Context) error { time.Sleep(1100 * time.Millisecond); return nil }}}
+	})
+	f.ask("GET /readyz/ping", "").ok(200)
+	got := f.ask("GET /readyz/slow?x=y", "").ok(200)
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), "a request was slow") && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	}
+	text := log.String()
+	for _, want := range []string{"a request was slow", `uri="/readyz/slow?x=y"`, "code=200", "user=admin", "audit=" + got.header.Get("Audit-Id")} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not in the log: %s", want, text)
+		}
+	}
+	if strings.Contains(text, "/readyz/ping") {
+		t.Error("a fast request is in the log")
+	}
+}
+
+func TestWeakCiphersAreRefused(t *testing.T) {
+	f := start(t)
+	dial := func(version uint16, cipher uint16) error {
+		c, err := tls.Dial("tcp", f.host, &tls.Config{RootCAs: f.ca.Pool(), MinVersion: version, MaxVersion: version, CipherSuites: []uint16{cipher}})
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	}
+	if err := dial(tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256); err != nil {
+		t.Error(err)
+	}
+	if dial(tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA) == nil {
+		t.Error("a cipher that checks too late was taken")
+	}
+	if dial(tls.VersionTLS11, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA) == nil {
+		t.Error("TLS 1.1 was taken")
+	}
+}
+
+func TestMetricNames(t *testing.T) {
+	f := start(t)
+	f.ask("POST /api/v1/namespaces/default/configmaps", `{"metadata":{"name":"a"}}`).ok(201)
+	f.askAs(f.client("alice"), "GET /api/v1/nodes", "").ok(403)
+	watching, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	c := f.clientset()
+	if err := c.CoreV1().RESTClient().Get().AbsPath("/api/v1/configmaps").Param("watch", "true").Param("resourceVersion", "0").Param("timeoutSeconds", "1").Do(watching).Error(); err != nil {
+		t.Log(err) // a stream is no object
+	}
+	text := string(f.ask("GET /metrics", "").ok(200).body)
+	for _, want := range []string{
+		`apiserver_request_total{code="201",group="",resource="configmaps",subresource="",verb="create",version="v1"} 1`,
+		`apiserver_request_duration_seconds_count{group="",resource="configmaps",verb="create"} 1`,
+		`apiserver_current_inflight_requests{request_kind="readOnly"} 1`, `apiserver_current_inflight_requests{request_kind="mutating"} 0`,
+		`apiserver_watch_events_total{group="",resource="configmaps",version="v1"}`, `apiserver_longrunning_requests`,
+		`apiserver_authorization_decisions_total{decision="allowed"}`, `apiserver_authorization_decisions_total{decision="no-opinion"} 1`,
+		`authentication_attempts{result="success"}`, `apiserver_storage_objects{resource="configmaps"} `,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
