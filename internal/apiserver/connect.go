@@ -6,24 +6,29 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	translate "k8s.io/apiserver/pkg/util/proxy"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry"
 )
 
 // connect joins a request to whatever answers it: a kubelet, a pod, or the pods behind a service.
 func (s *Server) connect(w http.ResponseWriter, r *http.Request, q *registry.Request, info *request.RequestInfo) {
-	if err := s.reg.Connect(r.Context(), q, nil); err != nil {
-		writeError(w, r, err)
-		return
+	if q.Subresource != "log" { // reading a log is a get, which admission has no part in
+		if err := s.reg.Connect(r.Context(), q, connectOptions(q, r.URL.Query(), info)); err != nil {
+			writeError(w, r, err)
+			return
+		}
 	}
 	c := &connection{s, w, r, q}
 	var err error
@@ -48,6 +53,43 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, q *registry.Req
 	if err != nil {
 		writeError(w, r, err)
 	}
+}
+
+// connectOptions are the request's parameters as admission sees them.
+func connectOptions(q *registry.Request, query url.Values, info *request.RequestInfo) runtime.Object {
+	on := func(name string) bool { v := query.Get(name); return v == "true" || v == "1" }
+	path := query.Get("path")
+	if len(info.Parts) > 3 {
+		path = strings.Join(info.Parts[3:], "/")
+	}
+	var out runtime.Object
+	switch q.Resource.Plural + "/" + q.Subresource {
+	case "pods/exec":
+		out = &corev1.PodExecOptions{Stdin: on("stdin"), Stdout: on("stdout"), Stderr: on("stderr"), TTY: on("tty"),
+			Container: query.Get("container"), Command: query["command"]}
+	case "pods/attach":
+		out = &corev1.PodAttachOptions{Stdin: on("stdin"), Stdout: on("stdout"), Stderr: on("stderr"), TTY: on("tty"), Container: query.Get("container")}
+	case "pods/portforward":
+		o := &corev1.PodPortForwardOptions{}
+		for _, text := range strings.Split(strings.Join(query["ports"], ","), ",") {
+			if port, err := strconv.ParseInt(text, 10, 32); err == nil {
+				o.Ports = append(o.Ports, int32(port))
+			}
+		}
+		out = o
+	case "pods/proxy":
+		out = &corev1.PodProxyOptions{Path: path}
+	case "services/proxy":
+		out = &corev1.ServiceProxyOptions{Path: path}
+	case "nodes/proxy":
+		out = &corev1.NodeProxyOptions{Path: path}
+	default:
+		return nil
+	}
+	if kinds, _, err := api.Scheme().ObjectKinds(out); err == nil {
+		out.GetObjectKind().SetGroupVersionKind(kinds[0])
+	}
+	return out
 }
 
 // connection is one request that goes through to somebody else. Its methods return an error as long as nothing has been answered.

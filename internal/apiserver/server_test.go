@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/apiserver/admission/dynamic"
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/pki"
@@ -65,9 +66,11 @@ func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var a *authz.Authorizer
-	reg := registrytest.Start(t, nil, []registry.Validate{func(ctx context.Context, at *registry.Attributes) error { return a.Validate(ctx, at) }},
+	d := dynamic.New()
+	reg := registrytest.Start(t, []registry.Admit{d.Admit}, []registry.Validate{func(ctx context.Context, at *registry.Attributes) error { return a.Validate(ctx, at) }, d.Validate},
 		func(c *registry.Config) { c.Log = log })
 	a = authz.New(reg.Registry, log)
+	d.Start(reg.Registry, a)
 	dir := t.TempDir()
 	ca, err := pki.OpenAuthority(dir, "ca", "test-ca", time.Now())
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/admission"
+	"skiff.dev/skiff/internal/apiserver/admission/dynamic"
 	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
@@ -120,6 +121,8 @@ func (c *cluster) makeRegistry() (runner, error) {
 		func(ctx context.Context, a *registry.Attributes) error {
 			return c.authorizer.ValidateCertificates(ctx, a)
 		})
+	asked := dynamic.New()
+	admit, validate = append(admit, asked.Admit), append(validate, asked.Validate)
 	var err error
 	c.registry, err = registry.New(registry.Config{
 		Store:         c.store,
@@ -138,6 +141,7 @@ func (c *cluster) makeRegistry() (runner, error) {
 	if err := c.authorizer.Use(authz.Sources{ConfigFile: c.conf.AuthorizationConfig, WebhookConfig: c.conf.AuthorizationWebhookConfig}); err != nil {
 		return nil, err
 	}
+	asked.Start(c.registry, c.authorizer)
 	c.usage = usage.New(c.registry, c.Log.With("part", "usage"))
 	return c.registry, nil
 }

@@ -20,7 +20,7 @@ func (r *Registry) Create(ctx context.Context, q *Request, body runtime.Object, 
 	if errs := metavalidation.ValidateCreateOptions(o); len(errs) > 0 {
 		return nil, invalidOptions("CreateOptions", errs)
 	}
-	q, dryRun := q.by(o.FieldManager), len(o.DryRun) > 0
+	q, dryRun := q.by(o.FieldManager, o), len(o.DryRun) > 0
 	if v := r.virtual(q); v != nil {
 		return r.answer(ctx, q, v, body, dryRun)
 	}
@@ -65,7 +65,7 @@ func (r *Registry) Create(ctx context.Context, q *Request, body runtime.Object, 
 
 // answer runs a Virtual between the two halves of admission.
 func (r *Registry) answer(ctx context.Context, q *Request, v Virtual, body runtime.Object, dryRun bool) (*Result, error) {
-	a := &Attributes{Request: q, Operation: "CREATE", Object: body, DryRun: dryRun, Registry: r}
+	a := &Attributes{Request: q, Operation: "CREATE", Object: body, DryRun: dryRun, Options: q.options, Registry: r}
 	if err := r.admit(ctx, a); err != nil {
 		return nil, err
 	}
@@ -89,9 +89,14 @@ func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, 
 		res.Default(obj)
 	}
 	r.manage(q, nil, obj)
-	a := &Attributes{Request: q, Operation: "CREATE", Object: obj, DryRun: dryRun, Registry: r}
+	a := &Attributes{Request: q, Operation: "CREATE", Object: obj, DryRun: dryRun, Options: q.options, Registry: r}
 	if err := r.admit(ctx, a); err != nil {
 		return nil, err
+	}
+	if a.Mutated {
+		if err := place(q, obj); err != nil {
+			return nil, err
+		}
 	}
 	beginMeta(res, obj)
 	if res.Status && !res.StatusOnCreate {

@@ -31,7 +31,7 @@ func (r *Registry) Delete(ctx context.Context, q *Request, o *metav1.DeleteOptio
 		if err := preconditions(q, prev.Object(), o.Preconditions); err != nil {
 			return nil, err
 		}
-		a := &Attributes{Request: q, Operation: "DELETE", Old: prev.Object(), DryRun: dryRun, Registry: r}
+		a := &Attributes{Request: q, Operation: "DELETE", Old: prev.Object(), DryRun: dryRun, Options: o, Registry: r}
 		if err := r.admit(ctx, a); err != nil {
 			return nil, err
 		}

@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -17,13 +18,10 @@ import (
 	"skiff.dev/skiff/internal/registry/fieldmanager"
 )
 
-// by is the request with the field manager that its options name.
-func (q *Request) by(manager string) *Request {
-	if manager == "" {
-		return q
-	}
+// by is the request with its options and the field manager that they name.
+func (q *Request) by(manager string, options runtime.Object) *Request {
 	out := *q
-	out.manager = manager
+	out.manager, out.options = manager, options
 	return &out
 }
 

@@ -32,7 +32,7 @@ func (r *Registry) Patch(ctx context.Context, q *Request, kind types.PatchType, 
 	if errs := metavalidation.ValidatePatchOptions(o, kind); len(errs) > 0 {
 		return nil, invalidOptions("PatchOptions", errs)
 	}
-	q, dryRun := q.by(o.FieldManager), len(o.DryRun) > 0
+	q, dryRun := q.by(o.FieldManager, o), len(o.DryRun) > 0
 	if kind == types.ApplyYAMLPatchType {
 		return r.apply(ctx, q, body, o, dryRun)
 	}

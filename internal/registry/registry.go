@@ -44,7 +44,15 @@ type Attributes struct {
 	Object    runtime.Object
 	Old       runtime.Object
 	DryRun    bool
+	Options   runtime.Object // what the request came with; may be nil
 	Registry  *Registry
+
+	// Mutated is set by whoever changed Object in a way that the rules for the request's fields must look at again.
+	Mutated bool
+	// Again is set by who wants that all of mutating admission looks at the object once more, which happens at most once.
+	Again bool
+	// Dynamic is what dynamic admission keeps of the request between its turns.
+	Dynamic any
 }
 type (
 	Admit    func(ctx context.Context, a *Attributes) error
@@ -121,8 +129,10 @@ type Request struct {
 	// MayCreate, if set, asks whether the user may create what an apply finds missing; nil answers yes.
 	MayCreate func(ctx context.Context) error
 
-	manager string // the field manager that the options name
-	managed bool   // the object's managedFields are as they shall be
+	manager          string         // the field manager that the options name
+	managed          bool           // the object's managedFields are as they shall be
+	options          runtime.Object // of the call
+	settledAdmission bool           // admission has seen what the request is about
 }
 
 // key of the object below its resource's.
@@ -220,6 +230,16 @@ func (r *Registry) collection(q *Request) (*store.Collection, error) {
 }
 
 func (r *Registry) admit(ctx context.Context, a *Attributes) error {
+	if a.settledAdmission {
+		return nil
+	}
+	if err := r.admitOnce(ctx, a); err != nil || !a.Again {
+		return err
+	}
+	return r.admitOnce(ctx, a)
+}
+
+func (r *Registry) admitOnce(ctx context.Context, a *Attributes) error {
 	for _, f := range r.cfg.Admit {
 		if err := f(ctx, a); err != nil {
 			return err
@@ -229,6 +249,9 @@ func (r *Registry) admit(ctx context.Context, a *Attributes) error {
 }
 
 func (r *Registry) validate(ctx context.Context, a *Attributes) error {
+	if a.settledAdmission {
+		return nil
+	}
 	for _, f := range r.cfg.Validate {
 		if err := f(ctx, a); err != nil {
 			return err

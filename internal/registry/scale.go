@@ -47,17 +47,25 @@ func (r *Registry) updateScale(ctx context.Context, q *Request, prev *store.Entr
 func (r *Registry) storeScale(
 	ctx context.Context, q *Request, prev *store.Entry, scale *autoscalingv1.Scale, entries []metav1.ManagedFieldsEntry, dryRun bool,
 ) (*store.Entry, error) {
+	if err := meant(q, scale, prev.Object()); err != nil {
+		return nil, err
+	}
+	// Admission sees a Scale; what becomes of the object behind it is no request of its own.
+	a := &Attributes{Request: q, Operation: "UPDATE", Object: scale, Old: scaleOf(q, prev), DryRun: dryRun, Options: q.options, Registry: r}
+	if err := r.admit(ctx, a); err != nil {
+		return nil, err
+	}
 	if scale.Spec.Replicas < 0 {
 		return nil, apierrors.NewInvalid(autoscalingv1.SchemeGroupVersion.WithKind("Scale").GroupKind(), q.Name, field.ErrorList{
 			field.Invalid(field.NewPath("spec", "replicas"), scale.Spec.Replicas, "must be greater than or equal to 0")})
 	}
-	if err := meant(q, scale, prev.Object()); err != nil {
+	if err := r.validate(ctx, a); err != nil {
 		return nil, err
 	}
 	obj := prev.Object().DeepCopyObject().(api.Object)
 	q.Resource.Scale.Set(obj, scale.Spec.Replicas)
 	obj.SetManagedFields(entries)
 	main := q.settled()
-	main.Subresource, main.Served = "", nil
+	main.Subresource, main.Served, main.settledAdmission = "", nil, true
 	return r.update(ctx, main, prev, obj, dryRun)
 }

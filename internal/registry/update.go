@@ -23,7 +23,7 @@ func (r *Registry) Update(ctx context.Context, q *Request, body runtime.Object, 
 	if errs := metavalidation.ValidateUpdateOptions(o); len(errs) > 0 {
 		return nil, invalidOptions("UpdateOptions", errs)
 	}
-	q, dryRun := q.by(o.FieldManager), len(o.DryRun) > 0
+	q, dryRun := q.by(o.FieldManager, o), len(o.DryRun) > 0
 	prev, err := r.get(ctx, q, store.Read{Consistent: true})
 	if err != nil {
 		return nil, err
@@ -70,9 +70,15 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 		res.Default(obj)
 	}
 	r.manage(q, old, obj)
-	a := &Attributes{Request: q, Operation: "UPDATE", Object: obj, Old: old, DryRun: dryRun, Registry: r}
+	a := &Attributes{Request: q, Operation: "UPDATE", Object: obj, Old: old, DryRun: dryRun, Options: q.options, Registry: r}
 	if err := r.admit(ctx, a); err != nil {
 		return nil, err
+	}
+	if a.Mutated {
+		if obj, err = mutated(q, obj, old); err != nil {
+			return nil, err
+		}
+		a.Object = obj
 	}
 	if res.PrepareUpdate != nil && q.Subresource == "" {
 		res.PrepareUpdate(obj, old)
@@ -89,6 +95,24 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 		undo()
 	}
 	return e, err
+}
+
+// mutated is what of an object that a webhook or policy changed the request may change.
+func mutated(q *Request, obj, old api.Object) (api.Object, error) {
+	if err := place(q, obj); err != nil {
+		return nil, err
+	}
+	entries := obj.GetManagedFields()
+	obj, err := only(q, obj, old)
+	if err != nil {
+		return nil, err
+	}
+	keepMeta(obj, old)
+	obj.SetManagedFields(entries)
+	if q.Resource.Default != nil {
+		q.Resource.Default(obj)
+	}
+	return obj, nil
 }
 
 // replace validates and stores; an object whose last finalizer went is removed instead.

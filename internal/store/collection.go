@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/btree"
@@ -26,6 +27,7 @@ type Collection struct {
 	snapshots []*snapshot
 	over      chan struct{} // closed when watches must end: the resource is another now, or no more
 	closed    bool
+	changes   *atomic.Int64 // counts changes for an observer; may be nil
 }
 
 // index finds entries by a value: name of the index → value → key.
@@ -67,6 +69,9 @@ func (c *Collection) get(key string) *Entry {
 // insert puts an entry in the place of the one with its key. Called with the store's lock held.
 func (c *Collection) insert(e *Entry) {
 	old, replaced := c.tree.ReplaceOrInsert(e)
+	if c.changes != nil {
+		c.changes.Add(1)
+	}
 	for name, idx := range c.indexes {
 		values := c.res.Indexes[name]
 		if replaced {
@@ -84,6 +89,9 @@ func (c *Collection) insert(e *Entry) {
 // remove takes an entry out. Called with the store's lock held.
 func (c *Collection) remove(e *Entry) {
 	c.tree.Delete(e)
+	if c.changes != nil {
+		c.changes.Add(1)
+	}
 	for name, idx := range c.indexes {
 		idx.remove(c.res.Indexes[name](e.Object()), e.key)
 	}
@@ -96,6 +104,15 @@ func (i index) remove(values []string, key string) {
 			delete(i, v)
 		}
 	}
+}
+
+// Observe counts into n what the collection holds and how often it changes from now on: as long as n is zero, nothing has ever been there, and who
+// has seen n and read the collection has read nothing older. There is one observer.
+func (c *Collection) Observe(n *atomic.Int64) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.changes = n
+	n.Add(int64(c.tree.Len()))
 }
 
 // Len is the number of entries in memory.

@@ -50,7 +50,7 @@ func (m *Managers) of(w Write) (*managedfields.FieldManager, error) {
 		construct = managedfields.NewDefaultCRDFieldManager
 	}
 	hub := w.Resource.GVK().GroupVersion()
-	f, err := construct(typesOf(w.Resource), v, undefaulted{}, v, w.gvk(), hub, w.Subresource, v.own(w.Resource, w.Subresource))
+	f, err := construct(Types(w.Resource), v, undefaulted{}, v, w.gvk(), hub, w.Subresource, v.own(w.Resource, w.Subresource))
 	if err != nil {
 		return nil, fmt.Errorf("make the field manager of %s %s: %w", w.gvk(), w.Subresource, err)
 	}
@@ -58,8 +58,8 @@ func (m *Managers) of(w Write) (*managedfields.FieldManager, error) {
 	return f, nil
 }
 
-// typesOf a kind. Those of a custom resource are its schema's; where there is none the values tell, and lists are replaced as a whole.
-func typesOf(r *api.Resource) managedfields.TypeConverter {
+// Types of a kind. Those of a custom resource are its schema's; where there is none the values tell, and lists are replaced as a whole.
+func Types(r *api.Resource) managedfields.TypeConverter {
 	if _, free := r.New().(runtime.Unstructured); free {
 		if r.Custom != nil && r.Custom.Types != nil {
 			if types := r.Custom.Types(); types != nil {
