@@ -60,6 +60,7 @@ func TestNodes(t *testing.T) {
 	c.Apply(spreadOverNodes)
 	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
 
+	t.Run("volumes", func(t *testing.T) { agentVolume(t, c) })
 	t.Run("nodes", func(t *testing.T) {
 		out := c.For(t).Kubectl("get", "nodes", "-o", "wide")
 		for i, h := range c.Hosts() {

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/component-helpers/storage/ephemeral"
 )
 
 func storageRows() []*Resource {
@@ -119,4 +120,29 @@ var storageCapacityColumns = []Column{
 		}
 		return c.Capacity.String()
 	}),
+}
+
+// NewestDefaultClass is the default class that was made last, of those made in the same second the first by name; nil if there is none.
+func NewestDefaultClass(classes []*storagev1.StorageClass) (newest *storagev1.StorageClass) {
+	for _, c := range classes {
+		if !IsDefaultClass(c) {
+			continue
+		}
+		later := newest == nil || newest.CreationTimestamp.Before(&c.CreationTimestamp)
+		if later || newest.CreationTimestamp.Equal(&c.CreationTimestamp) && c.Name < newest.Name {
+			newest = c
+		}
+	}
+	return newest
+}
+
+// ClaimName is the claim behind a pod's volume, "" if it has none. An ephemeral volume's is named after its pod and itself.
+func ClaimName(pod *corev1.Pod, v *corev1.Volume) string {
+	switch {
+	case v.PersistentVolumeClaim != nil:
+		return v.PersistentVolumeClaim.ClaimName
+	case v.Ephemeral != nil:
+		return ephemeral.VolumeClaimName(pod, v)
+	}
+	return ""
 }

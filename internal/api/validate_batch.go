@@ -279,9 +279,26 @@ func validateCronJobSince(o Object, was *batchv1.CronJob) field.ErrorList {
 	return append(errs, validateJobSpec(&c.Spec.JobTemplate.Spec, at)...)
 }
 
+// withClaims is a template as its pods will have it: a volume for each claim.
+func withClaims(t *corev1.PodTemplateSpec, claims []corev1.PersistentVolumeClaim) *corev1.PodTemplateSpec {
+	if len(claims) == 0 {
+		return t
+	}
+	out := *t
+	out.Spec.Volumes = slices.Clone(t.Spec.Volumes)
+	for i := range claims {
+		name := claims[i].Name
+		if !slices.ContainsFunc(t.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == name }) {
+			out.Spec.Volumes = append(out.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}})
+		}
+	}
+	return &out
+}
+
 func validateStatefulSet(o Object) field.ErrorList {
 	s, p := &o.(*appsv1.StatefulSet).Spec, field.NewPath("spec")
-	errs := validateWorkload(s.Replicas, s.Selector, &s.Template, true)
+	errs := validateWorkload(s.Replicas, s.Selector, withClaims(&s.Template, s.VolumeClaimTemplates), true)
 	errs = append(errs, nonNegative(int64(s.MinReadySeconds), p.Child("minReadySeconds"))...)
 	errs = append(errs, nonNegative(int64(value(s.RevisionHistoryLimit)), p.Child("revisionHistoryLimit"))...)
 	errs = append(errs, oneOf(s.PodManagementPolicy, p.Child("podManagementPolicy"), appsv1.OrderedReadyPodManagement, appsv1.ParallelPodManagement)...)

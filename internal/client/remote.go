@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/localvolume"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -37,6 +39,7 @@ type remote struct {
 // RemoteOptions say what a client may not read as a whole, or need not.
 type RemoteOptions struct {
 	Only   map[crclient.Object]fields.Selector // of these kinds the cache holds what the selector selects
+	Marked map[crclient.Object]labels.Selector // likewise, by labels
 	Named  []crclient.Object                   // of these, single objects that were read once, for as long as they may be read
 	Direct []crclient.Object                   // and these are never cached
 }
@@ -44,10 +47,12 @@ type RemoteOptions struct {
 // NodeOptions are those of a node: it reads its own pods and what they refer to.
 func NodeOptions(node string) RemoteOptions {
 	return RemoteOptions{
-		Only:  map[crclient.Object]fields.Selector{&corev1.Pod{}: fields.OneTermEqualSelector("spec.nodeName", node)},
-		Named: []crclient.Object{&corev1.Secret{}, &corev1.ConfigMap{}},
+		Only: map[crclient.Object]fields.Selector{&corev1.Pod{}: fields.OneTermEqualSelector("spec.nodeName", node)},
+		// Of volumes it follows those whose directories it keeps; any other it reads when a pod of it needs it.
+		Marked: map[crclient.Object]labels.Selector{&corev1.PersistentVolume{}: labels.SelectorFromSet(labels.Set{localvolume.NodeLabel: node})},
+		Named:  []crclient.Object{&corev1.Secret{}, &corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}},
 		Direct: []crclient.Object{
-			&corev1.PersistentVolume{}, &corev1.PersistentVolumeClaim{}, &corev1.ServiceAccount{}, &coordinationv1.Lease{},
+			&corev1.PersistentVolume{}, &corev1.ServiceAccount{}, &coordinationv1.Lease{},
 			&storagev1.VolumeAttachment{}, &storagev1.CSINode{}, &certificatesv1.CertificateSigningRequest{},
 		},
 	}
@@ -68,6 +73,9 @@ func Remote(cfg *rest.Config, o RemoteOptions, log *slog.Logger) (Client, error)
 	only := map[crclient.Object]cache.ByObject{}
 	for kind, selector := range o.Only {
 		only[kind] = cache.ByObject{Field: selector}
+	}
+	for kind, selector := range o.Marked {
+		only[kind] = cache.ByObject{Label: selector}
 	}
 	inner, err := cache.New(cfg, cache.Options{
 		HTTPClient: http, Scheme: api.Scheme(), Mapper: m, ByObject: only,

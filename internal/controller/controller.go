@@ -15,6 +15,7 @@ import (
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/controller/attachdetach"
 	"skiff.dev/skiff/internal/controller/certificates"
 	"skiff.dev/skiff/internal/controller/cronjob"
 	"skiff.dev/skiff/internal/controller/daemonset"
@@ -22,13 +23,16 @@ import (
 	"skiff.dev/skiff/internal/controller/disruption"
 	"skiff.dev/skiff/internal/controller/endpoints"
 	"skiff.dev/skiff/internal/controller/endpointslice"
+	"skiff.dev/skiff/internal/controller/ephemeralvolume"
 	"skiff.dev/skiff/internal/controller/extensionauth"
 	"skiff.dev/skiff/internal/controller/garbage"
 	"skiff.dev/skiff/internal/controller/harness"
 	"skiff.dev/skiff/internal/controller/job"
+	"skiff.dev/skiff/internal/controller/localvolumes"
 	"skiff.dev/skiff/internal/controller/namespace"
 	"skiff.dev/skiff/internal/controller/nodeipam"
 	"skiff.dev/skiff/internal/controller/nodelifecycle"
+	"skiff.dev/skiff/internal/controller/persistentvolume"
 	"skiff.dev/skiff/internal/controller/podautoscaler"
 	"skiff.dev/skiff/internal/controller/podgc"
 	"skiff.dev/skiff/internal/controller/replicaset"
@@ -41,6 +45,8 @@ import (
 	"skiff.dev/skiff/internal/controller/tainteviction"
 	"skiff.dev/skiff/internal/controller/tokencleaner"
 	"skiff.dev/skiff/internal/controller/ttlafterfinished"
+	"skiff.dev/skiff/internal/controller/volumeexpand"
+	"skiff.dev/skiff/internal/controller/volumeprotection"
 )
 
 // Config is what controllers need to know.
@@ -93,6 +99,13 @@ var all = []entry{
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
 	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled) }},
 	{"storage-version-migrator-controller", func(c Config) harness.Controller { return storageversionmigrator.New(c.Client, c.Rewrite) }},
+	{"persistentvolume-binder-controller", func(c Config) harness.Controller { return persistentvolume.New(c.Client) }},
+	{"persistentvolumeclaim-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewClaims(c.Client) }},
+	{"persistentvolume-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewVolumes(c.Client) }},
+	{"ephemeral-volume-controller", func(c Config) harness.Controller { return ephemeralvolume.New(c.Client) }},
+	{"persistentvolume-attach-detach-controller", func(c Config) harness.Controller { return attachdetach.New(c.Client) }},
+	{"persistentvolume-expander-controller", func(c Config) harness.Controller { return volumeexpand.New(c.Client) }},
+	{"local-volume-provisioner-controller", func(c Config) harness.Controller { return localvolumes.New(c.Client) }},
 	{"pod-garbage-collector-controller", func(c Config) harness.Controller { return podgc.New(c.Client) }},
 }
 

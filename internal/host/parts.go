@@ -341,6 +341,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		Listen:      c.conf.KubeletListen,
 		Root:        filepath.Join(c.conf.DataDir, "kubelet"),
 		LogDir:      filepath.Join(c.conf.DataDir, "logs", "pods"),
+		VolumeDir:   filepath.Join(c.conf.DataDir, "volumes"),
 		CgroupRoot:  cgroupRoot(c.conf),
 		ClusterDNS:  c.conf.ServiceAddr(10),
 		Domain:      c.conf.ClusterDomain,

@@ -22,13 +22,19 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/csi"
 	"skiff.dev/skiff/internal/kubelet/image"
+	"skiff.dev/skiff/internal/kubelet/local"
 	"skiff.dev/skiff/internal/kubelet/logs"
+	"skiff.dev/skiff/internal/kubelet/plugin"
 	"skiff.dev/skiff/internal/kubelet/pod"
 	"skiff.dev/skiff/internal/kubelet/probe"
 	"skiff.dev/skiff/internal/kubelet/serve"
@@ -42,6 +48,7 @@ type Config struct {
 	Listen     string // "0.0.0.0:10250"; port 0 picks a free one, reported in Node.status.daemonEndpoints
 	Root       string // "<data-dir>/kubelet": pods/<uid>/volumes …
 	LogDir     string // "<data-dir>/logs/pods"
+	VolumeDir  string // "<data-dir>/volumes": this node's local volumes
 	CgroupRoot string // "/skiff": pods live in <root>/kubepods/…
 	ClusterDNS netip.Addr
 	Domain     string // "cluster.local"
@@ -73,6 +80,9 @@ type Kubelet struct {
 	machine machine
 	version *runtimeapi.VersionResponse
 	pods    *pods
+	volumes *volume.Manager
+	locals  *local.Volumes
+	drivers *csi.Node
 	probes  *probe.Counts
 	node    nodeState
 	ready   chan struct{}
@@ -80,7 +90,7 @@ type Kubelet struct {
 
 // New checks the configuration; Run does the work.
 func New(cfg Config) (*Kubelet, error) {
-	if cfg.NodeName == "" || cfg.Root == "" || cfg.LogDir == "" || cfg.CRI == nil || cfg.Client == nil {
+	if cfg.NodeName == "" || cfg.Root == "" || cfg.LogDir == "" || cfg.VolumeDir == "" || cfg.CRI == nil || cfg.Client == nil {
 		return nil, errors.New("kubelet: node name, folders, client and container runtime are all needed")
 	}
 	if cfg.ResolvConf == "" {
@@ -124,6 +134,13 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		return fmt.Errorf("ask the container runtime for its version: %w", err)
 	}
 	k.events = k.cfg.Client.Recorder("kubelet")
+	k.locals = local.New(k.cfg.VolumeDir, k.cfg.NodeName, k.cfg.Client, k.events, k.log)
+	k.volumes = volume.New(k.cfg.Root, source{k.cfg.Client}, func() volume.Facts { return volume.Facts{Allocatable: k.machine.allocatable(k.cfg.MaxPods)} })
+	k.volumes.Locals = k.locals
+	k.drivers = csi.New(k.cfg.Root, k.cfg.NodeName, k.cfg.Client, source{k.cfg.Client}.Token, k.log)
+	k.volumes.CSI, k.volumes.Grown = k.drivers, func(_ *corev1.Pod, claim *corev1.PersistentVolumeClaim) {
+		k.events.Event(claim, corev1.EventTypeNormal, "FileSystemResizeSuccessful", "MountVolume.NodeExpandVolume succeeded for volume \""+claim.Spec.VolumeName+"\"")
+	}
 	k.pods = newPods(k, k.deps(cgroups))
 
 	listener, err := net.Listen("tcp", k.cfg.Listen)
@@ -132,7 +149,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	}
 	serving := serve.Config{NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log}
 	if k.cfg.Telemetry != nil {
-		serving.Summary, serving.Containers = k.cfg.Telemetry.Summary, k.cfg.Telemetry.Containers()
+		serving.Summary, serving.Containers = k.summary, k.cfg.Telemetry.Containers()
 	}
 	server := serve.New(serving)
 	k.node.port = int32(listener.Addr().(*net.TCPAddr).Port)
@@ -143,7 +160,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	for _, run := range []func(context.Context) error{
 		func(ctx context.Context) error { return server.Run(ctx, listener) },
-		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime,
+		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.locals.Run,
+		func(ctx context.Context) error { return k.drivers.Run(ctx, k.ready) },
+		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{registration.CSIPlugin: k.drivers}, k.log).Run,
 		logs.NewRotator(k.pods, k.runtime, k.log).Run,
 	} {
 		parts.Go(func() {
@@ -178,7 +197,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	allocatable := k.machine.allocatable(k.cfg.MaxPods)
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
-		Volumes:  volume.New(k.cfg.Root, source{k.cfg.Client}, func() volume.Facts { return volume.Facts{Allocatable: allocatable} }),
+		Volumes:  k.volumes,
 		Settings: settings, Log: k.log,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },

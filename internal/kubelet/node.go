@@ -16,6 +16,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/api/localvolume"
 	"skiff.dev/skiff/internal/version"
 )
 
@@ -118,7 +119,8 @@ func (k *Kubelet) syncNode(ctx context.Context, withImages bool) (ready bool, er
 
 // register creates the node's object, or takes over the one there is.
 func (k *Kubelet) register(ctx context.Context, facts runtimeFacts) error {
-	want := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: k.cfg.NodeName, Labels: k.labels()}}
+	want := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: k.cfg.NodeName, Labels: k.labels(),
+		Annotations: map[string]string{localvolume.FolderAnnotation: k.cfg.VolumeDir}}}
 	want.Status = k.nodeStatus(&want.Status, facts, time.Now())
 	err := k.cfg.Client.Create(ctx, want)
 	if err == nil {
@@ -141,7 +143,11 @@ func (k *Kubelet) register(ctx context.Context, facts runtimeFacts) error {
 	for key, value := range k.labels() {
 		next.Labels[key] = value
 	}
-	if !equality.Semantic.DeepEqual(next.Labels, have.Labels) {
+	if next.Annotations == nil {
+		next.Annotations = map[string]string{}
+	}
+	next.Annotations[localvolume.FolderAnnotation] = k.cfg.VolumeDir
+	if !equality.Semantic.DeepEqual(next.ObjectMeta, have.ObjectMeta) {
 		if err := k.cfg.Client.Update(ctx, next); err != nil {
 			return err
 		}
@@ -250,6 +256,7 @@ func (k *Kubelet) nodeStatus(old *corev1.NodeStatus, facts runtimeFacts, now tim
 		KubeletVersion:          version.Kubernetes, OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
 	}
 	out.Images = facts.images
+	out.VolumesInUse = k.drivers.InUse()
 	out.RuntimeHandlers, out.Features = facts.handlers, facts.features
 	at := metav1.NewTime(now.Truncate(time.Second))
 	p := k.machine.pressure()

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/pod"
 )
@@ -59,7 +60,9 @@ func (p *pods) run(ctx context.Context) error {
 		return fmt.Errorf("watch pods: %w", err)
 	}
 	defer func() { _ = informer.RemoveEventHandler(registration) }()
-	for kind, object := range map[string]crclient.Object{"ConfigMap": &corev1.ConfigMap{}, "Secret": &corev1.Secret{}} {
+	for kind, object := range map[string]crclient.Object{
+		"ConfigMap": &corev1.ConfigMap{}, "Secret": &corev1.Secret{}, "PersistentVolumeClaim": &corev1.PersistentVolumeClaim{},
+	} {
 		stop, err := p.watchSource(ctx, kind, object)
 		if err != nil {
 			return err
@@ -234,6 +237,7 @@ func references(one *corev1.Pod) []reference {
 		if v.Secret != nil {
 			add("Secret", v.Secret.SecretName)
 		}
+		add("PersistentVolumeClaim", api.ClaimName(one, &v))
 		if v.Projected == nil {
 			continue
 		}

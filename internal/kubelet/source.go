@@ -27,6 +27,16 @@ func (s source) Secret(ctx context.Context, namespace, name string) (*corev1.Sec
 	return &out, s.client.Get(ctx, crclient.ObjectKey{Namespace: namespace, Name: name}, &out)
 }
 
+func (s source) Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error) {
+	var out corev1.PersistentVolumeClaim
+	return &out, s.client.Get(ctx, crclient.ObjectKey{Namespace: namespace, Name: name}, &out)
+}
+
+func (s source) Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {
+	var out corev1.PersistentVolume
+	return &out, s.client.Get(ctx, crclient.ObjectKey{Name: name}, &out)
+}
+
 func (s source) Token(ctx context.Context, pod *corev1.Pod, audience string, seconds int64) (string, time.Time, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: &seconds,

@@ -14,6 +14,7 @@ import (
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
+	"skiff.dev/skiff/internal/scheduler/volume"
 )
 
 // lull is how long changes that the scheduler itself made wait before they wake others, while it has more to do.
@@ -27,6 +28,8 @@ type loop struct {
 	queue     *queue.Queue
 	siblings  *siblings
 	budgets   budgets
+	volumes   *volume.Book
+	binding   map[types.UID]*binding // placed here, and waiting for their volumes
 	finder    preempt.Finder
 	assumed   map[types.UID]bool         // placed here, and not yet seen placed
 	nominated map[types.UID]*cluster.Pod // placed here to hold the place while others leave it; still in the queue
@@ -44,6 +47,7 @@ func newLoop(s *Scheduler) *loop {
 		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{},
 		writes: make(chan func(context.Context), 1024), now: time.Now,
 	}
+	l.volumes, l.binding = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}
 	l.classes = class.NewTable(l.nodes, l.siblings.of)
 	l.finder = preempt.Finder{
 		Nodes:   l.nodes,
@@ -180,6 +184,7 @@ func (l *loop) placed(old, current *corev1.Pod) {
 	uid := current.UID
 	delete(l.assumed, uid)
 	delete(l.nominated, uid)
+	l.dropBinding(uid)
 	l.queue.Remove(uid)
 	if at, there := l.nodes.Where(uid); there && l.nodes.Name(at) == current.Spec.NodeName {
 		p := l.nodes.Placed(uid)
@@ -188,7 +193,9 @@ func (l *loop) placed(old, current *corev1.Pod) {
 			return
 		}
 	}
-	l.nodes.Place(cluster.PodOf(current), current.Spec.NodeName)
+	p := cluster.PodOf(current)
+	p.Volumes = l.volumes.Placed(current)
+	l.nodes.Place(p, current.Spec.NodeName)
 	l.pending |= cluster.Joined
 	if old != nil && old.Spec.NodeName != "" { // a resize, new labels, or an end that begins
 		l.pending |= cluster.Freed
@@ -223,6 +230,7 @@ func sameWishes(old, current *corev1.Pod) bool {
 func (l *loop) forget(uid types.UID) {
 	delete(l.assumed, uid)
 	delete(l.nominated, uid)
+	l.dropBinding(uid)
 	l.queue.Remove(uid)
 	l.free(uid)
 }

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -20,6 +19,9 @@ func (l *loop) schedule(e *queue.Entry) {
 		return
 	}
 	held := l.release(p)
+	if !l.demand(e) {
+		return
+	}
 	c := l.classes.Of(p)
 	node, ok := held, held >= 0 && c.Fits(held)
 	if !ok {
@@ -34,6 +36,10 @@ func (l *loop) schedule(e *queue.Entry) {
 	l.pending |= cluster.Joined
 	l.assumed[p.UID] = true
 	attempts, object := e.Attempts, p.Pod
+	if p.Volumes != nil && len(p.Volumes.Unbound) > 0 {
+		l.settle(p, object, name, attempts)
+		return
+	}
 	l.writes <- func(ctx context.Context) { l.bind(ctx, p, object, name, attempts) }
 }
 
@@ -55,7 +61,7 @@ func (l *loop) release(p *cluster.Pod) int {
 func (l *loop) unschedulable(e *queue.Entry, c *class.Class, held int) {
 	p, v := e.Pod, c.Verdict()
 	e.Class = c
-	if c.Bound() {
+	if c.Bound() || p.Volumes != nil { // of a class for now: its volumes may mean something else at the next look
 		e.Class = nil
 	}
 	choice, why, keep := l.preempt(p, c, v, held)
@@ -150,14 +156,8 @@ func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominate
 // unsupported names what a pod requires and this scheduler cannot give yet, "" if nothing. Such a pod waits and says so: to place it against
 // its own rules would be worse.
 func unsupported(p *corev1.Pod) string {
-	const yet = ", which this scheduler does not support yet"
-	for i := range p.Spec.Volumes {
-		if v := &p.Spec.Volumes[i]; v.PersistentVolumeClaim != nil || v.Ephemeral != nil {
-			return fmt.Sprintf("the pod's volume %q needs a persistent volume claim%s", v.Name, yet)
-		}
-	}
 	if len(p.Spec.ResourceClaims) > 0 {
-		return "the pod uses resource claims (spec.resourceClaims)" + yet
+		return "the pod uses resource claims (spec.resourceClaims), which this scheduler does not support yet"
 	}
 	return ""
 }

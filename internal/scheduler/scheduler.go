@@ -14,6 +14,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -90,6 +91,14 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 		{&corev1.Service{}, func(old, current any) { l.serviceChanged(as[*corev1.Service](old), as[*corev1.Service](current)) }},
 		{&policyv1.PodDisruptionBudget{}, func(old, current any) {
 			l.budgetChanged(as[*policyv1.PodDisruptionBudget](old), as[*policyv1.PodDisruptionBudget](current))
+		}},
+		{&storagev1.StorageClass{}, func(_, _ any) { l.storageChanged() }},
+		{&storagev1.CSIDriver{}, func(_, _ any) { l.storageChanged() }},
+		{&storagev1.CSIStorageCapacity{}, func(_, _ any) { l.storageChanged() }},
+		{&storagev1.CSINode{}, func(old, current any) { l.csiNodeChanged(as[*storagev1.CSINode](old), as[*storagev1.CSINode](current)) }},
+		{&corev1.PersistentVolume{}, func(_, _ any) { l.storageChanged() }},
+		{&corev1.PersistentVolumeClaim{}, func(old, current any) {
+			l.claimChanged(as[*corev1.PersistentVolumeClaim](old), as[*corev1.PersistentVolumeClaim](current))
 		}},
 		{&corev1.Node{}, func(old, current any) { l.nodeChanged(as[*corev1.Node](old), as[*corev1.Node](current)) }},
 		{&corev1.Pod{}, func(old, current any) { l.podChanged(as[*corev1.Pod](old), as[*corev1.Pod](current)) }},

@@ -150,13 +150,15 @@ func TestWaitingPods(t *testing.T) {
 	}
 	clienttest.Eventually(t, "the reasons", func() bool {
 		return why(get(t, c, "plain")) == "Unschedulable: no nodes available to schedule pods" &&
-			strings.HasPrefix(why(get(t, c, "gated")), "SchedulingGated: ") &&
-			strings.Contains(why(get(t, c, "claims")), "does not support yet")
+			strings.HasPrefix(why(get(t, c, "gated")), "SchedulingGated: ")
 	})
 	if err := c.Create(ctx, node("a", "1")); err != nil {
 		t.Fatal(err)
 	}
 	clienttest.Eventually(t, "the plain pod placed", func() bool { return get(t, c, "plain").Spec.NodeName == "a" })
+	clienttest.Eventually(t, "the reason for lack of a claim", func() bool {
+		return strings.HasPrefix(why(get(t, c, "claims")), `Unschedulable: 0/1 nodes are available: persistentvolumeclaim "data" not found. preemption: 0/1`)
+	})
 	free := get(t, c, "gated")
 	free.Spec.SchedulingGates = nil
 	if err := c.Update(ctx, free); err != nil {

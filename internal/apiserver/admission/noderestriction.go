@@ -53,6 +53,8 @@ func nodeRestriction(ctx context.Context, a *registry.Attributes) error {
 		if nameOf(a) != node {
 			return forbid(a, errors.New("can only access CSINode with the same name as the requesting node"))
 		}
+	case "/persistentvolumes/":
+		return nodeVolume(a, node)
 	case "/serviceaccounts/token":
 		return nodeToken(ctx, a, node)
 	}

@@ -48,25 +48,11 @@ func defaultStorageClass(ctx context.Context, a *registry.Attributes) error {
 	if err != nil {
 		return err
 	}
-	if class := newestDefault(classes); class != nil {
+	if class := api.NewestDefaultClass(classes); class != nil {
 		name := class.Name
 		claim.Spec.StorageClassName = &name
 	}
 	return nil
-}
-
-// newestDefault is the default class that was made last, of those made in the same second the first by name.
-func newestDefault(classes []*storagev1.StorageClass) (newest *storagev1.StorageClass) {
-	for _, c := range classes {
-		if !api.IsDefaultClass(c) {
-			continue
-		}
-		later := newest == nil || newest.CreationTimestamp.Before(&c.CreationTimestamp)
-		if later || newest.CreationTimestamp.Equal(&c.CreationTimestamp) && c.Name < newest.Name {
-			newest = c
-		}
-	}
-	return newest
 }
 
 // claimResize (PersistentVolumeClaimResize) lets claims grow whose class allows it; validation has seen to it that they have a volume.

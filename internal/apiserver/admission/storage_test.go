@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
@@ -63,7 +64,7 @@ func TestNewestDefault(t *testing.T) {
 		return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Unix(second, 0),
 			Annotations: map[string]string{"storageclass.kubernetes.io/is-default-class": value}}}
 	}
-	got := newestDefault([]*storagev1.StorageClass{class("old", 1, "true"), class("z", 2, "true"), class("a", 2, "true"), class("off", 3, "false")})
+	got := api.NewestDefaultClass([]*storagev1.StorageClass{class("old", 1, "true"), class("z", 2, "true"), class("a", 2, "true"), class("off", 3, "false")})
 	if got == nil || got.Name != "a" {
 		t.Errorf("got %v", got)
 	}

@@ -289,7 +289,7 @@ func TestNodes(t *testing.T) {
 		"get :secrets default/mounted": true, "get :secrets default/pull": true, "get :secrets storage/stage": true, "watch :secrets default/mounted": true,
 		"get :secrets default/other": false, "get :secrets other/mounted": false, "list :secrets default": false, "update :secrets default/mounted": false,
 		"get :configmaps default/env": true, "get :configmaps default/other": false,
-		"get :persistentvolumeclaims default/claim": true, "get :persistentvolumes /volume": true, "get :persistentvolumes /other": false,
+		"get :persistentvolumeclaims default/claim": true, "watch :persistentvolumeclaims default/claim": true, "get :persistentvolumes /volume": true, "get :persistentvolumes /other": false,
 		"create :serviceaccounts/token default/worker": true, "create :serviceaccounts/token default/other": false, "delete :serviceaccounts default/worker": false,
 		"get :pods default/here": true, "get :pods default/there": false, "get :pods default/gone": true, "list :pods": false, "delete :pods default/here": true,
 		"update coordination.k8s.io:leases kube-node-lease/one": true, "update coordination.k8s.io:leases kube-node-lease/two": false,

@@ -8,12 +8,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/localvolume"
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
 )
@@ -72,7 +74,7 @@ func (n *nodes) allow(ctx context.Context, node string, at authorizer.Attributes
 		case target{"", "configmaps"}:
 			return n.byReference(ctx, node, at, read, podUsesConfigMap)
 		case target{"", "persistentvolumeclaims"}:
-			verbs := []string{"get"}
+			verbs := read // a claim that grows concerns the node
 			if at.GetSubresource() == "status" {
 				verbs = []string{"get", "update", "patch"}
 			}
@@ -150,7 +152,35 @@ func (n *nodes) byReference(
 	return false, fmt.Sprintf(denied, node), nil
 }
 
+// keeps: a node follows and changes the local volumes that are marked with its name; what it may change of them is admission's to say.
+func (n *nodes) keeps(ctx context.Context, node string, at authorizer.Attributes) (bool, error) {
+	switch at.GetVerb() {
+	case "list", "watch":
+		requirements, err := at.GetLabelSelector()
+		if err != nil {
+			return false, nil //nolint:nilerr // a selector that cannot be read selects nothing in particular
+		}
+		return slices.ContainsFunc(requirements, func(r labels.Requirement) bool {
+			one, equal := r.Values(), r.Operator() == selection.Equals || r.Operator() == selection.DoubleEquals || r.Operator() == selection.In
+			return r.Key() == localvolume.NodeLabel && equal && one.Len() == 1 && one.Has(node)
+		}), nil
+	case "get", "update", "patch":
+		e, err := n.collection("persistentvolumes").Get(ctx, at.GetName(), store.Read{})
+		if err != nil || e == nil {
+			return false, err
+		}
+		pv, ok := e.Object().(*corev1.PersistentVolume)
+		return ok && localvolume.Of(pv) && pv.Labels[localvolume.NodeLabel] == node, nil
+	}
+	return false, nil
+}
+
 func (n *nodes) volume(ctx context.Context, node string, at authorizer.Attributes) (bool, string, error) {
+	if at.GetSubresource() == "" {
+		if keeps, err := n.keeps(ctx, node, at); keeps || err != nil {
+			return keeps, "", err
+		}
+	}
 	if at.GetVerb() != "get" || at.GetName() == "" || at.GetSubresource() != "" {
 		return false, "can only get individual resources of this type", nil
 	}

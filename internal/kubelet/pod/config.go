@@ -13,6 +13,7 @@ import (
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/image"
+	"skiff.dev/skiff/internal/kubelet/volume"
 )
 
 // containerHash changes when a running container has to be replaced: only its image can change in place.
@@ -129,7 +130,7 @@ func mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, volu
 		if v == nil {
 			return nil, fmt.Errorf("volume %q of container %q is not among the pod's volumes", m.Name, c.Name)
 		}
-		mount := &runtimeapi.Mount{ContainerPath: m.MountPath, Readonly: m.ReadOnly || isContent(v)}
+		mount := &runtimeapi.Mount{ContainerPath: m.MountPath, Readonly: m.ReadOnly || isContent(v) || volume.ReadOnly(v)}
 		if !path.IsAbs(mount.ContainerPath) {
 			mount.ContainerPath = "/" + mount.ContainerPath
 		}
@@ -162,6 +163,24 @@ func mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, volu
 			mount.HostPath = volumes.Path(pod, v)
 		}
 		out = append(out, mount)
+	}
+	return out, nil
+}
+
+// devices are a container's raw block volumes.
+func devices(pod *corev1.Pod, c *corev1.Container, volumes mountSource) ([]*runtimeapi.Device, error) {
+	var out []*runtimeapi.Device
+	for i := range c.VolumeDevices {
+		d := &c.VolumeDevices[i]
+		v := volumeNamed(pod, d.Name)
+		if v == nil {
+			return nil, fmt.Errorf("volume %q of container %q is not among the pod's volumes", d.Name, c.Name)
+		}
+		permissions := "mrw"
+		if volume.ReadOnly(v) {
+			permissions = "r"
+		}
+		out = append(out, &runtimeapi.Device{ContainerPath: d.DevicePath, HostPath: volumes.Path(pod, v), Permissions: permissions})
 	}
 	return out, nil
 }

@@ -76,7 +76,7 @@ func (a *Actor) perform(ctx context.Context, pod *corev1.Pod, action Action) err
 	case RemoveContainer:
 		return a.removeContainer(ctx, action.ID)
 	case CleanUp:
-		return errors.Join(a.d.Volumes.Unmount(a.uid), a.d.Cgroups.Remove(a.uid))
+		return errors.Join(a.d.Volumes.Unmount(ctx, a.uid), a.d.Cgroups.Remove(a.uid))
 	case Delete:
 		zero, uid := int64(0), a.uid
 		err := a.d.Client.Delete(ctx, pod.DeepCopy(), &crclient.DeleteOptions{

@@ -153,6 +153,9 @@ func (a *Actor) configure(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 		}
 		return nil, nil, bad(fmt.Errorf("failed to prepare volume mounts: %w", err))
 	}
+	if m.devices, err = devices(pod, c, a.d.Volumes); err != nil {
+		return nil, nil, bad(err)
+	}
 	own, err := a.ownFiles(pod, c, restarts)
 	if err != nil {
 		return nil, nil, err

@@ -12,12 +12,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"skiff.dev/skiff/internal/kubelet/csi"
 )
 
 // Source is where content comes from.
@@ -26,6 +29,8 @@ type Source interface {
 	Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error)
 	// Token asks for a service account token bound to the pod.
 	Token(ctx context.Context, pod *corev1.Pod, audience string, seconds int64) (token string, expires time.Time, err error)
+	Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
+	Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error)
 }
 
 // Facts about the node that downward API files can ask for.
@@ -38,6 +43,11 @@ type Manager struct {
 	root   string
 	source Source
 	facts  func() Facts
+	Locals Local     // of this node; to be set before the first pod
+	CSI    *csi.Node // likewise
+	// Grown, if set, is told of a claim whose volume was enlarged under a pod.
+	Grown  func(pod *corev1.Pod, claim *corev1.PersistentVolumeClaim)
+	places sync.Map // where volumes with claims were found, by pod and volume
 	memory sync.Once
 	memErr error
 }
@@ -48,7 +58,8 @@ func New(root string, source Source, facts func() Facts) *Manager {
 
 // Pod is what is kept of one pod's volumes between calls.
 type Pod struct {
-	tokens map[string]token
+	tokens    map[string]token
+	republish bool // a volume is to be looked at again now and then
 }
 
 type token struct {
@@ -88,6 +99,9 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod, p *Pod, now time.T
 			refresh = t.refresh
 		}
 	}
+	if again := now.Add(republishEvery); p.republish && (refresh.IsZero() || again.Before(refresh)) {
+		refresh = again
+	}
 	return refresh, errors.Join(errs...)
 }
 
@@ -99,6 +113,10 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, 
 		return checkHostPath(v.HostPath)
 	case v.Image != nil:
 		return nil // the runtime mounts it
+	case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
+		return m.claimed(ctx, pod, v, p)
+	case v.CSI != nil:
+		return m.csiInline(ctx, pod, v, p)
 	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 		files, err := m.payload(ctx, pod, v, p, now)
 		if err != nil {
@@ -118,6 +136,9 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, 
 func (m *Manager) Path(pod *corev1.Pod, v *corev1.Volume) string {
 	if v.HostPath != nil {
 		return v.HostPath.Path
+	}
+	if p, ok := m.placeOf(pod.UID, v.Name); ok {
+		return p.path
 	}
 	if inMemory(v) {
 		return filepath.Join(m.root, "memory", string(pod.UID), plugin(v), v.Name)
@@ -142,12 +163,6 @@ func plugin(v *corev1.Volume) string {
 		return "kubernetes.io~downward-api"
 	case v.Projected != nil:
 		return "kubernetes.io~projected"
-	case v.PersistentVolumeClaim != nil:
-		return "persistentVolumeClaim"
-	case v.CSI != nil:
-		return "csi"
-	case v.Ephemeral != nil:
-		return "ephemeral"
 	case v.NFS != nil:
 		return "nfs"
 	case v.ISCSI != nil:
@@ -265,11 +280,27 @@ func fsGroup(pod *corev1.Pod) *int64 {
 }
 
 // Unmount removes all of a pod's volumes and its directory. It never crosses into what is still mounted.
-func (m *Manager) Unmount(uid types.UID) error {
+func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	dir := m.PodDir(uid)
+	if m.CSI != nil {
+		if err := m.CSI.Unmount(ctx, dir); err != nil {
+			return err
+		}
+	}
 	if err := unmountBelow(dir); err != nil {
 		return err
 	}
+	if left, err := mountsBelow(dir); err != nil {
+		return err
+	} else if len(left) > 0 { // what is deleted next must be nobody else's data
+		return fmt.Errorf("%d mounts are left below %s", len(left), dir)
+	}
+	m.places.Range(func(key, _ any) bool {
+		if strings.HasPrefix(key.(string), string(uid)+"/") {
+			m.places.Delete(key)
+		}
+		return true
+	})
 	if err := os.RemoveAll(filepath.Join(m.root, "memory", string(uid))); err != nil {
 		return err
 	}

@@ -205,7 +205,7 @@ func (c *Class) loadable(i int) bool {
 	if ports := c.load[0]; ports != nil && ports(i) != nil {
 		return false
 	}
-	return filter.HasRoom(c.pod, c.nodes, i)
+	return filter.HasRoom(c.pod, c.nodes, i) && (c.pod.Volumes == nil || filter.VolumesWithout(c.pod, c.nodes, i, nil) == nil)
 }
 
 // examine looks at the node alone.

@@ -196,6 +196,9 @@ func appendSpec(b []byte, p *cluster.Pod) []byte {
 			str(owner.Name)
 		}
 	}
+	if p.Volumes != nil {
+		str(p.Volumes.Key)
+	}
 	num(int64(len(s.InitContainers)))
 	for i := range s.InitContainers {
 		str(s.InitContainers[i].Image)

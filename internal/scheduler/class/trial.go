@@ -77,6 +77,9 @@ func (t *Trial) Refusal() *filter.Refusal {
 			return c.load[1](i)
 		}
 	}
+	if r := filter.VolumesWithout(c.pod, n, i, t.gone); r != nil {
+		return r
+	}
 	if r := c.decide(func(a *axis) (int64, int64) {
 		if d := a.topology.Of[i]; d != cluster.NoDomain {
 			return a.inDomain(d), t.less[slices.Index(c.axes, a)]

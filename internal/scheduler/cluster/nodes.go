@@ -32,6 +32,8 @@ type Nodes struct {
 	Images      []map[string]int64  // sizes by name
 	Extended    map[corev1.ResourceName]*Column
 
+	AttachLimits map[string]map[string]int // by node, then driver
+
 	On      [][]*Pod // the pods on a node, in no order
 	Marked  []bool   // the node is cordoned or has taints
 	Touched []uint64 // when a node changed last, by the history's clock
@@ -51,6 +53,7 @@ type Nodes struct {
 	sets       map[string]*LabelSet
 	spaces     map[string]*space
 	serial     uint64
+	claims     map[string][]*Pod // placed pods by claim
 	sweepAt    int
 }
 
@@ -76,6 +79,7 @@ const (
 	Freed                          // a pod left a node
 	Joined                         // a pod came to a node, or its labels changed
 	Spaces                         // a namespace's labels
+	Stored                         // a volume, a claim, or what they are made by
 )
 
 // Any is every change.

@@ -32,9 +32,11 @@ type Pod struct {
 	Ports    []Port
 	Rules    []Rule // about other pods
 	Priority int32
+	Volumes  *Volumes // nil for most
 
-	set   *LabelSet // while it is placed
-	terms []*Term   // likewise
+	set     *LabelSet // while it is placed
+	terms   []*Term   // likewise
+	entered *Volumes  // likewise
 }
 
 func (p *Pod) leaving() bool { return p.DeletionTimestamp != nil }
@@ -148,6 +150,7 @@ func (n *Nodes) Place(p *Pod, node string) {
 	n.priorities[p.Priority]++
 	n.sum(p, i, 1)
 	n.enlist(p, i, 1)
+	n.enter(p)
 	n.note(i, false)
 }
 
@@ -168,6 +171,7 @@ func (n *Nodes) Displace(uid types.UID) bool {
 	}
 	n.sum(at.pod, i, -1)
 	n.enlist(at.pod, i, -1)
+	n.leave(at.pod)
 	n.note(i, false)
 	n.release(i)
 	return true

@@ -44,4 +44,8 @@ const (
 var Load = [...]Plugin{
 	{"NodePorts", nodePorts, cluster.Added | cluster.Freed},
 	{"NodeResourcesFit", nodeResourcesFit, cluster.Added | cluster.Capacity | cluster.Freed},
+	{"VolumeRestrictions", withVolumes(volumeRestrictions), cluster.Added | cluster.Freed | cluster.Stored},
+	{"NodeVolumeLimits", withVolumes(nodeVolumeLimits), cluster.Added | cluster.Freed | cluster.Stored},
+	{"VolumeBinding", withVolumes(volumeBinding), cluster.Added | cluster.Labels | cluster.Stored},
+	{"VolumeZone", withVolumes(volumeZone), cluster.Added | cluster.Labels | cluster.Stored},
 }

@@ -100,6 +100,9 @@ func Nobody(v *class.Verdict) map[string]int {
 	return reasons
 }
 
+// Useless is why none of so many nodes would be of use whoever left them.
+func Useless(nodes int) map[string]int { return map[string]int{useless: nodes} }
+
 // on takes all less important pods of a node away and puts back as many as possible, the most important first, those whose budget
 // would be violated before all others.
 func (f *Finder) on(i int, p *cluster.Pod, c *class.Class) (*Choice, []string) {

@@ -1,0 +1,92 @@
+package cluster
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// Volumes is what a pod's volumes mean for the nodes it may go to. It is found out anew for every try, because claims and volumes come and go.
+type Volumes struct {
+	Key      string                     // equal keys mean the same to every node
+	Bound    []*corev1.PersistentVolume // behind the pod's claims
+	Unbound  []Unbound                  // claims that get their volume on the node, the smallest first
+	Attached []Attachment               // what a driver attaches to the node
+	Disks    []Disk                     // that a node cannot have twice
+	Claims   []string                   // all of the pod's, namespace/name
+	Held     []*Pod                     // other pods that hold a claim which only one pod may use
+}
+
+// Unbound is a claim that waits for its first consumer.
+type Unbound struct {
+	Claim      *corev1.PersistentVolumeClaim
+	Candidates []*corev1.PersistentVolume // free, and of the claim's class
+	Class      *storagev1.StorageClass
+	Makes      bool // the class has a provisioner
+	Measured   bool // the provisioner tells how much room there is, in Rooms
+	Rooms      []*storagev1.CSIStorageCapacity
+}
+
+// Size is what the claim asks for.
+func (u *Unbound) Size() resource.Quantity {
+	return u.Claim.Spec.Resources.Requests[corev1.ResourceStorage]
+}
+
+// Attachment is a volume of a CSI driver.
+type Attachment struct{ Driver, Handle string }
+
+// Disk is a volume that pods name themselves, without a claim.
+type Disk struct {
+	Name     string
+	ReadOnly bool
+}
+
+// SetAttachLimits says how many volumes each driver can attach to a node, as its CSINode has it.
+func (n *Nodes) SetAttachLimits(node string, limits map[string]int) {
+	if n.AttachLimits == nil {
+		n.AttachLimits = map[string]map[string]int{}
+	}
+	if limits == nil {
+		delete(n.AttachLimits, node)
+	} else {
+		n.AttachLimits[node] = limits
+	}
+	if i, known := n.index[node]; known {
+		n.note(i, false)
+	}
+}
+
+// Claimants are the placed pods that use a claim.
+func (n *Nodes) Claimants(claim string) []*Pod { return n.claims[claim] }
+
+// enter and leave keep the claims of placed pods.
+func (n *Nodes) enter(p *Pod) {
+	if p.Volumes == nil {
+		return
+	}
+	if n.claims == nil {
+		n.claims = map[string][]*Pod{}
+	}
+	for _, claim := range p.Volumes.Claims {
+		n.claims[claim] = append(n.claims[claim], p)
+	}
+	p.entered = p.Volumes
+}
+
+func (n *Nodes) leave(p *Pod) {
+	if p.entered == nil {
+		return
+	}
+	for _, claim := range p.entered.Claims {
+		var rest []*Pod
+		for _, other := range n.claims[claim] {
+			if other != p {
+				rest = append(rest, other)
+			}
+		}
+		if n.claims[claim] = rest; rest == nil {
+			delete(n.claims, claim)
+		}
+	}
+	p.entered = nil
+}

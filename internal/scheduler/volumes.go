@@ -1,0 +1,205 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/types"
+	storage "k8s.io/component-helpers/storage/volume"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/filter"
+	"skiff.dev/skiff/internal/scheduler/preempt"
+	"skiff.dev/skiff/internal/scheduler/queue"
+	"skiff.dev/skiff/internal/scheduler/volume"
+)
+
+// bindTimeout is how long a pod that has a node waits for its volumes, as upstream.
+const bindTimeout = 10 * time.Minute
+
+// binding is a pod whose node is chosen and whose volumes are on their way. No goroutine waits for them: the claims' events do.
+type binding struct {
+	pod      *cluster.Pod
+	object   *corev1.Pod
+	node     string
+	attempts int
+	volumes  []string // promised
+	timer    *time.Timer
+}
+
+// demand finds out what a pod's volumes ask for; false says that no node can do yet, and the pod was put back.
+func (l *loop) demand(e *queue.Entry) bool {
+	p := e.Pod
+	if l.nodes.Count() == 0 {
+		p.Volumes = nil
+		return true
+	}
+	v, why, err := l.volumes.Of(p.Pod)
+	if err != nil {
+		why = err.Error()
+	}
+	if why == "" {
+		p.Volumes = v
+		return true
+	}
+	nodes := l.nodes.Count()
+	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
+	e.Class = nil
+	l.refuse(e, sentence, cluster.Stored, p.Status.NominatedNodeName, nil)
+	return false
+}
+
+// settle writes where a pod's unbound claims are to be bound; the pod itself is bound once they are.
+func (l *loop) settle(p *cluster.Pod, object *corev1.Pod, node string, attempts int) {
+	i, known := l.nodes.Index(node)
+	if !known || l.nodes.Node[i] == nil {
+		l.unassume(p, attempts, true)
+		return
+	}
+	list, refusal := filter.Bind(p.Volumes, l.nodes.Node[i])
+	if refusal != nil {
+		l.unassume(p, attempts, true)
+		return
+	}
+	b := &binding{pod: p, object: object, node: node, attempts: attempts}
+	for _, one := range list {
+		if one.Volume != nil {
+			l.volumes.Promise(one.Volume.Name, one.Claim.Namespace+"/"+one.Claim.Name)
+			b.volumes = append(b.volumes, one.Volume.Name)
+		}
+	}
+	l.binding[p.UID] = b
+	b.timer = time.AfterFunc(bindTimeout, func() {
+		l.mail.post(func() { l.giveUp(b, fmt.Errorf("timed out waiting for the pod's volumes to be bound")) })
+	})
+	l.writes <- func(ctx context.Context) {
+		for _, one := range list {
+			if err := l.choose(ctx, one, node); err != nil && ctx.Err() == nil {
+				l.mail.post(func() { l.giveUp(b, err) })
+				return
+			}
+		}
+		l.mail.post(func() { l.settled(b) })
+	}
+}
+
+// choose binds a claim to a volume, or has one made for it on the node.
+func (l *loop) choose(ctx context.Context, one filter.Binding, node string) error {
+	if one.Volume != nil {
+		bound, dirty, err := storage.GetBindVolumeToClaim(one.Volume, one.Claim)
+		if err != nil || !dirty {
+			return err
+		}
+		return l.cfg.Client.Update(ctx, bound)
+	}
+	if one.Claim.Annotations[storage.AnnSelectedNode] == node {
+		return nil
+	}
+	changed := one.Claim.DeepCopy()
+	if changed.Annotations == nil {
+		changed.Annotations = map[string]string{}
+	}
+	changed.Annotations[storage.AnnSelectedNode] = node
+	return l.cfg.Client.Update(ctx, changed)
+}
+
+// settled binds a pod if all its claims are bound.
+func (l *loop) settled(b *binding) {
+	if l.binding[b.pod.UID] != b {
+		return
+	}
+	for k := range b.pod.Volumes.Unbound {
+		was := b.pod.Volumes.Unbound[k].Claim
+		var claim corev1.PersistentVolumeClaim
+		err := l.cfg.Client.Get(context.Background(), crclient.ObjectKeyFromObject(was), &claim)
+		switch {
+		case err != nil || claim.UID != was.UID || claim.DeletionTimestamp != nil:
+			l.giveUp(b, fmt.Errorf("persistentvolumeclaim %q is gone", was.Name))
+			return
+		case volume.Bound(&claim) && claim.Status.Phase == corev1.ClaimBound: // the kubelet wants both
+			continue
+		}
+		return // its event will come
+	}
+	l.close(b)
+	l.writes <- func(ctx context.Context) { l.bind(ctx, b.pod, b.object, b.node, b.attempts) }
+}
+
+// giveUp sends a pod back to the queue because its volumes did not come to be.
+func (l *loop) giveUp(b *binding, err error) {
+	if l.binding[b.pod.UID] != b {
+		return
+	}
+	l.close(b)
+	l.events.Eventf(b.object, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "VolumeBinding", err)
+	l.unassume(b.pod, b.attempts, true)
+}
+
+func (l *loop) close(b *binding) {
+	b.timer.Stop()
+	delete(l.binding, b.pod.UID)
+	for _, name := range b.volumes {
+		l.volumes.Forget(name)
+	}
+}
+
+// dropBinding is for a pod that went, or got its node otherwise.
+func (l *loop) dropBinding(uid types.UID) {
+	if b := l.binding[uid]; b != nil {
+		l.close(b)
+	}
+}
+
+// claimChanged goes on with the pods that wait for a claim.
+func (l *loop) claimChanged(old, current *corev1.PersistentVolumeClaim) {
+	l.pending |= cluster.Stored
+	one := current
+	if one == nil {
+		one = old
+	}
+	for _, b := range l.binding {
+		for k := range b.pod.Volumes.Unbound {
+			c := b.pod.Volumes.Unbound[k].Claim
+			if c.Name != one.Name || c.Namespace != one.Namespace {
+				continue
+			}
+			if handedBack(old, current, b.node) {
+				l.giveUp(b, fmt.Errorf("provisioning failed for PVC %q", c.Name))
+			} else {
+				l.settled(b)
+			}
+			break
+		}
+	}
+}
+
+// handedBack says that a provisioner could not make a volume on the node, and leaves it to the scheduler to choose another.
+func handedBack(old, current *corev1.PersistentVolumeClaim, node string) bool {
+	return old != nil && current != nil && !volume.Bound(current) &&
+		old.Annotations[storage.AnnSelectedNode] == node && current.Annotations[storage.AnnSelectedNode] != node
+}
+
+// storageChanged is for volumes, classes, drivers and capacities.
+func (l *loop) storageChanged() {
+	l.pending |= cluster.Stored
+	l.volumes.Changed()
+}
+
+func (l *loop) csiNodeChanged(old, current *storagev1.CSINode) {
+	l.pending |= cluster.Stored
+	if current == nil {
+		l.nodes.SetAttachLimits(old.Name, nil)
+		return
+	}
+	limits := map[string]int{}
+	for _, d := range current.Spec.Drivers {
+		if d.Allocatable != nil && d.Allocatable.Count != nil {
+			limits[d.Name] = int(*d.Allocatable.Count)
+		}
+	}
+	l.nodes.SetAttachLimits(current.Name, limits)
+}

@@ -1,0 +1,193 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/test/cluster"
+	"skiff.dev/skiff/test/csidriver"
+)
+
+const csiName = "csi.test.skiff.dev"
+
+// TestCSI: a driver registers, volumes are attached, staged, published, grown and taken back, and Skiff's crash in between loses none of it.
+func TestCSI(t *testing.T) {
+	t.Parallel()
+	c := cluster.Start(t)
+	node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	d := &csidriver.Driver{Name: csiName, Node: "one", Volume: t.TempDir(), Limit: 1}
+	socket, err := os.MkdirTemp("", "csi") // a socket's path may not be long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(socket) })
+	stop, err := d.Serve(socket, filepath.Join(c.DataDir, "kubelet", "plugins_registry"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out, _ := c.TryKubectl("get", "csinode", node, "-o", "jsonpath={.spec.drivers[0].name} {.spec.drivers[0].nodeID} {.spec.drivers[0].allocatable.count}")
+		if out != csiName+" one 1" {
+			return fmt.Errorf("the CSINode says %q", out)
+		}
+		return nil
+	})
+	c.Apply(`
+apiVersion: storage.k8s.io/v1
+kind: CSIDriver
+metadata: {name: ` + csiName + `}
+spec: {attachRequired: true, podInfoOnMount: true, fsGroupPolicy: File, volumeLifecycleModes: [Persistent, Ephemeral]}
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: by-hand}
+provisioner: ` + csiName + `
+allowVolumeExpansion: true
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: vol, annotations: {pv.kubernetes.io/provisioned-by: ` + csiName + `}}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: by-hand
+  csi: {driver: ` + csiName + `, volumeHandle: handle-1, volumeAttributes: {color: red}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: c}
+spec: {accessModes: [ReadWriteOnce], storageClassName: by-hand, resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  terminationGracePeriodSeconds: 0
+  securityContext: {fsGroup: 4321}
+  volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]
+  containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
+`)
+	attachVolume(t, c)
+	c.WaitPodReady("p")
+	c.Kubectl("exec", "p", "--", "sh", "-c", "echo kept > /v/f")
+	wantGroup(t, filepath.Join(d.Volume, "handle-1"), 4321)
+	if got := d.Context("handle-1"); got["color"] != "red" || got["csi.storage.k8s.io/pod.name"] != "p" || got["csi.storage.k8s.io/ephemeral"] != "false" {
+		t.Errorf("the driver was told %v", got)
+	}
+	inlineCSI(t, c, d)
+	limitedCSI(t, c)
+	expandCSI(t, c, d)
+
+	c.Kill()
+	c.Up()
+	c.WaitPodReady("p")
+	c.Kubectl("delete", "pod", "p")
+	cluster.Eventually(t, 40*time.Second, func() error {
+		if out := c.Kubectl("get", "volumeattachments", "--no-headers"); strings.Contains(out, "vol") {
+			return fmt.Errorf("still attached: %s", out)
+		}
+		return nil
+	})
+	calls := d.Calls()
+	unpublished, unstaged := slices.Index(calls, "NodeUnpublishVolume handle-1"), slices.Index(calls, "NodeUnstageVolume handle-1")
+	if unpublished < 0 || unstaged < unpublished {
+		t.Errorf("the driver was called %v", calls)
+	}
+	if data, err := os.ReadFile(filepath.Join(d.Volume, "handle-1", "f")); err != nil || string(data) != "kept\n" {
+		t.Errorf("the data: %q, %v", data, err)
+	}
+	stop()
+	cluster.Eventually(t, 20*time.Second, func() error {
+		if out := c.Kubectl("get", "csinode", node, "-o", "jsonpath={.spec.drivers}"); out != "" && out != "[]" {
+			return fmt.Errorf("the driver is gone, the CSINode says %s", out)
+		}
+		return nil
+	})
+}
+
+// attachVolume plays the driver's attacher: it says of the attachment that it is done.
+func attachVolume(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	cluster.Eventually(t, 20*time.Second, func() error {
+		api := c.Client().StorageV1().VolumeAttachments()
+		list, err := api.List(context.Background(), metav1.ListOptions{})
+		if err != nil || len(list.Items) != 1 {
+			return fmt.Errorf("%d attachments, %v", len(list.Items), err)
+		}
+		a := &list.Items[0]
+		if a.Spec.Attacher != csiName || *a.Spec.Source.PersistentVolumeName != "vol" {
+			return fmt.Errorf("the attachment is %+v", a.Spec)
+		}
+		a.Status.Attached = true
+		_, err = api.UpdateStatus(context.Background(), a, metav1.UpdateOptions{})
+		return err
+	})
+}
+
+func inlineCSI(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
+	t.Helper()
+	// It counts towards the node's limit only while it is there.
+	c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: inline}
+spec:
+  nodeName: ` + c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}") + `
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: v, csi: {driver: ` + csiName + `, volumeAttributes: {a: b}}}]
+  containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
+`)
+	c.WaitPodReady("inline")
+	c.Kubectl("exec", "inline", "--", "sh", "-c", "echo x > /v/f")
+	c.Kubectl("delete", "pod", "inline")
+	cluster.Eventually(t, 20*time.Second, func() error { // a pod without grace is gone from the API at once
+		calls := strings.Join(d.Calls(), "\n")
+		if !strings.Contains(calls, "NodePublishVolume csi-") || !strings.Contains(calls, "NodeUnpublishVolume csi-") || strings.Contains(calls, "StageVolume csi-") {
+			return fmt.Errorf("the driver was called\n%s", calls)
+		}
+		return nil
+	})
+}
+
+// limitedCSI: the node takes one volume of the driver, and has it.
+func limitedCSI(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: second}
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: v, csi: {driver: ` + csiName + `}}]
+  containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
+`)
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out := c.Kubectl("get", "pod", "second", "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`)
+		if !strings.Contains(out, "1 node(s) exceed max volume count") {
+			return fmt.Errorf("it waits for %q", out)
+		}
+		return nil
+	})
+	c.Kubectl("delete", "pod", "second")
+}
+
+// expandCSI plays the driver's resizer: the volume is larger, the node's turn comes.
+func expandCSI(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
+	t.Helper()
+	c.Kubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "2Gi"}}}}`)
+	c.Kubectl("patch", "pv", "vol", "-p", `{"spec": {"capacity": {"storage": "2Gi"}}}`)
+	c.Kubectl("patch", "pvc", "c", "--subresource=status", "-p", `{"status": {"conditions": [{"type": "FileSystemResizePending", "status": "True"}]}}`)
+	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=2Gi", "--timeout=30s")
+	if size := d.Size("handle-1"); size != 2<<30 {
+		t.Errorf("on the node it has %d bytes", size)
+	}
+}
