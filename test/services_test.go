@@ -394,8 +394,20 @@ metadata: {name: by-hand, labels: {kubernetes.io/service-name: s}}
 addressType: IPv4
 ports: [{port: 8080, protocol: TCP}]
 endpoints: [{addresses: [` + ip + `]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: old}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: old}
+subsets: [{addresses: [{ip: ` + ip + `}], ports: [{port: 8080}]}]
 `)
-	cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP("http://" + serviceIP(c, "s")); return err })
+	for _, name := range []string{"s", "old"} {
+		cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP("http://" + serviceIP(c, name)); return err })
+	}
 }
 
 func notReadyAddresses(t *testing.T, c *cluster.Cluster) {

@@ -23,6 +23,7 @@ import (
 	"skiff.dev/skiff/internal/controller/disruption"
 	"skiff.dev/skiff/internal/controller/endpoints"
 	"skiff.dev/skiff/internal/controller/endpointslice"
+	"skiff.dev/skiff/internal/controller/endpointslicemirroring"
 	"skiff.dev/skiff/internal/controller/ephemeralvolume"
 	"skiff.dev/skiff/internal/controller/extensionauth"
 	"skiff.dev/skiff/internal/controller/garbage"
@@ -83,6 +84,7 @@ var all = []entry{
 	{"ttl-after-finished-controller", func(c Config) harness.Controller { return ttlafterfinished.New(c.Client) }},
 	{"disruption-controller", func(c Config) harness.Controller { return disruption.New(c.Client) }},
 	{"endpointslice-controller", func(c Config) harness.Controller { return endpointslice.New(c.Client) }},
+	{"endpointslice-mirroring-controller", func(c Config) harness.Controller { return endpointslicemirroring.New(c.Client) }},
 	{"endpoints-controller", func(c Config) harness.Controller { return endpoints.New(c.Client) }},
 	{"namespace-controller", func(c Config) harness.Controller { return namespace.New(c.Client, c.Kinds) }},
 	{"serviceaccount-controller", func(c Config) harness.Controller { return serviceaccount.New(c.Client) }},

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,6 +71,7 @@ type cluster struct {
 	usage      *usage.Source // a server's
 	runtime    *skiffruntime.Runtime
 	nodeClient client.Client
+	network    atomic.Pointer[network.Network] // nil until it is made; the kubelet does not wait for it
 }
 
 // Run runs a server, and its agent unless the settings say no, until ctx ends. Containers outlive it.

@@ -290,7 +290,18 @@ func (c *cluster) makeNodeClient() (runner, error) {
 func (c *cluster) makeNetwork() (runner, error) {
 	cfg := networkConfig(c.conf, c.BinDir, c.Log)
 	cfg.NodeIP, cfg.Client, cfg.Overlay = c.nodeIP, c.nodeClient, c.overlay()
-	return network.New(cfg)
+	n, err := network.New(cfg)
+	if err == nil {
+		c.network.Store(n)
+	}
+	return n, err
+}
+
+// withdraw waits until no new connection is led to pods of this node.
+func (c *cluster) withdraw(ctx context.Context, addrs []netip.Addr) {
+	if n := c.network.Load(); n != nil {
+		n.Withdraw(ctx, addrs)
+	}
 }
 
 func (c *cluster) makeDNS() (runner, error) {
@@ -351,6 +362,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		Telemetry:   sampler,
 		Certificate: certificate,
 		ClientCA:    c.trust,
+		Withdraw:    c.withdraw,
 		Log:         c.Log.With("part", "kubelet"),
 	})
 	if err != nil {

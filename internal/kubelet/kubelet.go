@@ -61,7 +61,9 @@ type Config struct {
 	// Certificate, if set, goes before TLS: it is asked at each handshake.
 	Certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	ClientCA    *x509.CertPool // who may ask: API server's client certificate, admins
-	Log         *slog.Logger
+	// Withdraw, if set, returns when no new connection is led to these addresses of this node's pods, or after a while.
+	Withdraw func(ctx context.Context, addrs []netip.Addr)
+	Log      *slog.Logger
 }
 
 // Telemetry is what the kubelet's HTTP API shows of package telemetry.
@@ -198,7 +200,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
 		Volumes:  k.volumes,
-		Settings: settings, Log: k.log,
+		Settings: settings, Log: k.log, Withdraw: k.cfg.Withdraw,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },
 		Services:    source{k.cfg.Client}.services,

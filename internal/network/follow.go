@@ -111,6 +111,27 @@ func (f *follower) ring() {
 	}
 }
 
+// nodeHandler learns this node's zone; it decides which endpoints are near.
+func (f *follower) nodeHandler() toolscache.ResourceEventHandler {
+	return handler(func(n *corev1.Node) {
+		if n.Name != f.node.Name {
+			return
+		}
+		f.mu.Lock()
+		moved := f.node.Zone != n.Labels[corev1.LabelTopologyZone]
+		if moved {
+			f.node.Zone = n.Labels[corev1.LabelTopologyZone]
+			for key := range f.services {
+				f.dirty[key] = struct{}{}
+			}
+		}
+		f.mu.Unlock()
+		if moved {
+			f.ring()
+		}
+	}, func(*corev1.Node) {})
+}
+
 func (f *follower) serviceHandler() toolscache.ResourceEventHandler {
 	return handler(func(s *corev1.Service) {
 		key := crclient.ObjectKeyFromObject(s)
@@ -161,7 +182,12 @@ func (f *follower) Run(ctx context.Context, c client.Client, programmed func()) 
 		return err
 	}
 	defer stopPolicies()
-	if !await(ctx, services, slices, policies) {
+	nodes, stopNodes, err := subscribe(ctx, in, &corev1.Node{}, f.nodeHandler())
+	if err != nil {
+		return err
+	}
+	defer stopNodes()
+	if !await(ctx, services, slices, policies, nodes) {
 		return nil
 	}
 	stopPods, err := f.followPods(ctx, c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -301,6 +302,9 @@ func TestTableIsRestored(t *testing.T) {
 	eventually(t, "the service answers", func() bool { _, _, err := a.ask("10.43.0.20:80"); return err == nil })
 	w.nft("flush", "ruleset")
 	eventually(t, "the service answers again", func() bool { _, _, err := a.ask("10.43.0.20:80"); return err == nil })
+	if event := <-w.client.events.Events; !strings.Contains(event, "NetworkTableRestored") {
+		t.Errorf("the event says %q", event)
+	}
 }
 
 // TestManyServices writes a large table at once, and measures one change.

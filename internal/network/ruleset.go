@@ -28,12 +28,14 @@ type ruleset struct {
 	table  *proxy.Table
 	policy *policy.Table
 	base   *base
-	begun  bool // the table has been asked for; until then what an earlier agent wrote stays
-	intact bool // the kernel holds what table held when its changes were last taken
+	begun  bool                     // the table has been asked for; until then what an earlier agent wrote stays
+	moved  chan struct{}            // closed at the next change
+	left   map[netip.Addr]time.Time // when backends on this node were withdrawn, for a while
+	intact bool                     // the kernel holds what table held when its changes were last taken
 }
 
 func newRuleset(f facts, log *slog.Logger) *ruleset {
-	return &ruleset{log: log, facts: f, table: proxy.NewTable(), policy: policy.NewTable(), base: newBase(f.cluster)}
+	return &ruleset{log: log, facts: f, table: proxy.NewTable(), policy: policy.NewTable(), base: newBase(f.cluster), moved: make(chan struct{}), left: map[netip.Addr]time.Time{}}
 }
 
 // Prepare changes the table without writing it, before the first Change.
@@ -50,6 +52,9 @@ func (r *ruleset) Change(change func(*proxy.Table, *policy.Table)) error {
 	r.begun = true
 	change(r.table, r.policy)
 	d, err := r.write()
+	if err == nil {
+		r.noteWithdrawn(d.Withdrawn)
+	}
 	r.mu.Unlock()
 	if err != nil {
 		return err
@@ -60,6 +65,7 @@ func (r *ruleset) Change(change func(*proxy.Table, *policy.Table)) error {
 
 func (r *ruleset) write() (proxy.Delta, error) {
 	var failed error
+	var lost []netip.Addr
 	if r.intact {
 		d, p := r.table.Take(), r.policy.Take()
 		if d.Empty() && p.Empty() {
@@ -68,9 +74,10 @@ func (r *ruleset) write() (proxy.Delta, error) {
 		if failed = r.transact(func(c *nftables.Conn) error { return errors.Join(r.apply(c, &d), r.applyPolicy(c, &p)) }); failed == nil {
 			return d, nil
 		}
-		r.intact = false
+		r.intact, lost = false, d.Withdrawn
 	}
 	d, p := r.table.All(), r.policy.All()
+	d.Withdrawn = append(d.Withdrawn, lost...)
 	err := r.transact(func(c *nftables.Conn) error {
 		r.empty(c)
 		if err := r.base.create(c, r.facts); err != nil {
@@ -113,21 +120,21 @@ func (r *ruleset) SetNode(pods netip.Prefix, gateway netip.Addr) error {
 	return err
 }
 
-// Restore writes the whole table again if somebody else deleted it.
-func (r *ruleset) Restore() error {
+// Restore writes the whole table again if somebody else deleted it; deleted tells whether that was so.
+func (r *ruleset) Restore() (deleted bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c, err := nftables.New()
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return false, fmt.Errorf("open nftables: %w", err)
 	}
 	if _, err := c.ListTableOfFamily(r.facts.cluster, nftables.TableFamilyINet); !r.intact || !errors.Is(err, unix.ENOENT) {
-		return nil
+		return false, nil
 	}
 	r.log.Warn("somebody deleted the nft table; writing it again")
 	r.intact = false
 	_, err = r.write()
-	return err
+	return true, err
 }
 
 // Delete removes the table.

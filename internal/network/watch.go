@@ -11,6 +11,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // guardTable writes the table again when somebody deletes it: reloading a firewall often empties everything there is. The kernel tells of
@@ -37,6 +39,7 @@ func (n *Network) guardTable(ctx context.Context) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
+	events := n.cfg.Client.Recorder("skiff-network")
 	for {
 		_, err := conn.Receive()
 		if ctx.Err() != nil {
@@ -46,8 +49,14 @@ func (n *Network) guardTable(ctx context.Context) error {
 		if err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return fmt.Errorf("watch the nft table: %w", err)
 		}
-		if err := n.rules.Restore(); err != nil {
+		deleted, err := n.rules.Restore()
+		switch {
+		case err != nil:
 			n.cfg.Log.Error("the nft table was deleted, and could not be written again", "err", err)
+		case deleted:
+			node := &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.cfg.NodeName, UID: types.UID(n.cfg.NodeName)}
+			events.Eventf(node, corev1.EventTypeWarning, "NetworkTableRestored",
+				"Somebody deleted the nft table %s, which carries services and policies; it was written again", n.cfg.Cluster)
 		}
 	}
 }

@@ -26,6 +26,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -38,7 +39,11 @@ type memoryClient struct {
 
 	mu    sync.Mutex
 	kinds map[string]*memoryInformer
+
+	events record.FakeRecorder
 }
+
+func (c *memoryClient) Recorder(string) record.EventRecorder { return &c.events }
 
 func (c *memoryClient) Cache() cache.Cache { return memoryCache{c: c} }
 
@@ -141,7 +146,7 @@ const nodeName = "here"
 func newWorld(t testing.TB, withPodCIDR bool) *world {
 	t.Helper()
 	dir := t.TempDir()
-	cl := &memoryClient{kinds: map[string]*memoryInformer{}}
+	cl := &memoryClient{kinds: map[string]*memoryInformer{}, events: record.FakeRecorder{Events: make(chan string, 10)}}
 	w := &world{TB: t, client: cl, cfg: Config{
 		Cluster: "w", NodeName: nodeName,
 		PodCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),

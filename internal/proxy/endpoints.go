@@ -14,11 +14,33 @@ type endpoint struct {
 	local      bool // on this node
 	ready      bool
 	lastResort bool // shutting down, but still answering
+	ending     bool // shutting down
+	nodes      reach
+	zones      reach
+}
+
+// reach is what an endpoint's hints say of a node, or of its zone.
+type reach uint8
+
+const (
+	unsaid reach = iota // there is no hint
+	others              // it is meant for others
+	ours
+)
+
+func reached[T any](hints []T, match func(T) bool) reach {
+	switch {
+	case len(hints) == 0:
+		return unsaid
+	case slices.ContainsFunc(hints, match):
+		return ours
+	}
+	return others
 }
 
 // endpointsOf collects a service port's endpoints from all slices, sorted, each once: while an endpoint moves between slices it may be
 // in two.
-func endpointsOf(spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node string) []endpoint {
+func endpointsOf(spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node Node) []endpoint {
 	found := map[netip.AddrPort]endpoint{}
 	for _, s := range eps {
 		if s.AddressType != discoveryv1.AddressTypeIPv4 {
@@ -37,8 +59,13 @@ func endpointsOf(spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, nod
 			if err != nil || !a.Is4() {
 				continue
 			}
-			one := endpoint{at: netip.AddrPortFrom(a, number), local: e.NodeName != nil && *e.NodeName == node}
+			one := endpoint{at: netip.AddrPortFrom(a, number), local: e.NodeName != nil && *e.NodeName == node.Name}
 			one.ready, one.lastResort = conditions(&e.Conditions)
+			one.ending = e.Conditions.Terminating != nil && *e.Conditions.Terminating
+			if h := e.Hints; h != nil {
+				one.nodes = reached(h.ForNodes, func(n discoveryv1.ForNode) bool { return n.Name == node.Name })
+				one.zones = reached(h.ForZones, func(z discoveryv1.ForZone) bool { return z.Name == node.Zone && node.Zone != "" })
+			}
 			if other, twice := found[one.at]; !twice || one.ready && !other.ready {
 				found[one.at] = one
 			}
@@ -91,4 +118,21 @@ func usable(eps []endpoint) []endpoint {
 		return ready
 	}
 	return last
+}
+
+// near are the endpoints meant for this node, else those meant for its zone, else all. Hints that some endpoints lack are not followed: they
+// are on their way in or out.
+func near(eps []endpoint) []endpoint {
+	for _, of := range []func(endpoint) reach{
+		func(e endpoint) reach { return e.nodes },
+		func(e endpoint) reach { return e.zones },
+	} {
+		if slices.ContainsFunc(eps, func(e endpoint) bool { return of(e) == unsaid }) {
+			continue
+		}
+		if mine := slices.DeleteFunc(slices.Clone(eps), func(e endpoint) bool { return of(e) != ours }); len(mine) > 0 {
+			return mine
+		}
+	}
+	return eps
 }

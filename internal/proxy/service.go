@@ -13,6 +13,7 @@ import (
 // Node is what a decision needs to know of this node.
 type Node struct {
 	Name string
+	Zone string
 	Pods netip.Prefix // the addresses of all pods of the cluster
 }
 
@@ -25,7 +26,7 @@ func Service(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, node Node) P
 	if !proxied(svc) {
 		return part
 	}
-	seen := map[netip.Addr]bool{}
+	seen, serving := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for i := range svc.Spec.Ports {
 		p := newPort(svc, &svc.Spec.Ports[i], eps, node)
 		p.addTo(&part)
@@ -34,12 +35,17 @@ func Service(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, node Node) P
 				seen[e.at.Addr()] = true
 				part.Loops = append(part.Loops, e.at.Addr())
 			}
+			if e.local && !e.ending && !serving[e.at.Addr()] {
+				serving[e.at.Addr()] = true
+				part.Serving = append(part.Serving, e.at.Addr())
+			}
 			if p.protocol == UDP {
 				part.UDP = append(part.UDP, e.at)
 			}
 		}
 	}
 	slices.SortFunc(part.Loops, netip.Addr.Compare)
+	slices.SortFunc(part.Serving, netip.Addr.Compare)
 	slices.SortFunc(part.UDP, netip.AddrPort.Compare)
 	part.UDP = slices.Compact(part.UDP)
 	return part
@@ -66,8 +72,8 @@ type port struct {
 func newPort(svc *corev1.Service, spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node Node) *port {
 	p := &port{svc: svc, spec: spec, node: node, protocol: protocolOf(spec.Protocol)}
 	p.name = fmt.Sprintf("%s/%s/%s/%d", svc.Namespace, svc.Name, p.protocol, spec.Port)
-	found := endpointsOf(spec, eps, node.Name)
-	p.all = usable(found)
+	found := endpointsOf(spec, eps, node)
+	p.all = near(usable(found))
 	p.local = usable(slices.DeleteFunc(slices.Clone(found), func(e endpoint) bool { return !e.local }))
 	return p
 }

@@ -19,7 +19,7 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the tables in testdata from what the code decides")
 
-var testNode = Node{Name: "here", Pods: netip.MustParsePrefix("10.42.0.0/16")}
+var testNode = Node{Name: "here", Zone: "x", Pods: netip.MustParsePrefix("10.42.0.0/16")}
 
 // text is how a part reads in testdata.
 func text(p Part) string {

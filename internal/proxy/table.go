@@ -18,6 +18,8 @@ type Table struct {
 	chains    ledger.Ledger[string, []Rule]
 	memory    ledger.Ledger[string, time.Duration]
 	hairpins  ledger.Ledger[netip.Addr, struct{}]
+	serving   ledger.Ledger[netip.Addr, struct{}]
+	serves    map[netip.Addr]int // how many parts name it
 	lostUDP   map[netip.AddrPort]struct{}
 }
 
@@ -33,6 +35,8 @@ func NewTable() *Table {
 		chains:    ledger.New[string](equalRules),
 		memory:    ledger.New[string](ledger.Same[time.Duration]),
 		hairpins:  ledger.New[netip.Addr](ledger.Same[struct{}]),
+		serving:   ledger.New[netip.Addr](ledger.Same[struct{}]),
+		serves:    map[netip.Addr]int{},
 		lostUDP:   map[netip.AddrPort]struct{}{},
 	}
 }
@@ -67,7 +71,8 @@ func (t *Table) Set(name string, part Part) {
 			t.memory.Remove(chain)
 		}
 	}
-	t.setLoops(old.Loops, part.Loops)
+	count(t.loops, &t.hairpins, old.Loops, part.Loops)
+	count(t.serves, &t.serving, old.Serving, part.Serving)
 	for _, b := range part.UDP {
 		delete(t.lostUDP, b)
 	}
@@ -100,18 +105,22 @@ func (t *Table) unclaim(f Frontend, part string) {
 	t.frontends.Set(f, claims[0].target)
 }
 
-func (t *Table) setLoops(old, now []netip.Addr) {
+// count keeps in the ledger the addresses that at least one part names.
+func count(times map[netip.Addr]int, l *ledger.Ledger[netip.Addr, struct{}], old, now []netip.Addr) {
 	for _, a := range now {
-		t.loops[a]++
-		t.hairpins.Set(a, struct{}{})
+		times[a]++
+		l.Set(a, struct{}{})
 	}
 	for _, a := range old {
-		if t.loops[a]--; t.loops[a] == 0 {
-			delete(t.loops, a)
-			t.hairpins.Remove(a)
+		if times[a]--; times[a] == 0 {
+			delete(times, a)
+			l.Remove(a)
 		}
 	}
 }
+
+// Serves tells whether new connections are led to a backend on this node that is not on its way out.
+func (t *Table) Serves(a netip.Addr) bool { return t.serves[a] > 0 }
 
 // Delta is what changed. It is applied as a whole or not at all.
 type Delta struct {
@@ -125,6 +134,7 @@ type Delta struct {
 	GoneMemory    []string                 // chains that stop
 	Loops         []netip.Addr
 	GoneLoops     []netip.Addr
+	Withdrawn     []netip.Addr // backends on this node to which nothing is led any more, or only for want of others. Nothing to write.
 
 	LostUDP  []netip.AddrPort // backends whose connections must be forgotten, because UDP knows no end
 	FreshUDP []Frontend       // frontends that nobody answered before: connections that know no backend must be forgotten
@@ -166,6 +176,7 @@ func (t *Table) Take() Delta {
 		d.Loops = append(d.Loops, a)
 	}
 	d.GoneLoops = goneLoops
+	_, d.Withdrawn = t.serving.Take()
 	for b := range t.lostUDP {
 		d.LostUDP = append(d.LostUDP, b)
 	}

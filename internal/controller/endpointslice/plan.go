@@ -80,6 +80,11 @@ func desired(service *corev1.Service, backends []backend.Backend, zone func(stri
 			groups[at].endpoints = append(groups[at].endpoints, endpoint(b, addresses, zone))
 			any = true
 		}
+		for i := range groups {
+			if groups[i].family == discoveryv1.AddressType(family) {
+				hint(service, groups[i].endpoints)
+			}
+		}
 		if !any {
 			groups = append(groups, group{family: discoveryv1.AddressType(family)})
 		}

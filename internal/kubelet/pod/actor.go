@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -33,7 +34,8 @@ type Deps struct {
 	Node        func() NodeFacts
 	Allocatable func() corev1.ResourceList
 	Services    func(ctx context.Context, namespace string) ([]corev1.Service, error)
-	Probes      *probe.Counts // may be nil
+	Probes      *probe.Counts                                 // may be nil
+	Withdraw    func(ctx context.Context, addrs []netip.Addr) // returns when nothing new is led there, or after a while; may be nil
 	Log         *slog.Logger
 	Ended       func(*Actor) // the actor is done with its pod for good
 }

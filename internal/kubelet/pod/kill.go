@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,6 +57,7 @@ func (a *Actor) kill(ctx context.Context, pod *corev1.Pod, action Action) {
 
 func (a *Actor) killContainer(ctx context.Context, pod *corev1.Pod, action Action, deadline time.Time, hook bool) error {
 	timeout := action.Grace
+	withdrawn := a.withdraw(ctx, pod, action)
 	if c, _ := spec(pod, action.Container); hook && timeout > 0 && c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
 		bounded, cancel := context.WithDeadline(ctx, deadline)
 		err := a.hook(bounded, pod, c, action.ID, c.Lifecycle.PreStop)
@@ -66,6 +68,7 @@ func (a *Actor) killContainer(ctx context.Context, pod *corev1.Pod, action Actio
 		}
 		timeout = max(int64(time.Until(deadline).Round(time.Second)/time.Second), leastAfterHook)
 	}
+	<-withdrawn
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -74,4 +77,25 @@ func (a *Actor) killContainer(ctx context.Context, pod *corev1.Pod, action Actio
 		return nil
 	}
 	return err
+}
+
+// withdraw waits, beside the preStop hook, until no new connection is led to a pod that was deleted: a program that is told to stop first
+// would refuse those on their way. Who deletes at once does not wait.
+func (a *Actor) withdraw(ctx context.Context, pod *corev1.Pod, action Action) <-chan struct{} {
+	done := make(chan struct{})
+	if a.d.Withdraw == nil || pod.DeletionTimestamp == nil || pod.Spec.HostNetwork || action.Grace <= 1 {
+		close(done)
+		return done
+	}
+	var addrs []netip.Addr
+	for _, ip := range pod.Status.PodIPs {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	go func() {
+		defer close(done)
+		a.d.Withdraw(ctx, addrs)
+	}()
+	return done
 }

@@ -1,0 +1,55 @@
+package network
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+)
+
+// TestWithdraw is a pod's way out of its services, as the kubelet waits for it.
+func TestWithdraw(t *testing.T) {
+	w := newWorld(t, true)
+	leaves, stays := netip.MustParseAddr("10.42.0.7"), netip.MustParseAddr("10.42.0.8")
+	slice := func(ending ...netip.Addr) *discoveryv1.EndpointSlice {
+		s := endpoints("s", leaves, stays)
+		for i := range s.Endpoints {
+			for _, a := range ending {
+				if no, yes := false, true; s.Endpoints[i].Addresses[0] == a.String() {
+					s.Endpoints[i].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
+				}
+			}
+		}
+		return s
+	}
+	took := func(a netip.Addr) time.Duration {
+		begin := time.Now()
+		w.net.Withdraw(context.Background(), []netip.Addr{a})
+		return time.Since(begin)
+	}
+	if d := took(leaves); d > underWay {
+		t.Errorf("a pod behind no service was waited for: %s", d)
+	}
+	serves := func(a netip.Addr) bool {
+		serves, _, _ := w.net.rules.withdrawn([]netip.Addr{a})
+		return serves
+	}
+	w.client.put(service("s", "10.43.0.20", func(s *corev1.Service) {}), slice())
+	eventually(t, "both serve", func() bool { return serves(leaves) && serves(stays) })
+	done := make(chan time.Duration)
+	go func() { done <- took(leaves) }()
+	w.client.put(slice(leaves))
+	if d := <-done; d < underWay || d >= withdrawPatience || serves(leaves) {
+		t.Errorf("took %s; still served: %t", d, serves(leaves))
+	}
+	w.client.put(slice(leaves, stays)) // nobody is left: they are led to all the same, and not waited for
+	eventually(t, "both are on their way out", func() bool { return !serves(stays) })
+	w.client.put(slice())
+	eventually(t, "both serve again", func() bool { return serves(leaves) })
+	if d := took(leaves); d < withdrawPatience {
+		t.Errorf("a pod that serves was given up after %s", d)
+	}
+}
