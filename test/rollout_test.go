@@ -44,7 +44,7 @@ spec: {selector: {app: shop}, ports: [{port: 80, targetPort: 8080}]}
 	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
 	url := "http://" + serviceIP(c, "shop")
 	cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP(url); return err })
-	stop := requests(t, url, 500)
+	stop := requests(t, url+"/healthz", 500)
 	for i := range 4 {
 		c.Kubectl("set", "env", "deployment/shop", fmt.Sprintf("UPDATE=%d", i))
 		c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
