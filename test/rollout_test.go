@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -44,7 +45,7 @@ spec: {selector: {app: shop}, ports: [{port: 80, targetPort: 8080}]}
 	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
 	url := "http://" + serviceIP(c, "shop")
 	cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP(url); return err })
-	stop := requests(t, url+"/healthz", 500)
+	stop := requests(t, c.Host().Dial, url, 500)
 	for i := range 4 {
 		c.Kubectl("set", "env", "deployment/shop", fmt.Sprintf("UPDATE=%d", i))
 		c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
@@ -58,12 +59,12 @@ spec: {selector: {app: shop}, ports: [{port: 80, targetPort: 8080}]}
 
 // requests sends a number of them a second, one half over connections that are kept, the other over new ones, until the returned function
 // is called.
-func requests(t *testing.T, url string, rate int) (stop func() (sent, failed int64)) {
+func requests(t *testing.T, dial func(context.Context, string, string) (net.Conn, error), url string, rate int) (stop func() (sent, failed int64)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var sent, failed atomic.Int64
 	var all sync.WaitGroup
-	keep := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 50}}
-	anew := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	keep := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 50}}
+	anew := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	one := func(cl *http.Client) {
 		sent.Add(1)
 		resp, err := cl.Get(url)
