@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -27,7 +28,10 @@ var benchmarks = []benchmark{
 	{"pods", "create to Running, thirty at once, delete to gone", benchPods},
 	{"api", "create, get, list and watch of many pods over HTTPS", benchAPI},
 	{"watch", "many watchers of one pod: cost and lag of a delivery", benchWatch},
-	{"scheduler", "pods a second, the algorithm alone and from create to bound, on hollow nodes", benchScheduler},
+	{"algorithm", "the scheduler's algorithm alone, pods a second", benchAlgorithm},
+	{"scheduler", "pods a second from create to bound over HTTPS, on hollow nodes", benchScheduler},
+	{"scheduler_perf", "kube-scheduler's own benchmarks by name, the algorithm alone and over HTTPS", benchWorkloads},
+	{"scheduler_plot", "time a pod against nodes and against pods placed, drawn into docs/", benchPlot},
 	{"idle", "memory and CPU of a cluster left alone", benchIdle},
 }
 
@@ -36,10 +40,14 @@ func main() {
 	objects := flag.Int("objects", 10000, "objects of the api benchmark")
 	callers := flag.Int("callers", 64, "concurrent callers of the api benchmark, each with a connection of its own")
 	idle := flag.Duration("idle", 5*time.Minute, "how long the idle benchmark waits after the start")
+	nodes := flag.String("nodes", "1000,5000", "sizes of the clusters that the scheduler benchmark drives over HTTPS")
+	shape := flag.String("shape", "", "part of the names of the shapes or workloads to which the scheduler's benchmarks are limited")
+	kubeconfig := flag.String("kubeconfig", "", "drive the API server of this kubeconfig in the scheduler benchmark, with hollow nodes, instead of a cluster of our own")
+	profile := flag.String("profile", "", "folder for CPU profiles of the scheduler benchmark")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] [benchmark …]")
 		for _, b := range benchmarks {
-			fmt.Fprintf(os.Stderr, "  %-9s %s\n", b.name, b.about)
+			fmt.Fprintf(os.Stderr, "  %-14s %s\n", b.name, b.about)
 		}
 		flag.PrintDefaults()
 	}
@@ -59,11 +67,25 @@ func main() {
 		}
 		fmt.Printf("\n%s: %s\n", bm.name, bm.about)
 		b := &bench{rounds: *rounds, objects: *objects, callers: *callers, idle: *idle}
+		b.nodes, b.shape, b.kubeconfig, b.profile = numbers(*nodes), *shape, *kubeconfig, *profile
 		failed = !b.guard(bm.run) || failed
 	}
 	if failed {
 		os.Exit(1)
 	}
+}
+
+// numbers reads a list such as 1000,5000.
+func numbers(list string) (out []int) {
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil || n <= 0 {
+			fmt.Fprintf(os.Stderr, "bench: --nodes: %q is no number of nodes\n", text)
+			os.Exit(2)
+		}
+		out = append(out, n)
+	}
+	return out
 }
 
 func kernel() string {

@@ -12,9 +12,18 @@ import (
 type bench struct {
 	rounds, objects, callers int
 	idle                     time.Duration
+	scheduling
 
 	failed   bool
 	cleanups []func()
+}
+
+// scheduling is what the scheduler's benchmarks are told.
+type scheduling struct {
+	nodes                      []int  // sizes of the clusters driven over HTTPS
+	shape, kubeconfig, profile string // see the flags
+
+	number int // of the next pod
 }
 
 // guard runs f and then its clean-ups, and says whether all went well.

@@ -3,99 +3,244 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"skiff.dev/skiff/internal/scheduler/schedulertest"
 	"skiff.dev/skiff/test/cluster"
 )
 
-// benchScheduler measures the algorithm alone, then all the way from a client's create over HTTPS to the binding in the API.
-func benchScheduler(b *bench) {
+// boundPods is how many pods of each shape are created and waited for.
+const boundPods = 3000
+
+// benchAlgorithm measures the scheduler's algorithm without an API server.
+func benchAlgorithm(b *bench) {
 	for _, nodes := range []int{1000, 5000, 50000} {
-		for _, s := range schedulertest.Shapes {
-			const pods = 20000
-			a := schedulertest.NewAlone(nodes)
-			a.Schedule(s, 200) // classes are made once
-			took, placed := a.Schedule(s, pods)
-			if placed == 0 {
-				b.Errorf("%s: no pod was placed", s.Name)
-			}
-			report(fmt.Sprintf("alone, %d nodes, %s", nodes, s.Name), "pods/s", pods/took.Seconds())
+		for _, s := range b.shapes() {
+			schedulerAlone(b, nodes, s)
 		}
-	}
-	for _, nodes := range []int{1000, 5000} {
-		schedulerEndToEnd(b, nodes)
 	}
 }
 
-func schedulerEndToEnd(b *bench, nodes int) {
-	c := cluster.New(b, "--no-agent", "--controllers=serviceaccount-controller")
-	c.Server()
-	cfg := c.RESTConfig()
-	cfg.ContentType, cfg.QPS = "application/vnd.kubernetes.protobuf", -1
-	clients := make([]*kubernetes.Clientset, b.callers)
-	for i := range clients {
+// benchScheduler measures all the way from a client's create over HTTPS to the binding in the API.
+func benchScheduler(b *bench) {
+	for _, nodes := range b.nodes {
+		newTarget(b).schedule(nodes)
+	}
+}
+
+func schedulerAlone(b *bench, nodes int, s schedulertest.Shape) {
+	const pods = 20000
+	a := schedulertest.NewAlone(nodes)
+	a.Schedule(s, 200) // classes are made once
+	took, placed := a.Schedule(s, pods)
+	if placed == 0 {
+		b.Errorf("%s: no pod was placed", s.Name)
+	}
+	report(fmt.Sprintf("alone, %d nodes, %s", nodes, s.Name), "pods/s", pods/took.Seconds())
+}
+
+// shapes are those whose names contain what was asked for.
+func (b *bench) shapes() (list []schedulertest.Shape) {
+	for _, s := range schedulertest.Shapes {
+		if strings.Contains(s.Name, b.shape) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// target is the API that is driven: a cluster of our own, or that of a kubeconfig, of which neither CPU nor memory is known.
+type target struct {
+	b       *bench
+	own     *cluster.Cluster // nil with --kubeconfig
+	clients []*kubernetes.Clientset
+	ctx     context.Context
+}
+
+func newTarget(b *bench) *target {
+	t := &target{b: b}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
+	b.Cleanup(cancel)
+	t.ctx = ctx
+	var cfg *rest.Config
+	if b.kubeconfig != "" {
 		var err error
-		if clients[i], err = kubernetes.NewForConfig(rest.CopyConfig(cfg)); err != nil {
+		if cfg, err = clientcmd.BuildConfigFromFlags("", b.kubeconfig); err != nil {
 			b.Fatal(err)
 		}
+	} else {
+		t.own = cluster.New(b, "--no-agent", "--controllers=serviceaccount-controller")
+		t.own.Server()
+		cfg = t.own.RESTConfig()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	b.Cleanup(cancel)
-	cluster.Eventually(b, 10*time.Second, func() error {
-		_, err := clients[0].CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
-		return err
-	})
-	m := meter{b, c}
-	m.measure(fmt.Sprintf("create %d nodes", nodes), nodes, b.callers, func(caller, i int) error {
-		node := schedulertest.Node(i)
-		_, err := clients[caller].CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{})
-		return err
-	})
-	for k, s := range schedulertest.Shapes {
-		const pods = 3000
-		before := bindings(b, ctx, clients[0], pods)
-		cpu, began := c.CPU(), time.Now()
-		name := fmt.Sprintf("%d nodes, %s", nodes, s.Name)
-		m.measure(name+": create", pods, b.callers, func(caller, i int) error {
-			pod := s.Pod(k*pods + i)
-			_, err := clients[caller].CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{})
-			return err
-		})
-		select {
-		case <-before:
-		case <-time.After(5 * time.Minute):
-			b.Fatalf("%s: not all pods were bound within five minutes", name)
+	cfg.ContentType, cfg.QPS = "application/vnd.kubernetes.protobuf", -1
+	for range b.callers { // each with a connection of its own, as so many programs would
+		cs, err := kubernetes.NewForConfig(rest.CopyConfig(cfg))
+		if err != nil {
+			b.Fatal(err)
 		}
-		wall, spent := time.Since(began).Seconds(), c.CPU()-cpu
-		report(name+": create to bound", "pods/s", pods/wall)
-		report(name+": server CPU a pod", "ms", spent.Seconds()*1000/pods)
+		t.clients = append(t.clients, cs)
 	}
-	report(fmt.Sprintf("resident memory, %d nodes, %d pods", nodes, 3000*len(schedulertest.Shapes)), "MB", c.Memory().Resident)
-	c.Stop()
+	cluster.Eventually(b, 30*time.Second, func() error {
+		_, err := t.clients[0].CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	return t
+}
+
+func (t *target) cpu() time.Duration {
+	if t.own == nil {
+		return 0
+	}
+	return t.own.CPU()
+}
+
+// schedule makes hollow nodes, then pods of each shape, and takes both away again.
+func (t *target) schedule(nodes int) {
+	m := meter{t.b, t.cpu}
+	m.measure(fmt.Sprintf("create %d nodes", nodes), nodes, len(t.clients), func(caller, i int) error {
+		return hollow(t.ctx, t.clients[caller], schedulertest.Node(i))
+	})
+	unscheduled := t.run(m, fmt.Sprintf("%d nodes, for no scheduler", nodes), boundPods, func(i int) *corev1.Pod {
+		p := schedulertest.Shapes[0].Pod(i)
+		p.Spec.SchedulerName = "nobody"
+		return p
+	}, false)
+	t.clear()
+	placed := 0
+	for _, s := range t.b.shapes() {
+		name := fmt.Sprintf("%d nodes, %s", nodes, s.Name)
+		stop := t.profile(name)
+		spent := t.run(m, name, boundPods, s.Pod, true)
+		stop()
+		if t.own != nil {
+			report(name+": CPU of scheduling and binding a pod", "ms", (spent-unscheduled).Seconds()*1000/boundPods)
+			if placed += boundPods; placed == 2*boundPods {
+				report(fmt.Sprintf("resident memory, %d nodes, %d pods", nodes, placed), "MB", t.own.Memory().Resident)
+			}
+		}
+		if s.Alone {
+			t.clear()
+		}
+	}
+	if t.own != nil {
+		t.own.Stop()
+		return
+	}
+	t.clear()
+	m.measure(fmt.Sprintf("delete %d nodes", nodes), nodes, len(t.clients), func(caller, i int) error {
+		return t.clients[caller].CoreV1().Nodes().Delete(t.ctx, schedulertest.Node(i).Name, metav1.DeleteOptions{})
+	})
+}
+
+// hollow makes a node without a kubelet. It is Ready from the start, so the taint that admission puts on new nodes is taken off at once; a node
+// life-cycle controller, which would miss its heartbeats after a while, is not to run.
+func hollow(ctx context.Context, cs *kubernetes.Clientset, node *corev1.Node) error {
+	if _, err := cs.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	_, err := cs.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, []byte(`{"spec":{"taints":null}}`), metav1.PatchOptions{})
+	return err
+}
+
+// run creates pods, waits until they are bound, and returns the server's CPU.
+func (t *target) run(m meter, name string, pods int, pod func(i int) *corev1.Pod, bound bool) time.Duration {
+	done := t.bindings(pods)
+	first := t.b.number // names are used once
+	t.b.number += pods
+	cpu, began := t.cpu(), time.Now()
+	m.measure(name+": create", pods, len(t.clients), func(caller, i int) error {
+		_, err := t.clients[caller].CoreV1().Pods("default").Create(t.ctx, pod(first+i), metav1.CreateOptions{})
+		return err
+	})
+	if !bound {
+		return t.cpu() - cpu
+	}
+	select {
+	case <-done:
+	case <-time.After(10 * time.Minute):
+		t.b.Fatalf("%s: not all pods were bound within ten minutes", name)
+	}
+	wall, spent := time.Since(began).Seconds(), t.cpu()-cpu
+	report(name+": create to bound", "pods/s", float64(pods)/wall)
+	if t.own != nil {
+		report(name+": server CPU a pod", "ms", spent.Seconds()*1000/float64(pods))
+	}
+	return spent
+}
+
+// clear deletes all pods and waits until they are gone.
+func (t *target) clear() {
+	zero := int64(0)
+	cs := t.clients[0].CoreV1().Pods("default")
+	if err := cs.DeleteCollection(t.ctx, metav1.DeleteOptions{GracePeriodSeconds: &zero}, metav1.ListOptions{}); err != nil {
+		t.b.Fatal(err)
+	}
+	cluster.Eventually(t.b, 5*time.Minute, func() error {
+		list, err := cs.List(t.ctx, metav1.ListOptions{Limit: 1})
+		if err == nil && len(list.Items) > 0 {
+			return fmt.Errorf("%s is still there", list.Items[0].Name)
+		}
+		return err
+	})
+}
+
+// profile takes a CPU profile of the server into the folder of --profile until stop is called.
+func (t *target) profile(name string) (stop func()) {
+	if t.b.profile == "" {
+		return func() {}
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		body, err := t.clients[0].CoreV1().RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", "3").Stream(t.ctx)
+		if err != nil {
+			t.b.Errorf("profile: %v", err)
+			return
+		}
+		defer body.Close()
+		f, err := os.Create(t.b.profile + "/" + strings.NewReplacer(" ", "-", ",", "").Replace(name) + ".pprof")
+		if err != nil {
+			t.b.Errorf("profile: %v", err)
+			return
+		}
+		defer f.Close()
+		if _, err := io.Copy(f, body); err != nil {
+			t.b.Errorf("profile: %v", err)
+		}
+	})
+	return group.Wait
 }
 
 // bindings closes the channel once a watcher has seen so many more pods bound.
-func bindings(b *bench, ctx context.Context, cs *kubernetes.Clientset, pods int) <-chan struct{} {
-	list, err := cs.CoreV1().Pods("default").List(ctx, metav1.ListOptions{Limit: 1})
+func (t *target) bindings(pods int) <-chan struct{} {
+	cs := t.clients[0].CoreV1().Pods("default")
+	list, err := cs.List(t.ctx, metav1.ListOptions{Limit: 1})
 	if err != nil {
-		b.Fatal(err)
+		t.b.Fatal(err)
 	}
-	w, err := cs.CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion, FieldSelector: "spec.nodeName!="})
+	w, err := cs.Watch(t.ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion, FieldSelector: "spec.nodeName!="})
 	if err != nil {
-		b.Fatal(err)
+		t.b.Fatal(err)
 	}
+	t.b.Cleanup(w.Stop)
 	done := make(chan struct{})
 	go func() {
 		defer w.Stop()
 		seen := map[string]bool{}
 		for e := range w.ResultChan() {
-			if p, ok := e.Object.(*corev1.Pod); ok && p.Spec.NodeName != "" {
+			if p, ok := e.Object.(*corev1.Pod); ok && e.Type != watch.Deleted && p.Spec.NodeName != "" {
 				if seen[p.Name] = true; len(seen) == pods {
 					close(done)
 					return

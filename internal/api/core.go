@@ -118,6 +118,7 @@ var podRow = Resource{
 		{Name: "ephemeralcontainers", Kind: "Pod", Verbs: []string{"get", "patch", "update"}, New: func() runtime.Object { return &corev1.Pod{} }},
 		{Name: "eviction", Group: "policy", Version: "v1", Kind: "Eviction", Verbs: []string{"create"}, New: func() runtime.Object { return &policyv1.Eviction{} }},
 		{Name: "exec", Kind: "PodExecOptions", Verbs: []string{"create", "get"}},
+		{Name: "explain", Kind: "Pod", Verbs: []string{"get"}}, // Skiff's own: why a pod has no node
 		{Name: "log", Kind: "Pod", Verbs: []string{"get"}},
 		{Name: "portforward", Kind: "PodPortForwardOptions", Verbs: []string{"create", "get"}},
 		{Name: "proxy", Kind: "PodProxyOptions", Verbs: proxyVerbs},

@@ -51,6 +51,8 @@ type Config struct {
 	Checks      []Check       // /readyz, /livez
 	UI          UI            // answers /ui; nil: nobody does
 	Log         *slog.Logger
+	// Explain answers pods/explain with what is written as JSON; nil: no scheduler runs here.
+	Explain func(ctx context.Context, namespace, name string) (any, error)
 }
 
 // FrontProxy is how this server presents itself to the API servers behind it, and who else may do so to this one.

@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	"k8s.io/apiserver/pkg/endpoints/request"
@@ -35,6 +37,8 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, q *registry.Req
 	switch q.Resource.Plural + "/" + q.Subresource {
 	case "pods/log":
 		err = c.log()
+	case "pods/explain":
+		err = c.explain()
 	case "pods/exec":
 		err = c.exec("exec")
 	case "pods/attach":
@@ -106,6 +110,24 @@ func (c *connection) pod() (*corev1.Pod, error) {
 		return nil, err
 	}
 	return out.Object.(*corev1.Pod), nil
+}
+
+// explain says why a pod has its node, or none: what the scheduler of this process knows of it.
+func (c *connection) explain() error {
+	if c.r.Method != http.MethodGet {
+		return apierrors.NewMethodNotSupported(schema.GroupResource{Resource: "pods/explain"}, strings.ToLower(c.r.Method))
+	}
+	if c.s.cfg.Explain == nil {
+		return apierrors.NewServiceUnavailable("no scheduler runs in this server, so it cannot say why a pod has no node")
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), requestTimeout)
+	defer cancel()
+	out, err := c.s.cfg.Explain(ctx, c.q.Namespace, c.q.Name)
+	if err != nil {
+		return err
+	}
+	c.w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(c.w).Encode(out)
 }
 
 // container picks the container that is meant.

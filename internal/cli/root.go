@@ -69,7 +69,8 @@ func newRoot(out, errOut io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
 	})
-	root.AddCommand(upCommand(), serverCommand(), agentCommand(), tokenCommand(), dashboardCommand(), downCommand(), kubectlCommand(), imageCommand(), versionCommand())
+	root.AddCommand(upCommand(), serverCommand(), agentCommand(), tokenCommand(), dashboardCommand(), downCommand(), kubectlCommand(), explainCommand(), imageCommand(),
+		versionCommand())
 	return root
 }
 

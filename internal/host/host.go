@@ -26,6 +26,7 @@ import (
 	"skiff.dev/skiff/internal/pki"
 	"skiff.dev/skiff/internal/registry"
 	skiffruntime "skiff.dev/skiff/internal/runtime"
+	"skiff.dev/skiff/internal/scheduler"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -63,6 +64,8 @@ type cluster struct {
 	metrics    *prometheus.Registry
 	encryption *encryption.Config // a server's
 	undo       []func() error     // takes away what this start has made
+
+	scheduler atomic.Pointer[scheduler.Scheduler] // nil until it is made
 
 	etcd       *etcd.Member
 	store      *store.Store

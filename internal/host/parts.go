@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/authentication/user"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
@@ -207,6 +208,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		Usage:       c.usage,
 		Checks:      c.checks(),
 		UI:          c.ui(),
+		Explain:     c.explainPod(),
 		Log:         c.Log.With("part", "apiserver"),
 	})
 	if err != nil {
@@ -248,7 +250,22 @@ func (c *cluster) ui() apiserver.UI {
 func (c *cluster) makeScheduler() (runner, error) {
 	cl := c.localClient(user.KubeScheduler)
 	s := scheduler.New(scheduler.Config{Name: "default-scheduler", Client: cl, Log: c.Log.With("part", "scheduler")})
+	c.scheduler.Store(s)
 	return withClient{cl, s}, nil
+}
+
+// explainPod asks the scheduler, which may be made after the API server.
+func (c *cluster) explainPod() func(ctx context.Context, namespace, name string) (any, error) {
+	if c.conf.NoScheduler {
+		return nil
+	}
+	return func(ctx context.Context, namespace, name string) (any, error) {
+		s := c.scheduler.Load()
+		if s == nil {
+			return nil, apierrors.NewServiceUnavailable("the scheduler has not started yet; try again in a moment")
+		}
+		return s.Explain(ctx, namespace, name)
+	}
 }
 
 func (c *cluster) makeControllers() (runner, error) {

@@ -162,7 +162,7 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 		l.forget(current.UID)
 	case current.Spec.NodeName != "":
 		l.placed(old, current)
-	case current.Spec.SchedulerName != l.cfg.Name || current.DeletionTimestamp != nil:
+	case !l.ours(current) || current.DeletionTimestamp != nil:
 		l.forget(current.UID)
 	case l.assumed[current.UID]:
 	case len(current.Spec.SchedulingGates) > 0:
@@ -179,16 +179,25 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 	}
 }
 
+// ours says that a pod asks for this scheduler.
+func (l *loop) ours(p *corev1.Pod) bool { return p.Spec.SchedulerName == l.cfg.Name }
+
 // placed takes in a pod that has a node.
 func (l *loop) placed(old, current *corev1.Pod) {
 	uid := current.UID
 	delete(l.assumed, uid)
-	delete(l.nominated, uid)
+	if l.nominated[uid] != nil {
+		delete(l.nominated, uid)
+		l.finder.Forget() // it no longer only holds its place
+	}
 	l.dropBinding(uid)
 	l.queue.Remove(uid)
 	if at, there := l.nodes.Where(uid); there && l.nodes.Name(at) == current.Spec.NodeName {
 		p := l.nodes.Placed(uid)
 		if sameDemand(p.Pod, current) {
+			if !p.Status.StartTime.Equal(current.Status.StartTime) {
+				l.finder.Forget() // the younger of equals give way
+			}
 			p.Pod = current
 			return
 		}

@@ -22,8 +22,8 @@ import (
 	"skiff.dev/skiff/internal/client"
 )
 
-// binders is how many writes are under way at once.
-const binders = 16
+// binders is how many writes are under way at once: etcd makes one fsync of those that come together.
+const binders = 64
 
 // Config is what a scheduler needs.
 type Config struct {
@@ -38,6 +38,7 @@ type Scheduler struct {
 	events record.EventRecorder
 	ready  chan struct{}
 	mail   mailbox
+	loop   *loop // set before Ready
 }
 
 // New returns a scheduler that does nothing yet.
@@ -51,6 +52,7 @@ func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
 // Run schedules until ctx ends, which is no error, and returns when the last binder has.
 func (s *Scheduler) Run(ctx context.Context) error {
 	l := newLoop(s)
+	s.loop = l
 	stop, err := s.watch(ctx, l)
 	defer stop()
 	if err != nil || ctx.Err() != nil {

@@ -30,6 +30,12 @@ func pod(name, cpu string) *corev1.Pod {
 
 func begin(t *testing.T, objects ...crclient.Object) *clienttest.Client {
 	t.Helper()
+	_, c := beginScheduler(t, objects...)
+	return c
+}
+
+func beginScheduler(t *testing.T, objects ...crclient.Object) (*Scheduler, *clienttest.Client) {
+	t.Helper()
 	c := clienttest.New(t, objects...)
 	s := New(Config{Name: "default-scheduler", Client: c, Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -42,7 +48,7 @@ func begin(t *testing.T, objects ...crclient.Object) *clienttest.Client {
 		}
 	})
 	<-s.Ready()
-	return c
+	return s, c
 }
 
 func get(t *testing.T, c *clienttest.Client, name string) *corev1.Pod {

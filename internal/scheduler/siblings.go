@@ -119,4 +119,5 @@ func (l *loop) budgetChanged(old, current *policyv1.PodDisruptionBudget) {
 		list = append(list, preempt.Budget{PodDisruptionBudget: current, Selector: cluster.Selector(current.Spec.Selector)})
 	}
 	l.budgets[one.Namespace] = list
+	l.finder.Forget()
 }

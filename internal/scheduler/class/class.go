@@ -106,6 +106,9 @@ func newClass(p *cluster.Pod, n *cluster.Nodes) *Class {
 	return c
 }
 
+// Independent says that whether a node will do depends on that node alone.
+func (c *Class) Independent() bool { return len(c.axes) == 0 && !c.bound && c.pod.Volumes == nil }
+
 // Repair brings the class up to date with the nodes.
 func (c *Class) Repair() {
 	if c.built && c.currentFlips() == c.flips {

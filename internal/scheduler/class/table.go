@@ -61,6 +61,7 @@ func (t *Table) find(p *cluster.Pod) *Class {
 		own = append(own, t.nodes.Term(&p.Rules[r]))
 	}
 	pl := planFor(p, set, t.nodes, t.siblings)
+	pl.terms = t.withOwn(set, own)
 	var b strings.Builder
 	b.Write(t.text)
 	pl.signature(&b)
@@ -79,6 +80,20 @@ func (t *Table) find(p *cluster.Pod) *Class {
 	c.used = t.clock
 	set.Memo[string(t.text)] = c
 	return c
+}
+
+// withOwn are the terms that select a set's pods once the pod is placed that brings its own.
+func (t *Table) withOwn(set *cluster.LabelSet, own []*cluster.Term) []*cluster.Term {
+	var terms []*cluster.Term
+	for _, term := range own {
+		if !term.Active && t.nodes.Matches(&term.Matcher, set) {
+			terms = append(terms, term)
+		}
+	}
+	if len(terms) == 0 {
+		return set.Terms
+	}
+	return slices.Compact(cluster.InOrder(append(terms, set.Terms...)))
 }
 
 // ofBound makes a class for one pod. If it has no rules about others, only the nodes it names are looked at, and the columns

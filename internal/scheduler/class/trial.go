@@ -80,7 +80,7 @@ func (t *Trial) Refusal() *filter.Refusal {
 	if r := filter.VolumesWithout(c.pod, n, i, t.gone); r != nil {
 		return r
 	}
-	if r := c.decide(func(a *axis) (int64, int64) {
+	if r, _ := c.decide(func(a *axis) (int64, int64) {
 		if d := a.topology.Of[i]; d != cluster.NoDomain {
 			return a.inDomain(d), t.less[slices.Index(c.axes, a)]
 		}

@@ -25,15 +25,17 @@ var (
 
 // judge decides for a group what other pods have a say in: PodTopologySpread, then InterPodAffinity.
 func (c *Class) judge(g *group) *rule {
-	return c.decide(func(a *axis) (int64, int64) { return a.value(g), 0 })
+	r, _ := c.decide(func(a *axis) (int64, int64) { return a.value(g), 0 })
+	return r
 }
 
-// decide takes, for each axis, the count in a node's domain and how much less it and its topology would have without some pods.
-func (c *Class) decide(of func(a *axis) (value, less int64)) *rule {
+// decide takes, for each axis, the count in a node's domain and how much less it and its topology would have without some pods. With the rule
+// that is broken comes the axis on which it is.
+func (c *Class) decide(of func(a *axis) (value, less int64)) (*rule, *axis) {
 	for _, s := range c.hard {
 		value, less := of(s.axis)
 		if value == missing {
-			return unlabelled
+			return unlabelled, s.axis
 		}
 		lowest, domains := s.least()
 		lowest = min(lowest, value-less)
@@ -41,40 +43,46 @@ func (c *Class) decide(of func(a *axis) (value, less int64)) *rule {
 			lowest = 0
 		}
 		if value-less+s.self-lowest > s.maxSkew {
-			return skewed
+			return skewed, s.axis
 		}
 	}
-	met, left := true, int64(0)
+	var unmet *axis
+	left := int64(0)
 	for _, a := range c.together {
 		value, less := of(a)
 		if value == missing {
-			return alone
+			return alone, a
 		}
-		met = met && value-less > 0
+		if value-less <= 0 {
+			unmet = a
+		}
 		left += a.total - less
 	}
-	if !met && (left > 0 || !c.selfAffine) { // the first of a series that want to be together may go anywhere
-		return alone
+	if unmet != nil && (left > 0 || !c.selfAffine) { // the first of a series that want to be together may go anywhere
+		return alone, unmet
 	}
 	for _, a := range c.apart {
 		if value, less := of(a); value-less > 0 {
-			return crowded
+			return crowded, a
 		}
 	}
 	for _, a := range c.shunned {
 		if value, less := of(a); value-less > 0 {
-			return unwelcome
+			return unwelcome, a
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // Bound says that the class is of one pod only, bound to nodes by name, and not to be kept.
 func (c *Class) Bound() bool { return c.bound }
 
+// asked says that a bound class is bound to node i, among others.
+func (c *Class) asked(i int) bool { return slices.Contains(c.only, i) }
+
 // Why says why node i won't do, nil if it will, and which changes might help.
 func (c *Class) Why(i int) (*filter.Refusal, cluster.Change) {
-	if c.bound && !slices.Contains(c.only, i) {
+	if c.bound && !c.asked(i) {
 		return filter.Unasked, cluster.Added
 	}
 	for k, check := range c.static {

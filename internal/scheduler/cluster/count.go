@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -80,16 +81,18 @@ func (c *Counter) Counts(p *Pod) bool {
 	return p.set != nil && (!c.staying || !p.leaving()) && slices.Contains(p.set.counters, c)
 }
 
-// Term is a rule that placed pods have, and by node how many of them.
+// Term is a rule that pods have, and by node how many placed pods have it.
 type Term struct {
 	Rule
-	ID   uint64
-	On   []int32
-	refs int // pods and classes
-	name string
+	ID     uint64
+	On     []int32
+	Active bool // a pod with the rule was placed: from then on it is a Term of the sets it selects
+	refs   int  // pods and classes
+	name   string
 }
 
-// Term returns what is counted about a rule, and keeps it up to date until Drop.
+// Term returns what is counted about a rule, and keeps it up to date until Drop. Rules of pods that were never placed bind nobody: others are
+// not troubled with them.
 func (n *Nodes) Term(r *Rule) *Term {
 	key := r.key()
 	t := n.terms[key]
@@ -97,15 +100,26 @@ func (n *Nodes) Term(r *Rule) *Term {
 		n.serial++
 		t = &Term{Rule: *r, ID: n.serial, On: make([]int32, len(n.Node)), name: key}
 		n.terms[key] = t
-		for _, set := range n.sets {
-			if n.Matches(&t.Matcher, set) {
-				set.Terms = append(set.Terms, t) // the newest has the highest ID
-				clear(set.Memo)
-			}
-		}
 	}
 	t.refs++
 	return t
+}
+
+// activate makes a rule one that binds others.
+func (n *Nodes) activate(t *Term) {
+	t.Active = true
+	for _, set := range n.sets {
+		if n.Matches(&t.Matcher, set) {
+			set.Terms = InOrder(append(slices.Clone(set.Terms), t))
+			clear(set.Memo)
+		}
+	}
+}
+
+// InOrder sorts terms, so that equal lists look equal.
+func InOrder(terms []*Term) []*Term {
+	slices.SortFunc(terms, func(a, b *Term) int { return cmp.Compare(a.ID, b.ID) })
+	return terms
 }
 
 // Drop gives a term back.
@@ -114,6 +128,9 @@ func (n *Nodes) Drop(t *Term) {
 		return
 	}
 	delete(n.terms, t.name)
+	if !t.Active {
+		return
+	}
 	for _, set := range n.sets {
 		if i := slices.Index(set.Terms, t); i >= 0 {
 			set.Terms = slices.Delete(slices.Clone(set.Terms), i, i+1)
@@ -142,7 +159,11 @@ func (n *Nodes) enlist(p *Pod, i int, sign int32) {
 	if sign > 0 {
 		p.set = n.SetOf(p)
 		for r := range p.Rules {
-			p.terms = append(p.terms, n.Term(&p.Rules[r]))
+			t := n.Term(&p.Rules[r])
+			if !t.Active {
+				n.activate(t)
+			}
+			p.terms = append(p.terms, t)
 		}
 	}
 	one := presence{all: 1}

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -135,7 +134,7 @@ func WithLabelKeys(selector labels.Selector, own map[string]string, keys []strin
 type LabelSet struct {
 	Namespace string
 	Labels    labels.Set
-	Terms     []*Term        // of placed pods and of classes; that match these pods
+	Terms     []*Term        // of placed pods; that match these pods
 	Memo      map[string]any // the scheduler's classes, as long as Terms stay; forgotten when they change
 
 	key      string
@@ -192,11 +191,11 @@ func (n *Nodes) rematch(set *LabelSet) {
 		}
 	}
 	for _, t := range n.terms {
-		if n.Matches(&t.Matcher, set) {
+		if t.Active && n.Matches(&t.Matcher, set) {
 			set.Terms = append(set.Terms, t)
 		}
 	}
-	slices.SortFunc(set.Terms, func(a, b *Term) int { return cmp.Compare(a.ID, b.ID) })
+	InOrder(set.Terms)
 }
 
 // sweepSets forgets sets without pods once they are many: pods with labels of their own (of stateful sets, of jobs) leave one each.

@@ -82,6 +82,20 @@ const (
 	Stored                         // a volume, a claim, or what they are made by
 )
 
+// Words names the changes of a set.
+func (c Change) Words() (list []string) {
+	for k, word := range [...]string{
+		"a node is added", "a node's allocatable", "a node's labels", "a node's taints", "a node is uncordoned", "a node's images",
+		"a pod leaves a node", "a pod comes to a node", "a namespace's labels",
+		"a volume, a claim or a storage class",
+	} {
+		if c&(1<<k) != 0 {
+			list = append(list, word)
+		}
+	}
+	return list
+}
+
 // Any is every change.
 const Any = ^Change(0)
 

@@ -14,6 +14,12 @@ var insufficient = [cluster.Basic]string{
 	cluster.Pods: "Too many pods",
 }
 
+// Names of the basic resources.
+var Names = [cluster.Basic]corev1.ResourceName{
+	cluster.CPU: corev1.ResourceCPU, cluster.Memory: corev1.ResourceMemory, cluster.Ephemeral: corev1.ResourceEphemeralStorage,
+	cluster.Pods: corev1.ResourcePods,
+}
+
 // order in which upstream names what is missing.
 var order = [...]int{cluster.Pods, cluster.CPU, cluster.Memory, cluster.Ephemeral}
 
@@ -34,26 +40,43 @@ func HasRoom(p *cluster.Pod, n *cluster.Nodes, i int) bool {
 
 // nodeResourcesFit compares what a pod requests with what a node has left. All that is missing is told, not only the first.
 func nodeResourcesFit(p *cluster.Pod, n *cluster.Nodes) Check {
-	names := slices.Sorted(maps.Keys(p.Extended))
 	return func(i int) *Refusal {
 		if HasRoom(p, n, i) {
 			return nil
 		}
 		refusal := &Refusal{}
-		for _, r := range order {
-			if want := p.Requests[r]; want > 0 && want > n.Allocatable[r][i]-n.Requested[r][i] {
-				refusal.Reasons = append(refusal.Reasons, insufficient[r])
-				refusal.Final = refusal.Final || want > n.Allocatable[r][i]
-			}
-		}
-		for _, name := range names {
-			if want := p.Extended[name]; want > 0 && want > Left(n, name, i) {
-				refusal.Reasons = append(refusal.Reasons, "Insufficient "+string(name))
-				refusal.Final = refusal.Final || n.Extended[name] == nil || want > n.Extended[name].Allocatable[i]
-			}
+		for _, l := range Lacks(p, n, i) {
+			refusal.Reasons = append(refusal.Reasons, l.reason)
+			refusal.Final = refusal.Final || l.Asked > l.Allocatable
 		}
 		return refusal
 	}
+}
+
+// Lack is a resource of which a node has not enough left: CPU in milli, all else in whole units.
+type Lack struct {
+	Name                     corev1.ResourceName
+	Asked, Free, Allocatable int64
+	reason                   string
+}
+
+// Lacks is what node i has not enough of for a pod, in the order in which it is told.
+func Lacks(p *cluster.Pod, n *cluster.Nodes, i int) (list []Lack) {
+	for _, r := range order {
+		if want, free := p.Requests[r], n.Allocatable[r][i]-n.Requested[r][i]; want > 0 && want > free {
+			list = append(list, Lack{Names[r], want, free, n.Allocatable[r][i], insufficient[r]})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Extended)) {
+		if want, free := p.Extended[name], Left(n, name, i); want > 0 && want > free {
+			allocatable := int64(0)
+			if column := n.Extended[name]; column != nil {
+				allocatable = column.Allocatable[i]
+			}
+			list = append(list, Lack{name, want, free, allocatable, "Insufficient " + string(name)})
+		}
+	}
+	return list
 }
 
 // Left is what node i has left of an extended resource.

@@ -53,6 +53,40 @@ type Finder struct {
 	start   int
 	trial   class.Trial
 	victims []*cluster.Pod
+	memo    memo
+}
+
+// memo is what was found out about nodes for the pods of one class and priority. It holds for a node until that changes. Classes with rules about
+// other pods have none: what is true of a node depends on others there.
+type memo struct {
+	class    *class.Class
+	priority int32
+	nodes    []known
+}
+
+type known struct {
+	at     uint64 // as of when the node had changed last; 0: nothing is known
+	choice *Choice
+	why    []string
+}
+
+// Forget says that something changed which nodes do not tell of: budgets, or when a pod began.
+func (f *Finder) Forget() { f.memo = memo{} }
+
+// try is on, unless its answer is known. A choice that was found is nobody's to change.
+func (f *Finder) try(i int, p *cluster.Pod, c *class.Class) (*Choice, []string) {
+	if !c.Independent() {
+		return f.on(i, p, c)
+	}
+	if f.memo.class != c || f.memo.priority != p.Priority || len(f.memo.nodes) < f.Nodes.Len() {
+		f.memo = memo{c, p.Priority, make([]known, f.Nodes.Len())}
+	}
+	k := &f.memo.nodes[i]
+	if k.at != f.Nodes.Touched[i] {
+		k.at = f.Nodes.Touched[i]
+		k.choice, k.why = f.on(i, p, c)
+	}
+	return k.choice, k.why
 }
 
 // Find returns the best choice for a pod of class c, which fits nowhere. Without one, reasons says why each node is of no use.
@@ -71,7 +105,7 @@ func (f *Finder) Find(p *cluster.Pod, c *class.Class) (best *Choice, reasons map
 			reasons[useless]++
 			continue
 		}
-		choice, why := f.on(i, p, c)
+		choice, why := f.try(i, p, c)
 		if choice == nil {
 			for _, reason := range why {
 				reasons[reason]++

@@ -158,15 +158,8 @@ func (q *Queue) Wake(what cluster.Change, now time.Time, helped func(e *Entry) (
 // Retry gives a pod that was just refused another try at once.
 func (q *Queue) Retry(e *Entry) { q.move(e, &q.active) }
 
-// Find looks a pod up by name.
-func (q *Queue) Find(namespace, name string) *Entry {
-	for _, e := range q.entries {
-		if e.Pod.Namespace == namespace && e.Pod.Name == name {
-			return e
-		}
-	}
-	return nil
-}
+// Get finds a pod's entry, nil if it is not in the queue.
+func (q *Queue) Get(uid types.UID) *Entry { return q.entries[uid] }
 
 // State says in which set an entry is, in words.
 func (q *Queue) State(e *Entry) string {
@@ -177,6 +170,20 @@ func (q *Queue) State(e *Entry) string {
 		return "waits before the next try"
 	}
 	return "waits for a change that might help"
+}
+
+// Tried is when the last try was.
+func (e *Entry) Tried() time.Time { return e.tried }
+
+// Waits says until when a pod waits at the latest, and for which changes; false if it is about to be tried.
+func (q *Queue) Waits(e *Entry) (until time.Time, helps cluster.Change, waits bool) {
+	switch e.in {
+	case &q.backoff:
+		return e.due, 0, true
+	case &q.unschedulable:
+		return e.due, e.refused, true
+	}
+	return time.Time{}, 0, false
 }
 
 // Next is when a pod becomes active by itself; false if none will.

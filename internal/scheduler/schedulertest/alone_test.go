@@ -2,6 +2,7 @@ package schedulertest
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -77,6 +78,40 @@ func full(nodes int) (*Alone, *cluster.Pod) {
 	*p.Spec.Priority = 10
 	p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = quarter
 	return a, cluster.PodOf(p)
+}
+
+// What a search for victims remembers of nodes that did not change is what it would find out anew, while others come and go.
+func TestPreemptionRemembers(t *testing.T) {
+	const nodes = 40
+	a, urgent := full(nodes)
+	random := rand.New(rand.NewPCG(1, 2))
+	search := func(f *preempt.Finder) string {
+		choice, reasons := f.Find(urgent, a.Classes.Of(urgent))
+		if choice == nil {
+			return fmt.Sprint(reasons)
+		}
+		var victims []int32
+		for _, v := range choice.Victims {
+			victims = append(victims, v.Priority)
+		}
+		return fmt.Sprint(victims)
+	}
+	for step := range 400 {
+		i := random.IntN(nodes)
+		if on := a.Nodes.On[i]; len(on) > 0 {
+			a.Nodes.Displace(on[random.IntN(len(on))].UID)
+		}
+		for len(a.Nodes.On[i]) < 4 {
+			p := Shapes[0].Pod(10000 + step*4 + len(a.Nodes.On[i]))
+			p.UID, p.Spec.Priority = types.UID(p.Name), new(int32(random.IntN(12)))
+			p.Spec.Containers[0].Resources.Requests[corev1.ResourceCPU] = quarter
+			a.Nodes.Place(cluster.PodOf(p), a.Nodes.Name(i))
+		}
+		fresh := preempt.Finder{Nodes: a.Nodes, Waiting: a.finder.Waiting, Budgets: a.finder.Budgets}
+		if got, want := search(&a.finder), search(&fresh); got != want {
+			t.Fatalf("step %d: %s, and without memory %s", step, got, want)
+		}
+	}
 }
 
 // BenchmarkPreempt finds the victims for one pod on a full cluster.

@@ -12,6 +12,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
 )
 
@@ -24,26 +25,27 @@ const groups = 100
 // Shape is a kind of pod.
 type Shape struct {
 	Name  string
+	Alone bool // its pods keep others out: they are to be gone before those of another shape
 	shape func(p *corev1.Pod, i int)
 }
 
 // Shapes that are measured.
 var Shapes = []Shape{
-	{"basic", func(*corev1.Pod, int) {}},
-	{"zone spread", func(p *corev1.Pod, _ int) {
+	{"basic", false, func(*corev1.Pod, int) {}},
+	{"zone spread", false, func(p *corev1.Pod, _ int) {
 		p.Labels = map[string]string{"app": "spread"}
 		p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelTopologyZone,
 			WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: &metav1.LabelSelector{MatchLabels: p.Labels}}}
 	}},
-	{"zone affinity", func(p *corev1.Pod, _ int) {
+	{"zone affinity", false, func(p *corev1.Pod, _ int) {
 		p.Labels = map[string]string{"app": "together"}
 		p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: term(p, corev1.LabelTopologyZone)}}
 	}},
-	{"hostname anti-affinity", func(p *corev1.Pod, i int) {
+	{"hostname anti-affinity", true, func(p *corev1.Pod, i int) {
 		p.Labels = map[string]string{"app": fmt.Sprintf("apart-%d", i%groups)}
 		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: term(p, corev1.LabelHostname)}}
 	}},
-	{"preferred spread", func(p *corev1.Pod, _ int) {
+	{"preferred spread", false, func(p *corev1.Pod, _ int) {
 		p.Labels = map[string]string{"app": "spread"}
 		for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelHostname} {
 			p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, corev1.TopologySpreadConstraint{MaxSkew: 1, TopologyKey: key,
@@ -84,16 +86,21 @@ type Alone struct {
 	Nodes   *cluster.Nodes
 	Classes *class.Table
 	queue   *queue.Queue
+	finder  preempt.Finder
 	pods    int
 }
 
 // NewAlone returns a cluster of so many empty nodes.
-func NewAlone(nodes int) *Alone {
+func NewAlone(nodes int) *Alone { return newAlone(nodes, Node) }
+
+func newAlone(nodes int, node func(i int) *corev1.Node) *Alone {
 	n := cluster.New()
 	for i := range nodes {
-		n.Set(Node(i))
+		n.Set(node(i))
 	}
-	return &Alone{Nodes: n, Classes: class.NewTable(n, nil), queue: queue.New()}
+	a := &Alone{Nodes: n, Classes: class.NewTable(n, nil), queue: queue.New()}
+	a.finder = preempt.Finder{Nodes: n, Waiting: func(*cluster.Pod) bool { return false }, Budgets: func(string) []preempt.Budget { return nil }}
+	return a
 }
 
 // Schedule makes so many pods of a shape, takes the time it takes to place them all, and says how many found a place.
@@ -102,18 +109,66 @@ func (a *Alone) Schedule(s Shape, pods int) (took time.Duration, placed int) {
 	for k := range list {
 		list[k] = s.Pod(a.pods)
 		list[k].UID = types.UID(list[k].Name)
+		if list[k].Spec.PriorityClassName == UrgentClass {
+			list[k].Spec.Priority = new(Urgent)
+		}
 		a.pods++
 	}
 	began := time.Now()
 	for _, p := range list {
-		a.queue.Add(cluster.PodOf(p), false, began)
-	}
-	for e := a.queue.Pop(began); e != nil; e = a.queue.Pop(began) {
-		a.queue.Remove(e.Pod.UID)
-		if node, ok := a.Classes.Of(e.Pod).Best(); ok {
-			a.Nodes.Place(e.Pod, a.Nodes.Name(node))
-			placed++
+		if len(p.Spec.SchedulingGates) == 0 {
+			a.queue.Add(cluster.PodOf(p), false, began)
 		}
 	}
+	for e := a.queue.Pop(began); e != nil; e = a.queue.Pop(began) {
+		if a.place(e.Pod) {
+			placed++
+			a.queue.Remove(e.Pod.UID)
+			continue
+		}
+		a.queue.Refuse(e, a.Classes.Of(e.Pod).Verdict().Helps, began)
+	}
 	return time.Since(began), placed
+}
+
+// place puts a pod on the best node, also where others have to leave it.
+func (a *Alone) place(p *cluster.Pod) bool {
+	c := a.Classes.Of(p)
+	if node, ok := c.Best(); ok {
+		a.Nodes.Place(p, a.Nodes.Name(node))
+		return true
+	}
+	if !a.Nodes.Below(p.Priority) {
+		return false
+	}
+	choice, _ := a.finder.Find(p, c)
+	if choice == nil {
+		return false
+	}
+	for _, v := range choice.Victims {
+		a.Nodes.Displace(v.UID)
+	}
+	a.Nodes.Place(p, a.Nodes.Name(choice.Node))
+	return true
+}
+
+// Run takes a workload through the algorithm alone, the time of its measured pods, and says how many found a place.
+func (w *Workload) Run() (took time.Duration, placed int) {
+	a := newAlone(w.Nodes, w.Node)
+	for _, b := range w.Before {
+		a.Schedule(b.Shape, b.Pods)
+	}
+	if !w.Churn {
+		return a.Schedule(w.Measure.Shape, w.Measure.Pods)
+	}
+	const every = 100
+	for done := 0; done < w.Measure.Pods; done += every {
+		began, extra := time.Now(), w.Node(w.Nodes+done/every)
+		a.Nodes.Set(extra)
+		a.Schedule(tooLarge, 1)
+		_, n := a.Schedule(w.Measure.Shape, every)
+		a.Nodes.Remove(extra.Name)
+		took, placed = took+time.Since(began), placed+n
+	}
+	return took, placed
 }

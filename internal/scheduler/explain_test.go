@@ -1,0 +1,128 @@
+package scheduler
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/controller/clienttest"
+	"skiff.dev/skiff/internal/scheduler/explain"
+)
+
+// explained waits until a pod was tried and returns what is said of it.
+func explained(t *testing.T, s *Scheduler, name string) (*explain.Pod, string) {
+	t.Helper()
+	var out *explain.Pod
+	clienttest.Eventually(t, name+" was tried", func() bool {
+		var err error
+		if out, err = s.Explain(context.Background(), "default", name); err != nil {
+			t.Fatal(err)
+		}
+		return out.Attempts > 0 || out.State != explain.Pending
+	})
+	var text bytes.Buffer
+	if err := out.Write(&text, false, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	return out, text.String()
+}
+
+// Each node's verdict comes with its figure, and the nearest miss is that of the node where least is missing.
+func TestExplain(t *testing.T) {
+	ctx := context.Background()
+	cordoned, tainted, disk := node("cordoned", "8"), node("tainted", "8"), node("disk", "8")
+	cordoned.Spec.Unschedulable = true
+	tainted.Spec.Taints = []corev1.Taint{{Key: "gpu", Value: "a", Effect: corev1.TaintEffectNoSchedule}}
+	near, far := node("near", "2"), node("far", "1")
+	for _, n := range []*corev1.Node{cordoned, tainted, near, far} {
+		n.Labels = map[string]string{"disk": "ssd"}
+	}
+	disk.Labels = map[string]string{"disk": "hdd"}
+	s, c := beginScheduler(t, cordoned, tainted, disk, near, far)
+	first := pod("first", "1200m")
+	first.Spec.NodeSelector = map[string]string{"disk": "ssd"}
+	if err := c.Create(ctx, first); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the first is placed", func() bool { return get(t, c, "first").Spec.NodeName == "near" })
+	big := pod("big", "1")
+	big.Spec.NodeSelector = first.Spec.NodeSelector
+	second := pod("second", "900m")
+	second.Spec.NodeSelector = first.Spec.NodeSelector
+	if err := c.Create(ctx, second); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the second is placed", func() bool { return get(t, c, "second").Spec.NodeName == "far" })
+	if err := c.Create(ctx, big); err != nil {
+		t.Fatal(err)
+	}
+	out, text := explained(t, s, "big")
+	for _, want := range []string{
+		"cpu: asks 1, free 800m of 2 (default/first 1200m)",
+		"cpu: asks 1, free 100m of 1 (default/second 900m)",
+		"the node is cordoned", "not tolerated: gpu=a:NoSchedule", `nodeSelector disk=ssd: the node has "hdd"`,
+		"fits on near if 200m CPU were free", "no pod is less important than this one (priority 0)",
+		"0/5 nodes are available", "Asks for:   1 cpu",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("want %q in:\n%s", want, text)
+		}
+	}
+	if out.Nodes[0].Name != "near" || out.Feasible != 0 || out.Since.IsZero() || out.Tried.IsZero() {
+		t.Errorf("%+v", out)
+	}
+
+	urgent := pod("urgent", "1")
+	urgent.Spec.NodeSelector, urgent.Spec.Priority = first.Spec.NodeSelector, new(int32(10))
+	never := corev1.PreemptNever
+	urgent.Spec.PreemptionPolicy = &never
+	if err := c.Create(ctx, urgent); err != nil {
+		t.Fatal(err)
+	}
+	if _, text := explained(t, s, "urgent"); !strings.Contains(text, "not eligible due to preemptionPolicy=Never.") {
+		t.Errorf("want why it does not preempt in:\n%s", text)
+	}
+}
+
+// Rules about other pods are told with the domain, the counts and the pods that make it so.
+func TestExplainRules(t *testing.T) {
+	ctx := context.Background()
+	a, b := node("a", "8"), node("b", "8")
+	a.Labels, b.Labels = map[string]string{"zone": "x"}, map[string]string{"zone": "x"}
+	s, c := beginScheduler(t, a, b)
+	apart := func(name string) *corev1.Pod {
+		p := pod(name, "100m")
+		p.Labels = map[string]string{"app": "db"}
+		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: "zone",
+				LabelSelector: &metav1.LabelSelector{MatchLabels: p.Labels}}}}}
+		return p
+	}
+	if err := c.Create(ctx, apart("db-0")); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the first is placed", func() bool { return get(t, c, "db-0").Spec.NodeName != "" })
+	if err := c.Create(ctx, apart("db-1")); err != nil {
+		t.Fatal(err)
+	}
+	if _, text := explained(t, s, "db-1"); !strings.Contains(text, "1 pods it must not be with in zone=x; because of default/db-0") ||
+		!strings.Contains(text, "if these pods were not there: default/db-0") {
+		t.Errorf("got:\n%s", text)
+	}
+	gated := pod("gated", "1")
+	gated.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/quota"}}
+	if err := c.Create(ctx, gated); err != nil {
+		t.Fatal(err)
+	}
+	if out, text := explained(t, s, "gated"); out.State != explain.Gated || !strings.Contains(text, "example.com/quota") {
+		t.Errorf("got:\n%s", text)
+	}
+	if out, _ := explained(t, s, "db-0"); out.State != explain.Scheduled || out.Node == "" {
+		t.Errorf("got %+v", out)
+	}
+}

@@ -1,0 +1,99 @@
+package filter
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	helpers "k8s.io/component-helpers/scheduling/corev1"
+	"k8s.io/klog/v2"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+)
+
+// Detail is the figure behind a plug-in's refusal of node i, for people; "" if the reason says all there is. It is worked out on demand only.
+func Detail(plugin string, p *cluster.Pod, n *cluster.Nodes, i int) string {
+	node := n.Node[i]
+	switch plugin {
+	case "NodeUnschedulable":
+		return "the node is cordoned"
+	case "NodeName":
+		return "the pod asks for node " + p.Spec.NodeName
+	case "TaintToleration":
+		return "not tolerated: " + strings.Join(untolerated(p, node), ", ")
+	case "NodeAffinity":
+		return affinityDetail(p, node)
+	case "NodePorts":
+		return portsDetail(p, n, i)
+	}
+	return ""
+}
+
+func untolerated(p *cluster.Pod, node *corev1.Node) (list []string) {
+	for t := range node.Spec.Taints {
+		taint := &node.Spec.Taints[t]
+		if taint.Effect != corev1.TaintEffectPreferNoSchedule && !helpers.TolerationsTolerateTaint(klog.Background(), p.Spec.Tolerations, taint, true) {
+			list = append(list, taint.ToString())
+		}
+	}
+	return list
+}
+
+// affinityDetail names the labels of the selector that a node has not, and what it has instead.
+func affinityDetail(p *cluster.Pod, node *corev1.Node) string {
+	var wrong []string
+	has := func(key string) string {
+		if v, there := node.Labels[key]; there {
+			return fmt.Sprintf("the node has %q", v)
+		}
+		return "the node has no such label"
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Spec.NodeSelector)) {
+		if want := p.Spec.NodeSelector[key]; node.Labels[key] != want {
+			wrong = append(wrong, fmt.Sprintf("nodeSelector %s=%s: %s", key, want, has(key)))
+		}
+	}
+	if len(wrong) > 0 {
+		return strings.Join(wrong, ", ")
+	}
+	affinity := required(p)
+	if affinity == nil {
+		return ""
+	}
+	for k := range affinity.NodeSelectorTerms {
+		for _, e := range affinity.NodeSelectorTerms[k].MatchExpressions {
+			if !expressionHolds(&e, node) {
+				wrong = append(wrong, fmt.Sprintf("%s %s %v: %s", e.Key, e.Operator, e.Values, has(e.Key)))
+				break
+			}
+		}
+		for _, e := range affinity.NodeSelectorTerms[k].MatchFields {
+			if e.Operator == corev1.NodeSelectorOpIn && !slices.Contains(e.Values, node.Name) {
+				wrong = append(wrong, fmt.Sprintf("the pod is for node %s", strings.Join(e.Values, ", ")))
+			}
+		}
+	}
+	return strings.Join(wrong, ", or ")
+}
+
+// expressionHolds decides one requirement; what cannot be read does not hold.
+func expressionHolds(e *corev1.NodeSelectorRequirement, node *corev1.Node) bool {
+	holds, err := helpers.MatchNodeSelectorTerms(node, &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{
+		{MatchExpressions: []corev1.NodeSelectorRequirement{*e}}}})
+	return err == nil && holds
+}
+
+func portsDetail(p *cluster.Pod, n *cluster.Nodes, i int) string {
+	var taken []string
+	for _, other := range n.On[i] {
+		for _, port := range other.Ports {
+			if Collides(p.Ports, port) {
+				taken = append(taken, fmt.Sprintf("%d/%s is used by %s/%s", port.Number, port.Protocol, other.Namespace, other.Name))
+			}
+		}
+	}
+	slices.Sort(taken)
+	return strings.Join(taken, ", ")
+}
