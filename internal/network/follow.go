@@ -41,6 +41,7 @@ type follower struct {
 	slices   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice
 	dirty    map[types.NamespacedName]struct{}
 	policies policyChanges
+	health   *healthPorts
 	wake     chan struct{}
 }
 
@@ -51,6 +52,7 @@ func newFollower(rules *ruleset, node proxy.Node, log *slog.Logger) *follower {
 		slices:   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice{},
 		dirty:    map[types.NamespacedName]struct{}{},
 		wake:     make(chan struct{}, 1),
+		health:   newHealthPorts(log),
 	}
 }
 
@@ -167,6 +169,7 @@ func (f *follower) sliceHandler() toolscache.ResourceEventHandler {
 // Run writes the services and policies there are, calls programmed, and follows changes.
 func (f *follower) Run(ctx context.Context, c client.Client, programmed func()) error {
 	in := c.Cache()
+	defer f.health.close()
 	services, stopServices, err := subscribe(ctx, in, &corev1.Service{}, f.serviceHandler())
 	if err != nil {
 		return err
@@ -239,6 +242,7 @@ func (f *follower) write() error {
 		}
 		parts["service/"+key.String()] = part
 	}
+	f.health.set(parts)
 	clear(f.dirty)
 	policies := f.policies.take()
 	f.mu.Unlock()

@@ -74,6 +74,7 @@ type Part struct {
 	Frontends map[Frontend]string // → name of a chain
 	Chains    map[string][]Rule
 	Loops     []netip.Addr     // backends on this node: when one of them is sent to itself, the answer must still pass here. Sorted.
+	Health    *Health          // nil: nobody asks
 	Serving   []netip.Addr     // those of Loops that are not on their way out. Sorted.
 	UDP       []netip.AddrPort // UDP backends: connections to those that go away have to be forgotten. Sorted.
 }

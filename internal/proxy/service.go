@@ -44,6 +44,9 @@ func Service(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, node Node) P
 			}
 		}
 	}
+	if n := svc.Spec.HealthCheckNodePort; n != 0 {
+		part.Health = &Health{Namespace: svc.Namespace, Name: svc.Name, Port: uint16(n), Local: len(serving)}
+	}
 	slices.SortFunc(part.Loops, netip.Addr.Compare)
 	slices.SortFunc(part.Serving, netip.Addr.Compare)
 	slices.SortFunc(part.UDP, netip.AddrPort.Compare)

@@ -63,10 +63,8 @@ func (r *Registry) takeStock(ctx context.Context) error {
 				r.services.ips[a] = svc.UID
 			}
 		}
-		for _, p := range svc.Spec.Ports {
-			if p.NodePort != 0 {
-				r.services.ports[p.NodePort] = svc.UID
-			}
+		for _, n := range nodePorts(svc) {
+			r.services.ports[n] = svc.UID
 		}
 	}
 	return nil
@@ -90,11 +88,29 @@ func (s *services) give(svc *corev1.Service) {
 			delete(s.ips, a)
 		}
 	}
-	for _, p := range svc.Spec.Ports {
-		if p.NodePort != 0 && s.ports[p.NodePort] == svc.UID {
-			delete(s.ports, p.NodePort)
+	for _, n := range nodePorts(svc) {
+		if s.ports[n] == svc.UID {
+			delete(s.ports, n)
 		}
 	}
+}
+
+// nodePorts are all ports of the nodes that a Service holds.
+func nodePorts(svc *corev1.Service) (out []int32) {
+	for _, p := range svc.Spec.Ports {
+		if p.NodePort != 0 {
+			out = append(out, p.NodePort)
+		}
+	}
+	if n := svc.Spec.HealthCheckNodePort; n != 0 {
+		out = append(out, n)
+	}
+	return out
+}
+
+// healthChecked: a load balancer asks each node whether it has an endpoint.
+func healthChecked(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }
 
 // allocate gives a Service the addresses and ports that it needs and has not. undo gives back what this call took.
@@ -138,6 +154,9 @@ func inherit(svc, was *corev1.Service) {
 	}
 	if len(svc.Spec.ClusterIPs) == 0 && svc.Spec.ClusterIP != "" {
 		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
+	}
+	if healthChecked(svc) && svc.Spec.HealthCheckNodePort == 0 {
+		svc.Spec.HealthCheckNodePort = was.Spec.HealthCheckNodePort
 	}
 	had := map[string]int32{}
 	for _, p := range was.Spec.Ports {
@@ -198,6 +217,9 @@ func (t *taking) take() (errs field.ErrorList) {
 	if usesNodePorts(t.svc) {
 		errs = append(errs, t.takePorts(at.Child("ports"))...)
 	}
+	if healthChecked(t.svc) {
+		errs = append(errs, t.takePort(&spec.HealthCheckNodePort, at.Child("healthCheckNodePort"))...)
+	}
 	return errs
 }
 
@@ -246,28 +268,33 @@ func (t *taking) claimIP(a netip.Addr) {
 
 func (t *taking) takePorts(at *field.Path) (errs field.ErrorList) {
 	for i := range t.svc.Spec.Ports {
-		p := &t.svc.Spec.Ports[i]
-		if p.NodePort == 0 {
-			n, ok := t.s.freePort()
-			if !ok {
-				return append(errs, field.InternalError(at.Index(i).Child("nodePort"), fmt.Errorf("failed to allocate a nodePort: range is full")))
-			}
-			p.NodePort = n
-			t.claimPort(n)
-			continue
-		}
-		switch owner, taken := t.s.ports[p.NodePort]; {
-		case taken && owner != t.svc.UID:
-			errs = append(errs, field.Invalid(at.Index(i).Child("nodePort"), p.NodePort, "provided port is already allocated"))
-		case taken:
-		case p.NodePort < t.s.first || p.NodePort > t.s.last:
-			errs = append(errs, field.Invalid(at.Index(i).Child("nodePort"), p.NodePort,
-				fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", t.s.first, t.s.last)))
-		default:
-			t.claimPort(p.NodePort)
-		}
+		errs = append(errs, t.takePort(&t.svc.Spec.Ports[i].NodePort, at.Index(i).Child("nodePort"))...)
 	}
 	return errs
+}
+
+// takePort claims the port that the Service asks for, or gives it a free one.
+func (t *taking) takePort(n *int32, at *field.Path) field.ErrorList {
+	if *n == 0 {
+		free, ok := t.s.freePort()
+		if !ok {
+			return field.ErrorList{field.InternalError(at, fmt.Errorf("failed to allocate a nodePort: range is full"))}
+		}
+		*n = free
+		t.claimPort(free)
+		return nil
+	}
+	switch owner, taken := t.s.ports[*n]; {
+	case taken && owner != t.svc.UID:
+		return field.ErrorList{field.Invalid(at, *n, "provided port is already allocated")}
+	case taken:
+	case *n < t.s.first || *n > t.s.last:
+		return field.ErrorList{field.Invalid(at, *n,
+			fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", t.s.first, t.s.last))}
+	default:
+		t.claimPort(*n)
+	}
+	return nil
 }
 
 func (t *taking) claimPort(n int32) {
@@ -285,8 +312,11 @@ func (t *taking) drop(was *corev1.Service) {
 		}
 	}
 	kept := map[int32]bool{}
-	for _, p := range t.svc.Spec.Ports {
-		kept[p.NodePort] = true
+	for _, n := range nodePorts(t.svc) {
+		kept[n] = true
+	}
+	if kept[was.Spec.HealthCheckNodePort] {
+		gone.Spec.HealthCheckNodePort = 0
 	}
 	for _, p := range was.Spec.Ports {
 		if !kept[p.NodePort] {
@@ -312,10 +342,8 @@ func (t *taking) undo() {
 			t.s.ips[a] = t.dropped.UID
 		}
 	}
-	for _, p := range t.dropped.Spec.Ports {
-		if p.NodePort != 0 {
-			t.s.ports[p.NodePort] = t.dropped.UID
-		}
+	for _, n := range nodePorts(t.dropped) {
+		t.s.ports[n] = t.dropped.UID
 	}
 }
 

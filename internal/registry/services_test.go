@@ -226,3 +226,26 @@ func TestConcurrentServices(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+func TestHealthCheckPorts(t *testing.T) {
+	f := start(t)
+	local := func(n int32) func(*corev1.ServiceSpec) {
+		return func(s *corev1.ServiceSpec) {
+			s.Type, s.ExternalTrafficPolicy, s.HealthCheckNodePort = corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal, n
+		}
+	}
+	if s := create(f, service("anywhere", kind("LoadBalancer"))); s.Spec.HealthCheckNodePort != 0 {
+		t.Errorf("nobody asks, and still port %d is held", s.Spec.HealthCheckNodePort)
+	}
+	s := create(f, service("given", local(0)))
+	if n := s.Spec.HealthCheckNodePort; n < 30000 || n > 32767 || n == s.Spec.Ports[0].NodePort {
+		t.Errorf("got port %d", n)
+	}
+	create(f, service("chosen", local(31234)))
+	if _, err := f.Create(registrytest.Admin, service("taken", local(31234))); err == nil {
+		t.Error("two services got one port")
+	}
+	if _, err := f.Create(registrytest.Admin, service("also-taken", nodePort(31234))); err == nil {
+		t.Error("a node port is the port of a health check")
+	}
+}

@@ -1,0 +1,81 @@
+package network
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"skiff.dev/skiff/internal/proxy"
+)
+
+// crowd is a follower that has been told of many services, each with so many endpoints, and has written none.
+func crowd(b *testing.B, services, each int) *follower {
+	b.Helper()
+	f := facts{cluster: "w", pods: netip.MustParsePrefix("10.42.0.0/16"), services: netip.MustParsePrefix("10.43.0.0/16")}
+	log := slog.New(slog.NewTextHandler(testWriter{b}, nil))
+	rules := newRuleset(f, log)
+	b.Cleanup(func() {
+		if err := rules.Delete(); err != nil {
+			b.Error(err)
+		}
+	})
+	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: f.pods}, log)
+	for i := range services {
+		name := fmt.Sprintf("s%d", i)
+		key := types.NamespacedName{Namespace: "default", Name: name}
+		s := service(name, netip.AddrFrom4([4]byte{10, 43, byte(i / 250), byte(1 + i%250)}).String(), func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] })
+		fo.services[key] = s
+		fo.slices[key] = map[string]*discoveryv1.EndpointSlice{"1": endpoints(name, backends(i, each)...)}
+		fo.dirty[key] = struct{}{}
+	}
+	return fo
+}
+
+func backends(service, n int) (out []netip.Addr) {
+	for j := range n {
+		at := service*n + j
+		out = append(out, netip.AddrFrom4([4]byte{10, 42, byte(at / 250), byte(1 + at%250)}))
+	}
+	return out
+}
+
+// BenchmarkProgram writes all services of a cluster at once, as a node does that starts.
+func BenchmarkProgram(b *testing.B) {
+	for _, size := range []struct{ services, each int }{{1000, 5}, {10000, 5}, {5000, 50}} {
+		b.Run(fmt.Sprintf("%dx%d", size.services, size.each), func(b *testing.B) {
+			for range b.N {
+				b.StopTimer()
+				f := crowd(b, size.services, size.each)
+				b.StartTimer()
+				if err := f.write(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkChange changes one service's endpoints among many.
+func BenchmarkChange(b *testing.B) {
+	for _, services := range []int{1000, 10000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			f := crowd(b, services, 5)
+			if err := f.write(); err != nil {
+				b.Fatal(err)
+			}
+			key := types.NamespacedName{Namespace: "default", Name: "s7"}
+			for i := range b.N {
+				f.slices[key]["1"] = endpoints("s7", backends(7, 4+i%2)...)
+				f.dirty[key] = struct{}{}
+				if err := f.write(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
