@@ -32,6 +32,7 @@ var benchmarks = []benchmark{
 	{"scheduler", "pods a second from create to bound over HTTPS, on hollow nodes", benchScheduler},
 	{"scheduler_perf", "kube-scheduler's own benchmarks by name, the algorithm alone and over HTTPS", benchWorkloads},
 	{"scheduler_plot", "time a pod against nodes and against pods placed, drawn into docs/", benchPlot},
+	{"rollout", "twenty rolling updates under 500 requests a second: how many are lost", benchRollout},
 	{"idle", "memory and CPU of a cluster left alone", benchIdle},
 }
 
