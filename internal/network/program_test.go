@@ -55,6 +55,11 @@ func BenchmarkProgram(b *testing.B) {
 				if err := f.write(); err != nil {
 					b.Fatal(err)
 				}
+				b.StopTimer()
+				if err := f.rules.Delete(); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
 			}
 		})
 	}
@@ -69,6 +74,7 @@ func BenchmarkChange(b *testing.B) {
 				b.Fatal(err)
 			}
 			key := types.NamespacedName{Namespace: "default", Name: "s7"}
+			b.ResetTimer()
 			for i := range b.N {
 				f.slices[key]["1"] = endpoints("s7", backends(7, 4+i%2)...)
 				f.dirty[key] = struct{}{}
