@@ -100,13 +100,14 @@ func TestNodesAreFilledAndNotMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	clienttest.Eventually(t, "the last one placed", func() bool { return get(t, c, waiting).Spec.NodeName == "a" })
-	events := c.Events()
+	var events []string
 	count := func(text string) int {
 		return len(slices.DeleteFunc(slices.Clone(events), func(e string) bool { return !strings.Contains(e, text) }))
 	}
-	if count("Normal Scheduled Successfully assigned default/p") != 11 || count("Warning FailedScheduling "+sentence) != 1 {
-		t.Errorf("events %q", events)
-	}
+	clienttest.Eventually(t, "one event a verdict", func() bool { // they are written after what they tell of
+		events = append(events, c.Events()...)
+		return count("Normal Scheduled Successfully assigned default/p") == 11 && count("Warning FailedScheduling "+sentence) == 1
+	})
 }
 
 // A node that is uncordoned loses the mark first and its taint a moment later: neither alone lets the pod in, and the second must wake it.
