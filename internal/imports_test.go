@@ -23,7 +23,7 @@ var below = map[string][]string{
 	"client":     {"api", "store", "registry"},
 	"apiserver":  {"api", "store", "registry", "version", "apiserver"},
 	"scheduler":  {"api", "client"},
-	"controller": {"api", "client"},
+	"controller": {"api", "client", "addon"},
 	"join":       {"api", "pki"},
 	"runtime":    {"version"},
 	"telemetry":  {},

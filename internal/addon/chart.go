@@ -12,6 +12,7 @@ import (
 	"helm.sh/helm/v3/pkg/chart/loader"
 	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/strvals"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilversion "k8s.io/apimachinery/pkg/util/version"
 )
@@ -135,3 +136,6 @@ func applies(hooks string) bool {
 	}
 	return false
 }
+
+// Set reads one of a chart's values as Helm's --set does: "image.tag=2,ports[0]=80".
+func Set(values map[string]any, text string) error { return strvals.ParseInto(text, values) }

@@ -2,6 +2,7 @@ package addon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,8 +15,12 @@ import (
 // SecretName is where an add-on's bundle is kept.
 func SecretName(name string) string { return "addon-" + name }
 
-// Install puts a packed bundle into the cluster and makes an Addon of it, or gives the one that is there the new bundle and what spec says.
-func Install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec) error {
+// ErrTaken says that an add-on's name belongs to another one.
+var ErrTaken = errors.New("the name is taken")
+
+// Install puts a packed bundle into the cluster and makes an Addon of it, or gives the one that is there the new bundle and what spec says. origin is the server
+// in whose folder it lies, "" for one that a user installs.
+func Install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, origin string) error {
 	if errs := validation.IsDNS1123Label(name); len(errs) > 0 {
 		return fmt.Errorf("the add-on's name %q: %s", name, errs[0])
 	}
@@ -30,18 +35,24 @@ func Install(ctx context.Context, c crclient.Client, name string, packed []byte,
 			return err
 		}
 		if a.Spec.Source.Secret != SecretName(name) {
-			return fmt.Errorf("%s is an add-on that comes with Skiff; give yours another name with --name", name)
+			return fmt.Errorf("%w: %s is an add-on that comes with Skiff; give yours another", ErrTaken, name)
+		}
+		if other := a.Annotations[Origin]; other != origin {
+			return fmt.Errorf("%w: %s was installed %s", ErrTaken, name, whence(other))
 		}
 	}
 	if err := putSecret(ctx, c, name, packed); err != nil {
 		return err
 	}
-	uid := a.UID
+	uid, enabled := a.UID, a.Spec.Enabled // somebody may have disabled it
 	a.Name, a.Spec = name, spec
 	a.Spec.Source = Source{Secret: SecretName(name)}
 	if spec.Enabled == nil {
-		on := true
+		on := enabled == nil || *enabled
 		a.Spec.Enabled = &on
+	}
+	if origin != "" {
+		a.Annotations = map[string]string{Origin: origin}
 	}
 	u, err := a.Unstructured()
 	if err != nil {
@@ -56,6 +67,13 @@ func Install(ctx context.Context, c crclient.Client, name string, packed []byte,
 		return fmt.Errorf("store the add-on %s: %w", name, err)
 	}
 	return nil
+}
+
+func whence(origin string) string {
+	if origin == "" {
+		return "by hand; remove it first, with 'skiff addon remove'"
+	}
+	return "from the folder of the server " + origin + "; change it there"
 }
 
 func putSecret(ctx context.Context, c crclient.Client, name string, packed []byte) error {

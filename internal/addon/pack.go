@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -97,6 +99,46 @@ func Archive(raw []byte) (fs.FS, error) {
 		return nil, fmt.Errorf("the archive cannot be read: %w", err)
 	}
 	return Unpack(zipped)
+}
+
+// Open reads what a user names: a folder, an archive, or a single manifest.
+func Open(file string) (fs.FS, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		return os.DirFS(file), nil
+	}
+	if st.Size() > maxUnpacked {
+		return nil, fmt.Errorf("%s is too large: a bundle holds %d MiB at most", file, maxUnpacked>>20)
+	}
+	if isManifest(file) {
+		return only{os.DirFS(filepath.Dir(file)), filepath.Base(file)}, nil
+	}
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return Archive(raw)
+}
+
+// only is a file system of which one file can be seen.
+type only struct {
+	fs.FS
+	name string
+}
+
+func (o only) Open(name string) (fs.File, error) {
+	if name != "." && name != o.name {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return o.FS.Open(name)
+}
+
+func (o only) ReadDir(name string) ([]fs.DirEntry, error) {
+	all, err := fs.ReadDir(o.FS, name)
+	return slices.DeleteFunc(all, func(e fs.DirEntry) bool { return e.Name() != o.name }), err
 }
 
 func tarToZip(raw []byte) ([]byte, error) {

@@ -7,8 +7,8 @@ import (
 	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
-// What pods and nodes use at the moment is read and never stored: whoever has the figures registers a function that answers (registry.HandleRead).
-func metricsRows() []*Resource {
+// MetricsRows are metrics.k8s.io. What pods and nodes use at the moment is read and never stored: whoever has the figures registers a function that answers (registry.HandleRead).
+func MetricsRows() []*Resource {
 	const g, v = metricsv1beta1.GroupName, "v1beta1"
 	return []*Resource{
 		of[metricsv1beta1.NodeMetrics, metricsv1beta1.NodeMetricsList](Resource{

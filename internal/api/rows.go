@@ -10,7 +10,7 @@ import (
 // builtin lists every built-in row, group by group.
 func builtin() []*Resource {
 	return slices.Concat(coreRows(), appsRows(), batchRows(), policyRows(), rbacRows(), networkingRows(), discoveryRows(),
-		schedulingRows(), coordinationRows(), certificateRows(), extensionRows(), admissionRows(), autoscalingRows(), storageRows(), deviceRows(), metricsRows(),
+		schedulingRows(), coordinationRows(), certificateRows(), extensionRows(), admissionRows(), autoscalingRows(), storageRows(), deviceRows(), MetricsRows(),
 		reviewRows(), nodeRows(), migrationRows(), registrationRows(), flowControlRows())
 }
 

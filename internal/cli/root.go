@@ -69,8 +69,12 @@ func newRoot(out, errOut io.Writer) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see '%s --help'", err, cmd.CommandPath())
 	})
-	root.AddCommand(upCommand(), serverCommand(), agentCommand(), tokenCommand(), dashboardCommand(), downCommand(), kubectlCommand(), explainCommand(), imageCommand(),
-		versionCommand())
+	root.AddCommand(
+		upCommand(), serverCommand(), agentCommand(), downCommand(),
+		tokenCommand(), addonCommand(), dashboardCommand(), imageCommand(),
+		kubectlCommand(), explainCommand(),
+		versionCommand(),
+	)
 	return root
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"skiff.dev/skiff/internal/addon"
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller/attachdetach"
@@ -63,6 +64,9 @@ type Config struct {
 	Metrics  prometheus.Registerer
 	Rewrite  storageversionmigrator.Rewrite
 	Sampled  podautoscaler.Sampled // calls when something was measured; may be nil
+	Shipped  []addon.Shipped       // the add-ons that come with the program
+	Version  string                // of Kubernetes, for charts that ask
+	Switches *addon.Switches       // which parts' add-ons are enabled; nil: all
 	Log      *slog.Logger
 }
 
@@ -108,6 +112,7 @@ var all = []entry{
 	{"persistentvolume-attach-detach-controller", func(c Config) harness.Controller { return attachdetach.New(c.Client) }},
 	{"persistentvolume-expander-controller", func(c Config) harness.Controller { return volumeexpand.New(c.Client) }},
 	{"local-volume-provisioner-controller", func(c Config) harness.Controller { return localvolumes.New(c.Client) }},
+	{"addon-controller", func(c Config) harness.Controller { return newAddons(c) }},
 	{"pod-garbage-collector-controller", func(c Config) harness.Controller { return podgc.New(c.Client) }},
 }
 
@@ -148,7 +153,7 @@ func (c *Controllers) Run(ctx context.Context) error {
 	failures := make(chan error, len(c.loops))
 	for _, loop := range c.loops {
 		running.Go(func() {
-			err := harness.Run(ctx, loop, c.cfg.Client, c.metrics, c.cfg.Log, synced.Done)
+			err := c.run(ctx, loop, synced.Done)
 			if err != nil {
 				failures <- err
 				cancel()

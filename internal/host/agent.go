@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/addon"
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/config"
@@ -47,7 +48,7 @@ func RunAgent(ctx context.Context, o Options) error {
 		return err
 	}
 	defer l.release()
-	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry()}
+	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry(), switches: addon.NewSwitches()}
 	if l.made {
 		c.undo = append(c.undo, func() error { return os.RemoveAll(o.Config.DataDir) })
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"skiff.dev/skiff/internal/addon"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
@@ -63,6 +64,7 @@ type cluster struct {
 	member     *member        // an agent's; nil on a server
 	metrics    *prometheus.Registry
 	encryption *encryption.Config // a server's
+	switches   *addon.Switches    // which parts' add-ons are enabled
 	undo       []func() error     // takes away what this start has made
 
 	scheduler atomic.Pointer[scheduler.Scheduler] // nil until it is made
@@ -87,7 +89,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer l.release()
-	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry()}
+	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry(), switches: addon.NewSwitches()}
 	if l.made {
 		c.undo = append(c.undo, func() error { return os.RemoveAll(o.Config.DataDir) })
 	}

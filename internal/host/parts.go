@@ -38,6 +38,7 @@ import (
 	"skiff.dev/skiff/internal/scheduler"
 	"skiff.dev/skiff/internal/store"
 	"skiff.dev/skiff/internal/telemetry"
+	"skiff.dev/skiff/internal/version"
 )
 
 const apiServer = "api server"
@@ -45,7 +46,8 @@ const apiServer = "api server"
 // parts lists everything that runs, on one page.
 func (c *cluster) parts() []part {
 	if c.member != nil {
-		return append(c.nodeParts(nil), part{"certificates", nil, c.makeClientCertificate})
+		return append(c.nodeParts(nil), part{"certificates", nil, c.makeClientCertificate},
+			part{"add-on switches", nil, c.makeFollowSwitches})
 	}
 	server := []part{
 		{"etcd", nil, c.makeEtcd},
@@ -56,6 +58,8 @@ func (c *cluster) parts() []part {
 		{"certificates", nil, func() (runner, error) { return task(c.serving.Run), nil }},
 		{"controllers", []string{"registry"}, c.makeControllers},
 		{"cluster settings", []string{"registry"}, func() (runner, error) { return task(c.publishSettings), nil }},
+		{"metrics", []string{"registry"}, c.switched(addonMetrics, c.makeMetrics)},
+		{"add-on folder", []string{"registry"}, c.makeDropIn},
 	}
 	if !c.conf.NoScheduler {
 		server = append(server, part{"scheduler", []string{"registry"}, c.makeScheduler})
@@ -73,7 +77,7 @@ func (c *cluster) nodeParts(client []string, kubelet ...string) []part {
 		{"container runtime", nil, c.makeRuntime},
 		{"node client", client, c.makeNodeClient},
 		{"network", []string{"node client"}, c.makeNetwork},
-		{"dns", []string{"node client"}, c.makeDNS},
+		{"dns", []string{"node client"}, c.switched(addonDNS, c.makeDNS)},
 		{"node", append(kubelet, "node client", "container runtime"), c.makeKubelet},
 	}
 }
@@ -81,7 +85,7 @@ func (c *cluster) nodeParts(client []string, kubelet ...string) []part {
 // detail is what progress says of a ready part, and whether it is worth a line.
 func (c *cluster) detail(name string) (text string, visible bool) {
 	switch name {
-	case "store", "registry", "custom resources", "certificates", "cluster settings", "node client":
+	case "store", "registry", "custom resources", "certificates", "cluster settings", "node client", "metrics", "add-on folder", "add-on switches":
 		return "", false
 	case apiServer:
 		return c.serverURL(), true
@@ -243,7 +247,14 @@ func (c *cluster) ui() apiserver.UI {
 		return nil
 	}
 	return func(api http.Handler, who func(*http.Request) (user.Info, error)) http.Handler {
-		return dashboard.New(dashboard.Config{Cluster: c.conf.ClusterName, API: api, Who: who, Log: c.Log.With("part", "dashboard")})
+		ui := dashboard.New(dashboard.Config{Cluster: c.conf.ClusterName, API: api, Who: who, Log: c.Log.With("part", "dashboard")})
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if on, _ := c.switches.On(addonDashboard); !on {
+				http.Error(w, "the add-on dashboard is disabled; 'skiff addon enable dashboard' enables it", http.StatusNotFound)
+				return
+			}
+			ui.ServeHTTP(w, r)
+		})
 	}
 }
 
@@ -281,6 +292,9 @@ func (c *cluster) makeControllers() (runner, error) {
 		Sign:     c.ca.Sign,
 		Rewrite:  c.registry.Rewrite,
 		Sampled:  c.usage.Follow,
+		Shipped:  shipped(),
+		Version:  version.Kubernetes,
+		Switches: c.switches,
 		Log:      c.Log.With("part", "controllers"),
 	})
 	return withClient{cl, r}, err

@@ -57,6 +57,7 @@ var nodeRules = []rbacv1.PolicyRule{
 	rule("certificates.k8s.io", "clustertrustbundles", read...),
 	rule("storage.k8s.io", "csidrivers", read...),
 	rule("node.k8s.io", "runtimeclasses", read...),
+	rule("skiff.dev", "addons", read...), // a disabled part is disabled on every node
 	rule("resource.k8s.io", "resourceslices", "create", "get", "list", "watch", "update", "patch", "delete", "deletecollection"),
 }
 

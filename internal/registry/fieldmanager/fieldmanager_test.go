@@ -445,3 +445,19 @@ func TestVersionsOfCustomResources(t *testing.T) {
 		t.Errorf("replicas are at %s", path)
 	}
 }
+
+// Every stored kind has a schema that its fields can be tracked by.
+func TestEveryKindIsTracked(t *testing.T) {
+	for _, row := range api.NewTable().All() {
+		if row.Key == "" {
+			continue
+		}
+		obj := row.New()
+		obj.GetObjectKind().SetGroupVersionKind(row.GVK())
+		obj.SetName("a")
+		obj.SetLabels(map[string]string{"a": "b"})
+		if _, err := Types(row).ObjectToTyped(obj); err != nil {
+			t.Errorf("%s: %v", row.Kind, err)
+		}
+	}
+}

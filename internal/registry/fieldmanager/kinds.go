@@ -68,8 +68,11 @@ func Types(r *api.Resource) managedfields.TypeConverter {
 		}
 		return managedfields.NewDeducedTypeConverter()
 	}
-	if r.Group == "apiextensions.k8s.io" {
+	switch r.Group {
+	case "apiextensions.k8s.io":
 		return extensions()
+	case "apiregistration.k8s.io": // client-go has no schema of it
+		return managedfields.NewDeducedTypeConverter()
 	}
 	return builtin()
 }
