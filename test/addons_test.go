@@ -73,7 +73,8 @@ spec:
 		})
 		run(t, "remove", "shop")
 		becomes(t, "the deployment to go", func() bool {
-			return c.Kubectl("get", "deployment,addon/shop", "-n", "shop", "--ignore-not-found") == ""
+			return c.Kubectl("get", "deployment,configmap", "-n", "shop", "-l", "addons.skiff.dev/name=shop", "--ignore-not-found") == "" &&
+				c.Kubectl("get", "addon", "shop", "--ignore-not-found") == ""
 		})
 	})
 	t.Run("a chart in the data dir", func(t *testing.T) {
