@@ -44,7 +44,11 @@ func explainPod(conf *config.Config) *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("reach the cluster at %s: %w", a.rest.Host, err)
 		}
-		raw, err := cs.CoreV1().RESTClient().Get().Namespace(*namespace).Resource("pods").Name(args[0]).SubResource("explain").Do(ctx).Raw()
+		result := cs.CoreV1().RESTClient().Get().Namespace(*namespace).Resource("pods").Name(args[0]).SubResource("explain").Do(ctx)
+		if err := result.Error(); err != nil { // the server's own words; Raw has the status code's
+			return err
+		}
+		raw, err := result.Raw()
 		if err != nil {
 			return err
 		}
