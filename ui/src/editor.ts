@@ -13,6 +13,15 @@ const colours = HighlightStyle.define([
   { tag: tags.comment, color: "var(--quiet)", fontStyle: "italic" }, { tag: [tags.number, tags.bool, tags.null, tags.keyword], color: "var(--plot2)" },
 ]);
 
+// A browser that types over a selection by itself gives what it joins inline styles, which the page's policy forbids; so the editor does it.
+const typeOver = EditorView.domEventHandlers({
+  beforeinput(e, view) {
+    if (e.inputType !== "insertText" || e.data === null || view.composing || view.state.selection.main.empty) return false;
+    view.dispatch(view.state.replaceSelection(e.data), { userEvent: "input.type", scrollIntoView: true });
+    return true;
+  },
+});
+
 const wrong = StateEffect.define<number[]>();
 const wrongLines = StateField.define({
   create: () => Decoration.none,
@@ -31,7 +40,7 @@ export interface Editor { text(): string; set(text: string): void; mark(lines: n
 export function edit(parent: HTMLElement, text: string, changed: () => void, check: () => void): Editor {
   const extensions = [
     EditorView.cspNonce.of(nonce), lineNumbers(), foldGutter(), codeFolding(), history(), drawSelection(), indentOnInput(), bracketMatching(), highlightActiveLine(),
-    highlightSelectionMatches(), search({ top: true }), yaml(), syntaxHighlighting(colours), wrongLines, EditorView.contentAttributes.of({ "aria-label": "YAML" }),
+    highlightSelectionMatches(), search({ top: true }), yaml(), typeOver, syntaxHighlighting(colours), wrongLines, EditorView.contentAttributes.of({ "aria-label": "YAML" }),
     keymap.of([{ key: "Mod-s", run: () => (check(), true) }, ...defaultKeymap, ...historyKeymap, ...searchKeymap, ...foldKeymap, indentWithTab]),
     EditorView.updateListener.of((u) => u.docChanged && changed()),
   ];

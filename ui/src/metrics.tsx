@@ -6,6 +6,8 @@ import { base } from "./kinds";
 import { Fault } from "./parts";
 import type { Obj } from "./watch";
 
+// A canvas knows no light-dark(): these are legible on both grounds.
+const COLOURS = ["#139e96", "#d97b1e", "#8b6cf0", "#d6458f"];
 const EVERY = 5000, KEPT = 720;
 export const METRICS = base("metrics.k8s.io", "v1beta1");
 
@@ -46,12 +48,11 @@ export function Plot({ title, names, at, values, say, limit }: { title: string; 
     let gone = false, follow: ResizeObserver | undefined;
     void import("uplot").then(({ default: UPlot }) => {
       if (gone) return;
-      const style = getComputedStyle(document.documentElement), colour = (n: string) => style.getPropertyValue(n).trim();
       const axis = { stroke: () => getComputedStyle(box.current!).color, grid: { stroke: "#8883", width: 1 }, ticks: { stroke: "#8883" } };
       plot.current = new UPlot({
         width: box.current!.clientWidth, height: 220, cursor: { y: false }, scales: { y: { range: (_u: any, _min: number, max: number) => [0, Math.max(max * 1.1, 1e-3)] } },
         axes: [axis, { ...axis, size: 60, values: (_u: any, v: number[]) => v.map(say) }],
-        series: [{}, ...names.map((label, i) => ({ label, stroke: colour(`--plot${(i % 4) + 1}`) || ["#0d8a83", "#b45309", "#6d28d9", "#be185d"][i % 4], width: 2, value: (_u: any, v: number | null) => (v === null ? "–" : say(v)) }))],
+        series: [{}, ...names.map((label, i) => ({ label, stroke: COLOURS[i % COLOURS.length], width: 2, value: (_u: any, v: number | null) => (v === null ? "–" : say(v)) }))],
       } as any, data.current as any, box.current!);
       follow = new ResizeObserver(() => plot.current?.setSize({ width: box.current!.clientWidth, height: 220 }));
       follow.observe(box.current!);

@@ -1,0 +1,414 @@
+package test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"skiff.dev/skiff/test/cluster"
+)
+
+// A name in the log, in labels' neighbours and in annotations that would run if it were taken for anything but text.
+const hostile = `<img src=x onerror="window.owned=1"><script>window.owned=1</script>`
+
+const uiObjects = `
+apiVersion: v1
+kind: Pod
+metadata: {name: broken, annotations: {note: '` + hostile + `'}}
+spec:
+  containers: [{name: c, image: "skiff.dev/web:1", command: [sh, -c, "echo no DATABASE_URL is set; exit 3"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: talker, labels: {app: talker}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: "skiff.dev/web:1", command: [sh, -c, 'for i in 1 2 3; do echo "line $i"; done; echo "$TEXT"; while :; do sleep 1; done'], env: [{name: TEXT, value: '` + hostile + `'}]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: greedy}
+spec:
+  containers: [{name: c, image: "skiff.dev/web:1", resources: {requests: {cpu: "640"}}}]
+---
+apiVersion: v1
+kind: Event
+metadata: {name: hostile.1, namespace: default}
+involvedObject: {kind: Pod, name: broken, namespace: default}
+type: Warning
+reason: Hostile
+message: '` + hostile + `'
+lastTimestamp: "2035-01-01T00:00:00Z"
+`
+
+// TestUI drives a real browser through the web UI of a real cluster.
+func TestUI(t *testing.T) {
+	t.Parallel()
+	c := cluster.Start(t)
+	b := browse(t, c)
+	c.Apply(uiObjects)
+	c.Kubectl("create", "deployment", "web", "--image=skiff.dev/web:1")
+	for _, part := range []struct {
+		name string
+		run  func(b *browser)
+	}{
+		{"sign in", uiSignIn}, {"a broken pod is explained", uiExplains}, {"a rollout", uiRollout}, {"logs", uiLogs}, {"shell", uiShell},
+		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"the session ends in the middle", uiSessionEnds}, {"one-time link", uiLink}, {"nothing foreign", uiNothingForeign},
+	} {
+		if !t.Run(part.name, func(t *testing.T) { part.run(b.of(t)) }) {
+			return // the page is not where the next part expects it
+		}
+	}
+}
+
+func uiSignIn(b *browser) {
+	b.do(chromedp.Navigate(b.base+"/ui/"), chromedp.WaitVisible(`input[name=token]`), chromedp.SendKeys(`input[name=token]`, "wrong"+kb.Enter))
+	b.sees(".fault", "does not know this credential")
+	raw, err := os.ReadFile(b.c.Kubeconfig())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.do(chromedp.Click(`//button[text()="Kubeconfig"]`), chromedp.WaitVisible(`textarea`), chromedp.Focus(`textarea`), input.InsertText(string(raw)),
+		chromedp.Click(`//button[text()="Sign in"]`))
+	b.sees(".who", "kubernetes-admin")
+	b.sees("main", "Overview")
+}
+
+func uiExplains(b *browser) {
+	b.sees(".troubles", "container c ends with exit code 3")
+	b.sees(".troubles", "Insufficient cpu")
+	b.sees(".events", hostile)
+	b.goTo("pod/default/broken")
+	b.sees(".explained", "no DATABASE_URL is set")
+	b.sees("main", hostile) // the annotation
+	b.goTo("pod/default/greedy")
+	b.sees(".explained", "Insufficient cpu")
+}
+
+func uiRollout(b *browser) {
+	b.goTo("workload/Deployment/default/web")
+	b.sees(".rollout", "1 of 1 ready")
+	b.do(chromedp.Click(`//button[text()="Scale"]`), chromedp.WaitVisible(`dialog input[name=replicas]`), chromedp.SetValue(`dialog input[name=replicas]`, ""),
+		chromedp.SendKeys(`dialog input[name=replicas]`, "3"+kb.Enter))
+	b.sees(".rollout", "3 of 3 ready")
+	if n := b.c.Kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); n != "3" {
+		b.t.Errorf("the server has %s replicas", n)
+	}
+	b.do(chromedp.Click(`//button[text()="Restart"]`), chromedp.WaitVisible(`dialog`), chromedp.Click(`//dialog//button[text()="Restart"]`))
+	b.goTo("workload/Deployment/default/web/history")
+	b.sees(".revisions", "Go back to this")
+	b.do(chromedp.Click(`//button[text()="Go back to this"]`), chromedp.WaitVisible(`dialog`), chromedp.Click(`//dialog//button[text()="Go back to this"]`))
+	cluster.Eventually(b.t, 30*time.Second, func() error {
+		if r := b.c.Kubectl("get", "deployment", "web", "-o", `jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}`); r != "3" {
+			return fmt.Errorf("revision %s", r)
+		}
+		return nil
+	})
+}
+
+func uiLogs(b *browser) {
+	b.goTo("pod/default/talker/logs")
+	b.sees(".log", "line 3")
+	b.sees(".log", hostile)
+	b.do(chromedp.SendKeys(".logs .filter", "LINE [12]"))
+	b.sees(".logs .count", "2 of 4")
+	b.sees(".log mark", "line 1")
+}
+
+func uiShell(b *browser) {
+	b.goTo("pod/default/talker/shell")
+	b.sees(".xterm-rows", "#")
+	// Colours of every kind are where the terminal sets styles.
+	b.do(chromedp.Click(".xterm-screen"), input.InsertText(`printf '\033[38;2;1;2;3mtrue\033[0m \033[31mred\033[0m %d\n' $((6*7))`), chromedp.KeyEvent(kb.Enter))
+	b.sees(".xterm-rows", "true red 42")
+	b.do(input.InsertText("exit"), chromedp.KeyEvent(kb.Enter))
+	b.sees(".ended", "ended")
+}
+
+func uiYAML(b *browser) {
+	b.goTo("workload/Deployment/default/web/yaml")
+	b.sees(".cm-content", "kind: Deployment")
+	object := b.c.Kubectl("get", "deployment", "web", "-o", "yaml")
+	put := func(text string) {
+		b.do(chromedp.Focus(".cm-content"), chromedp.KeyEvent("a", chromedp.KeyModifiers(input.ModifierCtrl)), input.InsertText(text))
+	}
+	put(strings.Replace(object, "replicas: 3", "replicas: -3", 1))
+	b.do(chromedp.Click(`//button[text()="Check"]`))
+	b.sees(".fault", "spec.replicas")
+	b.sees(".cm-wrong", "replicas: -3")
+	put(strings.Replace(object, "replicas: 3", "replicsa: 3", 1))
+	b.do(chromedp.Click(`//button[text()="Check"]`))
+	b.sees(".fault", "replicsa")
+	put(strings.Replace(b.c.Kubectl("get", "deployment", "web", "-o", "yaml"), "replicas: 3", "replicas: 2", 1))
+	b.do(chromedp.Click(`//button[text()="Check"]`))
+	b.sees(".fine", "would take this")
+	b.do(chromedp.Click(`//button[text()="Save"]`))
+	b.sees(".said", "Saved")
+	if n := b.c.Kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); n != "2" {
+		b.t.Errorf("the server has %s replicas", n)
+	}
+}
+
+func uiResources(b *browser) {
+	b.goTo("resources")
+	b.sees(".rows", "configmaps")
+	b.goTo("list/core/v1/nodes")
+	b.sees(".head", "Status")
+	b.sees(".rows", "Ready")
+	b.goTo("volumes")
+	b.sees("main", "Claims")
+	b.goTo("addons")
+	b.sees("main", "Add-ons")
+	b.goTo("service/default/kubernetes")
+	b.sees(".flow", "6443")
+	b.goTo("nodes")
+	b.sees(".rows", "Ready")
+}
+
+func uiKeys(b *browser) {
+	b.goTo("")
+	b.sees("main h1", "Overview")
+	b.do(chromedp.KeyEvent("gp"))
+	b.sees("main h1", "Pods")
+	b.sees(".rows", "talker")
+	b.do(chromedp.KeyEvent("/"), chromedp.KeyEvent("talk"))
+	b.sees(".count", "1 of")
+	b.do(chromedp.KeyEvent(kb.Enter), chromedp.Evaluate(`document.activeElement.blur()`, nil), chromedp.KeyEvent("j"), chromedp.KeyEvent(kb.Enter))
+	b.sees("main h1", "talker")
+	b.do(chromedp.KeyEvent("?"))
+	b.sees("dialog", "Keys")
+	b.do(chromedp.KeyEvent(kb.Escape))
+}
+
+func uiSessionEnds(b *browser) {
+	b.goTo("pods")
+	b.do(chromedp.ActionFunc(func(ctx context.Context) error { return network.ClearBrowserCookies().Do(ctx) }))
+	b.goTo("pod/default/talker/yaml")
+	b.sees(".signin", "Your session has ended")
+}
+
+func uiLink(b *browser) {
+	link, err := b.c.Skiff("dashboard")
+	if err != nil {
+		b.t.Fatalf("%v: %s", err, link)
+	}
+	_, code, ok := strings.Cut(strings.TrimSpace(link), "/ui/#/link/")
+	if !ok {
+		b.t.Fatalf("skiff dashboard prints %q", link)
+	}
+	b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(b.base+"/ui/#/link/"+code))
+	b.sees(".who", "kubernetes-admin")
+	var at string
+	b.do(chromedp.Location(&at))
+	if strings.Contains(at, code) {
+		b.t.Errorf("the code stays in the address: %s", at)
+	}
+	b.do(chromedp.Click(`//button[text()="Sign out"]`))
+	b.sees(".signin", "Sign in")
+	b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(b.base+"/ui/#/link/"+code))
+	b.sees(".said", "has been used")
+}
+
+// uiNothingForeign: whatever was shown, nothing of it ran, nothing broke the page's policy, and nothing was asked of anybody else.
+func uiNothingForeign(b *browser) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, problem := range b.problems {
+		b.t.Error(problem)
+	}
+	if b.requests < 20 {
+		b.t.Errorf("only %d requests were seen", b.requests)
+	}
+}
+
+const uiPatience = 40 * time.Second
+
+// browser is one tab, and what went wrong in it.
+type browser struct {
+	t    *testing.T
+	c    *cluster.Cluster
+	base string
+	ctx  context.Context
+	*seen
+}
+
+type seen struct {
+	mu       sync.Mutex
+	problems []string
+	requests int
+}
+
+func (b *browser) of(t *testing.T) *browser {
+	own := *b
+	own.t = t
+	return &own
+}
+
+// browse starts a browser that reaches the cluster's API server.
+func browse(t *testing.T, c *cluster.Cluster) *browser {
+	t.Helper()
+	program := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			program = path
+			break
+		}
+	}
+	if program == "" {
+		t.Fatal("no Chromium is installed; run make test-deps, or: apt-get install chromium")
+	}
+	b := &browser{t: t, c: c, seen: &seen{}, base: "https://" + forward(t, c.Host(), "127.0.0.1:6443")}
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WindowSize(1280, 800),
+		chromedp.Flag("ignore-certificate-errors", true), chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
+		chromedp.UserDataDir(t.TempDir()), chromedp.WSURLReadTimeout(time.Minute))
+	alloc, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, end := chromedp.NewContext(alloc)
+	t.Cleanup(func() {
+		_ = chromedp.Cancel(ctx)
+		end()
+		cancel()
+	})
+	b.ctx = ctx
+	chromedp.ListenTarget(ctx, b.notice)
+	b.do(network.Enable(), log.Enable(), runtime.Enable(), chromedp.ActionFunc(func(ctx context.Context) error {
+		_, err := page.AddScriptToEvaluateOnNewDocument(`addEventListener("securitypolicyviolation", e => console.error("POLICY", location.hash, e.target?.outerHTML?.slice(0, 200), e.violatedDirective, e.blockedURI, e.sourceFile, e.sample));
+			Object.defineProperty(window, "owned", { set() { console.error("OWNED") } })`).Do(ctx)
+		return err
+	}))
+	return b
+}
+
+func (b *browser) notice(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *network.EventRequestWillBeSent:
+		b.requests++
+		if u := e.Request.URL; !strings.HasPrefix(u, b.base+"/ui") && !strings.HasPrefix(u, "data:") && !strings.HasPrefix(u, "about:") && !strings.HasPrefix(u, "blob:") {
+			b.problems = append(b.problems, "a foreign request: "+u)
+		}
+	case *network.EventWebSocketCreated:
+		if !strings.HasPrefix(e.URL, strings.Replace(b.base, "https:", "wss:", 1)+"/ui/api/") {
+			b.problems = append(b.problems, "a foreign connection: "+e.URL)
+		}
+	case *runtime.EventExceptionThrown:
+		b.problems = append(b.problems, "an exception: "+e.ExceptionDetails.Error())
+	case *runtime.EventConsoleAPICalled:
+		if e.Type == runtime.APITypeError {
+			text := "the console:"
+			for _, a := range e.Args {
+				text += " " + string(a.Value)
+			}
+			b.problems = append(b.problems, text)
+		}
+	}
+}
+
+// do fails the test if the page does not come to it in time, and keeps a picture then.
+func (b *browser) do(actions ...chromedp.Action) {
+	b.t.Helper()
+	ctx, cancel := b.ctx, context.CancelFunc(func() {})
+	if chromedp.FromContext(ctx).Browser != nil { // the first run starts the browser, which must outlive it
+		ctx, cancel = context.WithTimeout(ctx, uiPatience)
+	}
+	defer cancel()
+	if err := chromedp.Run(ctx, actions...); err != nil {
+		b.fail(err)
+	}
+}
+
+func (b *browser) goTo(where string) {
+	b.t.Helper()
+	b.do(chromedp.Evaluate(fmt.Sprintf("location.hash = %q", "#/"+where), nil))
+}
+
+// sees waits until an element that the selector finds holds the text.
+func (b *browser) sees(selector, text string) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, uiPatience)
+	defer cancel()
+	found, js := false, fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.textContent.replaceAll("\u00a0", " ").includes(%q))`, selector, text)
+	for !found {
+		if err := chromedp.Run(ctx, chromedp.Evaluate(js, &found)); err != nil {
+			b.fail(fmt.Errorf("no %s with %q: %w", selector, text, err))
+		}
+		if !found {
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+}
+
+func (b *browser) fail(err error) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.ctx, 10*time.Second)
+	defer cancel()
+	var picture []byte
+	var text string
+	if e := chromedp.Run(ctx, chromedp.CaptureScreenshot(&picture), chromedp.Text("body", &text)); e == nil {
+		file := filepath.Join(os.TempDir(), "skiff-ui-failure.png")
+		if os.WriteFile(file, picture, 0o600) == nil {
+			b.t.Logf("the page is kept in %s; it says:\n%s", file, text)
+		}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.t.Fatalf("%v\n%s", err, strings.Join(b.problems, "\n"))
+}
+
+// forward makes a host's port one of this machine's, and returns its address.
+func forward(t *testing.T, h *cluster.Host, to string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go relay(in, h, to)
+		}
+	}()
+	return l.Addr().String()
+}
+
+func relay(in net.Conn, h *cluster.Host, to string) {
+	defer in.Close()
+	out, err := h.Dial(context.Background(), "tcp", to)
+	if err != nil {
+		return
+	}
+	defer out.Close()
+	go func() {
+		_, err := io.Copy(out, in)
+		if err != nil && !errors.Is(err, net.ErrClosed) {
+			_ = out.Close()
+			return
+		}
+		_ = out.(*net.TCPConn).CloseWrite()
+	}()
+	_, _ = io.Copy(in, out)
+}
