@@ -8,6 +8,8 @@ import type { Obj } from "./watch";
 
 // A canvas knows no light-dark(): these are legible on both grounds.
 const COLOURS = ["#139e96", "#d97b1e", "#8b6cf0", "#d6458f"];
+// What memory's axis is divided by: powers of two.
+const BINARY = Array.from({ length: 40 }, (_, i) => 2 ** i);
 const EVERY = 5000, KEPT = 720;
 export const METRICS = base("metrics.k8s.io", "v1beta1");
 
@@ -50,8 +52,8 @@ export function Plot({ title, names, at, values, say, limit }: { title: string; 
       if (gone) return;
       const axis = { stroke: () => getComputedStyle(box.current!).color, grid: { stroke: "#8883", width: 1 }, ticks: { stroke: "#8883" } };
       plot.current = new UPlot({
-        width: box.current!.clientWidth, height: 220, cursor: { y: false }, scales: { y: { range: (_u: any, _min: number, max: number) => [0, Math.max(max * 1.1, 1e-3)] } },
-        axes: [axis, { ...axis, size: 60, values: (_u: any, v: number[]) => v.map(say) }],
+        width: box.current!.clientWidth, height: 220, cursor: { y: false }, scales: { x: { range: (_u: any, min: number, max: number) => [Math.min(min, max - 60), max] }, y: { range: (_u: any, _min: number, max: number) => [0, Math.max(max * 1.1, 1e-3)] } },
+        axes: [axis, { ...axis, size: 60, incrs: say === bytes ? BINARY : undefined, values: (_u: any, v: number[]) => v.map(say) }],
         series: [{}, ...names.map((label, i) => ({ label, stroke: COLOURS[i % COLOURS.length], width: 2, value: (_u: any, v: number | null) => (v === null ? "–" : say(v)) }))],
       } as any, data.current as any, box.current!);
       follow = new ResizeObserver(() => plot.current?.setSize({ width: box.current!.clientWidth, height: 220 }));

@@ -1,7 +1,7 @@
 // Why a pod is as it is, and what happened to it when.
 import { useEffect, useState } from "preact/hooks";
 import { get, request } from "./api";
-import { age, condition, podVerdict } from "./format";
+import { age, bytes, condition, cpu, podVerdict, quantity } from "./format";
 import { objectPath } from "./kinds";
 import { link } from "./router";
 import type { Obj } from "./watch";
@@ -23,7 +23,7 @@ export function Explained({ pod }: { pod: Obj }) {
   return (
     <section class={`explained ${v.tone}`}>
       <h2>{v.text}</h2>
-      <p>{v.why}.</p>
+      <p>{v.why.replace(/[.\s]*$/, ".")}</p>
       {hint && <p>{hint}</p>}
       {v.container && /CrashLoop|Error|OOM/.test(v.text) && <LastWords pod={pod} container={v.container} />}
       {!pod.spec.nodeName && <Verdicts pod={pod} />}
@@ -43,6 +43,8 @@ function LastWords({ pod, container }: { pod: Obj; container: string }) {
   return <><p>Its last words (<a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "logs")}>whole log</a>):</p><pre>{text}</pre></>;
 }
 
+const amount = (resource: string, q: string) => (resource === "cpu" ? cpu(quantity(q)) : resource === "memory" || resource === "ephemeral-storage" ? bytes(quantity(q)) : q);
+
 // Verdicts are the scheduler's, node by node, where the server tells them.
 function Verdicts({ pod }: { pod: Obj }) {
   const [said, setSaid] = useState<any>();
@@ -54,7 +56,7 @@ function Verdicts({ pod }: { pod: Obj }) {
       {said.waits && <p>{said.waits}</p>}
       {said.nearest && <p>{said.nearest}</p>}
       <table class="verdicts"><tbody>{(said.nodes ?? []).slice(0, 50).map((n: any) => (
-        <tr><th>{n.name}</th><td>{n.fits ? "fits" : (n.reasons ?? []).join("; ")}</td><td>{n.detail || (n.lacks ?? []).map((l: any) => `${l.resource}: ${l.asked} asked, ${l.free} free`).join("; ")}</td></tr>
+        <tr><th>{n.name}</th><td>{n.fits ? "fits" : (n.reasons ?? []).join("; ")}</td><td>{n.detail || (n.lacks ?? []).map((l: any) => `${l.resource}: ${amount(l.resource, l.asked)} asked, ${amount(l.resource, l.free)} free`).join("; ")}</td></tr>
       ))}</tbody></table>
       {said.helps?.length > 0 && <p class="quiet">It is tried again after: {said.helps.join(", ")}.</p>}
     </>

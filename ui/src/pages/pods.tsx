@@ -110,18 +110,23 @@ function containers(pod: Obj): Named[] {
   ];
 }
 
+// asks says how much of a resource a container wants and may have.
+function asks(r: any, what: "cpu" | "memory"): string {
+  const say = (q: string) => (what === "cpu" ? cpu(quantity(q)) : bytes(quantity(q)));
+  return [r.requests?.[what] && `${say(r.requests[what])} asked`, r.limits?.[what] && `${say(r.limits[what])} at most`].filter(Boolean).join(", ");
+}
+
 function Container({ pod, spec, status, kind, now }: Named & { pod: Obj; now: number }) {
   const s = status?.state ?? {}, r = spec.resources ?? {};
   const tone = s.running ? (status.ready || kind ? "good" : "wait") : s.terminated?.exitCode === 0 ? "idle" : s.terminated || /BackOff|Err/.test(s.waiting?.reason ?? "") ? "bad" : "wait";
   const text = s.running ? `Running for ${age(s.running.startedAt, now)}` : s.terminated ? `${s.terminated.reason} (${s.terminated.exitCode})` : (s.waiting?.reason ?? "Not started");
-  const amount = (v: any, what: string) => (v?.[what] ? (what === "cpu" ? cpu(quantity(v[what])) : bytes(quantity(v[what]))) : "–");
   return (
     <article class="card">
       <h3>{spec.name}{kind && <small> {kind}</small>}</h3>
       <p><Status v={{ text, tone, why: s.waiting?.message }} />{status?.restartCount > 0 && <small> {status.restartCount} restarts</small>}</p>
       <Facts of={[
         ["Image", spec.image], ["Command", [...(spec.command ?? []), ...(spec.args ?? [])].join(" ")],
-        ["CPU", `${amount(r.requests, "cpu")} asked, ${amount(r.limits, "cpu")} at most`], ["Memory", `${amount(r.requests, "memory")} asked, ${amount(r.limits, "memory")} at most`],
+        ["CPU", asks(r, "cpu")], ["Memory", asks(r, "memory")],
         ["Ports", (spec.ports ?? []).map((p: any) => `${p.containerPort}/${p.protocol ?? "TCP"}`).join(", ")],
         ["Before", status?.lastState?.terminated && `${status.lastState.terminated.reason} (${status.lastState.terminated.exitCode}) ${age(status.lastState.terminated.finishedAt, now)} ago`],
       ]} />
