@@ -35,6 +35,7 @@ var below = map[string][]string{
 	"dns":        {"client"},
 	"addon":      {"api", "client"},
 	"dashboard":  {},
+	"ingress":    {},
 	"host":       {"*"},
 	"cli":        {"*"},
 }
