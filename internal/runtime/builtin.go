@@ -27,8 +27,9 @@ import (
 
 // The images that are built in, made from the programs beside skiff.
 const (
-	PauseImage = "skiff.dev/pause:1"
-	WebImage   = "skiff.dev/web:1"
+	PauseImage   = "skiff.dev/pause:1"
+	WebImage     = "skiff.dev/web:1"
+	IngressImage = "skiff.dev/ingress:1"
 )
 
 // recipe is an image of one layer and one program.
@@ -39,6 +40,7 @@ type recipe struct {
 	files   map[string]string
 	dirs    map[string]int64
 	config  ocispec.ImageConfig
+	asked   bool // it is made when it is first pulled; few use it, and nobody shall wait for it at the start
 }
 
 // webCommands are the names under which skiff-web is a command.
@@ -59,6 +61,7 @@ func recipes() []recipe {
 				ExposedPorts: map[string]struct{}{"8080/tcp": {}},
 			},
 		},
+		{name: IngressImage, program: "skiff-ingress", asked: true, config: ocispec.ImageConfig{Entrypoint: []string{"/skiff-ingress"}, User: "65532:65532"}},
 	}
 }
 
@@ -72,40 +75,53 @@ func makeBuiltIn(ctx context.Context, cfg Config, i *Images) error {
 	if err := i.nameSnapshotter(ctx); err != nil {
 		return err
 	}
-	stampFile := filepath.Join(cfg.Root, "built-in.json")
-	stamps := map[string]string{}
-	if raw, err := os.ReadFile(stampFile); err == nil {
-		_ = json.Unmarshal(raw, &stamps) // a damaged file is as good as none
-	}
+	stamps := readStamps(cfg)
 	var group errgroup.Group
 	now := map[string]string{}
 	for _, r := range recipes() {
+		_, err := i.client.ImageService().Get(ctx, r.name)
+		there := err == nil
+		if r.asked && !there {
+			continue
+		}
 		stamp, err := stampOf(filepath.Join(cfg.BinDir, r.program))
+		if r.asked && errors.Is(err, os.ErrNotExist) {
+			continue // the image is there, and works without its program
+		}
 		if err != nil {
 			return err
 		}
 		now[r.name] = stamp
-		if _, err := i.client.ImageService().Get(ctx, r.name); err == nil && stamps[r.name] == stamp {
+		if there && stamps[r.name] == stamp {
 			continue
 		}
-		group.Go(func() error {
-			if err := i.make(ctx, cfg.BinDir, r); err != nil {
-				return fmt.Errorf("make the built-in image %s: %w", r.name, err)
-			}
-			return nil
-		})
+		group.Go(func() error { return i.make(ctx, cfg.BinDir, r) })
 	}
 	if err := group.Wait(); err != nil {
 		return err
 	}
+	return writeStamps(cfg, now)
+}
+
+func stampFile(cfg Config) string { return filepath.Join(cfg.Root, "built-in.json") }
+
+func readStamps(cfg Config) map[string]string {
+	stamps := map[string]string{}
+	if raw, err := os.ReadFile(stampFile(cfg)); err == nil && json.Unmarshal(raw, &stamps) != nil {
+		return map[string]string{} // a damaged file is as good as none
+	}
+	return stamps
+}
+
+func writeStamps(cfg Config, now map[string]string) error {
 	raw, err := json.Marshal(now)
 	if err != nil {
 		return err
 	}
-	if old, err := os.ReadFile(stampFile); err == nil && bytes.Equal(old, raw) {
+	if old, err := os.ReadFile(stampFile(cfg)); err == nil && bytes.Equal(old, raw) {
 		return nil
 	}
-	return os.WriteFile(stampFile, raw, 0o600)
+	return os.WriteFile(stampFile(cfg), raw, 0o600)
 }
 
 // nameSnapshotter leaves word for other processes which snapshotter images are unpacked with, where it is not the default.
@@ -136,8 +152,15 @@ func stampOf(file string) (string, error) {
 	return fmt.Sprintf("%s %d %d %d", layout, st.Size(), st.ModTime().UnixNano(), inode), nil
 }
 
-// make writes layer, configuration and manifest, names them, unpacks them, and drops the image that had the name before.
 func (i *Images) make(ctx context.Context, binDir string, r recipe) error {
+	if err := i.assemble(ctx, binDir, r); err != nil {
+		return fmt.Errorf("make the built-in image %s: %w", r.name, err)
+	}
+	return nil
+}
+
+// assemble writes layer, configuration and manifest, names them, unpacks them, and drops the image that had the name before.
+func (i *Images) assemble(ctx context.Context, binDir string, r recipe) error {
 	ctx, release, err := i.client.WithLease(ctx) // nothing is collected before the name holds it
 	if err != nil {
 		return err

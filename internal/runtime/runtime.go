@@ -113,7 +113,7 @@ func (r *Runtime) runEmbedded(ctx context.Context) error {
 	if err := makeBuiltIn(ctx, r.cfg, d.images); err != nil {
 		return errors.Join(err, d.stop())
 	}
-	r.gate.open(newLocal(d.cri))
+	r.gate.open(&making{local: newLocal(d.cri), cfg: r.cfg, images: d.images})
 
 	var background sync.WaitGroup
 	background.Go(func() { importFolder(ctx, r.cfg, d.images) })

@@ -348,6 +348,63 @@ func TestBuiltInImagesFollowThePrograms(t *testing.T) {
 	}
 }
 
+// TestImageMadeWhenAsked: the ingress's image is not there until it is pulled, is made once, follows its program, and says what is missing without it.
+func TestImageMadeWhenAsked(t *testing.T) {
+	base := newHost(t)
+	cfg := testConfig(base)
+	bin := filepath.Join(base, "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	program := func(name, body string) {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(body), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"containerd-shim-runc-v2", "runc", "pause", "skiff-web"} {
+		program(name, "a program\n")
+	}
+	cfg.BinDir = bin
+	spec := &runtimeapi.ImageSpec{Image: IngressImage}
+	with := func(do func(c runtimeapi.ImageServiceClient, id string)) {
+		r, stop := start(t, cfg)
+		defer stop()
+		c := runtimeapi.NewImageServiceClient(r.Conn())
+		got, err := c.ImageStatus(t.Context(), &runtimeapi.ImageStatusRequest{Image: spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		do(c, got.GetImage().GetId())
+	}
+	pull := func(c runtimeapi.ImageServiceClient) (string, error) {
+		got, err := c.PullImage(t.Context(), &runtimeapi.PullImageRequest{Image: spec})
+		return got.GetImageRef(), err
+	}
+	var first string
+	with(func(c runtimeapi.ImageServiceClient, id string) {
+		if id != "" {
+			t.Error("the image is there before anybody asked for it")
+		}
+		if _, err := pull(c); err == nil || !strings.Contains(err.Error(), "skiff-ingress") {
+			t.Errorf("without its program: %v", err)
+		}
+		program("skiff-ingress", "first\n")
+		var err error
+		if first, err = pull(c); err != nil || first == "" {
+			t.Fatalf("pulled %q: %v", first, err)
+		}
+		if again, err := pull(c); err != nil || again != first {
+			t.Errorf("pulled again: %q, %v", again, err)
+		}
+	})
+	program("skiff-ingress", "second\n")
+	with(func(_ runtimeapi.ImageServiceClient, id string) {
+		if id == "" || id == first {
+			t.Errorf("after its program changed the image is %q, and was %q", id, first)
+		}
+	})
+}
+
 func TestExternalRuntime(t *testing.T) {
 	base := newHost(t)
 	p := startProcess(t, base)

@@ -64,7 +64,7 @@ func settings(cfg Config) (*known, error) {
 		uriCRIRuntime: runtimeSettings(cfg, !capable),
 		uriCRIImages: {
 			"snapshotter":   k.snapshotter,
-			"pinned_images": map[string]any{"sandbox": cfg.PauseImage, "web": WebImage},
+			"pinned_images": map[string]any{"sandbox": cfg.PauseImage, "web": WebImage, "ingress": IngressImage},
 			"registry":      map[string]any{"config_path": mirrors},
 			// Usage of the images' disk is wanted now and then; finding it walks every layer.
 			"stats_collect_period": 60,
