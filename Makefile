@@ -14,7 +14,7 @@ export GOFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X skiff.dev/skiff/internal/version.Skiff=$(VERSION)
 GOBUILD := go build -ldflags '$(LDFLAGS)'
 
-PROGRAMS := skiff containerd-shim-runc-v2 runc skiff-cni pause skiff-web
+PROGRAMS := skiff containerd-shim-runc-v2 runc skiff-cni pause skiff-web skiff-ingress
 .PHONY: up down build deps test-deps test test-unit test-cluster ui bench lint clean help $(PROGRAMS)
 
 up: deps build ## install what is missing, build, start a cluster in the foreground
@@ -35,17 +35,19 @@ ui: ## build the web UI, if its sources have changed (needs Node.js and npm then
 	@build/ui
 
 skiff: ui
-	@build/progress "[1/6] skiff" $(GOBUILD) -o $(BIN)/skiff ./cmd/skiff
+	@build/progress "[1/7] skiff" $(GOBUILD) -o $(BIN)/skiff ./cmd/skiff
 containerd-shim-runc-v2: skiff
-	@build/progress "[2/6] containerd-shim-runc-v2" $(GOBUILD) -tags no_grpc -o $(BIN)/ github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
+	@build/progress "[2/7] containerd-shim-runc-v2" $(GOBUILD) -tags no_grpc -o $(BIN)/ github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 runc: containerd-shim-runc-v2
-	@CGO_ENABLED=1 build/progress "[3/6] runc" $(GOBUILD) -tags seccomp -o $(BIN)/runc github.com/opencontainers/runc
+	@CGO_ENABLED=1 build/progress "[3/7] runc" $(GOBUILD) -tags seccomp -o $(BIN)/runc github.com/opencontainers/runc
 skiff-cni: runc
-	@build/progress "[4/6] skiff-cni" $(GOBUILD) -o $(BIN)/skiff-cni ./cmd/skiff-cni
+	@build/progress "[4/7] skiff-cni" $(GOBUILD) -o $(BIN)/skiff-cni ./cmd/skiff-cni
 skiff-web: skiff-cni
-	@build/progress "[5/6] skiff-web" $(GOBUILD) -o $(BIN)/skiff-web ./cmd/skiff-web
-pause: skiff-web
-	@build/progress "[6/6] pause" gcc -Os -static -s -Wall -Wextra -o $(BIN)/pause cmd/pause/pause.c
+	@build/progress "[5/7] skiff-web" $(GOBUILD) -o $(BIN)/skiff-web ./cmd/skiff-web
+skiff-ingress: skiff-web
+	@build/progress "[6/7] skiff-ingress" $(GOBUILD) -o $(BIN)/skiff-ingress ./cmd/skiff-ingress
+pause: skiff-ingress
+	@build/progress "[7/7] pause" gcc -Os -static -s -Wall -Wextra -o $(BIN)/pause cmd/pause/pause.c
 
 test: test-deps build test-unit test-cluster ## every test
 
