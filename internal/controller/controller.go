@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/addon"
 	"skiff.dev/skiff/internal/api"
@@ -65,6 +66,7 @@ type Config struct {
 	Rewrite  storageversionmigrator.Rewrite
 	Sampled  podautoscaler.Sampled // calls when something was measured; may be nil
 	Shipped  []addon.Shipped       // the add-ons that come with the program
+	Granting crclient.Writer       // who applies them; must be one that may grant any right
 	Version  string                // of Kubernetes, for charts that ask
 	Switches *addon.Switches       // which parts' add-ons are enabled; nil: all
 	Log      *slog.Logger

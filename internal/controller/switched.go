@@ -24,7 +24,7 @@ func Parts() []addon.Shipped {
 }
 
 func newAddons(c Config) harness.Controller {
-	cfg := addoncontroller.Config{Client: c.Client, Kinds: c.Kinds, Shipped: c.Shipped, Version: c.Version, Log: c.Log}
+	cfg := addoncontroller.Config{Client: c.Client, Kinds: c.Kinds, Shipped: c.Shipped, Granting: c.Granting, Version: c.Version, Log: c.Log}
 	if c.Switches != nil {
 		cfg.Switch = c.Switches.Set
 	}

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -28,7 +29,7 @@ func shipped() []addon.Shipped {
 		{Name: addonMetrics, Description: "metrics.k8s.io: what pods and nodes use, for kubectl top and autoscaling"},
 		{Name: addonDashboard, Description: "The web UI at /ui"},
 	}
-	return append(parts, controller.Parts()...)
+	return slices.Concat(parts, controller.Parts(), addon.Bundled())
 }
 
 // switched runs a part while its add-on is enabled; each time it is made anew.

@@ -293,6 +293,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		Rewrite:  c.registry.Rewrite,
 		Sampled:  c.usage.Follow,
 		Shipped:  shipped(),
+		Granting: c.localClient("system:skiff:addons", user.SystemPrivilegedGroup),
 		Version:  version.Kubernetes,
 		Switches: c.switches,
 		Log:      c.Log.With("part", "controllers"),

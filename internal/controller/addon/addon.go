@@ -38,7 +38,10 @@ type Config struct {
 	Client  client.Client
 	Kinds   harness.Kinds
 	Shipped []addon.Shipped
-	Version string // of Kubernetes, for charts that ask
+	// Granting applies what shipped bundles hold; their roles may grant any right, since they are part of the program. What users install goes
+	// through Client and can grant no more than the controller manager has. nil: Client for all.
+	Granting crclient.Writer
+	Version  string // of Kubernetes, for charts that ask
 	// Switch tells a part of the program whether its add-on is enabled; may be nil.
 	Switch func(part string, on bool)
 	Log    *slog.Logger
@@ -154,6 +157,14 @@ type pass struct {
 	*reconciler
 	a       *addon.Addon
 	written addon.Status // what the API has
+}
+
+// writer is who applies the add-on's objects.
+func (r *pass) writer() crclient.Writer {
+	if r.a.Spec.Source.Shipped != "" && r.Granting != nil {
+		return r.Granting
+	}
+	return r.Client
 }
 
 // settle takes the add-on a step on and puts into its status where it stands.

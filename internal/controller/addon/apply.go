@@ -118,7 +118,7 @@ func (r *pass) applyOne(ctx context.Context, o *unstructured.Unstructured) error
 	if other := there.GetLabels()[addon.Label]; other != "" && other != r.a.Name {
 		return fmt.Errorf("%s is part of the add-on %s already", name, other)
 	}
-	err = r.Client.Apply(ctx, crclient.ApplyConfigurationFromUnstructured(o.DeepCopy()), crclient.FieldOwner(manager), crclient.ForceOwnership)
+	err = r.writer().Apply(ctx, crclient.ApplyConfigurationFromUnstructured(o.DeepCopy()), crclient.FieldOwner(manager), crclient.ForceOwnership)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
