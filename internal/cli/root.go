@@ -25,6 +25,7 @@ kubelet, service proxy, container runtime and DNS.
   skiff up                                  a whole cluster in the foreground
   skiff kubectl apply -f examples/web.yaml  talk to it (any kubectl will do)
   skiff dashboard                           sign in to its web UI
+  skiff logs --search REGEX                 the logs of all pods, deleted ones included
   skiff server, skiff agent, skiff token    a cluster of several hosts
   skiff down                                remove what it left on this host
 
@@ -72,7 +73,7 @@ func newRoot(out, errOut io.Writer) *cobra.Command {
 	root.AddCommand(
 		upCommand(), serverCommand(), agentCommand(), downCommand(),
 		tokenCommand(), addonCommand(), dashboardCommand(), imageCommand(),
-		kubectlCommand(), explainCommand(),
+		kubectlCommand(), explainCommand(), logsCommand(),
 		versionCommand(),
 	)
 	return root

@@ -81,6 +81,10 @@ type Config struct {
 	NodeIP        string `key:"node-ip" help:"Address of this node (default: that of the default route)"`
 	KubeletListen string `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
 	MaxPods       int    `key:"max-pods" help:"Pods this node takes at most"`
+	LogMaxSize    int    `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
+	LogMaxFiles   int    `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
+	LogKeepHours  int    `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
+	LogKeepSize   int    `key:"log-keep-size" help:"Megabytes that the logs of pods that are gone may take on a node; the oldest go first. They never take more than a tenth of the filesystem"`
 	CRIEndpoint   string `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
 	ResolvConf    string `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
 }
@@ -105,6 +109,10 @@ func Default() *Config {
 		VXLANPort:          8472,
 		KubeletListen:      "0.0.0.0:10250",
 		MaxPods:            110,
+		LogMaxSize:         10,
+		LogMaxFiles:        5,
+		LogKeepHours:       24,
+		LogKeepSize:        256,
 		ResolvConf:         "/etc/resolv.conf",
 	}
 }
@@ -222,6 +230,17 @@ func (c *Config) checkNode() error {
 	}
 	if c.MaxPods < 1 || c.MaxPods > 10000 {
 		return fmt.Errorf("max-pods: %d is not between 1 and 10000", c.MaxPods)
+	}
+	for _, least := range []struct {
+		key          string
+		value, least int
+	}{
+		{"container-log-max-size", c.LogMaxSize, 1}, {"container-log-max-files", c.LogMaxFiles, 2},
+		{"log-keep-hours", c.LogKeepHours, 0}, {"log-keep-size", c.LogKeepSize, 1},
+	} {
+		if least.value < least.least {
+			return fmt.Errorf("%s: %d is too little; %d is the least", least.key, least.value, least.least)
+		}
 	}
 	if c.CRIEndpoint != "" && !strings.HasPrefix(c.CRIEndpoint, "unix:///") {
 		return fmt.Errorf("cri-endpoint: %q must be a socket such as unix:///run/containerd/containerd.sock", c.CRIEndpoint)

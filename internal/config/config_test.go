@@ -72,6 +72,8 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"listen by name", "", nil, []string{"--listen=localhost:6443"}, "no IP address"},
 		{"node ip", "", nil, []string{"--node-ip=127.0.0.1"}, "node-ip:"},
 		{"level", "", nil, []string{"--log-level=loud"}, "log-level:"},
+		{"log files", "", nil, []string{"--container-log-max-files=1"}, "container-log-max-files: 1 is too little; 2 is the least"},
+		{"log hours", "", nil, []string{"--log-keep-hours=-1"}, "log-keep-hours:"},
 		{"format", "", nil, []string{"--log-format=xml"}, "log-format:"},
 		{"long name", "", nil, []string{"--cluster-name=a-very-long-name"}, "cluster-name:"},
 		{"node name", "", nil, []string{"--node-name=a b"}, "node-name:"},

@@ -31,6 +31,7 @@ import (
 	"skiff.dev/skiff/internal/dns"
 	"skiff.dev/skiff/internal/etcd"
 	"skiff.dev/skiff/internal/kubelet"
+	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/network"
 	"skiff.dev/skiff/internal/pki"
 	"skiff.dev/skiff/internal/registry"
@@ -379,11 +380,15 @@ func (c *cluster) makeKubelet() (runner, error) {
 	}
 	sampler := telemetry.New(measure)
 	k, err := kubelet.New(kubelet.Config{
-		NodeName:    c.conf.NodeName,
-		NodeIP:      c.nodeIP,
-		Listen:      c.conf.KubeletListen,
-		Root:        filepath.Join(c.conf.DataDir, "kubelet"),
-		LogDir:      filepath.Join(c.conf.DataDir, "logs", "pods"),
+		NodeName: c.conf.NodeName,
+		NodeIP:   c.nodeIP,
+		Listen:   c.conf.KubeletListen,
+		Root:     filepath.Join(c.conf.DataDir, "kubelet"),
+		LogDir:   filepath.Join(c.conf.DataDir, "logs", "pods"),
+		Logs: logs.Limits{
+			Size: int64(c.conf.LogMaxSize) << 20, Files: c.conf.LogMaxFiles,
+			Keep: time.Duration(c.conf.LogKeepHours) * time.Hour, Room: int64(c.conf.LogKeepSize) << 20,
+		},
 		VolumeDir:   filepath.Join(c.conf.DataDir, "volumes"),
 		CgroupRoot:  cgroupRoot(c.conf),
 		ClusterDNS:  c.conf.ServiceAddr(10),

@@ -45,11 +45,12 @@ import (
 type Config struct {
 	NodeName   string
 	NodeIP     netip.Addr
-	Listen     string // "0.0.0.0:10250"; port 0 picks a free one, reported in Node.status.daemonEndpoints
-	Root       string // "<data-dir>/kubelet": pods/<uid>/volumes …
-	LogDir     string // "<data-dir>/logs/pods"
-	VolumeDir  string // "<data-dir>/volumes": this node's local volumes
-	CgroupRoot string // "/skiff": pods live in <root>/kubepods/…
+	Listen     string      // "0.0.0.0:10250"; port 0 picks a free one, reported in Node.status.daemonEndpoints
+	Root       string      // "<data-dir>/kubelet": pods/<uid>/volumes …
+	LogDir     string      // "<data-dir>/logs/pods"
+	Logs       logs.Limits // zero: logs.Default
+	VolumeDir  string      // "<data-dir>/volumes": this node's local volumes
+	CgroupRoot string      // "/skiff": pods live in <root>/kubepods/…
 	ClusterDNS netip.Addr
 	Domain     string // "cluster.local"
 	ResolvConf string // the host's resolvers; "" for /etc/resolv.conf
@@ -86,6 +87,7 @@ type Kubelet struct {
 	locals  *local.Volumes
 	drivers *csi.Node
 	probes  *probe.Counts
+	logs    *logs.Keeper
 	node    nodeState
 	ready   chan struct{}
 }
@@ -104,12 +106,16 @@ func New(cfg Config) (*Kubelet, error) {
 	if cfg.Domain == "" {
 		cfg.Domain = "cluster.local"
 	}
+	if cfg.Logs == (logs.Limits{}) {
+		cfg.Logs = logs.Default()
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	k := &Kubelet{
 		cfg: cfg, log: cfg.Log,
 		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
+		logs:   logs.NewKeeper(cfg.LogDir, cfg.Logs, cfg.Log),
 		probes: probe.NewCounts(), ready: make(chan struct{}),
 	}
 	return k, nil
@@ -149,7 +155,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	serving := serve.Config{NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log}
+	serving := serve.Config{NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log,
+		Search: k.logs.Searcher(k.pods.labels).Search}
 	if k.cfg.Telemetry != nil {
 		serving.Summary, serving.Containers = k.summary, k.cfg.Telemetry.Containers()
 	}
@@ -165,7 +172,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.locals.Run,
 		func(ctx context.Context) error { return k.drivers.Run(ctx, k.ready) },
 		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{registration.CSIPlugin: k.drivers}, k.log).Run,
-		logs.NewRotator(k.pods, k.runtime, k.log).Run,
+		logs.NewRotator(k.pods, k.runtime, k.cfg.Logs, k.log).Run, k.logs.Run,
 	} {
 		parts.Go(func() {
 			if err := run(ctx); err != nil && ctx.Err() == nil {
@@ -200,7 +207,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
 		Volumes:  k.volumes,
-		Settings: settings, Log: k.log, Withdraw: k.cfg.Withdraw,
+		Settings: settings, Logs: k.logs, Log: k.log, Withdraw: k.cfg.Withdraw,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },
 		Services:    source{k.cfg.Client}.services,

@@ -304,6 +304,15 @@ func (p *pods) Find(namespace, name string, uid types.UID) *pod.Actor {
 
 const relistEvery = time.Minute
 
+// labels of all pods, by uid.
+func (p *pods) labels() map[string]map[string]string {
+	out := map[string]map[string]string{}
+	for _, v := range p.List() {
+		out[string(v.Pod.UID)] = v.Pod.Labels
+	}
+	return out
+}
+
 // LiveLogs of running containers, for rotation.
 func (p *pods) LiveLogs() map[string]string {
 	out := map[string]string{}

@@ -172,7 +172,7 @@ func (p *pods) orphans(ctx context.Context) error {
 			p.begin(one, true)
 		}
 	}
-	return nil
+	return p.k.logs.Sweep(func(uid string) bool { return p.actors[types.UID(uid)] != nil })
 }
 
 func remains(uid types.UID, namespace, name string) *corev1.Pod {

@@ -1,13 +1,10 @@
 package logs
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -54,7 +51,7 @@ var errFull = errors.New("limit reached")
 func Copy(ctx context.Context, path string, o Options, ended <-chan struct{}, w io.Writer) error {
 	c := &copier{o: o, w: w, left: o.Limit}
 	err := c.run(ctx, path, ended)
-	if errors.Is(err, errFull) {
+	if errors.Is(err, errFull) || ctx.Err() != nil {
 		return nil
 	}
 	return err
@@ -65,123 +62,121 @@ type copier struct {
 	w    io.Writer
 	left int64
 	mid  bool // in the middle of a partial line
+	had  bool // something was written since the last flush
 }
 
 func (c *copier) run(ctx context.Context, path string, ended <-chan struct{}) error {
 	// Watch before reading, so that nothing slips in between.
-	var watcher *fsnotify.Watcher
+	var events chan fsnotify.Event
+	var failed chan error
 	if c.o.Follow {
-		var err error
-		if watcher, err = fsnotify.NewWatcher(); err != nil {
+		watcher, err := fsnotify.NewWatcher()
+		if err != nil {
 			return err
 		}
 		defer watcher.Close()
 		if err := watcher.Add(filepath.Dir(path)); err != nil {
 			return err
 		}
+		events, failed = watcher.Events, watcher.Errors
 	}
-	files, err := c.files(path)
+	t, old, err := newTailer(path)
 	if err != nil {
 		return err
 	}
-	for _, one := range files[:len(files)-1] {
-		if err := c.old(one); err != nil {
+	defer func() { t.Close() }()
+	each := func(e *entry) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return c.entry(e)
+	}
+	if err := c.history(t, old, each); err != nil {
+		return err
+	}
+	for over := !c.o.Follow; ; {
+		err := t.drain(over, each)
+		c.flush()
+		if err != nil || over {
 			return err
 		}
-	}
-	last := files[len(files)-1]
-	f, err := os.Open(last.path)
-	if err != nil {
-		return err
-	}
-	defer func() { f.Close() }()
-	if _, err := f.Seek(last.from, io.SeekStart); err != nil {
-		return err
-	}
-	r := &lineReader{r: bufio.NewReaderSize(f, 32<<10)}
-	if err := c.lines(ctx, r, !c.o.Follow); err != nil || !c.o.Follow {
-		return err
-	}
-	for {
-		over := false
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ended:
-			over, ended = true, nil
-		case err := <-watcher.Errors:
-			return err
-		case _, ok := <-watcher.Events:
+			over = true
+		case err := <-failed:
+			if !errors.Is(err, fsnotify.ErrEventOverflow) { // too many to count; all that matters is that there are some
+				return err
+			}
+		case _, ok := <-events:
 			if !ok {
 				return nil
 			}
 		}
-		if err := c.lines(ctx, r, over); err != nil {
-			return err
-		}
-		next, err := replaced(f, path)
+	}
+}
+
+// history reads what of the rotated files is asked for, and puts the live one where reading begins.
+func (c *copier) history(t *tailer, old []string, each func(*entry) error) error {
+	skip := 0
+	if c.o.Tail >= 0 {
+		from, have, err := tailOf(t.f, int(c.o.Tail))
 		if err != nil {
 			return err
 		}
-		if next != nil {
-			// What was written up to the moment of rotation is still in the old file.
-			if err := c.lines(ctx, r, true); err != nil {
-				next.Close()
+		if _, err := t.f.Seek(from, io.SeekStart); err != nil {
+			return err
+		}
+		if old, skip, err = lastLines(old, int(c.o.Tail)-have); err != nil {
+			return err
+		}
+	}
+	for _, name := range old {
+		if !endedBefore(name, c.o.Since) {
+			if err := readOld(name, skip, each); err != nil {
 				return err
 			}
-			f.Close()
-			f, r = next, &lineReader{r: bufio.NewReaderSize(next, 32<<10)}
-			if err := c.lines(ctx, r, over); err != nil {
-				return err
-			}
 		}
-		if over {
-			return nil
-		}
+		skip = 0
 	}
+	return nil
 }
 
-type part struct {
-	path string
-	from int64
-}
-
-// files to read, and where to begin in the first of them.
-func (c *copier) files(path string) ([]part, error) {
-	old, err := rotated(path)
-	if err != nil {
-		return nil, err
-	}
-	all := append(old, path)
-	if c.o.Tail < 0 {
-		out := make([]part, len(all))
-		for i := range all {
-			out[i].path = all[i]
-		}
-		return out, nil
-	}
-	// From the newest file back, until there are lines enough.
-	var out []part
-	need := int(c.o.Tail)
-	for i := len(all) - 1; i >= 0; i-- {
-		from, have, err := tailOf(all[i], need)
+// lastLines are the files that hold the last n lines, and how many lines of the first of them come before those.
+func lastLines(files []string, n int) (in []string, skip int, err error) {
+	for i := len(files) - 1; i >= 0 && n > 0; i-- {
+		have, err := countLines(files[i])
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		out = append([]part{{all[i], from}}, out...)
-		if need -= have; need <= 0 {
-			break
-		}
+		in, skip = files[i:], max(have-n, 0)
+		n -= have
 	}
-	return out, nil
+	return in, skip, nil
 }
 
-func tailOf(path string, n int) (from int64, have int, err error) {
-	f, err := os.Open(path)
+func countLines(path string) (n int, err error) {
+	f, err := open(path)
 	if err != nil {
-		return 0, 0, err
+		return 0, ignoreGone(err)
 	}
 	defer f.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		k, err := f.Read(buf)
+		n += bytes.Count(buf[:k], []byte{'\n'})
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// tailOf says where the last n lines of a plain file begin, and how many of them it has.
+func tailOf(f io.ReadSeeker, n int) (from int64, have int, err error) {
 	if from, err = tailOffset(f, n); err != nil || from > 0 || n == 0 {
 		return from, n, err
 	}
@@ -198,89 +193,20 @@ func tailOf(path string, n int) (from int64, have int, err error) {
 	}
 }
 
-func (c *copier) old(p part) error {
-	f, err := os.Open(p.path)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // rotated away meanwhile
-		}
-		return err
+func (c *copier) flush() {
+	if f, ok := c.w.(interface{ Flush() }); ok && c.had {
+		f.Flush()
 	}
-	defer f.Close()
-	if _, err := f.Seek(p.from, io.SeekStart); err != nil {
-		return err
-	}
-	return c.lines(context.Background(), &lineReader{r: bufio.NewReaderSize(f, 32<<10)}, true)
+	c.had = false
 }
 
-// replaced opens the file that took the place of f, if one did.
-func replaced(f *os.File, path string) (*os.File, error) {
-	now, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // about to come
+// entry writes what is asked for.
+func (c *copier) entry(e *entry) error {
+	if c.o.Stream != "" && e.stream != c.o.Stream || !c.o.Since.IsZero() && e.time().Before(c.o.Since) {
+		return nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	have, err := f.Stat()
-	if err != nil || os.SameFile(now, have) {
-		return nil, err
-	}
-	return os.Open(path)
-}
-
-// lineReader keeps what it has of a line that isn't complete yet.
-type lineReader struct {
-	r    *bufio.Reader
-	rest []byte
-}
-
-func (l *lineReader) next(final bool) ([]byte, error) {
-	line, err := l.r.ReadBytes('\n')
-	if err == nil {
-		if len(l.rest) > 0 {
-			line = append(l.rest, line...)
-			l.rest = nil
-		}
-		return line, nil
-	}
-	l.rest = append(l.rest, line...)
-	if err == io.EOF && final && len(l.rest) > 0 {
-		line, l.rest = l.rest, nil
-		return line, nil
-	}
-	return nil, err
-}
-
-// lines copies all complete lines; at the end of a file, an incomplete one as well.
-func (c *copier) lines(ctx context.Context, r *lineReader, final bool) error {
-	wrote := false
-	defer func() {
-		if f, ok := c.w.(interface{ Flush() }); ok && wrote {
-			f.Flush()
-		}
-	}()
-	for ctx.Err() == nil {
-		line, err := r.next(final)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		e, ok := parse(line)
-		if !ok || (c.o.Stream != "" && e.stream != c.o.Stream) {
-			continue
-		}
-		if !c.o.Since.IsZero() && e.time().Before(c.o.Since) {
-			continue
-		}
-		wrote = true
-		if err := c.write(&e); err != nil {
-			return err
-		}
-	}
-	return nil
+	c.had = true
+	return c.write(e)
 }
 
 func (c *copier) write(e *entry) error {

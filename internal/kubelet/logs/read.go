@@ -2,7 +2,8 @@
 // says that the line goes on in the next entry.
 //
 // On disk, rotated files are beside the live one: 0.log, then 0.log.<time>.gz or 0.log.<time>. Readers go through all of them, the oldest
-// first, so rotation loses nothing for them.
+// first, so rotation loses nothing for them. The folder of a pod that is gone moves, with pod.json that says whose it is, from logs/pods to
+// logs/gone, where the Keeper looks after it.
 package logs
 
 import (

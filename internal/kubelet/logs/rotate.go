@@ -5,34 +5,41 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"slices"
 	"time"
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-const (
-	maxSize    = 10 << 20
-	maxFiles   = 5
-	checkEvery = 10 * time.Second
-)
+const checkEvery = 10 * time.Second
+
+// Limits of what is kept of logs.
+type Limits struct {
+	Size  int64         // of one file of a running container's log; it is rotated then
+	Files int           // of one container, the live one included
+	Keep  time.Duration // how long logs outlive their pod; zero: not at all
+	Room  int64         // for the logs of pods that are gone, in bytes
+}
+
+// Default limits.
+func Default() Limits {
+	return Limits{Size: 10 << 20, Files: 5, Keep: 24 * time.Hour, Room: 256 << 20}
+}
 
 // Live lists logs that are being written, by container ID.
 type Live interface {
 	LiveLogs() map[string]string
 }
 
-// Rotator keeps the logs of running containers small: of 10 MiB files the newest five are kept.
+// Rotator keeps the logs of running containers small. What is rotated is compressed.
 type Rotator struct {
 	live    Live
 	runtime runtimeapi.RuntimeServiceClient
 	log     *slog.Logger
-	size    int64
+	limits  Limits
 }
 
-func NewRotator(live Live, runtime runtimeapi.RuntimeServiceClient, log *slog.Logger) *Rotator {
-	return &Rotator{live: live, runtime: runtime, log: log, size: maxSize}
+func NewRotator(live Live, runtime runtimeapi.RuntimeServiceClient, limits Limits, log *slog.Logger) *Rotator {
+	return &Rotator{live: live, runtime: runtime, log: log, limits: limits}
 }
 
 // Run until ctx ends.
@@ -55,7 +62,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 
 func (r *Rotator) rotate(ctx context.Context, id, path string) error {
 	info, err := os.Stat(path)
-	if os.IsNotExist(err) || err == nil && info.Size() < r.size {
+	if os.IsNotExist(err) || err == nil && info.Size() < r.limits.Size {
 		return nil
 	}
 	if err != nil {
@@ -65,7 +72,7 @@ func (r *Rotator) rotate(ctx context.Context, id, path string) error {
 	if err != nil {
 		return err
 	}
-	for len(old) > maxFiles-2 {
+	for len(old) > max(r.limits.Files-2, 0) {
 		if err := os.Remove(old[0]); err != nil && !os.IsNotExist(err) {
 			return err
 		}
@@ -82,12 +89,8 @@ func (r *Rotator) rotate(ctx context.Context, id, path string) error {
 		}
 		return err
 	}
-	return nil
-}
-
-// rotated files of a log, the oldest first.
-func rotated(path string) ([]string, error) {
-	old, err := filepath.Glob(path + ".*")
-	slices.Sort(old)
-	return old, err
+	if r.limits.Files < 2 {
+		return os.Remove(aside)
+	}
+	return compress(aside) // the runtime has let go of it
 }

@@ -18,6 +18,7 @@ import (
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/image"
+	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/probe"
 	"skiff.dev/skiff/internal/kubelet/volume"
 )
@@ -31,6 +32,7 @@ type Deps struct {
 	Client      client.Client
 	Events      record.EventRecorder
 	Settings    *Settings
+	Logs        *logs.Keeper
 	Node        func() NodeFacts
 	Allocatable func() corev1.ResourceList
 	Services    func(ctx context.Context, namespace string) ([]corev1.Service, error)

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/logs"
 )
 
 func isNotFound(err error) bool { return status.Code(err) == codes.NotFound }
@@ -139,6 +140,9 @@ func (a *Actor) prepare(ctx context.Context, pod *corev1.Pod) error {
 			return err
 		}
 	}
+	if err := logs.Sign(a.d.Settings.LogDirOf(pod), pod); err != nil {
+		return err
+	}
 	return a.mount(ctx, pod)
 }
 
@@ -230,11 +234,11 @@ func (a *Actor) removeContainer(ctx context.Context, id string) error {
 	return nil
 }
 
-// forget removes the last traces of a pod.
+// forget removes the last traces of a pod, but for its logs, which outlive it for a while.
 func (a *Actor) forget(pod *corev1.Pod) {
 	a.d.Images.Forget(string(a.uid))
-	if err := os.RemoveAll(a.d.Settings.LogDirOf(pod)); err != nil {
-		a.log.Warn("cannot remove the pod's logs", "err", err)
+	if err := a.d.Logs.Take(pod); err != nil {
+		a.log.Warn("cannot put the pod's logs aside", "err", err)
 	}
 }
 

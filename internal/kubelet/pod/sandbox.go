@@ -13,6 +13,7 @@ import (
 	kubetypes "k8s.io/kubelet/pkg/types"
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/logs"
 )
 
 // Settings of the node that go into what the runtime is asked for.
@@ -28,7 +29,7 @@ type Settings struct {
 
 // LogDir is where a pod's logs are.
 func (s *Settings) LogDirOf(pod *corev1.Pod) string {
-	return filepath.Join(s.LogDir, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+	return filepath.Join(s.LogDir, logs.Folder(pod.Namespace, pod.Name, string(pod.UID)))
 }
 
 func labels(pod *corev1.Pod) map[string]string {

@@ -24,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/pod"
 )
 
@@ -41,10 +42,12 @@ type Config struct {
 	Summary  func(context.Context) (any, error) // nil: there are no figures
 	// Containers serves /metrics/cadvisor; nil: there is nothing to serve.
 	Containers http.Handler
-	Probes     prometheus.Collector // of /metrics/probes; may be nil
-	Metrics    prometheus.Gatherer
-	TLS        *tls.Config
-	Log        *slog.Logger
+	// Search through the logs of all pods, those that are gone included.
+	Search  func(ctx context.Context, q logs.Query, found func(*logs.Line) error) error
+	Probes  prometheus.Collector // of /metrics/probes; may be nil
+	Metrics prometheus.Gatherer
+	TLS     *tls.Config
+	Log     *slog.Logger
 }
 
 // Server of one kubelet.
@@ -59,6 +62,9 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("GET /pods", s.pods)
 	s.mux.HandleFunc("GET /runningpods/", s.pods)
 	s.mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	if cfg.Search != nil {
+		s.mux.HandleFunc("GET /logs/search", s.search)
+	}
 	for _, verb := range []string{"GET", "POST"} {
 		s.mux.HandleFunc(verb+" /exec/{namespace}/{pod}/{container}", s.exec)
 		s.mux.HandleFunc(verb+" /exec/{namespace}/{pod}/{uid}/{container}", s.exec)
@@ -131,6 +137,8 @@ func subresource(path string) string {
 	switch first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/"); first {
 	case "stats", "metrics", "pods":
 		return first
+	case "logs":
+		return "log"
 	}
 	return "proxy"
 }

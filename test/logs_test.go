@@ -1,0 +1,120 @@
+package test
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"skiff.dev/skiff/test/cluster"
+)
+
+// chatty writes 1,300 lines of a kilobyte, which is more than one file takes, and waits for a file before its last words.
+const chatty = `
+apiVersion: v1
+kind: Pod
+metadata: {name: chatty, labels: {app: chatty}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: skiff.dev/web:1
+      command:
+        - sh
+        - -c
+        - |
+          x=0123456789; x=$x$x$x$x$x$x$x$x$x$x; x=$x$x$x$x$x$x$x$x$x$x
+          i=0; while [ $i -lt 1300 ]; do echo line $i $x; i=$((i+1)); done
+          until [ -e /tmp/go ]; do sleep 0.1; done
+          echo the last words; sleep 1000
+`
+
+// TestLogs: rotation, and search in the logs of pods that are and that were.
+func TestLogs(t *testing.T) {
+	t.Parallel()
+	c := cluster.Start(t, "--container-log-max-size=1").Space(t, "logs")
+	c.Apply(chatty)
+	c.WaitPodReady("chatty")
+	follow := start(t, c.KubectlCommand("logs", "-f", "chatty"))
+	search := start(t, c.Command("logs", "-n", "logs", "-l", "app", "--search", "last words|newcomer", "-f"))
+	cluster.Eventually(t, 30*time.Second, func() error {
+		if files, _ := filepath.Glob(filepath.Join(c.DataDir, "logs", "pods", "logs_chatty_*", "main", "0.log.*.gz")); len(files) != 1 {
+			return fmt.Errorf("no rotated, compressed file: %v", files)
+		}
+		return nil
+	})
+	c.Kubectl("exec", "chatty", "--", "sh", "-c", "echo > /tmp/go")
+	follow.waitFor(t, regexp.MustCompile(`^the last words$`))
+	search.waitFor(t, regexp.MustCompile(`^\S+Z logs/chatty/main the last words$`))
+
+	t.Run("kubectl logs over files", func(t *testing.T) { logsOverFiles(t, c.For(t), follow.String()) })
+	t.Run("search a pod that is gone", func(t *testing.T) { searchGone(t, c.For(t), search) })
+	t.Run("who may search", func(t *testing.T) { whoMaySearch(t, c.For(t)) })
+}
+
+func logsOverFiles(t *testing.T, c *cluster.Cluster, followed string) {
+	all := c.Kubectl("logs", "chatty")
+	if all != followed {
+		t.Errorf("logs -f over the rotation has %d bytes, logs has %d", len(followed), len(all))
+	}
+	lines := strings.Split(strings.TrimSpace(all), "\n")
+	if len(lines) != 1301 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for i, line := range lines[:1300] {
+		if !strings.HasPrefix(line, fmt.Sprintf("line %d ", i)) {
+			t.Fatalf("line %d begins with %.20q", i, line)
+		}
+	}
+	if out := c.Kubectl("logs", "chatty", "--tail=1250"); out != strings.Join(lines[51:], "\n")+"\n" {
+		t.Errorf("the last 1,250 lines begin with %.20q and end with %.20q", out, out[max(0, len(out)-20):])
+	}
+	if out := c.Kubectl("logs", "chatty", "--limit-bytes=20", "--since=1h"); out != lines[0][:20] {
+		t.Errorf("the first 20 bytes: %q", out)
+	}
+	if out := c.Kubectl("logs", "chatty", "--timestamps", "--limit-bytes=50"); !regexp.MustCompile(`^20\S+Z line 0 `).MatchString(out) {
+		t.Errorf("with timestamps: %q", out)
+	}
+}
+
+func searchGone(t *testing.T, c *cluster.Cluster, follow *program) {
+	c.Kubectl("label", "pod", "chatty", "tier=last")
+	c.Kubectl("delete", "pod", "chatty")
+	c.Kubectl("run", "newcomer", "--image=skiff.dev/web:1", "--labels=app=other", "--restart=Never", "--command", "--", "sh", "-c", "echo a newcomer")
+	follow.waitFor(t, regexp.MustCompile(`^\S+Z logs/newcomer/newcomer a newcomer$`))
+	cluster.Eventually(t, 10*time.Second, func() error {
+		out, err := c.Skiff("logs", "--search", `^line (7|1299) |newcomer`, "--since", "1h", "--selector", "app")
+		var found []string
+		for line := range strings.Lines(out) {
+			words := strings.Fields(line)
+			found = append(found, strings.Join(words[1:min(len(words), 4)], " "))
+		}
+		if got := strings.Join(found, ", "); err != nil || got != "logs/chatty/main line 7, logs/chatty/main line 1299, logs/newcomer/newcomer a newcomer" {
+			return fmt.Errorf("found %s, %v", got, err)
+		}
+		return nil
+	})
+	cluster.Eventually(t, 10*time.Second, func() error {
+		out, err := c.Skiff("logs", "-l", "tier=last", "--search", "last words", "-o", "json")
+		if err != nil || !strings.Contains(out, `"gone":true`) || strings.Count(out, "\n") != 1 {
+			return fmt.Errorf("by the labels it had last: %v\n%s", err, out)
+		}
+		return nil
+	})
+	if out, err := c.Skiff("logs", "--search", "("); err == nil || !strings.Contains(out, "skiff: search: error parsing regexp") {
+		t.Errorf("a bad expression: %v, %s", err, out)
+	}
+}
+
+func whoMaySearch(t *testing.T, c *cluster.Cluster) {
+	node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	path := "/api/v1/nodes/" + node + "/proxy/logs/search"
+	if out, err := c.TryKubectl("get", "--raw", path, "--as=eve"); err == nil || !strings.Contains(out, `cannot get resource "nodes/proxy"`) {
+		t.Errorf("somebody without rights: %v, %s", err, out)
+	}
+	if out, err := c.TryKubectl("get", "--raw", path+"?sinceTime=yesterday"); err == nil || !strings.Contains(out, "invalid value for sinceTime") {
+		t.Errorf("a bad time: %v, %s", err, out)
+	}
+}
