@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/client-go/util/retry"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -21,6 +22,12 @@ var ErrTaken = errors.New("the name is taken")
 // Install puts a packed bundle into the cluster and makes an Addon of it, or gives the one that is there the new bundle and what spec says. origin is the server
 // in whose folder it lies, "" for one that a user installs.
 func Install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, origin string) error {
+	return retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the controller writes its status meanwhile
+		return install(ctx, c, name, packed, spec, origin)
+	})
+}
+
+func install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, origin string) error {
 	if errs := validation.IsDNS1123Label(name); len(errs) > 0 {
 		return fmt.Errorf("the add-on's name %q: %s", name, errs[0])
 	}
