@@ -183,7 +183,7 @@ spec:
 	if s := p.Status.ContainerStatuses[0]; p.Status.Phase != corev1.PodSucceeded || s.RestartCount != 2 {
 		t.Errorf("%s: %+v", p.Status.Phase, s)
 	}
-	if out := c.Kubectl("get", "events", "--field-selector=reason=BackOff"); !strings.Contains(out, "Back-off restarting failed container main in pod p_") {
+	if out := c.Kubectl("get", "events", "--field-selector=reason=BackOff"); !strings.Contains(out, "Back-off restarting failed container main in pod p_") || !strings.Contains(out, "it ended with exit code 1 (Error)") {
 		t.Errorf("events:\n%s", out)
 	}
 }
@@ -430,6 +430,13 @@ spec:
 	if s := p.Status.ContainerStatuses[0].State.Terminated; s == nil || s.Reason != "OOMKilled" || s.ExitCode != 137 {
 		t.Errorf("its end was %+v", p.Status.ContainerStatuses[0].State)
 	}
+	told := regexp.MustCompile(`Process sort \(\d+\) of container main was killed: (container main|the pod) reached its memory limit of 24Mi \(in use 24\S*, reached \d+ times\); it held \d+Ki anonymous`)
+	cluster.Eventually(t, 10*time.Second, func() error {
+		if out := c.Kubectl("get", "events", "--field-selector=reason=OOMKilling,involvedObject.name=p"); !told.MatchString(out) {
+			return fmt.Errorf("events:\n%s", out)
+		}
+		return nil
+	})
 }
 
 // logRotation: a log grows to no more than its files may hold, and nothing of what is left gets lost on the way to a reader.

@@ -169,7 +169,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	for _, run := range []func(context.Context) error{
 		func(ctx context.Context) error { return server.Run(ctx, listener) },
-		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.locals.Run,
+		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.pods.watchMemory, k.locals.Run,
 		func(ctx context.Context) error { return k.drivers.Run(ctx, k.ready) },
 		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{registration.CSIPlugin: k.drivers}, k.log).Run,
 		logs.NewRotator(k.pods, k.runtime, k.cfg.Logs, k.log).Run, k.logs.Run,

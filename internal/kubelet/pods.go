@@ -14,6 +14,7 @@ import (
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/oom"
 	"skiff.dev/skiff/internal/kubelet/pod"
 )
 
@@ -29,6 +30,7 @@ type pods struct {
 	hasNetwork bool
 	known      bool // all pods of the API have been seen once
 	running    sync.WaitGroup
+	kills      oom.Kills
 	burst      int64 // milli-CPU that burstable pods request, as last set
 }
 
@@ -37,7 +39,7 @@ type reference struct{ kind, namespace, name string }
 
 func newPods(k *Kubelet, deps *pod.Deps) *pods {
 	p := &pods{k: k, deps: deps, actors: map[types.UID]*pod.Actor{}, refs: map[reference]map[types.UID]bool{}}
-	deps.Ended = p.ended
+	deps.Ended, deps.Kills = p.ended, &p.kills
 	return p
 }
 

@@ -94,6 +94,9 @@ func open(mount, root string) (*Manager, error) {
 	return m, nil
 }
 
+// Root of all pods' cgroups.
+func (m *Manager) Root() string { return m.root }
+
 // Path is the pod's cgroup, as the runtime wants its parent named.
 func (m *Manager) Path(uid types.UID, class corev1.PodQOSClass) string {
 	name := "pod" + string(uid)

@@ -19,6 +19,7 @@ import (
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/logs"
+	"skiff.dev/skiff/internal/kubelet/oom"
 	"skiff.dev/skiff/internal/kubelet/probe"
 	"skiff.dev/skiff/internal/kubelet/volume"
 )
@@ -33,6 +34,7 @@ type Deps struct {
 	Events      record.EventRecorder
 	Settings    *Settings
 	Logs        *logs.Keeper
+	Kills       *oom.Kills
 	Node        func() NodeFacts
 	Allocatable func() corev1.ResourceList
 	Services    func(ctx context.Context, namespace string) ([]corev1.Service, error)
@@ -70,8 +72,9 @@ type Actor struct {
 	probes  probes
 	sent    corev1.PodStatus
 	sentAt  time.Time
-	looked  bool // the runtime has been looked at since start
-	failing int  // looks at the runtime that failed in a row
+	looked  bool                 // the runtime has been looked at since start
+	untold  map[string]*oom.Kill // by container ID
+	failing int                  // looks at the runtime that failed in a row
 	renew   time.Time
 }
 
@@ -96,7 +99,7 @@ func New(d *Deps, pod *corev1.Pod, gone, network bool) *Actor {
 			Waiting: map[string]Waiting{}, Backoff: map[string]Backoff{}, Health: map[string]Health{},
 			Retry: map[string]time.Time{}, Busy: map[string]bool{},
 		},
-		probes: probes{}, delays: map[string]time.Duration{},
+		probes: probes{}, delays: map[string]time.Duration{}, untold: map[string]*oom.Kill{},
 	}
 }
 
@@ -127,6 +130,28 @@ func (a *Actor) Observe() { a.put(func() { a.dirty = true }) }
 
 // Refresh makes the actor bring volumes up to date, and try again what a missing object made fail.
 func (a *Actor) Refresh() { a.put(func() { a.refresh = true }) }
+
+// Killed tells the actor that the kernel killed a process of a container for want of memory. An old kill is known to whoever wanted to know.
+func (a *Actor) Killed(container string, k *oom.Kill, old bool) {
+	a.put(func() {
+		a.dirty = true
+		a.results = append(a.results, func(*State) {
+			if !old {
+				a.untold[container] = k
+			}
+		})
+	})
+}
+
+// tellKills tells of kills, of a container that the runtime has just made once it has been seen.
+func (a *Actor) tellKills(pod *corev1.Pod) {
+	for id, k := range a.untold {
+		if c := a.s.find(id); c != nil {
+			a.event(pod, c.Name, corev1.EventTypeWarning, "OOMKilling", k.Message(c.Name))
+			delete(a.untold, id)
+		}
+	}
+}
 
 // Network tells the actor whether sandboxes can have a network.
 func (a *Actor) Network(ready bool) { a.put(func() { a.network = ready }) }
@@ -211,6 +236,7 @@ func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 		a.again(ctx, pod)
 	}
 	a.syncProbes(pod)
+	a.tellKills(pod)
 
 	plan := Next(pod, &a.s, now)
 	if plan.Verdict != nil {
@@ -274,8 +300,20 @@ func (a *Actor) crashing(pod *corev1.Pod, plan Plan) {
 			continue
 		}
 		a.s.Waiting[name] = Waiting{Retry: w.Retry}
-		a.event(pod, name, corev1.EventTypeWarning, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", name, pod.Name, pod.Namespace, pod.UID))
+		a.event(pod, name, corev1.EventTypeWarning, "BackOff", fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)%s", name, pod.Name, pod.Namespace, pod.UID, a.lastEnd(name)))
 	}
+}
+
+// lastEnd says how a container ended that keeps ending.
+func (a *Actor) lastEnd(name string) string {
+	last, _ := a.s.newest(name)
+	if !last.Exited() {
+		return ""
+	}
+	if k := a.d.Kills.Of(last.ID); k != nil && last.Reason == oomKilled {
+		return ": " + k.Message(name)
+	}
+	return fmt.Sprintf(": it ended with exit code %d (%s)", last.ExitCode, last.Reason)
 }
 
 func (a *Actor) publish(pod *corev1.Pod, status corev1.PodStatus) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubetypes "k8s.io/kubelet/pkg/types"
@@ -37,7 +38,7 @@ func (a *Actor) observe(ctx context.Context, pod *corev1.Pod) error {
 	for _, c := range containers.Containers {
 		known := a.s.find(c.Id)
 		if known.Exited() && c.State == runtimeapi.ContainerState_CONTAINER_EXITED {
-			o.Containers = append(o.Containers, *known)
+			o.Containers = append(o.Containers, a.explained(*known))
 			continue
 		}
 		resp, err := a.d.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: c.Id})
@@ -51,11 +52,21 @@ func (a *Actor) observe(ctx context.Context, pod *corev1.Pod) error {
 		if one.Exited() {
 			one.Message = lastWords(&one)
 		}
-		o.Containers = append(o.Containers, one)
+		o.Containers = append(o.Containers, a.explained(one))
 	}
 	o.order()
 	a.s.Observed = o
 	return nil
+}
+
+const oomKilled = "OOMKilled"
+
+// explained is a container whose end the kernel explains better than the runtime, which may have missed that memory ran out.
+func (a *Actor) explained(c Container) Container {
+	if c.Exited() && c.ExitCode == 128+int32(unix.SIGKILL) && a.d.Kills.Of(c.ID) != nil {
+		c.Reason = oomKilled
+	}
+	return c
 }
 
 func (a *Actor) sandbox(ctx context.Context, sb *runtimeapi.PodSandbox) (Sandbox, error) {

@@ -218,11 +218,18 @@ func (b *statusBuilder) terminated(c *Container, former *corev1.ContainerStatus)
 	if c.State == runtimeapi.ContainerState_CONTAINER_UNKNOWN {
 		t.Reason, t.ExitCode = "ContainerStatusUnknown", 137
 	}
-	if former != nil && t.Message == "" {
-		for _, told := range []*corev1.ContainerStateTerminated{former.State.Terminated, former.LastTerminationState.Terminated} {
-			if told != nil && told.ContainerID == t.ContainerID {
-				t.Message = told.Message
-			}
+	if former == nil {
+		return t
+	}
+	for _, told := range []*corev1.ContainerStateTerminated{former.State.Terminated, former.LastTerminationState.Terminated} {
+		if told == nil || told.ContainerID != t.ContainerID {
+			continue
+		}
+		if t.Message == "" {
+			t.Message = told.Message
+		}
+		if told.Reason == oomKilled { // the kernel's word for it may be forgotten
+			t.Reason = oomKilled
 		}
 	}
 	return t
