@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -67,8 +68,8 @@ type Registry struct {
 	cfg      Config
 	services *services
 	managers *fieldmanager.Managers
-	virtuals map[string]Virtual
-	readers  map[string]Reader
+	virtuals sync.Map // of Virtual, by path
+	readers  sync.Map // of Reader, by path
 	ready    chan struct{}
 }
 
@@ -81,7 +82,7 @@ func New(cfg Config) (*Registry, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(cfg.Table), virtuals: map[string]Virtual{}, readers: map[string]Reader{}, ready: make(chan struct{})}
+	r := &Registry{cfg: cfg, services: s, managers: fieldmanager.New(cfg.Table), ready: make(chan struct{})}
 	r.Handle("pods/binding", r.bind)
 	r.Handle("bindings", r.bind)
 	r.Handle("pods/eviction", r.evict)
@@ -204,10 +205,14 @@ func (q *Request) result(e *store.Entry) *Result {
 // Virtual answers creates of an unstored kind or subresource.
 type Virtual func(ctx context.Context, req *Request, obj runtime.Object, dryRun bool) (runtime.Object, error)
 
-// Handle registers a Virtual for "group/plural" or "group/plural/subresource" (core group: "pods/binding"). Before the first request only.
-func (r *Registry) Handle(path string, v Virtual) { r.virtuals[path] = v }
+// Handle registers a Virtual for "group/plural" or "group/plural/subresource" (core group: "pods/binding"). Parts in this process may be calling already.
+func (r *Registry) Handle(path string, v Virtual) { r.virtuals.Store(path, v) }
 
-func (r *Registry) virtual(q *Request) Virtual { return r.virtuals[q.path()] }
+func (r *Registry) virtual(q *Request) Virtual {
+	v, _ := r.virtuals.Load(q.path())
+	f, _ := v.(Virtual)
+	return f
+}
 
 // path names what a request is about, as Handle and HandleRead do.
 func (q *Request) path() string {

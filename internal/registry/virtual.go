@@ -14,14 +14,16 @@ import (
 // watched or paged through.
 type Reader func(ctx context.Context, p store.Predicate) ([]api.Object, error)
 
-// HandleRead registers a Reader for "group/plural". Before the first request only.
-func (r *Registry) HandleRead(path string, f Reader) { r.readers[path] = f }
+// HandleRead registers a Reader for "group/plural". Parts in this process may be calling already.
+func (r *Registry) HandleRead(path string, f Reader) { r.readers.Store(path, f) }
 
 func (r *Registry) reader(q *Request) Reader {
 	if q.Resource.Key != "" || q.Subresource != "" {
 		return nil
 	}
-	return r.readers[q.path()]
+	v, _ := r.readers.Load(q.path())
+	f, _ := v.(Reader)
+	return f
 }
 
 // ask reads one object.

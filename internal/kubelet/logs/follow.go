@@ -85,9 +85,14 @@ func (c *copier) run(ctx context.Context, path string, ended <-chan struct{}) er
 		return err
 	}
 	defer func() { t.Close() }()
+	var seen int64
 	each := func(e *entry) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		// What was written after the last lines were looked for is for those who follow.
+		if seen++; !c.o.Follow && c.o.Tail >= 0 && seen > c.o.Tail {
+			return errFull
 		}
 		return c.entry(e)
 	}
