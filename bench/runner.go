@@ -12,6 +12,7 @@ import (
 type bench struct {
 	rounds, objects, callers int
 	idle                     time.Duration
+	pids                     string // of another server to measure
 	scheduling
 
 	failed   bool

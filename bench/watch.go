@@ -3,17 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -25,23 +23,15 @@ const (
 
 // benchWatch has many watchers follow one pod that is patched again and again: what a delivery costs the server, and how late it comes.
 func benchWatch(b *bench) {
-	c := cluster.New(b, "--no-agent", "--no-scheduler", "--controllers=serviceaccount-controller")
-	c.Server()
-	cfg := c.RESTConfig()
-	cfg.ContentType = "application/vnd.kubernetes.protobuf"
-	cfg.QPS = -1
+	t := newServer(b)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	newClient := func() *kubernetes.Clientset {
-		cs, err := kubernetes.NewForConfig(rest.CopyConfig(cfg))
-		if err != nil {
-			b.Fatal(err)
-		}
-		return cs
-	}
-	cs := newClient()
+	cs := t.clients(1)[0]
 	cluster.Eventually(b, 10*time.Second, func() error {
 		_, err := cs.CoreV1().Pods("default").Create(ctx, benchPod(0), metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil
+		}
 		return err
 	})
 	var (
@@ -49,8 +39,8 @@ func benchWatch(b *bench) {
 		late []float64
 		all  sync.WaitGroup
 	)
-	for range watchers {
-		w, err := newClient().CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{ResourceVersion: "0"})
+	for _, watcher := range t.clients(watchers) {
+		w, err := watcher.CoreV1().Pods("default").Watch(ctx, metav1.ListOptions{ResourceVersion: "0"})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -62,7 +52,8 @@ func benchWatch(b *bench) {
 			mu.Unlock()
 		})
 	}
-	cpu := c.CPU()
+	stop := t.profileOf("watch")
+	cpu := t.cpu()
 	for i := range watchedPatches {
 		body := fmt.Sprintf(`{"metadata":{"annotations":{"sent":"%d","n":"%d"}}}`, time.Now().UnixNano(), i)
 		if _, err := cs.CoreV1().Pods("default").Patch(ctx, benchPod(0).Name, types.MergePatchType, []byte(body), metav1.PatchOptions{}); err != nil {
@@ -70,11 +61,10 @@ func benchWatch(b *bench) {
 		}
 	}
 	all.Wait()
-	spent := c.CPU() - cpu
-	slices.Sort(late)
+	spent := t.cpu() - cpu
+	stop()
 	report("a delivery: server CPU", "µs", float64(spent.Microseconds())/float64(len(late)))
-	report("a delivery: lag", "ms", median(late))
-	report("a delivery: lag, 99th percentile", "ms", late[len(late)*99/100])
+	reportQuantiles("a delivery: lag", "ms", late)
 }
 
 // follow reads events until that of the last patch, and returns how long each was on its way, in ms.

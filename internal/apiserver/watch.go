@@ -68,37 +68,56 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	out := &watchWriter{r: r, f: f, q: q}
 	flush := http.NewResponseController(w)
 	_ = flush.Flush()
-	var buf []store.Event
+	send := func() error {
+		if _, err := w.Write(out.buf); err != nil {
+			return err
+		}
+		return flush.Flush()
+	}
 	for {
 		if !expired {
-			buf, err = events.Next(ctx, buf, watchBatch)
+			var n int
+			n, err = s.batch(ctx, events, out, send)
+			sent.Add(float64(n))
+		}
+		if err == nil {
+			err = s.flushes.wait(ctx)
 		}
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 				_ = out.fail(err)
-				_, _ = w.Write(out.buf)
-				_ = flush.Flush()
+				_ = send()
 			}
 			return
-		}
-		out.buf = out.buf[:0]
-		for i := range buf {
-			if err := out.event(&buf[i]); err != nil {
-				s.log.Error("cannot encode an event", "resource", q.Resource.Plural, "err", err)
-				return
-			}
-		}
-		if _, err := w.Write(out.buf); err != nil {
-			return
-		}
-		if err := flush.Flush(); err != nil {
-			return
-		}
-		sent.Add(float64(len(buf)))
-		if cap(out.buf) > 1<<20 {
-			out.buf = nil
 		}
 	}
+}
+
+// batch waits for events, sends those that are at hand as one, and says how many. Buffers are borrowed: a watch that is quiet holds none.
+func (s *Server) batch(ctx context.Context, events *store.Watcher, out *watchWriter, send func() error) (int, error) {
+	some, err := events.Next(ctx, nil, watchBatch)
+	if err != nil {
+		return 0, err
+	}
+	defer store.Recycle(some)
+	out.buf = borrow()
+	defer func() { giveBack(out.buf); out.buf = nil }()
+	for i := range some {
+		if err := out.event(&some[i]); err != nil {
+			s.log.Error("cannot encode an event", "resource", out.q.Resource.Plural, "err", err)
+			return 0, context.Canceled
+		}
+		if len(out.buf) > batchBytes && i < len(some)-1 {
+			if err := send(); err != nil {
+				return 0, context.Canceled
+			}
+			out.buf = out.buf[:0]
+		}
+	}
+	if err := send(); err != nil {
+		return 0, context.Canceled
+	}
+	return len(some), nil
 }
 
 // watchWriter encodes events into buf.
@@ -117,11 +136,14 @@ func (w *watchWriter) event(e *store.Event) error {
 	if e.Type == store.Bookmark {
 		return w.bookmark(kind, e)
 	}
-	shown, err := w.q.Show(w.r.Context(), []*store.Entry{e.Entry})
-	if err != nil {
-		return err
+	entry := e.Entry
+	if w.q.Resource.Custom != nil || w.q.Served != nil {
+		shown, err := w.q.Show(w.r.Context(), []*store.Entry{entry})
+		if err != nil {
+			return err
+		}
+		entry = shown[0]
 	}
-	entry := shown[0]
 	if w.f.as == "" {
 		body, err := encodeEntry(entry, w.f.media)
 		if err != nil {
@@ -131,6 +153,7 @@ func (w *watchWriter) event(e *store.Event) error {
 		return nil
 	}
 	var shaped runtime.Object
+	var err error
 	if w.f.as == "Table" {
 		shaped, err = table(w.r, w.f, w.q, []*store.Entry{entry}, nil, !w.headed)
 		w.headed = true

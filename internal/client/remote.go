@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -14,9 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/connrotation"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
@@ -32,7 +34,7 @@ type remote struct {
 	live   crclient.Client
 	cache  *remoteCache
 	events *events
-	hangUp func() // closes the connections that nobody uses
+	hangUp func() // closes the connections
 	pods   func() (cache.Cache, error)
 }
 
@@ -63,6 +65,8 @@ func Remote(cfg *rest.Config, o RemoteOptions, log *slog.Logger) (Client, error)
 	cfg = rest.CopyConfig(cfg)
 	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	cfg.QPS = -1 // the server says when it is too much
+	dialer := connrotation.NewDialer(connrotation.DialFunc(dialOf(cfg)))
+	cfg.Dial = dialer.DialContext
 	http, err := rest.HTTPClientFor(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("make an HTTP client for %s: %w", cfg.Host, err)
@@ -109,8 +113,16 @@ func Remote(cfg *rest.Config, o RemoteOptions, log *slog.Logger) (Client, error)
 	}
 	return &remote{
 		Client: cached, live: live, cache: c, events: newEvents(live, log), pods: everyPod,
-		hangUp: func() { net.CloseIdleConnectionsFor(http.Transport) },
+		hangUp: dialer.CloseAll,
 	}, nil
+}
+
+// dialOf is how a config's connections are made.
+func dialOf(cfg *rest.Config) func(ctx context.Context, network, address string) (net.Conn, error) {
+	if cfg.Dial != nil {
+		return cfg.Dial
+	}
+	return (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second}).DialContext
 }
 
 func (r *remote) Live() crclient.Reader                  { return r.live }

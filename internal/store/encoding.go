@@ -122,11 +122,11 @@ func decode(r *api.Resource, value []byte) (api.Object, error) {
 }
 
 // withResourceVersion copies an envelope and appends the resourceVersion as one more metadata field: protobuf merges a message field that
-// comes twice, and the last scalar wins.
-func withResourceVersion(value []byte, rev int64) []byte {
+// comes twice, and the last scalar wins. item is where the object's field begins, which is the last.
+func withResourceVersion(value []byte, rev int64) (wire []byte, item int) {
 	raw, err := rawOf(value)
 	if err != nil {
-		return bytes.Clone(value)
+		return bytes.Clone(value), 0
 	}
 	rv := strconv.FormatInt(rev, 10)
 	const metadata, resourceVersion = 1, 6
@@ -138,7 +138,7 @@ func withResourceVersion(value []byte, rev int64) []byte {
 	out = binary.AppendUvarint(out, uint64(size))
 	out = append(out, raw...)
 	out = append(out, tag(metadata, 2), byte(2+len(rv)), tag(resourceVersion, 2), byte(len(rv)))
-	return append(out, rv...)
+	return append(out, rv...), start
 }
 
 // headLength is where the envelope's first field that isn't typeMeta begins.

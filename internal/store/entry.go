@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/maphash"
@@ -31,6 +32,7 @@ type Entry struct {
 	obj api.Object
 	// wire is the protobuf encoding with the resourceVersion in it, or nil for what protobuf can't say (custom resources), which has json instead.
 	wire []byte
+	item int // where in wire the object's field begins, up to its end; 0: look for it
 	json atomic.Pointer[[]byte]
 	view atomic.Pointer[view]
 	sum  uint64 // of obj, when mutations are looked for
@@ -40,7 +42,7 @@ type Entry struct {
 func newEntry(c *Collection, key string, rev int64, obj api.Object, stored []byte) *Entry {
 	e := &Entry{res: c.res, key: key, rev: rev}
 	if isProtobuf(stored) {
-		e.wire = withResourceVersion(stored, rev)
+		e.wire, e.item = withResourceVersion(stored, rev)
 	}
 	if c.res.Cold && e.wire != nil {
 		return e
@@ -149,7 +151,7 @@ func (e *Entry) Bytes(enc Encoding) ([]byte, error) {
 func (e *Entry) at(rev int64) *Entry {
 	out := &Entry{res: e.res, key: e.key, rev: rev}
 	if e.wire != nil {
-		out.wire = withResourceVersion(e.wire, rev)
+		out.wire, out.item = withResourceVersion(e.wire, rev)
 		if e.obj == nil {
 			return out
 		}
@@ -231,11 +233,21 @@ func (s *Store) checkMutations() error {
 	return err
 }
 
-// ProtobufBody is the object's own message, without the envelope: what a list's items are.
-func (e *Entry) ProtobufBody() ([]byte, error) {
+// ProtobufItem is the object as an item of a list of its kind. That is the envelope's own field for the object: both are fields with the number 2,
+// and it is the envelope's last.
+func (e *Entry) ProtobufItem() ([]byte, error) {
+	if e.item > 0 {
+		return e.wire[e.item:], nil
+	}
 	b, err := e.Bytes(Protobuf)
 	if err != nil {
 		return nil, err
 	}
-	return rawOf(b)
+	raw, err := rawOf(b)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, 0, 1+binary.MaxVarintLen64+len(raw))
+	out = binary.AppendUvarint(append(out, tag(2, 2)), uint64(len(raw)))
+	return append(out, raw...), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -169,10 +170,13 @@ func (w *Watcher) Stop() {
 	}
 }
 
-// Next blocks for at least one event and returns as many as are at hand, up to max, reusing buf. An error (410 Expired when the watcher fell
+// Next blocks for at least one event and returns as many as are at hand, up to max, reusing buf; without buf it borrows one, only once there is
+// something to put into it, and the caller may Recycle that. An error (410 Expired when the watcher fell
 // behind the log; ctx's error) ends the watch. Selector watches see Added and Deleted on entering and leaving the selection.
 func (w *Watcher) Next(ctx context.Context, buf []Event, max int) ([]Event, error) {
-	buf = buf[:0]
+	if buf != nil {
+		buf = buf[:0]
+	}
 	if out := w.takeInitial(buf, max); len(out) > 0 {
 		return out, nil
 	}
@@ -219,7 +223,20 @@ func (w *Watcher) goesOn() bool {
 	return true
 }
 
+// spare are buffers for Next, so that a watch that is quiet holds none.
+var spare = sync.Pool{New: func() any { b := make([]Event, 0, 16); return &b }}
+
+// Recycle takes back what Next returned; its caller is done with it.
+func Recycle(events []Event) {
+	clear(events)
+	events = events[:0]
+	spare.Put(&events)
+}
+
 func (w *Watcher) takeInitial(buf []Event, max int) []Event {
+	if buf == nil && (len(w.initial) > 0 || w.endMark) {
+		buf = *spare.Get().(*[]Event)
+	}
 	for len(w.initial) > 0 && len(buf) < max {
 		e := w.initial[0]
 		w.initial[0] = nil
@@ -238,7 +255,7 @@ func (w *Watcher) takeInitial(buf []Event, max int) []Event {
 
 // take copies the selected events at hand; where there are none it returns a channel that is closed when the log grows.
 func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
-	s, l := w.c.s, &w.c.log
+	s, l, borrowed := w.c.s, &w.c.log, buf == nil
 	s.mu.RLock()
 	if w.next < l.first {
 		oldest := l.oldest
@@ -246,6 +263,9 @@ func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
 		return nil, nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", w.revision, oldest))
 	}
 	end := l.first + int64(len(l.events))
+	if buf == nil && w.next < end {
+		buf = *spare.Get().(*[]Event)
+	}
 	for ; w.next < end && len(buf) < max; w.next++ {
 		e := &l.events[w.next-l.first]
 		if e.Revision <= w.revision {
@@ -262,6 +282,9 @@ func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
 	}
 	wait := l.grown
 	s.mu.RUnlock()
+	if cap(buf) > 0 && borrowed {
+		Recycle(buf)
+	}
 	if wait != nil {
 		return nil, wait, nil
 	}
