@@ -1,7 +1,9 @@
 package fieldmanager
 
 import (
+	"bytes"
 	"errors"
+	"hash/maphash"
 	"reflect"
 	"slices"
 	"strconv"
@@ -28,7 +30,7 @@ func (m *Managers) created(w Write, obj api.Object) bool {
 	if w.Manager == "" || w.Served != nil || w.Subresource != "" || len(obj.GetManagedFields()) > 0 {
 		return false
 	}
-	types, ok := typesOf(w.Resource).(*unchecked)
+	types, ok := Types(w.Resource).(*unchecked)
 	if !ok {
 		return false
 	}
@@ -53,7 +55,7 @@ func (m *Managers) created(w Write, obj api.Object) bool {
 	}
 	obj.SetManagedFields([]metav1.ManagedFieldsEntry{{
 		Manager: w.Manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: w.Resource.GVK().GroupVersion().String(), Time: &now,
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: types.shapes.same(p.out)},
+		FieldsType: "FieldsV1", FieldsV1: types.shapes.same(p.out),
 	}})
 	return true
 }
@@ -149,8 +151,9 @@ func (p *walker) live(s *shape, v reflect.Value, at int) error {
 	case nilable && v.IsNil(), s.kind == leaf && v.IsZero():
 		p.out = p.out[:at]
 		return nil
-	case s.kind == leaf && s.custom:
-		return errOtherwise // it may say the same as nothing does
+	case s.kind == leaf && (s.custom || v.Kind() == reflect.Struct) && saysNothing(v):
+		p.out = p.out[:at]
+		return nil
 	case s.kind == leaf:
 		p.out = append(p.out, "{}"...)
 		return nil
@@ -167,6 +170,16 @@ func (p *walker) live(s *shape, v reflect.Value, at int) error {
 	}
 	p.close(at)
 	return nil
+}
+
+// saysNothing is whether a value that is not Go's zero looks like it all the same.
+func saysNothing(v reflect.Value) bool {
+	some, err := value.NewValueReflect(v.Addr().Interface())
+	if err != nil {
+		return false
+	}
+	none, err := value.NewValueReflect(reflect.New(v.Type()).Interface())
+	return err == nil && value.Equals(some, none)
 }
 
 // added writes a value that an empty object does not have.
@@ -223,7 +236,7 @@ func (p *walker) dictionary(s *shape, v reflect.Value) error {
 	names := p.names[first:]
 	slices.Sort(names)
 	for _, name := range names {
-		if !plain(name) {
+		if !unescaped(name) {
 			return errOtherwise
 		}
 		p.comma()
@@ -246,7 +259,7 @@ func (p *walker) set(v reflect.Value) error {
 	names := p.names[first:]
 	slices.Sort(names)
 	for i, name := range names {
-		if !plain(name) || i > 0 && names[i-1] == name {
+		if !unescaped(name) || i > 0 && names[i-1] == name {
 			return errOtherwise
 		}
 		p.comma()
@@ -347,8 +360,7 @@ func (k *keyShape) of(item reflect.Value) (kv keyValue, given bool, err error) {
 	v := k.entry.GetFrom(item)
 	switch {
 	case k.entry.CanOmit(v):
-		kv.text = k.preset
-		return kv, k.preset != "", nil
+		return k.preset, k.preset.name != "", nil
 	case v.Kind() == reflect.Pointer && v.IsNil():
 		return kv, false, errOtherwise
 	case v.Kind() == reflect.Pointer:
@@ -356,7 +368,7 @@ func (k *keyShape) of(item reflect.Value) (kv keyValue, given bool, err error) {
 	}
 	if k.isText {
 		kv.text = v.String()
-		if !plain(kv.text) {
+		if !unescaped(kv.text) {
 			return kv, false, errOtherwise
 		}
 		return kv, true, nil
@@ -368,8 +380,8 @@ func (k *keyShape) of(item reflect.Value) (kv keyValue, given bool, err error) {
 	return kv, true, nil
 }
 
-// plain says that a string is written in JSON as it is, also by who escapes for HTML.
-func plain(s string) bool {
+// unescaped says that a string is written in JSON as it is, also by who escapes for HTML.
+func unescaped(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
@@ -406,16 +418,31 @@ type fieldShape struct {
 }
 
 type keyShape struct {
-	name, preset string
-	isText       bool
-	entry        *value.FieldCacheEntry
+	name   string
+	isText bool
+	entry  *value.FieldCacheEntry
+	preset keyValue // for an item without the key; without a name: none
 }
 
 // shapes of one schema's types. What was made is kept for ever: there are as many as there are types.
 type shapes struct {
 	mu    sync.Mutex
 	known map[shapeKey]*shape
-	sets  [256]string // encoded sets that came lately: objects made of one template share theirs
+
+	lately [256]*metav1.FieldsV1 // encoded sets: objects made of one template share theirs
+}
+
+var seed = maphash.MakeSeed()
+
+// same is the encoded set as somebody had it lately, or a copy of it.
+func (c *shapes) same(set []byte) *metav1.FieldsV1 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := &c.lately[maphash.Bytes(seed, set)%uint64(len(c.lately))]
+	if !bytes.Equal((*at).GetRawBytes(), set) {
+		*at = metav1.NewFieldsV1(string(set))
+	}
+	return *at
 }
 
 type shapeKey struct {
@@ -482,7 +509,7 @@ func (c *shapes) make(schema *smdschema.Schema, ref smdschema.TypeRef, t reflect
 	case atom.List != nil && t.Kind() == reflect.Slice:
 		s.kind, s.elem = keyed, c.make(schema, atom.List.ElementType, t.Elem())
 		s.keys, ok = keysOf(schema, atom.List, t.Elem())
-		ok = ok && s.elem != nil && s.elem.kind == structure
+		ok = ok && s.elem != nil
 	default:
 		ok = false
 	}
@@ -535,7 +562,7 @@ func keysOf(schema *smdschema.Schema, list *smdschema.List, t reflect.Type) (out
 			return nil, false
 		}
 		if f, _ := item.Map.FindField(name); f.Default != nil {
-			if k.preset, ok = f.Default.(string); !ok || !k.isText {
+			if k.preset, ok = presetOf(name, f.Default); !ok || k.preset.isText != k.isText {
 				return nil, false
 			}
 		}
@@ -543,4 +570,19 @@ func keysOf(schema *smdschema.Schema, list *smdschema.List, t reflect.Type) (out
 	}
 	slices.SortFunc(out, func(a, b keyShape) int { return strings.Compare(a.name, b.name) })
 	return out, true
+}
+
+// presetOf a key in the schema, where numbers come as YAML has them.
+func presetOf(name string, v any) (keyValue, bool) {
+	switch v := v.(type) {
+	case string:
+		return keyValue{name: name, isText: true, text: v}, unescaped(v)
+	case int:
+		return keyValue{name: name, number: int64(v)}, true
+	case int64:
+		return keyValue{name: name, number: v}, true
+	case float64:
+		return keyValue{name: name, number: int64(v)}, v == float64(int64(v))
+	}
+	return keyValue{}, false
 }

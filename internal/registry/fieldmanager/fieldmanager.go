@@ -81,6 +81,14 @@ func (m *Managers) Update(w Write, old, obj api.Object) error {
 		}
 		return nil
 	}
+	if old == nil && !w.Inside && m.created(w, obj) {
+		return nil
+	}
+	return m.compared(w, old, obj)
+}
+
+// compared is Update by comparing with what was there.
+func (m *Managers) compared(w Write, old, obj api.Object) error {
 	f, err := m.of(w)
 	if err != nil {
 		return err

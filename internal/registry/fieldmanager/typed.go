@@ -16,7 +16,8 @@ import (
 // Whatever forbids duplicates, and whatever comes without a Go type, is checked.
 type unchecked struct {
 	managedfields.TypeConverter
-	known sync.Map // of what, by GroupVersionKind
+	known  sync.Map // of what, by GroupVersionKind
+	shapes shapes
 }
 
 // what is the type of a kind's objects.
