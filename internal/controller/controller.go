@@ -40,6 +40,7 @@ import (
 	"skiff.dev/skiff/internal/controller/podgc"
 	"skiff.dev/skiff/internal/controller/replicaset"
 	"skiff.dev/skiff/internal/controller/replicationcontroller"
+	"skiff.dev/skiff/internal/controller/resourcequota"
 	"skiff.dev/skiff/internal/controller/rootca"
 	"skiff.dev/skiff/internal/controller/serviceaccount"
 	"skiff.dev/skiff/internal/controller/servicelb"
@@ -106,6 +107,7 @@ var all = []entry{
 	{"service-lb-controller", func(c Config) harness.Controller { return servicelb.New(c.Client) }},
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
 	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled) }},
+	{"resourcequota-controller", func(c Config) harness.Controller { return resourcequota.New(c.Client, c.Kinds) }},
 	{"storage-version-migrator-controller", func(c Config) harness.Controller { return storageversionmigrator.New(c.Client, c.Rewrite) }},
 	{"persistentvolume-binder-controller", func(c Config) harness.Controller { return persistentvolume.New(c.Client) }},
 	{"persistentvolumeclaim-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewClaims(c.Client) }},

@@ -114,6 +114,7 @@ func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, 
 	}
 	e, err := r.admitted(ctx, q, c, a, obj, dryRun)
 	if err != nil || dryRun {
+		r.failed(ctx, a)
 		undo()
 	}
 	return e, err

@@ -54,7 +54,24 @@ type Attributes struct {
 	Again bool
 	// Dynamic is what dynamic admission keeps of the request between its turns.
 	Dynamic any
+
+	undo []func(ctx context.Context) error
 }
+
+// Undo registers what is to be done if the request, which admission let through, is not carried out after all.
+func (a *Attributes) Undo(f func(ctx context.Context) error) { a.undo = append(a.undo, f) }
+
+// failed undoes what admission did for a request that was not carried out.
+func (r *Registry) failed(ctx context.Context, a *Attributes) {
+	ctx = context.WithoutCancel(ctx)
+	for _, f := range a.undo {
+		if err := f(ctx); err != nil {
+			r.cfg.Log.Warn("what admission did for a request that failed could not be undone", "resource", a.Resource.Plural, "namespace", a.Namespace, "err", err)
+		}
+	}
+	a.undo = nil
+}
+
 type (
 	Admit    func(ctx context.Context, a *Attributes) error
 	Validate func(ctx context.Context, a *Attributes) error

@@ -92,6 +92,7 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 	}
 	e, err := r.replace(ctx, q, prev, a, obj, dryRun)
 	if err != nil || dryRun {
+		r.failed(ctx, a)
 		undo()
 	}
 	return e, err

@@ -29,7 +29,7 @@ func Default() ([]registry.Admit, []registry.Validate) {
 	return []registry.Admit{
 			namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, defaultStorageClass, inUseProtection, runtimeClass, requestor,
 		}, []registry.Validate{
-			namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, runtimeOverhead, certificateSubject,
+			namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, runtimeOverhead, certificateSubject, podSecurity(), quotas(),
 		}
 }
 

@@ -1,0 +1,182 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"skiff.dev/skiff/internal/quota"
+	"skiff.dev/skiff/internal/registry"
+)
+
+// chargeTries is how often a quota that others write too is charged anew.
+const chargeTries = 10
+
+// charger charges quotas. Within this process one request charges a quota at a time; other servers are kept out by the resourceVersion.
+type charger struct {
+	mu    sync.Mutex
+	locks map[types.NamespacedName]*sync.Mutex
+}
+
+// quotas (ResourceQuota) charges what a new object uses to the quotas of its namespace, or refuses it. It is the last to be asked: what it
+// charges is given back where storing fails.
+func quotas() registry.Validate {
+	c := &charger{locks: map[types.NamespacedName]*sync.Mutex{}}
+	return c.validate
+}
+
+func (c *charger) validate(ctx context.Context, a *registry.Attributes) error {
+	if !chargeable(a) {
+		return nil
+	}
+	list, err := all[*corev1.ResourceQuota](ctx, a, "", "resourcequotas", a.Namespace)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	now, gr := time.Now(), a.Resource.GroupResource()
+	usage := quota.Usage(gr, a.Object, now)
+	if a.Old != nil {
+		usage = quota.Minus(usage, quota.Usage(gr, a.Old, now))
+	}
+	for _, q := range list {
+		if pod, is := a.Object.(*corev1.Pod); is && a.Operation == create && quota.Matches(q, pod) {
+			if why := quota.Unsaid(pod, q.Spec.Hard); why != "" {
+				return forbid(a, fmt.Errorf("failed quota: %s: %s", q.Name, why))
+			}
+		}
+		was := a.Old != nil && quota.Matches(q, a.Old)
+		switch is := quota.Matches(q, a.Object); {
+		case a.Old == nil && is, a.Old != nil && is && was:
+			err = c.charge(ctx, a, q, usage)
+		case a.Old != nil && is: // it came into the quota's scope
+			err = c.charge(ctx, a, q, quota.Usage(gr, a.Object, now))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// chargeable requests are those that make a namespace's usage grow.
+func chargeable(a *registry.Attributes) bool {
+	if !a.Resource.Namespaced || a.Object == nil || !quota.Counts(a.Resource) {
+		return false
+	}
+	switch {
+	case a.Operation == create:
+		return a.Subresource == ""
+	case a.Operation != update:
+		return false
+	}
+	gr := a.Resource.GroupResource()
+	return gr == schema.GroupResource{Resource: "pods"} && a.Subresource == "resize" ||
+		a.Subresource == "" && (gr == schema.GroupResource{Resource: "services"} || gr == schema.GroupResource{Resource: "persistentvolumeclaims"})
+}
+
+func (c *charger) lock(key types.NamespacedName) (unlock func()) {
+	c.mu.Lock()
+	l := c.locks[key]
+	if l == nil {
+		l = &sync.Mutex{}
+		c.locks[key] = l
+	}
+	c.mu.Unlock()
+	l.Lock()
+	return l.Unlock
+}
+
+// charge adds an amount to a quota's usage, and sees to it that it is given back if the object is not stored after all.
+func (c *charger) charge(ctx context.Context, a *registry.Attributes, q *corev1.ResourceQuota, amount corev1.ResourceList) error {
+	amount = changed(quota.Only(amount, q.Spec.Hard))
+	if len(amount) == 0 {
+		return nil
+	}
+	key := types.NamespacedName{Namespace: q.Namespace, Name: q.Name}
+	if err := c.write(ctx, a, key, amount, true); err != nil || a.DryRun {
+		return err
+	}
+	a.Undo(func(ctx context.Context) error { return c.write(ctx, a, key, quota.Minus(nil, amount), false) })
+	return nil
+}
+
+// changed drops what is nothing.
+func changed(amount corev1.ResourceList) corev1.ResourceList {
+	for name, q := range amount {
+		if q.IsZero() {
+			delete(amount, name)
+		}
+	}
+	return amount
+}
+
+var quotaUser = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup}}
+
+// write adds an amount to a quota's usage by compare and swap; check says whether the limits hold.
+func (c *charger) write(ctx context.Context, a *registry.Attributes, key types.NamespacedName, amount corev1.ResourceList, check bool) error {
+	defer c.lock(key)()
+	for try := 1; ; try++ {
+		q, err := find[*corev1.ResourceQuota](ctx, a, "", "resourcequotas", key.String())
+		if err != nil || q == nil {
+			return err
+		}
+		if check {
+			if err := exceeded(a, q, amount); err != nil {
+				return err
+			}
+		}
+		if a.DryRun {
+			return nil
+		}
+		next := q.DeepCopy()
+		if next.Status.Used == nil {
+			next.Status.Used = corev1.ResourceList{}
+		}
+		quota.Add(next.Status.Used, amount)
+		row := a.Registry.Table().ByResource(schema.GroupResource{Resource: "resourcequotas"})
+		req := &registry.Request{Resource: row, Subresource: "status", Namespace: q.Namespace, Name: q.Name, User: quotaUser}
+		_, err = a.Registry.Update(ctx, req, next, &metav1.UpdateOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil
+		case !apierrors.IsConflict(err) || try == chargeTries:
+			return err
+		}
+	}
+}
+
+// exceeded refuses an amount that a quota has no room for, or of which the controller has not counted what there is.
+func exceeded(a *registry.Attributes, q *corev1.ResourceQuota, amount corev1.ResourceList) error {
+	requested, used, limited := corev1.ResourceList{}, corev1.ResourceList{}, corev1.ResourceList{}
+	var unknown []string
+	for name, more := range amount {
+		have, known := q.Status.Used[name]
+		if _, limit := q.Status.Hard[name]; !known || !limit {
+			unknown = append(unknown, string(name))
+			continue
+		}
+		sum := have.DeepCopy()
+		sum.Add(more)
+		if hard := q.Spec.Hard[name]; more.Sign() > 0 && sum.Cmp(hard) > 0 {
+			requested[name], used[name], limited[name] = more, have, hard
+		}
+	}
+	switch {
+	case len(unknown) > 0:
+		slices.Sort(unknown)
+		return forbid(a, fmt.Errorf("status unknown for quota: %s, resources: %s", q.Name, strings.Join(unknown, ",")))
+	case len(requested) > 0:
+		return forbid(a, fmt.Errorf("exceeded quota: %s, requested: %s, used: %s, limited: %s", q.Name, quota.Text(requested), quota.Text(used), quota.Text(limited)))
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package admission
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/registry"
+	"skiff.dev/skiff/internal/registry/registrytest"
+)
+
+// limited makes a quota that has been counted: nothing of it is used.
+func limited(t *testing.T, r *registrytest.Registry, name string, hard map[corev1.ResourceName]string, change ...func(*corev1.ResourceQuota)) {
+	t.Helper()
+	q := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{}}}
+	used := corev1.ResourceList{}
+	for k, v := range hard {
+		q.Spec.Hard[k], used[k] = resource.MustParse(v), resource.MustParse("0")
+	}
+	for _, f := range change {
+		f(q)
+	}
+	r.Must(q)
+	counted := used.DeepCopy()
+	q = q.DeepCopy()
+	q.ResourceVersion, q.Status = "", corev1.ResourceQuotaStatus{Hard: q.Spec.Hard, Used: counted}
+	if err := r.Update(registrytest.Admin, q, "status"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func used(t *testing.T, r *registrytest.Registry, name string, of corev1.ResourceName) string {
+	t.Helper()
+	res, err := r.Get(context.Background(), r.Request(registrytest.Admin, "", "resourcequotas", "", "default", name), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := res.Object.(*corev1.ResourceQuota).Status.Used[of]
+	return q.String()
+}
+
+func asking(cpu string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Requests = list(cpu) }
+}
+
+func TestQuotas(t *testing.T) {
+	r := start(t)
+	limited(t, r, "compute", map[corev1.ResourceName]string{"pods": "3", "requests.cpu": "1", "count/configmaps": "1", "secrets": "5"})
+	if _, err := r.Create(registrytest.Admin, registrytest.Pod("a", asking("600m"))); err != nil {
+		t.Fatal(err)
+	}
+	if pods, cpu := used(t, r, "compute", "pods"), used(t, r, "compute", "requests.cpu"); pods != "1" || cpu != "600m" {
+		t.Errorf("used: %s pods, cpu %s", pods, cpu)
+	}
+	_, err := r.Create(registrytest.Admin, registrytest.Pod("b", asking("500m")))
+	refused(t, err, 403, `pods "b" is forbidden: exceeded quota: compute, requested: requests.cpu=500m, used: requests.cpu=600m, limited: requests.cpu=1`)
+	_, err = r.Create(registrytest.Admin, registrytest.Pod("b"))
+	refused(t, err, 403, `failed quota: compute: must specify requests.cpu for: c`)
+	_, err = r.Create(registrytest.Admin, registrytest.Pod("a", asking("100m")))
+	if !apierrors.IsAlreadyExists(err) || used(t, r, "compute", "pods") != "1" || used(t, r, "compute", "requests.cpu") != "600m" {
+		t.Errorf("%v; what was not stored is charged: %s pods", err, used(t, r, "compute", "pods"))
+	}
+	r.Must(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}})
+	_, err = r.Create(registrytest.Admin, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}})
+	refused(t, err, 403, "exceeded quota: compute, requested: count/configmaps=1, used: count/configmaps=1, limited: count/configmaps=1")
+}
+
+func TestQuotaScopes(t *testing.T) {
+	r := start(t)
+	limited(t, r, "best", map[corev1.ResourceName]string{"pods": "1"}, func(q *corev1.ResourceQuota) { q.Spec.Scopes = []corev1.ResourceQuotaScope{"BestEffort"} })
+	limited(t, r, "ending", map[corev1.ResourceName]string{"pods": "1"}, func(q *corev1.ResourceQuota) { q.Spec.Scopes = []corev1.ResourceQuotaScope{"Terminating"} })
+	deadline := int64(100)
+	r.Must(registrytest.Pod("a"), registrytest.Pod("b", asking("1")), registrytest.Pod("c", asking("1"), func(p *corev1.Pod) { p.Spec.ActiveDeadlineSeconds = &deadline }))
+	if best, ending := used(t, r, "best", "pods"), used(t, r, "ending", "pods"); best != "1" || ending != "1" {
+		t.Errorf("%s best-effort, %s terminating", best, ending)
+	}
+	_, err := r.Create(registrytest.Admin, registrytest.Pod("d"))
+	refused(t, err, 403, "exceeded quota: best")
+}
+
+// Many at once get exactly what the quota has room for.
+func TestQuotaIsChargedWithoutRaces(t *testing.T) {
+	r := start(t)
+	limited(t, r, "few", map[corev1.ResourceName]string{"count/configmaps": "7"})
+	var made atomic.Int32
+	var all sync.WaitGroup
+	for i := range 40 {
+		all.Go(func() {
+			_, err := r.Create(registrytest.Admin, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("c%d", i)}})
+			if err == nil {
+				made.Add(1)
+			} else if !apierrors.IsForbidden(err) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if n := used(t, r, "few", "count/configmaps"); made.Load() != 7 || n != "7" {
+		t.Errorf("%d were made, %s are counted", made.Load(), n)
+	}
+}
+
+// BenchmarkNoQuota is what the two plug-ins cost a pod in a namespace that has neither quota nor level.
+func BenchmarkNoQuota(b *testing.B) {
+	admit, validate := Default()
+	r := registrytest.Start(b, admit, validate)
+	a := attributes(r, registrytest.Pod("a"))
+	quota, security := quotas(), podSecurity()
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := quota(context.Background(), a); err != nil {
+			b.Fatal(err)
+		}
+		if err := security(context.Background(), a); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func attributes(r *registrytest.Registry, p *corev1.Pod) *registry.Attributes {
+	return &registry.Attributes{Request: r.About(registrytest.Admin, p, ""), Operation: create, Object: p, Registry: r.Registry}
+}
