@@ -104,6 +104,9 @@ func validatePodUpdate(o, old Object) field.ErrorList {
 	if len(was.Spec.SchedulingGates) > 0 { // a gated pod may still be narrowed
 		left.NodeSelector, left.Affinity = p.Spec.NodeSelector, p.Spec.Affinity
 	}
+	if QOSClass(&p.Spec) != QOSClass(&was.Spec) { // only a resize could do that
+		errs = append(errs, field.Invalid(spec, QOSClass(&p.Spec), "Pod QOS Class may not change as a result of resizing"))
+	}
 	if !equal(left, &p.Spec) {
 		errs = append(errs, field.Forbidden(spec, "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"+
 			"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"))
@@ -190,6 +193,7 @@ func validatePodSpec(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 	for i := range s.ImagePullSecrets {
 		errs = append(errs, required(s.ImagePullSecrets[i].Name, p.Child("imagePullSecrets").Index(i).Child("name"))...)
 	}
+	errs = append(errs, validatePodParts(s, p)...)
 	errs = append(errs, validateAffinity(s.Affinity, p.Child("affinity"))...)
 	for i, c := range s.TopologySpreadConstraints {
 		at := p.Child("topologySpreadConstraints").Index(i)
