@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -37,6 +38,9 @@ type pods struct {
 // reference is an object that a pod is made of.
 type reference struct{ kind, namespace, name string }
 
+// trustKind stands for all bundles at once: a pod may want those of a signer, whichever they are.
+const trustKind = "ClusterTrustBundle"
+
 func newPods(k *Kubelet, deps *pod.Deps) *pods {
 	p := &pods{k: k, deps: deps, actors: map[types.UID]*pod.Actor{}, refs: map[reference]map[types.UID]bool{}}
 	deps.Ended, deps.Kills = p.ended, &p.kills
@@ -64,6 +68,7 @@ func (p *pods) run(ctx context.Context) error {
 	defer func() { _ = informer.RemoveEventHandler(registration) }()
 	for kind, object := range map[string]crclient.Object{
 		"ConfigMap": &corev1.ConfigMap{}, "Secret": &corev1.Secret{}, "PersistentVolumeClaim": &corev1.PersistentVolumeClaim{},
+		trustKind: &certificatesv1.ClusterTrustBundle{},
 	} {
 		stop, err := p.watchSource(ctx, kind, object)
 		if err != nil {
@@ -96,6 +101,10 @@ func (p *pods) watchSource(ctx context.Context, kind string, object crclient.Obj
 		}
 		object, ok := o.(crclient.Object)
 		if !ok {
+			return
+		}
+		if kind == trustKind {
+			p.refresh(reference{kind: trustKind})
 			return
 		}
 		p.refresh(reference{kind, object.GetNamespace(), object.GetName()})
@@ -249,6 +258,9 @@ func references(one *corev1.Pod) []reference {
 			}
 			if s.Secret != nil {
 				add("Secret", s.Secret.Name)
+			}
+			if s.ClusterTrustBundle != nil {
+				out = append(out, reference{kind: trustKind})
 			}
 		}
 	}

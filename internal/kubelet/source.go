@@ -5,6 +5,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -30,6 +31,17 @@ func (s source) Secret(ctx context.Context, namespace, name string) (*corev1.Sec
 func (s source) Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error) {
 	var out corev1.PersistentVolumeClaim
 	return &out, s.client.Get(ctx, crclient.ObjectKey{Namespace: namespace, Name: name}, &out)
+}
+
+func (s source) TrustBundle(ctx context.Context, name string) (*certificatesv1.ClusterTrustBundle, error) {
+	var out certificatesv1.ClusterTrustBundle
+	return &out, s.client.Get(ctx, crclient.ObjectKey{Name: name}, &out)
+}
+
+func (s source) TrustBundles(ctx context.Context) ([]certificatesv1.ClusterTrustBundle, error) {
+	var list certificatesv1.ClusterTrustBundleList
+	err := s.client.List(ctx, &list, crclient.UnsafeDisableDeepCopy)
+	return list.Items, err
 }
 
 func (s source) Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error) {

@@ -65,7 +65,12 @@ func (m *Manager) projected(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 		files[s.ServiceAccountToken.Path] = f
 		return nil
 	case s.ClusterTrustBundle != nil:
-		return fmt.Errorf("clusterTrustBundle projections are not supported by this node")
+		text, err := m.trust(ctx, s.ClusterTrustBundle)
+		if err != nil {
+			return err
+		}
+		files[path.Clean(s.ClusterTrustBundle.Path)] = file{data: text, mode: def}
+		return nil
 	case s.PodCertificate != nil:
 		return fmt.Errorf("podCertificate projections are not supported by this node")
 	}
