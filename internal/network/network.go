@@ -87,6 +87,7 @@ func (n *Network) Run(ctx context.Context) error {
 		return err
 	}
 	defer l.Close()
+	defer n.rules.Close()
 	// Host ports of pods that outlived an earlier agent come first: they were there before any service.
 	n.rules.Prepare(func(t *proxy.Table, p *policy.Table) {
 		for _, r := range n.pool.all() {

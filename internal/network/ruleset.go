@@ -32,6 +32,7 @@ type ruleset struct {
 	moved  chan struct{}            // closed at the next change
 	left   map[netip.Addr]time.Time // when backends on this node were withdrawn, for a while
 	intact bool                     // the kernel holds what table held when its changes were last taken
+	conn   *nftables.Conn           // nil until it is needed, and after a failure
 }
 
 func newRuleset(f facts, log *slog.Logger) *ruleset {
@@ -139,22 +140,55 @@ func (r *ruleset) Restore() (deleted bool, err error) {
 
 // Delete removes the table.
 func (r *ruleset) Delete() error {
+	defer r.Close()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	return r.transact(func(c *nftables.Conn) error { r.empty(c); return nil })
 }
 
-// transact sends what fill puts together as one transaction.
+// transact sends what fill puts together as one transaction. The socket stays open from one to the next, for to close it is to wait until the kernel has
+// cleared away what the transaction replaced: 12 ms and more. After a failure there may be answers left in it, so the next one is new.
 func (r *ruleset) transact(fill func(*nftables.Conn) error) error {
+	if r.conn == nil {
+		c, err := open()
+		if err != nil {
+			return err
+		}
+		r.conn = c
+	}
+	err := fill(r.conn)
+	if err == nil {
+		err = r.conn.Flush()
+	}
+	if err != nil {
+		r.hangUp()
+	}
+	return err
+}
+
+func open() (*nftables.Conn, error) {
 	const size = 512 << 20 // the kernel answers every single message; the buffers take memory only as they fill
-	c, err := nftables.New(nftables.WithSockOptions(func(s *netlink.Conn) error {
+	c, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(s *netlink.Conn) error {
 		return errors.Join(s.SetReadBuffer(size), s.SetWriteBuffer(size))
 	}))
 	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
+		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	if err := fill(c); err != nil {
-		return err
+	return c, nil
+}
+
+// Close lets go of the kernel. The table stays, and a later change opens the way to it anew.
+func (r *ruleset) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hangUp()
+}
+
+func (r *ruleset) hangUp() {
+	if r.conn != nil {
+		_ = r.conn.CloseLasting() // nothing is on its way
+		r.conn = nil
 	}
-	return c.Flush()
 }
 
 // apply orders a delta's steps so that everything a step names exists: what is new comes first, what is gone goes last.
