@@ -128,7 +128,7 @@ func (c *cluster) makeRegistry() (runner, error) {
 			return c.authorizer.ValidateCertificates(ctx, a)
 		})
 	asked := dynamic.New()
-	admit, validate = append(admit, asked.Admit), append(validate, asked.Validate)
+	admit, validate = append(admit, asked.Admit), append(validate, asked.Validate, admission.Last())
 	var err error
 	c.registry, err = registry.New(registry.Config{
 		Store:         c.store,

@@ -29,9 +29,12 @@ func Default() ([]registry.Admit, []registry.Validate) {
 	return []registry.Admit{
 			namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, defaultStorageClass, inUseProtection, runtimeClass, requestor,
 		}, []registry.Validate{
-			namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, runtimeOverhead, certificateSubject, podSecurity(), quotas(),
+			namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, runtimeOverhead, certificateSubject, podSecurity(),
 		}
 }
+
+// Last is asked after all others, webhooks included: what it charges has been let in by everybody else.
+func Last() registry.Validate { return quotas() }
 
 // is says whether the request is about the resource itself ("" for the core group), not one of its subresources.
 func is(a *registry.Attributes, group, plural string) bool {

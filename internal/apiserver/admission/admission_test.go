@@ -18,7 +18,7 @@ import (
 
 func start(t *testing.T) *registrytest.Registry {
 	admit, validate := Default()
-	r := registrytest.Start(t, admit, validate)
+	r := registrytest.Start(t, admit, append(validate, Last()))
 	r.Must(registrytest.Account("default"))
 	return r
 }

@@ -87,7 +87,11 @@ func (r *pass) bring(ctx context.Context, b *addon.Bundle) (wanted []addon.Appli
 // announce writes into the status what is about to be applied, before it is.
 func (r *pass) announce(ctx context.Context, wanted []addon.Applied) error {
 	s := &r.a.Status
-	s.Applied = slices.Concat(s.Applied, addon.Left(wanted, s.Applied))
+	fresh := addon.Left(wanted, s.Applied)
+	if len(fresh) == 0 {
+		return nil
+	}
+	s.Applied = slices.Concat(s.Applied, fresh)
 	s.State, s.Message = addon.Progressing, "is being applied"
 	return r.write(ctx)
 }

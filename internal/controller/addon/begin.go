@@ -3,6 +3,7 @@ package addon
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -29,7 +30,7 @@ func (r *reconciler) follow(ctx context.Context, add func(harness.Watch)) {
 	if !r.awaitKind(ctx) {
 		return
 	}
-	add(harness.Self(addon.Empty()))
+	add(harness.Any(addon.Empty(), wanted))
 	for _, s := range r.Shipped {
 		for wait := again; ; wait = min(2*wait, time.Minute) {
 			err := r.ship(ctx, s)
@@ -42,6 +43,18 @@ func (r *reconciler) follow(ctx context.Context, add func(harness.Watch)) {
 			}
 		}
 	}
+}
+
+// wanted wakes an add-on when what is wanted of it changes; what this controller says of it wakes nobody, or a failure would be tried again at once.
+func wanted(old, current crclient.Object) []harness.Key {
+	switch {
+	case current == nil:
+		return nil
+	case old != nil && old.GetGeneration() == current.GetGeneration() && (old.GetDeletionTimestamp() == nil) == (current.GetDeletionTimestamp() == nil) &&
+		slices.Equal(old.GetFinalizers(), current.GetFinalizers()):
+		return nil
+	}
+	return []harness.Key{crclient.ObjectKeyFromObject(current)}
 }
 
 // report tells of a failure that will be tried again, unless it is the end.
