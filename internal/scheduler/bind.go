@@ -40,7 +40,7 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 
 // report writes the condition PodScheduled=False and the nominated node unless the pod has them already, then calls after.
 func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after func(ctx context.Context)) {
-	told := p.Status.NominatedNodeName == nominated
+	told := p.Status.NominatedNodeName == nominated && !l.turns.busy(p.UID)
 	if told {
 		told = false
 		for i := range p.Status.Conditions {
@@ -52,7 +52,7 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 	if told && after == nil {
 		return
 	}
-	l.writes <- func(ctx context.Context) {
+	l.write(p.UID, func(ctx context.Context) {
 		if !told {
 			l.patchStatus(ctx, p, "write why a pod is not scheduled", func(status *corev1.PodStatus) {
 				status.NominatedNodeName = nominated
@@ -64,7 +64,7 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 		if after != nil {
 			after(ctx)
 		}
-	}
+	})
 }
 
 // writeNomination writes only where a pod is expected to go.

@@ -34,6 +34,7 @@ type loop struct {
 	assumed   map[types.UID]bool         // placed here, and not yet seen placed
 	nominated map[types.UID]*cluster.Pod // placed here to hold the place while others leave it; still in the queue
 	writes    chan func(ctx context.Context)
+	turns     turns
 	now       func() time.Time
 
 	pending cluster.Change // not yet told to the queue
@@ -45,7 +46,7 @@ func newLoop(s *Scheduler) *loop {
 	l := &loop{
 		Scheduler: s, nodes: cluster.New(), queue: queue.New(), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
 		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{},
-		writes: make(chan func(context.Context), 1024), now: time.Now,
+		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}}, now: time.Now,
 	}
 	l.volumes, l.binding = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}
 	l.classes = class.NewTable(l.nodes, l.siblings.of)

@@ -40,7 +40,7 @@ func (l *loop) schedule(e *queue.Entry) {
 		l.settle(p, object, name, attempts)
 		return
 	}
-	l.writes <- func(ctx context.Context) { l.bind(ctx, p, object, name, attempts) }
+	l.write(p.UID, func(ctx context.Context) { l.bind(ctx, p, object, name, attempts) })
 }
 
 // release gives up the place a pod holds, which must not be in its own way, and says which node that is; -1 if none.
@@ -121,7 +121,7 @@ func (l *loop) evictions(p *cluster.Pod, choice *preempt.Choice) func(ctx contex
 		delete(l.nominated, w.UID)
 		l.nodes.Displace(w.UID)
 		object := w.Pod
-		l.writes <- func(ctx context.Context) { l.writeNomination(ctx, object, "") }
+		l.write(w.UID, func(ctx context.Context) { l.writeNomination(ctx, object, "") })
 	}
 	var victims []*corev1.Pod
 	for _, v := range choice.Victims {

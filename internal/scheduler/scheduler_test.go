@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -166,11 +167,15 @@ func TestWaitingPods(t *testing.T) {
 	clienttest.Eventually(t, "the reason for lack of a claim", func() bool {
 		return strings.HasPrefix(why(get(t, c, "claims")), `Unschedulable: 0/1 nodes are available: persistentvolumeclaim "data" not found. preemption: 0/1`)
 	})
-	free := get(t, c, "gated")
-	free.Spec.SchedulingGates = nil
-	if err := c.Update(ctx, free); err != nil {
-		t.Fatal(err)
-	}
+	clienttest.Eventually(t, "the gate opened", func() bool {
+		free := get(t, c, "gated")
+		free.Spec.SchedulingGates = nil
+		err := c.Update(ctx, free)
+		if err != nil && !apierrors.IsConflict(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	clienttest.Eventually(t, "the pod whose gate opened placed", func() bool { return get(t, c, "gated").Spec.NodeName == "a" })
 	if get(t, c, "foreign").Spec.NodeName != "" || get(t, c, "claims").Spec.NodeName != "" {
 		t.Error("a pod of another scheduler, or one whose rules are not understood, was placed")

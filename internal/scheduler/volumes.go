@@ -76,7 +76,7 @@ func (l *loop) settle(p *cluster.Pod, object *corev1.Pod, node string, attempts 
 	b.timer = time.AfterFunc(bindTimeout, func() {
 		l.mail.post(func() { l.giveUp(b, fmt.Errorf("timed out waiting for the pod's volumes to be bound")) })
 	})
-	l.writes <- func(ctx context.Context) {
+	l.write(p.UID, func(ctx context.Context) {
 		for _, one := range list {
 			if err := l.choose(ctx, one, node); err != nil && ctx.Err() == nil {
 				l.mail.post(func() { l.giveUp(b, err) })
@@ -84,7 +84,7 @@ func (l *loop) settle(p *cluster.Pod, object *corev1.Pod, node string, attempts 
 			}
 		}
 		l.mail.post(func() { l.settled(b) })
-	}
+	})
 }
 
 // choose binds a claim to a volume, or has one made for it on the node.
@@ -126,7 +126,7 @@ func (l *loop) settled(b *binding) {
 		return // its event will come
 	}
 	l.close(b)
-	l.writes <- func(ctx context.Context) { l.bind(ctx, b.pod, b.object, b.node, b.attempts) }
+	l.write(b.pod.UID, func(ctx context.Context) { l.bind(ctx, b.pod, b.object, b.node, b.attempts) })
 }
 
 // giveUp sends a pod back to the queue because its volumes did not come to be.
