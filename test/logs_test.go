@@ -51,6 +51,7 @@ func TestLogs(t *testing.T) {
 
 	t.Run("kubectl logs over files", func(t *testing.T) { logsOverFiles(t, c.For(t), follow.String()) })
 	t.Run("search a pod that is gone", func(t *testing.T) { searchGone(t, c.For(t), search) })
+	t.Run("the last hour's figures", func(t *testing.T) { history(t, c.For(t)) })
 	t.Run("who may search", func(t *testing.T) { whoMaySearch(t, c.For(t)) })
 }
 
@@ -117,4 +118,19 @@ func whoMaySearch(t *testing.T, c *cluster.Cluster) {
 	if out, err := c.TryKubectl("get", "--raw", path+"?sinceTime=yesterday"); err == nil || !strings.Contains(out, "invalid value for sinceTime") {
 		t.Errorf("a bad time: %v, %s", err, out)
 	}
+}
+
+// history of a pod, as whoever plots it reads it.
+func history(t *testing.T, c *cluster.Cluster) {
+	c.Kubectl("run", "measured", "--image=skiff.dev/web:1")
+	c.WaitPodReady("measured")
+	node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	figures := regexp.MustCompile(`^\{"times":\[\d+.*"namespace":"logs","pod":"measured","uid":"[^"]+","container":"measured","cpu":\[[^]]*\d\],"memory":\[[^]]*\d\]`)
+	cluster.Eventually(t, 30*time.Second, func() error {
+		out := c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/stats/history?namespace=logs&pod=measured&since=10m")
+		if !figures.MatchString(out) || strings.Contains(out, "chatty") {
+			return fmt.Errorf("the pod's history: %s", out)
+		}
+		return nil
+	})
 }

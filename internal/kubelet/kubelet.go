@@ -71,6 +71,7 @@ type Config struct {
 type Telemetry interface {
 	Summary(ctx context.Context) (any, error) // *statsv1alpha1.Summary
 	Containers() http.Handler                 // /metrics/cadvisor
+	History() http.Handler                    // /stats/history
 }
 
 // Kubelet of one node.
@@ -158,7 +159,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	serving := serve.Config{NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log,
 		Search: k.logs.Searcher(k.pods.labels).Search}
 	if k.cfg.Telemetry != nil {
-		serving.Summary, serving.Containers = k.summary, k.cfg.Telemetry.Containers()
+		serving.Summary, serving.Containers, serving.History = k.summary, k.cfg.Telemetry.Containers(), k.cfg.Telemetry.History()
 	}
 	server := serve.New(serving)
 	k.node.port = int32(listener.Addr().(*net.TCPAddr).Port)

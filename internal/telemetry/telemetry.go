@@ -61,6 +61,7 @@ type Sampler struct {
 	layers   map[string]*runtimeapi.FilesystemUsage
 	layed    time.Time
 	disk     *stats.FsStats // images'
+	past     past
 }
 
 // podGroups is a pod as it was found.
@@ -151,6 +152,7 @@ func (s *Sampler) fresh(ctx context.Context, age time.Duration) (*stats.Summary,
 		return nil, err
 	}
 	s.latest, s.taken = summary, now
+	s.past.add(now, summary)
 	return summary, nil
 }
 

@@ -43,7 +43,9 @@ type Config struct {
 	// Containers serves /metrics/cadvisor; nil: there is nothing to serve.
 	Containers http.Handler
 	// Search through the logs of all pods, those that are gone included.
-	Search  func(ctx context.Context, q logs.Query, found func(*logs.Line) error) error
+	Search func(ctx context.Context, q logs.Query, found func(*logs.Line) error) error
+	// History serves /stats/history; nil: there is none.
+	History http.Handler
 	Probes  prometheus.Collector // of /metrics/probes; may be nil
 	Metrics prometheus.Gatherer
 	TLS     *tls.Config
@@ -76,6 +78,9 @@ func New(cfg Config) *Server {
 	if cfg.Summary != nil {
 		s.mux.HandleFunc("GET /stats/summary", s.summary)
 		s.mux.HandleFunc("GET /metrics/resource", s.resource)
+	}
+	if cfg.History != nil {
+		s.mux.Handle("GET /stats/history", cfg.History)
 	}
 	if cfg.Containers != nil {
 		s.mux.Handle("GET /metrics/cadvisor", cfg.Containers)
