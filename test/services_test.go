@@ -277,9 +277,12 @@ spec:
 			return err
 		})
 	}
-	if name, err := datagram(c, cluster.HostIP+":15000", "x"); err != nil || name != "p" {
-		t.Errorf("UDP: %q, %v", name, err)
-	}
+	cluster.Eventually(t, 10*time.Second, func() error { // the pod is ready when its containers run, which is before they listen
+		if name, err := datagram(c, cluster.HostIP+":15000", "x"); err != nil || name != "p" {
+			return fmt.Errorf("UDP: %q, %w", name, err)
+		}
+		return nil
+	})
 	c.Kubectl("run", "second", "--image=skiff.dev/web:1", `--overrides={"spec": {"containers": [{"name": "second", "image": "skiff.dev/web:1", "ports": [{"containerPort": 1, "hostPort": 18081}]}]}}`)
 	c.WaitPod("second", "unschedulable", func(p *corev1.Pod) bool {
 		for _, cond := range p.Status.Conditions {

@@ -139,6 +139,9 @@ func (b *base) dispatch(c *nftables.Conn, f facts) {
 // wayOut fills the chains that packets pass when they leave this host, or go to a pod.
 func (b *base) wayOut(c *nftables.Conn, f facts) {
 	b.rule(c, chainPostrouting, metaIs(expr.MetaKeyOIF, number(1)), verdict(expr.VerdictReturn, "")) // 1 is always lo
+	// Led nowhere, because what it was looked up in was replaced meanwhile. The kernel forgets a connection whose first packet is dropped, so when
+	// the sender tries again, after a second at most, it is led anew; out there it would learn that there is no such host.
+	b.rule(c, chainPostrouting, ipv4(), to(f.services), verdict(expr.VerdictDrop, ""))
 	b.rule(c, chainPostrouting, ipv4(), []expr.Any{
 		loadSource(reg0), loadDestination(reg1), &expr.Lookup{SourceRegister: reg0, SetName: b.hairpin.Name, SetID: b.hairpin.ID},
 	}, gotoChain(chainMasquerade))

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -305,6 +306,38 @@ func TestTableIsRestored(t *testing.T) {
 	if event := <-w.client.events.Events; !strings.Contains(event, "NetworkTableRestored") {
 		t.Errorf("the event says %q", event)
 	}
+}
+
+// TestUnledPacket has a chain that leads nowhere, as it does for a moment for a packet that is on its way through the table while it is changed.
+func TestUnledPacket(t *testing.T) {
+	w := newWorld(t, true)
+	a, b := w.pod("a", ""), w.pod("b", "")
+	a.serve("a", 8080)
+	b.serve("b", 8080)
+	w.client.put(service("s", "10.43.0.20", nil), endpoints("s", a.addr))
+	eventually(t, "the service answers", func() bool { _, _, err := b.ask("10.43.0.20:80"); return err == nil })
+	for _, name := range []string{"mcast_solicit", "retrans_time_ms"} { // so that nobody waits long for a host that does not exist
+		if err := sysctl("net/ipv4/neigh/"+anchor("w")+"/"+name, "1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.nft("flush", "chain", "inet", "w", "svc/default/s/tcp/80")
+	froms := map[string]*namespace{"a pod": b, "the node": nil}
+	for who, from := range froms {
+		if !silent(from, "10.43.0.20:80") {
+			t.Errorf("%s was told something", who)
+		}
+	}
+	var asked sync.WaitGroup
+	for who, from := range froms {
+		asked.Go(func() {
+			if _, _, err := from.ask("10.43.0.20:80"); err != nil {
+				t.Errorf("%s is not led again when it tries again: %v", who, err)
+			}
+		})
+	}
+	w.client.put(endpoints("s", a.addr, b.addr))
+	asked.Wait()
 }
 
 // TestManyServices writes a large table at once, and measures one change.
