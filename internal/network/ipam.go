@@ -149,6 +149,13 @@ func (p *pool) get(id string) *reservation {
 	return p.held[id]
 }
 
+// holder is who has an address, or nil.
+func (p *pool) holder(a netip.Addr) *reservation {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held[p.byAddr[a]]
+}
+
 // all lists the reservations; they are not changed afterwards.
 func (p *pool) all() (out []*reservation) {
 	p.mu.Lock()

@@ -7,13 +7,13 @@ import (
 )
 
 const (
-	withdrawPatience = time.Second            // how long endpoints may take to reach the table before a pod is stopped all the same
+	withdrawPatience = 5 * time.Second        // how long endpoints may take to reach the table before a pod is stopped all the same
 	underWay         = 50 * time.Millisecond  // for connections that were led to a backend just before
 	elsewhere        = 200 * time.Millisecond // for the tables of other nodes, which hear of it at the same time as this one
 )
 
 // Withdraw returns when no new connection is led to these pods of this node: when the table no longer names them and what was under way has
-// arrived. A pod that is no service's backend is not waited for, and no pod for longer than a second or so.
+// arrived and been taken up. A pod that is no service's backend is not waited for, and no pod for longer than a few seconds.
 func (n *Network) Withdraw(ctx context.Context, addrs []netip.Addr) {
 	ctx, cancel := context.WithTimeout(ctx, withdrawPatience)
 	defer cancel()
@@ -24,7 +24,10 @@ func (n *Network) Withdraw(ctx context.Context, addrs []netip.Addr) {
 	for {
 		serves, last, moved := n.rules.withdrawn(addrs)
 		if !serves {
-			wait(ctx, time.Until(last.Add(pause)))
+			if !last.IsZero() {
+				wait(ctx, time.Until(last.Add(pause)))
+				n.drain(ctx, addrs)
+			}
 			return
 		}
 		select {

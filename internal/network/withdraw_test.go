@@ -2,6 +2,8 @@ package network
 
 import (
 	"context"
+	"io"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -51,5 +53,54 @@ func TestWithdraw(t *testing.T) {
 	eventually(t, "both serve again", func() bool { return serves(leaves) })
 	if d := took(leaves); d < withdrawPatience {
 		t.Errorf("a pod that serves was given up after %s", d)
+	}
+}
+
+// TestDrain is a busy program: it accepts nothing for a while, and is not told to stop before it does.
+func TestDrain(t *testing.T) {
+	w := newWorld(t, true)
+	pod := w.pod("busy", "")
+	var l net.Listener
+	pod.in(func() {
+		var err error
+		if l, err = net.Listen("tcp", ":8080"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer l.Close()
+	c, err := net.Dial("tcp", netip.AddrPortFrom(pod.addr, 8080).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	done := make(chan struct{})
+	go func() {
+		w.net.drain(t.Context(), []netip.Addr{pod.addr})
+		close(done)
+	}()
+	unfinished := func(why string) {
+		select {
+		case <-done:
+			t.Fatal("drained while " + why)
+		case <-time.After(10 * drainPoll):
+		}
+	}
+	unfinished("a connection waited to be accepted")
+	if _, err := c.Write([]byte("GET")); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	unfinished("a request waited to be read")
+	if _, err := io.ReadFull(taken, make([]byte, 3)); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("never drained")
 	}
 }

@@ -39,16 +39,18 @@ spec: {selector: {app: shop}, ports: [{port: 80, targetPort: 8080}]}
 // function is called. That says how many were sent, and why some failed.
 func (h *Host) Load(url string, rate int) (stop func() (sent int64, failed []error)) {
 	ctx, cancel := context.WithCancel(context.Background())
-	keep := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: h.Dial, MaxIdleConnsPerHost: 50}}
-	anew := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: h.Dial, DisableKeepAlives: true}}
+	keep := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: h.Dial, MaxIdleConnsPerHost: 50}}
+	anew := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: h.Dial, DisableKeepAlives: true}}
 	var sent atomic.Int64
 	var mu sync.Mutex
 	var failed []error
-	one := func(cl *http.Client) {
+	began := time.Now()
+	one := func(cl *http.Client, kind string) {
 		sent.Add(1)
+		at := time.Since(began)
 		if err := fetch(cl, url); err != nil {
 			mu.Lock()
-			failed = append(failed, err)
+			failed = append(failed, fmt.Errorf("%s connection, asked at %.2f s, failed at %.2f s: %w", kind, at.Seconds(), time.Since(began).Seconds(), err))
 			mu.Unlock()
 		}
 	}
@@ -61,8 +63,8 @@ func (h *Host) Load(url string, rate int) (stop func() (sent int64, failed []err
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				all.Go(func() { one(keep) })
-				all.Go(func() { one(anew) })
+				all.Go(func() { one(keep, "kept") })
+				all.Go(func() { one(anew, "new") })
 			}
 		}
 	})

@@ -80,7 +80,7 @@ func (a *Actor) killContainer(ctx context.Context, pod *corev1.Pod, action Actio
 }
 
 // withdraw waits, beside the preStop hook, until no new connection is led to a pod that was deleted: a program that is told to stop first
-// would refuse those on their way. Who deletes at once does not wait.
+// would refuse those on their way. It takes half of the grace period at most. Who deletes at once does not wait.
 func (a *Actor) withdraw(ctx context.Context, pod *corev1.Pod, action Action) <-chan struct{} {
 	done := make(chan struct{})
 	if a.d.Withdraw == nil || pod.DeletionTimestamp == nil || pod.Spec.HostNetwork || action.Grace <= 1 {
@@ -95,7 +95,9 @@ func (a *Actor) withdraw(ctx context.Context, pod *corev1.Pod, action Action) <-
 	}
 	go func() {
 		defer close(done)
-		a.d.Withdraw(ctx, addrs)
+		bounded, cancel := context.WithTimeout(ctx, time.Duration(action.Grace)*time.Second/2)
+		defer cancel()
+		a.d.Withdraw(bounded, addrs)
 	}()
 	return done
 }
