@@ -71,7 +71,11 @@ func (h *Host) New(t T, flags ...string) *Cluster {
 	}
 	p := &process{host: h, DataDir: filepath.Join(t.TempDir(), "skiff"), flags: flags, bin: Binary(t, "skiff")}
 	c := &Cluster{t: t, kubectl: []string{p.bin, "kubectl"}, process: p}
-	t.Cleanup(c.Remove)
+	release := hold(c.abandon)
+	t.Cleanup(func() {
+		c.Remove()
+		release()
+	})
 	return c
 }
 

@@ -63,7 +63,9 @@ func newHost(t T, ip string, connect func() error) *Host {
 	if h.handle, err = netns.NewNamed(h.name); err != nil { // enters it too
 		t.Fatal(err)
 	}
+	release := hold(func() { _ = netns.DeleteNamed(h.name) })
 	t.Cleanup(func() {
+		defer release()
 		for _, left := range h.leftovers() {
 			t.Errorf("left behind on the host: %s", left)
 		}

@@ -35,7 +35,9 @@ func NewLink(t T) *Link {
 	if l.handle, err = netns.NewNamed(name); err != nil { // enters it too
 		t.Fatal(err)
 	}
+	release := hold(func() { _ = netns.DeleteNamed(name) })
 	t.Cleanup(func() {
+		defer release()
 		l.handle.Close()
 		if err := netns.DeleteNamed(name); err != nil {
 			t.Errorf("delete network namespace %s: %v", name, err)
