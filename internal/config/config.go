@@ -67,8 +67,12 @@ type Config struct {
 	ClusterDomain string `key:"cluster-domain" help:"Domain of the cluster's DNS names"`
 	Controllers   string `key:"controllers" help:"Controllers to run: a comma-separated list of names, * for all, -name to leave one out"`
 	NoScheduler   bool   `key:"no-scheduler" help:"Do not run the scheduler"`
-	NoDashboard   bool   `key:"no-dashboard" help:"Do not serve the web UI at /ui of the API server"`
-	NoAgent       bool   `key:"no-agent" help:"Run the control plane alone, without a node"`
+
+	SchedulerConfig string `key:"scheduler-config" help:"File with the KubeSchedulerConfiguration: profiles, plug-ins and their arguments, extenders (default: upstream's default profile)"`
+	LeaderElect     bool   `key:"leader-elect" help:"Schedule only while holding the Lease kube-system/kube-scheduler, for several schedulers on one cluster"`
+
+	NoDashboard bool `key:"no-dashboard" help:"Do not serve the web UI at /ui of the API server"`
+	NoAgent     bool `key:"no-agent" help:"Run the control plane alone, without a node"`
 
 	Server    string `key:"server" help:"Address of the server to join, such as https://10.0.0.1:6443; for agents"`
 	Token     string `key:"token" help:"Token that lets this host join; 'skiff token create' on a server prints one. Needed once"`

@@ -43,7 +43,7 @@ func cluster(t *testing.T) client.Client {
 		t.Fatal(err)
 	}
 	registrytest.Run(t, all)
-	registrytest.Run(t, scheduler.New(scheduler.Config{Name: "default-scheduler", Client: c, Log: log}))
+	registrytest.Run(t, scheduler.New(scheduler.Config{Client: c, Log: log}))
 	return c
 }
 

@@ -26,6 +26,7 @@ import (
 	"skiff.dev/skiff/internal/apiserver/crd"
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/controller"
 	"skiff.dev/skiff/internal/dashboard"
 	"skiff.dev/skiff/internal/dns"
@@ -37,6 +38,7 @@ import (
 	"skiff.dev/skiff/internal/registry"
 	skiffruntime "skiff.dev/skiff/internal/runtime"
 	"skiff.dev/skiff/internal/scheduler"
+	"skiff.dev/skiff/internal/scheduler/profile"
 	"skiff.dev/skiff/internal/store"
 	"skiff.dev/skiff/internal/telemetry"
 	"skiff.dev/skiff/internal/version"
@@ -261,9 +263,26 @@ func (c *cluster) ui() apiserver.UI {
 
 func (c *cluster) makeScheduler() (runner, error) {
 	cl := c.localClient(user.KubeScheduler)
-	s := scheduler.New(scheduler.Config{Name: "default-scheduler", Client: cl, Log: c.Log.With("part", "scheduler")})
+	settings, err := schedulerSettings(c.conf)
+	if err != nil {
+		return nil, err
+	}
+	s := scheduler.New(scheduler.Config{Settings: settings, Client: cl, Log: c.Log.With("part", "scheduler")})
 	c.scheduler.Store(s)
 	return withClient{cl, s}, nil
+}
+
+// schedulerSettings reads what is said of the scheduler.
+func schedulerSettings(c *config.Config) (*profile.Settings, error) {
+	settings := profile.Default()
+	if c.SchedulerConfig != "" {
+		var err error
+		if settings, err = profile.Read("scheduler-config", c.SchedulerConfig); err != nil {
+			return nil, err
+		}
+	}
+	settings.Election.Elect = settings.Election.Elect || c.LeaderElect
+	return settings, nil
 }
 
 // explainPod asks the scheduler, which may be made after the API server.

@@ -28,6 +28,9 @@ func preflight(c *config.Config, binDir string) error {
 	if err := controller.Check(c.Controllers); err != nil {
 		return err
 	}
+	if _, err := schedulerSettings(c); err != nil {
+		return err
+	}
 	if c.NoAgent {
 		return nil
 	}

@@ -23,7 +23,7 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 	err := l.cfg.Client.SubResource("binding").Create(ctx, target, binding)
 	switch {
 	case err == nil:
-		l.events.Eventf(object, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", object.Namespace, object.Name, node)
+		l.tell(object, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", object.Namespace, object.Name, node)
 	case ctx.Err() != nil:
 	case apierrors.IsNotFound(err):
 		l.mail.post(func() { l.unassume(p, attempts, false) })
@@ -33,7 +33,7 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 			level = slog.LevelDebug
 		}
 		l.cfg.Log.Log(ctx, level, "bind pod", "pod", object.Namespace+"/"+object.Name, "node", node, "error", err)
-		l.events.Eventf(object, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", err)
+		l.tell(object, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", err)
 		l.mail.post(func() { l.unassume(p, attempts, true) })
 	}
 }
@@ -77,7 +77,7 @@ func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node st
 	if !l.patchStatus(ctx, victim, "say on a pod that it is preempted", func(status *corev1.PodStatus) {
 		setCondition(status, corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
-			Message: l.cfg.Name + ": preempting to accommodate a higher priority pod", ObservedGeneration: victim.Generation,
+			Message: preemptor.Spec.SchedulerName + ": preempting to accommodate a higher priority pod", ObservedGeneration: victim.Generation,
 		}, l.now())
 	}) {
 		return
@@ -89,7 +89,7 @@ func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node st
 		}
 		return
 	}
-	l.events.Eventf(victim, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", preemptor.UID, node)
+	l.events[preemptor.Spec.SchedulerName].Eventf(victim, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", preemptor.UID, node)
 }
 
 // patchStatus writes a change of a pod's status and says whether that went well.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,14 +30,26 @@ func (s *Scheduler) Explain(ctx context.Context, namespace, name string) (*expla
 	if err := s.cfg.Client.Get(ctx, crclient.ObjectKey{Namespace: namespace, Name: name}, p); err != nil {
 		return nil, err
 	}
+	l := s.loop.Load()
+	if l == nil {
+		return nil, s.idle()
+	}
 	answer := make(chan *explain.Pod, 1)
-	s.mail.post(func() { answer <- s.loop.explain(p) })
+	l.mail.post(func() { answer <- l.explain(p) })
 	select {
 	case out := <-answer:
 		return out, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("the scheduler has not answered: %w", context.Cause(ctx))
 	}
+}
+
+// idle is why a scheduler that schedules nothing cannot explain anything.
+func (s *Scheduler) idle() error {
+	if leader := s.leader.Load(); leader != nil {
+		return apierrors.NewServiceUnavailable("this scheduler stands by, and the one that works is " + *leader + "; ask there")
+	}
+	return apierrors.NewServiceUnavailable("the scheduler has not started yet; try again in a moment")
 }
 
 // explain is told about a pod as it was read just now; the queue may be a moment behind.
@@ -274,6 +287,9 @@ func (l *loop) couldPreempt(p *cluster.Pod, c *class.Class, held, feasible int) 
 	}
 	if why := preempt.Eligible(p, l.nodes, held, false); why != "" {
 		return &explain.Preemption{Why: why}
+	}
+	if !p.Profile.Runs("DefaultPreemption") {
+		return &explain.Preemption{Why: "the profile " + p.Spec.SchedulerName + " preempts nobody"}
 	}
 	if !l.nodes.Below(p.Priority) {
 		return &explain.Preemption{Why: fmt.Sprintf("no pod is less important than this one (priority %d)", p.Priority)}

@@ -23,6 +23,7 @@ const lull = 100 * time.Millisecond
 // loop is everything that belongs to the one goroutine.
 type loop struct {
 	*Scheduler
+	mail      mailbox
 	nodes     *cluster.Nodes
 	classes   *class.Table
 	queue     *queue.Queue
@@ -44,7 +45,7 @@ type loop struct {
 
 func newLoop(s *Scheduler) *loop {
 	l := &loop{
-		Scheduler: s, nodes: cluster.New(), queue: queue.New(), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
+		Scheduler: s, mail: mailbox{signal: make(chan struct{}, 1)}, nodes: cluster.New(), queue: queue.New(s.cfg.Settings.InitialBackoff, s.cfg.Settings.MaxBackoff), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
 		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{},
 		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}}, now: time.Now,
 	}
@@ -124,7 +125,7 @@ func (l *loop) wake(now time.Time) bool {
 
 // mayPreempt says that there are less important pods than this. That one of them leaves makes no room that preemption could not have made.
 func (l *loop) mayPreempt(p *cluster.Pod) bool {
-	return (p.Spec.PreemptionPolicy == nil || *p.Spec.PreemptionPolicy != corev1.PreemptNever) && l.nodes.Below(p.Priority)
+	return p.Profile.Runs("DefaultPreemption") && (p.Spec.PreemptionPolicy == nil || *p.Spec.PreemptionPolicy != corev1.PreemptNever) && l.nodes.Below(p.Priority)
 }
 
 const lowestPriority = -1 << 31
@@ -171,6 +172,9 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 		l.report(current, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", "", nil)
 	default:
 		p := cluster.PodOf(current)
+		if rules := l.cfg.Settings.Profiles[current.Spec.SchedulerName]; rules != nil {
+			p.Use(rules)
+		}
 		l.queue.Add(p, old != nil && !sameWishes(old, current), l.now())
 		if node := current.Status.NominatedNodeName; old == nil && node != "" && l.nominated[current.UID] == nil {
 			if _, known := l.nodes.Index(node); known { // what an earlier run of the scheduler made room for
@@ -180,8 +184,18 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 	}
 }
 
-// ours says that a pod asks for this scheduler.
-func (l *loop) ours(p *corev1.Pod) bool { return p.Spec.SchedulerName == l.cfg.Name }
+// ours says that a pod asks for a profile of this scheduler.
+func (l *loop) ours(p *corev1.Pod) bool {
+	_, has := l.cfg.Settings.Profiles[p.Spec.SchedulerName]
+	return has
+}
+
+// tell records an event about one of our pods, in the name of its profile.
+func (l *loop) tell(p *corev1.Pod, kind, reason, format string, args ...any) {
+	if events := l.events[p.Spec.SchedulerName]; events != nil {
+		events.Eventf(p, kind, reason, format, args...)
+	}
+}
 
 // placed takes in a pod that has a node.
 func (l *loop) placed(old, current *corev1.Pod) {

@@ -91,7 +91,7 @@ func (l *loop) unschedulable(e *queue.Entry, c *class.Class, held int) {
 
 // preempt looks for pods that can give way. keep says that the place the pod holds already is still worth waiting for.
 func (l *loop) preempt(p *cluster.Pod, c *class.Class, v *class.Verdict, held int) (choice *preempt.Choice, why string, keep bool) {
-	if v.Nodes == 0 {
+	if v.Nodes == 0 || !p.Profile.Runs("DefaultPreemption") {
 		return nil, "", false
 	}
 	final := false
@@ -146,7 +146,7 @@ func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominate
 	}
 	e.Verdict = why
 	l.report(p, corev1.PodReasonUnschedulable, why, nominated, func(ctx context.Context) {
-		l.events.Event(p, corev1.EventTypeWarning, "FailedScheduling", why)
+		l.tell(p, corev1.EventTypeWarning, "FailedScheduling", "%s", why)
 		if after != nil {
 			after(ctx)
 		}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -20,6 +21,7 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
 // binders is how many writes are under way at once: etcd makes one fsync of those that come together.
@@ -27,32 +29,47 @@ const binders = 64
 
 // Config is what a scheduler needs.
 type Config struct {
-	Name   string // "default-scheduler"
-	Client client.Client
-	Log    *slog.Logger
+	Settings *profile.Settings // nil: the default ones
+	Client   client.Client
+	Log      *slog.Logger
 }
 
 // Scheduler is made by New and lives while Run does.
 type Scheduler struct {
 	cfg    Config
-	events record.EventRecorder
+	events map[string]record.EventRecorder // by the scheduler name that pods ask for
 	ready  chan struct{}
-	mail   mailbox
-	loop   *loop // set before Ready
+	begun  sync.Once
+	loop   atomic.Pointer[loop]   // nil while nothing is scheduled here
+	leader atomic.Pointer[string] // nil without election
 }
 
 // New returns a scheduler that does nothing yet.
 func New(cfg Config) *Scheduler {
-	return &Scheduler{cfg: cfg, events: cfg.Client.Recorder(cfg.Name), ready: make(chan struct{}), mail: mailbox{signal: make(chan struct{}, 1)}}
+	if cfg.Settings == nil {
+		cfg.Settings = profile.Default()
+	}
+	events := map[string]record.EventRecorder{}
+	for name := range cfg.Settings.Profiles {
+		events[name] = cfg.Client.Recorder(name)
+	}
+	return &Scheduler{cfg: cfg, events: events, ready: make(chan struct{})}
 }
 
-// Ready closes when the scheduler knows every node and pod and has begun.
+// Ready closes when the scheduler knows every node and pod and has begun, or stands by.
 func (s *Scheduler) Ready() <-chan struct{} { return s.ready }
 
 // Run schedules until ctx ends, which is no error, and returns when the last binder has.
 func (s *Scheduler) Run(ctx context.Context) error {
+	if s.cfg.Settings.Election.Elect {
+		return s.elected(ctx)
+	}
+	return s.work(ctx)
+}
+
+// work schedules until ctx ends. It remembers nothing of an earlier time.
+func (s *Scheduler) work(ctx context.Context) error {
 	l := newLoop(s)
-	s.loop = l
 	stop, err := s.watch(ctx, l)
 	defer stop()
 	if err != nil || ctx.Err() != nil {
@@ -68,7 +85,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 			}
 		})
 	}
-	close(s.ready)
+	s.loop.Store(l)
+	defer s.loop.Store(nil)
+	s.begun.Do(func() { close(s.ready) })
 	l.run(ctx)
 	return nil
 }
@@ -109,7 +128,7 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 		if err != nil {
 			return stop, fmt.Errorf("watch %T: %w", h.kind, err)
 		}
-		post := func(old, current any) { s.mail.post(func() { h.handle(old, current) }) }
+		post := func(old, current any) { l.mail.post(func() { h.handle(old, current) }) }
 		registration, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { post(nil, obj) },
 			UpdateFunc: post,

@@ -38,7 +38,7 @@ func begin(t *testing.T, objects ...crclient.Object) *clienttest.Client {
 func beginScheduler(t *testing.T, objects ...crclient.Object) (*Scheduler, *clienttest.Client) {
 	t.Helper()
 	c := clienttest.New(t, objects...)
-	s := New(Config{Name: "default-scheduler", Client: c, Log: slog.New(slog.DiscardHandler)})
+	s := New(Config{Client: c, Log: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()

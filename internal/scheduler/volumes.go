@@ -34,7 +34,7 @@ type binding struct {
 // demand finds out what a pod's volumes ask for; false says that no node can do yet, and the pod was put back.
 func (l *loop) demand(e *queue.Entry) bool {
 	p := e.Pod
-	if l.nodes.Count() == 0 {
+	if l.nodes.Count() == 0 || !p.Profile.Runs("VolumeBinding") {
 		p.Volumes = nil
 		return true
 	}
@@ -73,7 +73,11 @@ func (l *loop) settle(p *cluster.Pod, object *corev1.Pod, node string, attempts 
 		}
 	}
 	l.binding[p.UID] = b
-	b.timer = time.AfterFunc(bindTimeout, func() {
+	limit := bindTimeout
+	if p.Profile != nil {
+		limit = p.Profile.BindTimeout
+	}
+	b.timer = time.AfterFunc(limit, func() {
 		l.mail.post(func() { l.giveUp(b, fmt.Errorf("timed out waiting for the pod's volumes to be bound")) })
 	})
 	l.write(p.UID, func(ctx context.Context) {
@@ -135,7 +139,7 @@ func (l *loop) giveUp(b *binding, err error) {
 		return
 	}
 	l.close(b)
-	l.events.Eventf(b.object, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "VolumeBinding", err)
+	l.tell(b.object, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "VolumeBinding", err)
 	l.unassume(b.pod, b.attempts, true)
 }
 

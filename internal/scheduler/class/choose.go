@@ -60,8 +60,8 @@ func (c *Class) rate() {
 	}
 	for _, g := range c.feasible {
 		kind := c.kinds[g.key[0]]
-		g.score = score.TaintToleration*score.Fewer(kind[0], taints) + score.NodeAffinity*score.More(kind[1], affinity) +
-			score.ImageLocality*score.Locality(kind[2:], c.having, c.nodes.Count())
+		g.score = c.scale.TaintToleration*score.Fewer(kind[0], taints) + c.scale.NodeAffinity*score.More(kind[1], affinity) +
+			c.scale.ImageLocality*score.Locality(kind[2:], c.having, c.nodes.Count())
 	}
 	if len(c.soft) > 0 {
 		c.rateSpread()
@@ -91,7 +91,7 @@ func (c *Class) rateLikes() {
 		return
 	}
 	for _, g := range c.feasible {
-		g.score += score.InterPodAffinity * int64(score.Best*(float64(raw(g)-lowest)/float64(highest-lowest)))
+		g.score += c.scale.InterPodAffinity * int64(score.Best*(float64(raw(g)-lowest)/float64(highest-lowest)))
 	}
 }
 
@@ -121,9 +121,9 @@ func (c *Class) rateSpread() {
 		switch {
 		case !counts:
 		case highest == 0:
-			g.score += score.PodTopologySpread * score.Best
+			g.score += c.scale.PodTopologySpread * score.Best
 		default:
-			g.score += score.PodTopologySpread * (score.Best * (highest + lowest - v) / highest)
+			g.score += c.scale.PodTopologySpread * (score.Best * (highest + lowest - v) / highest)
 		}
 	}
 }

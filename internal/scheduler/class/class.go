@@ -16,6 +16,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/filter"
+	"skiff.dev/skiff/internal/scheduler/profile"
 	"skiff.dev/skiff/internal/scheduler/score"
 )
 
@@ -33,7 +34,8 @@ type Class struct {
 
 	nodes  *cluster.Nodes
 	pod    *cluster.Pod // one of them
-	bound  bool         // to the nodes in only, by name
+	scale  *profile.Weights
+	bound  bool // to the nodes in only, by name
 	only   []int
 	static [len(filter.Static)]filter.Check
 	load   [len(filter.Load)]filter.Check
@@ -93,14 +95,21 @@ func (c *columns) grow(size int) {
 }
 
 func newClass(p *cluster.Pod, n *cluster.Nodes) *Class {
-	c := &Class{nodes: n, pod: p, images: score.Images(p.Pod)}
+	c := &Class{nodes: n, pod: p, scale: p.Profile.Scale()}
+	if c.scale.ImageLocality > 0 {
+		c.images = score.Images(p.Pod)
+	}
 	for k := range filter.Static {
-		c.static[k] = filter.Static[k].Prepare(p, n)
+		if p.Profile.Runs(filter.Static[k].Name) {
+			c.static[k] = filter.Static[k].Prepare(p, n)
+		}
 	}
 	for k := range filter.Load {
-		c.load[k] = filter.Load[k].Prepare(p, n)
+		if p.Profile.Runs(filter.Load[k].Name) {
+			c.load[k] = filter.Load[k].Prepare(p, n)
+		}
 	}
-	if prefer := score.Affinity(p.Pod); prefer != nil {
+	if prefer := score.Affinity(p); prefer != nil && c.scale.NodeAffinity > 0 {
 		c.prefer = func(i int) int64 { return prefer(n.Node[i]) }
 	}
 	return c
@@ -205,10 +214,10 @@ func (c *Class) update(i int, object bool) {
 }
 
 func (c *Class) loadable(i int) bool {
-	if ports := c.load[0]; ports != nil && ports(i) != nil {
+	if ports := c.load[filter.Ports]; ports != nil && ports(i) != nil {
 		return false
 	}
-	return filter.HasRoom(c.pod, c.nodes, i) && (c.pod.Volumes == nil || filter.VolumesWithout(c.pod, c.nodes, i, nil) == nil)
+	return (c.load[filter.Room] == nil || filter.HasRoom(c.pod, c.nodes, i)) && (c.pod.Volumes == nil || filter.VolumesWithout(c.pod, c.nodes, i, nil) == nil)
 }
 
 // examine looks at the node alone.

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
 // plan is what a pod's rules about other pods come to, before anything is counted.
@@ -45,11 +46,19 @@ func planFor(p *cluster.Pod, set *cluster.LabelSet, n *cluster.Nodes, siblings f
 		}
 	} else if siblings != nil {
 		if selector := siblings(p.Pod); selector != nil && !selector.Empty() {
-			pl.every = false
-			for i := range defaultConstraints {
-				pl.add(p, &defaultConstraints[i], selector)
+			list := defaultConstraints
+			if p.Profile != nil && !p.Profile.System {
+				list = p.Profile.Constraints
+			} else {
+				pl.every = false
+			}
+			for i := range list {
+				pl.add(p, &list[i], selector)
 			}
 		}
+	}
+	if p.Profile != nil {
+		pl.limit(p.Profile)
 	}
 	wants := 0
 	pl.selfAffine = true
@@ -61,6 +70,27 @@ func planFor(p *cluster.Pod, set *cluster.LabelSet, n *cluster.Nodes, siblings f
 	}
 	pl.selfAffine = pl.selfAffine && wants > 0
 	return pl
+}
+
+// limit leaves out what a profile has switched off.
+func (pl *plan) limit(rules *profile.Profile) {
+	if !rules.Runs("PodTopologySpread") {
+		pl.hard = nil
+	}
+	if rules.Scale().PodTopologySpread == 0 {
+		pl.soft = nil
+	}
+	filters, scores := rules.Runs("InterPodAffinity"), rules.Scale().InterPodAffinity > 0
+	if filters && scores {
+		return
+	}
+	var kept []cluster.Rule
+	for _, r := range pl.rules {
+		if r.Kind == cluster.Preference && scores || r.Kind != cluster.Preference && filters {
+			kept = append(kept, r)
+		}
+	}
+	pl.rules = kept
 }
 
 func (pl *plan) add(p *cluster.Pod, c *corev1.TopologySpreadConstraint, selector labels.Selector) {
@@ -154,10 +184,15 @@ func (c *Class) count(pl *plan) {
 	for _, t := range pl.terms {
 		c.terms = append(c.terms, n.Term(&t.Rule))
 		from := source{on: &t.On, weight: t.Weight, term: t}
-		if t.Kind == cluster.AntiAffinity {
-			c.add(&c.shunned, t.Topology, from)
-		} else { // upstream gives a required affinity of others the weight of one
-			c.add(&c.likes, t.Topology, from)
+		switch t.Kind {
+		case cluster.AntiAffinity:
+			if c.pod.Profile.Runs("InterPodAffinity") {
+				c.add(&c.shunned, t.Topology, from)
+			}
+		default:
+			if from.weight = pl.liking(c.pod.Profile, t); from.weight != 0 {
+				c.add(&c.likes, t.Topology, from)
+			}
 		}
 	}
 	for _, list := range [][]*axis{c.together, c.apart, c.shunned} {
@@ -165,6 +200,19 @@ func (c *Class) count(pl *plan) {
 			a.capped = true
 		}
 	}
+}
+
+// liking is what a term of pods that are there counts for as a preference; upstream gives a required affinity the weight of one by default.
+func (pl *plan) liking(rules *profile.Profile, t *cluster.Term) int64 {
+	switch {
+	case rules == nil:
+		return t.Weight
+	case rules.InterPodAffinity == 0, rules.OwnLikes && !slices.ContainsFunc(pl.rules, func(r cluster.Rule) bool { return r.Kind == cluster.Preference }):
+		return 0
+	case t.Kind == cluster.Affinity:
+		return rules.HardWeight
+	}
+	return t.Weight
 }
 
 func (c *Class) spreads(list []constraint, every bool) []spread {

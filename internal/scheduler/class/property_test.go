@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
 var (
@@ -254,7 +257,14 @@ func (w *world) end(n *cluster.Nodes, at int) {
 
 // schedule compares the two ways, and the kept class with one made from nothing, then places the pod.
 func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
-	c := t.Of(cluster.PodOf(p))
+	asked := func() *cluster.Pod {
+		q := cluster.PodOf(p)
+		if w.rules != nil {
+			q.Use(w.rules)
+		}
+		return q
+	}
+	c := t.Of(asked())
 	var feasible []*corev1.Node
 	reasons := map[string]int{}
 	for _, node := range w.nodes {
@@ -274,7 +284,7 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 		}
 	}
 	want := w.scores(p, feasible)
-	for which, c := range map[string]*Class{"kept": c, "fresh": NewTable(n, t.siblings).Of(cluster.PodOf(p))} {
+	for which, c := range map[string]*Class{"kept": c, "fresh": NewTable(n, t.siblings).Of(asked())} {
 		got := map[string]int64{}
 		for i, s := range c.Scores() {
 			got[n.Name(i)] = s
@@ -303,9 +313,42 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 	return nil
 }
 
-func play(steps []step, siblings map[string]labels.Selector) error {
-	n := cluster.New()
-	w := &world{spaces: map[string]map[string]string{}, siblings: siblings}
+// setting is what does not change while a cluster is played.
+type setting struct {
+	siblings map[string]labels.Selector
+	rules    *profile.Profile
+}
+
+// rules draws a profile; most clusters have none.
+func (d dice) rules(t *testing.T) *profile.Profile {
+	if d.one(60) {
+		return nil
+	}
+	file := "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles:\n- plugins:\n    multiPoint:\n      enabled:\n"
+	for _, name := range []string{"TaintToleration", "NodeAffinity", "PodTopologySpread", "InterPodAffinity", "NodeResourcesFit", "NodeResourcesBalancedAllocation"} {
+		file += fmt.Sprintf("      - {name: %s, weight: %d}\n", name, 1+d.IntN(5))
+	}
+	file += "    filter: {disabled: [" + pick(d, "", "{name: PodTopologySpread}", "{name: InterPodAffinity}") + "]}\n"
+	file += "    score: {disabled: [" + pick(d, "", "{name: PodTopologySpread}", "{name: InterPodAffinity}", "{name: NodeResourcesFit}") + "]}\n"
+	file += fmt.Sprintf("  pluginConfig:\n  - name: InterPodAffinity\n    args: {hardPodAffinityWeight: %d}\n", d.IntN(30))
+	file += pick(d, "", "  - name: NodeResourcesFit\n    args: {scoringStrategy: {type: MostAllocated}}\n")
+	file += pick(d, "", "", "  - name: NodeAffinity\n    args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: In, values: [ssd]}]}]}}}\n")
+	file += pick(d, "", "  - name: PodTopologySpread\n    args: {defaultingType: List, defaultConstraints: [{maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: "+
+		pick(d, "ScheduleAnyway", "DoNotSchedule")+"}]}\n")
+	path := filepath.Join(t.TempDir(), "profile.yaml")
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s, err := profile.Read("scheduler-config", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Profiles[profile.DefaultName]
+}
+
+func play(steps []step, at setting) error {
+	n, siblings := cluster.New(), at.siblings
+	w := &world{spaces: map[string]map[string]string{}, siblings: siblings, rules: at.rules}
 	table := NewTable(n, func(p *corev1.Pod) labels.Selector { return siblings[p.Namespace] })
 	for k, s := range steps {
 		if err := s.do(w, n, table); err != nil {
@@ -330,24 +373,25 @@ func TestLikeTheReference(t *testing.T) {
 			siblings["x"] = labels.SelectorFromSet(labels.Set{"app": "a"})
 		}
 		steps := draw(d)
-		if err := play(steps, siblings); err != nil {
-			steps = shorten(steps, siblings)
+		at := setting{siblings, d.rules(t)}
+		if err := play(steps, at); err != nil {
+			steps = shorten(steps, at)
 			var story []string
 			for _, s := range steps {
 				story = append(story, s.text)
 			}
-			t.Fatalf("seed %d: %v\nshortest:\n%s\n%v", s, err, strings.Join(story, "\n"), play(steps, siblings))
+			t.Fatalf("seed %d: %v\nshortest:\n%s\n%v", s, err, strings.Join(story, "\n"), play(steps, at))
 		}
 	}
 }
 
 // shorten leaves out steps as long as what is left still fails.
-func shorten(steps []step, siblings map[string]labels.Selector) []step {
+func shorten(steps []step, in setting) []step {
 	for size := len(steps) / 2; size > 0; {
 		shorter := false
 		for at := 0; at+size <= len(steps); at++ {
 			less := slices.Concat(steps[:at], steps[at+size:])
-			if play(less, siblings) != nil {
+			if play(less, in) != nil {
 				steps, shorter = less, true
 				break
 			}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
 // world is a cluster as plain objects, and this file the slow, obvious way to schedule: it counts everything anew for every pod and node.
@@ -19,6 +20,7 @@ type world struct {
 	pods     []*corev1.Pod // with spec.nodeName
 	spaces   map[string]map[string]string
 	siblings map[string]labels.Selector // by namespace: pods that are spread by default
+	rules    *profile.Profile
 }
 
 func (w *world) on(node string) (pods []*corev1.Pod) {
@@ -132,6 +134,8 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 		return other
 	case !tolerates:
 		return "node(s) had untolerated taint(s)"
+	case w.rules != nil && w.rules.Enforced != nil && n.Labels["disk"] != "ssd":
+		return "node(s) didn't match scheduler-enforced node affinity"
 	case !affine:
 		return "node(s) didn't match Pod's node affinity/selector"
 	}
@@ -157,8 +161,11 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 			return "Insufficient " + string(name)
 		}
 	}
-	if r := w.skew(p, n); r != "" {
+	if r := w.skew(p, n); r != "" && w.rules.Runs("PodTopologySpread") {
 		return r
+	}
+	if !w.rules.Runs("InterPodAffinity") {
+		return ""
 	}
 	return w.others(p, n)
 }
@@ -169,14 +176,24 @@ func (w *world) constraints(p *corev1.Pod, when corev1.UnsatisfiableConstraintAc
 			list = append(list, c)
 		}
 	}
-	if len(p.Spec.TopologySpreadConstraints) == 0 && when == corev1.ScheduleAnyway && w.siblings[p.Namespace] != nil {
-		return defaultConstraints, false
+	if len(p.Spec.TopologySpreadConstraints) == 0 && w.siblings[p.Namespace] != nil {
+		if w.rules == nil || w.rules.System {
+			if when == corev1.ScheduleAnyway {
+				return defaultConstraints, false
+			}
+			return nil, false
+		}
+		for _, c := range w.rules.Constraints {
+			if c.WhenUnsatisfiable == when {
+				list = append(list, c)
+			}
+		}
 	}
 	return list, true
 }
 
 func (w *world) spreadSelector(p *corev1.Pod, c *corev1.TopologySpreadConstraint, own bool) labels.Selector {
-	if !own {
+	if !own || len(p.Spec.TopologySpreadConstraints) == 0 {
 		return w.siblings[p.Namespace]
 	}
 	return cluster.WithLabelKeys(cluster.Selector(c.LabelSelector), p.Labels, c.MatchLabelKeys, "in")
@@ -321,7 +338,8 @@ func (w *world) scores(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 
 		if mostPrefers > 0 {
 			preferred = 100 * prefers[n.Name] / mostPrefers
 		}
-		total[n.Name] += 3*tolerated + 2*preferred + 2*spread[n.Name] + 2*likes[n.Name]
+		s := w.rules.Scale()
+		total[n.Name] += s.TaintToleration*tolerated + s.NodeAffinity*preferred + s.PodTopologySpread*spread[n.Name] + s.InterPodAffinity*likes[n.Name]
 	}
 	return total
 }
@@ -333,7 +351,7 @@ func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {
 		}
 		return map[corev1.ResourceName]int64{"cpu": 100, "memory": 200 << 20}[name]
 	}
-	least, fractions := int64(0), []float64{}
+	least, most, fractions := int64(0), int64(0), []float64{}
 	for _, name := range []corev1.ResourceName{"cpu", "memory"} {
 		used, guess := request(p, name), guessed(p, name)
 		for _, q := range w.on(n.Name) {
@@ -342,13 +360,18 @@ func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {
 		if guess <= capacity(n, name) {
 			least += (capacity(n, name) - guess) * 100 / capacity(n, name)
 		}
+		most += min(guess, capacity(n, name)) * 100 / capacity(n, name)
 		fractions = append(fractions, min(1, float64(used)/float64(capacity(n, name))))
 	}
 	balanced := int64(0)
 	if request(p, "cpu") > 0 || request(p, "memory") > 0 {
 		balanced = int64((1 - math.Abs(fractions[0]-fractions[1])/2) * 100)
 	}
-	return least/2 + balanced
+	fit := least / 2
+	if w.rules != nil && w.rules.Fit != nil {
+		fit = most / 2
+	}
+	return w.rules.Scale().NodeResourcesFit*fit + w.rules.Scale().NodeResourcesBalancedAllocation*balanced
 }
 
 func (w *world) spreadScores(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 {
@@ -402,6 +425,13 @@ func (w *world) spreadScores(p *corev1.Pod, feasible []*corev1.Node) map[string]
 	return scores
 }
 
+func (w *world) hardWeight() int64 {
+	if w.rules == nil {
+		return 1
+	}
+	return w.rules.HardWeight
+}
+
 func (w *world) likes(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 {
 	raw, lowest, highest := map[string]int64{}, int64(math.MaxInt64), int64(math.MinInt64)
 	for _, n := range feasible {
@@ -424,7 +454,7 @@ func (w *world) likes(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 {
 			with, _ := requiredTerms(q)
 			for i := range with {
 				if same(n, m, with[i].TopologyKey) && w.selects(q, &with[i], p) {
-					sum++
+					sum += w.hardWeight()
 				}
 			}
 		}

@@ -109,7 +109,11 @@ func (t *Table) ofBound(p *cluster.Pod, names []string) *Class {
 			c.only = append(c.only, i)
 		}
 	}
-	pl := planFor(p, t.nodes.SetOf(p), t.nodes, nil)
+	siblings := t.siblings
+	if p.Profile == nil || p.Profile.System { // upstream's constraints keep nobody off, and there is nothing to choose
+		siblings = nil
+	}
+	pl := planFor(p, t.nodes.SetOf(p), t.nodes, siblings)
 	c.count(&pl)
 	c.columns = &t.scratch
 	if len(c.axes) == 0 {
@@ -160,6 +164,11 @@ func (t *Table) evict() {
 func appendSpec(b []byte, p *cluster.Pod) []byte {
 	str := func(s string) { b = append(binary.AppendUvarint(b, uint64(len(s))), s...) }
 	num := func(v int64) { b = binary.AppendVarint(b, v) }
+	number := 0
+	if p.Profile != nil {
+		number = p.Profile.Number
+	}
+	num(int64(number))
 	for _, q := range p.Requests {
 		num(q)
 	}
@@ -169,6 +178,10 @@ func appendSpec(b []byte, p *cluster.Pod) []byte {
 	for _, name := range slices.Sorted(maps.Keys(p.Extended)) {
 		str(string(name))
 		num(p.Extended[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Ignored)) {
+		str("ignored " + string(name))
+		num(p.Ignored[name])
 	}
 	num(int64(len(p.Ports)))
 	for _, port := range p.Ports {

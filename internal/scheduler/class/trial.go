@@ -64,18 +64,11 @@ func (t *Trial) Refusal() *filter.Refusal {
 		r, _ := c.Why(i)
 		return r
 	}
-	if c.load[0] != nil && t.portsTaken() {
-		return c.load[0](i)
+	if c.load[filter.Ports] != nil && t.portsTaken() {
+		return c.load[filter.Ports](i)
 	}
-	for r, want := range c.pod.Requests {
-		if want > 0 && want > n.Allocatable[r][i]-n.Requested[r][i]+t.freed[r] {
-			return c.load[1](i)
-		}
-	}
-	for name, want := range c.pod.Extended {
-		if want > 0 && want > filter.Left(n, name, i)+t.extended[name] {
-			return c.load[1](i)
-		}
+	if c.load[filter.Room] != nil && !t.hasRoom() {
+		return c.load[filter.Room](i)
 	}
 	if r := filter.VolumesWithout(c.pod, n, i, t.gone); r != nil {
 		return r
@@ -89,6 +82,22 @@ func (t *Trial) Refusal() *filter.Refusal {
 		return &r.Refusal
 	}
 	return nil
+}
+
+// hasRoom is filter.HasRoom without the pods that are gone.
+func (t *Trial) hasRoom() bool {
+	c, n, i := t.class, t.class.nodes, t.node
+	for r, want := range c.pod.Requests {
+		if want > 0 && want > n.Allocatable[r][i]-n.Requested[r][i]+t.freed[r] {
+			return false
+		}
+	}
+	for name, want := range c.pod.Extended {
+		if want > 0 && want > filter.Left(n, name, i)+t.extended[name] {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *Trial) portsTaken() bool {

@@ -8,6 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
 	helpers "k8s.io/component-helpers/scheduling/corev1"
+
+	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
 type resourceQuantity = resource.Quantity
@@ -34,6 +36,9 @@ type Pod struct {
 	Priority int32
 	Volumes  *Volumes // nil for most
 
+	Profile *profile.Profile              // nil for most
+	Ignored map[corev1.ResourceName]int64 // extended resources that the profile has nodes not asked for; Extended has the others
+
 	set     *LabelSet // while it is placed
 	terms   []*Term   // likewise
 	entered *Volumes  // likewise
@@ -58,6 +63,20 @@ func PodOf(p *corev1.Pod) *Pod {
 	info.Requests[Pods] = 1
 	info.Ports = hostPorts(p)
 	return info
+}
+
+// Use has a pod scheduled by the rules of a profile.
+func (p *Pod) Use(rules *profile.Profile) {
+	p.Profile = rules
+	for name, q := range p.Extended {
+		if rules.Ignores(name) {
+			if p.Ignored == nil {
+				p.Ignored = map[corev1.ResourceName]int64{}
+			}
+			p.Ignored[name] = q
+			delete(p.Extended, name)
+		}
+	}
 }
 
 // sumPlain adds up what nearly all pods are made of, CPU and memory of containers that run side by side and were not resized. It says
@@ -204,6 +223,9 @@ func (n *Nodes) sum(p *Pod, i int, sign int64) {
 		n.Estimated[r][i] += sign * q
 	}
 	for name, q := range p.Extended {
+		n.extended(name).Requested[i] += sign * q
+	}
+	for name, q := range p.Ignored {
 		n.extended(name).Requested[i] += sign * q
 	}
 	for _, port := range p.Ports {

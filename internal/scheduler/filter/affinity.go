@@ -26,6 +26,21 @@ func nodeAffinity(p *cluster.Pod, n *cluster.Nodes) Check {
 	}
 }
 
+var enforcedRefusal = &Refusal{[]string{"node(s) didn't match scheduler-enforced node affinity"}, true}
+
+// enforcedAffinity holds a pod to the affinity that its profile adds.
+func enforcedAffinity(p *cluster.Pod, n *cluster.Nodes) Check {
+	if p.Profile == nil || p.Profile.Enforced == nil {
+		return nil
+	}
+	return func(i int) *Refusal {
+		if !p.Profile.Enforced.Match(n.Node[i]) {
+			return enforcedRefusal
+		}
+		return nil
+	}
+}
+
 func required(p *cluster.Pod) *corev1.NodeSelector {
 	if p.Spec.Affinity == nil || p.Spec.Affinity.NodeAffinity == nil {
 		return nil

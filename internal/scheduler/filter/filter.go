@@ -30,6 +30,7 @@ var Static = [...]Plugin{
 	{"NodeUnschedulable", nodeUnschedulable, cluster.Added | cluster.Schedulable},
 	{"NodeName", nodeName, cluster.Added},
 	{"TaintToleration", taintToleration, cluster.Added | cluster.Taints},
+	{"NodeAffinity", enforcedAffinity, cluster.Added | cluster.Labels},
 	{"NodeAffinity", nodeAffinity, cluster.Added | cluster.Labels},
 }
 
@@ -37,7 +38,13 @@ var Static = [...]Plugin{
 const (
 	Unschedulable = 0
 	Taints        = 2
-	Affinity      = 3
+	Affinity      = 4
+)
+
+// Positions in Load of the plug-ins that package class asks by itself.
+const (
+	Ports = 0
+	Room  = 1
 )
 
 // Load plug-ins look at what runs on a node too; they follow the static ones.

@@ -36,13 +36,24 @@ func withVolumes(check func(p *cluster.Pod, n *cluster.Nodes, i int, gone []*clu
 	}
 }
 
+// volumePlugins in the order of Load.
+var volumePlugins = []struct {
+	name  string
+	check func(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.Pod) *Refusal
+}{
+	{"VolumeRestrictions", volumeRestrictions}, {"NodeVolumeLimits", nodeVolumeLimits}, {"VolumeBinding", volumeBinding}, {"VolumeZone", volumeZone},
+}
+
 // VolumesWithout says why node i won't do for a pod's volumes if some pods left it, nil if it will.
 func VolumesWithout(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.Pod) *Refusal {
 	if p.Volumes == nil {
 		return nil
 	}
-	for _, check := range []func(*cluster.Pod, *cluster.Nodes, int, []*cluster.Pod) *Refusal{volumeRestrictions, nodeVolumeLimits, volumeBinding, volumeZone} {
-		if r := check(p, n, i, gone); r != nil {
+	for _, one := range volumePlugins {
+		if !p.Profile.Runs(one.name) {
+			continue
+		}
+		if r := one.check(p, n, i, gone); r != nil {
 			return r
 		}
 	}

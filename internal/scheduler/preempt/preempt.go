@@ -93,6 +93,9 @@ func (f *Finder) try(i int, p *cluster.Pod, c *class.Class) (*Choice, []string) 
 func (f *Finder) Find(p *cluster.Pod, c *class.Class) (best *Choice, reasons map[string]int) {
 	reasons = map[string]int{}
 	limit := max(tryLeast, f.Nodes.Count()/tryShare)
+	if p.Profile != nil {
+		limit = max(1, p.Profile.TryLeast, f.Nodes.Count()*p.Profile.TryShare/100)
+	}
 	all, found := f.Nodes.Len(), 0
 	first := f.start
 	for step := range all {

@@ -16,12 +16,8 @@ import (
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-const (
-	backoffFirst = time.Second
-	backoffLast  = 10 * time.Second
-	// Longest is how long a pod is left unschedulable without another try, in case no event told of what would help.
-	Longest = 5 * time.Minute
-)
+// Longest is how long a pod is left unschedulable without another try, in case no event told of what would help.
+const Longest = 5 * time.Minute
 
 // Entry is a pod in the queue.
 type Entry struct {
@@ -43,12 +39,14 @@ type Queue struct {
 	entries                        map[types.UID]*Entry
 	active, backoff, unschedulable set
 	wanted                         cluster.Change // by any unschedulable pod, or more
+	first, last                    time.Duration  // back-off
 }
 
-// New returns an empty queue.
-func New() *Queue {
+// New returns an empty queue whose pods wait from first to last before another try.
+func New(first, last time.Duration) *Queue {
 	byDue := func(a, b *Entry) bool { return a.due.Before(b.due) }
 	return &Queue{
+		first: first, last: last,
 		entries: map[types.UID]*Entry{},
 		active: set{less: func(a, b *Entry) bool {
 			if p, q := helpers.PodPriority(a.Pod.Pod), helpers.PodPriority(b.Pod.Pod); p != q {
@@ -126,7 +124,7 @@ func (q *Queue) Fail(p *cluster.Pod, attempts int, now time.Time) {
 		q.entries[p.UID] = e
 	}
 	e.Attempts, e.tried = max(attempts, 2), now
-	e.due = now.Add(e.pause())
+	e.due = now.Add(q.pause(e))
 	q.move(e, &q.backoff)
 }
 
@@ -197,7 +195,7 @@ func (q *Queue) Next() (at time.Time, ok bool) {
 }
 
 func (q *Queue) retry(e *Entry, now time.Time) {
-	if due := e.tried.Add(e.pause()); due.After(now) {
+	if due := e.tried.Add(q.pause(e)); due.After(now) {
 		e.due = due
 		q.move(e, &q.backoff)
 		return
@@ -206,11 +204,11 @@ func (q *Queue) retry(e *Entry, now time.Time) {
 }
 
 // pause after a try. The first retry is free: a pod that came a moment before its node is not made to wait.
-func (e *Entry) pause() time.Duration {
+func (q *Queue) pause(e *Entry) time.Duration {
 	if e.Attempts <= 1 {
 		return 0
 	}
-	return min(backoffLast, backoffFirst<<min(e.Attempts-2, 10))
+	return min(q.last, q.first<<min(e.Attempts-2, 10))
 }
 
 func (q *Queue) move(e *Entry, to *set) {

@@ -18,7 +18,7 @@ func pod(name string, priority int32) *cluster.Pod {
 }
 
 func TestOrder(t *testing.T) {
-	q := New()
+	q := New(time.Second, 10*time.Second)
 	q.Add(pod("second", 0), false, start)
 	q.Add(pod("third", 0), false, start.Add(1))
 	q.Add(pod("first", 9), false, start.Add(2))
@@ -35,7 +35,7 @@ func TestOrder(t *testing.T) {
 }
 
 func TestRetries(t *testing.T) {
-	q, now := New(), start
+	q, now := New(time.Second, 10*time.Second), start
 	q.Add(pod("p", 0), false, now)
 	refuse := func() {
 		t.Helper()
@@ -74,7 +74,7 @@ func TestRetries(t *testing.T) {
 }
 
 func TestFailedBindingIsTriedAgain(t *testing.T) {
-	q := New()
+	q := New(time.Second, 10*time.Second)
 	q.Add(pod("p", 0), false, start)
 	e := q.Pop(start)
 	q.Fail(e.Pod, e.Attempts, start)

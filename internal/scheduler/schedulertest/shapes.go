@@ -98,7 +98,7 @@ func newAlone(nodes int, node func(i int) *corev1.Node) *Alone {
 	for i := range nodes {
 		n.Set(node(i))
 	}
-	a := &Alone{Nodes: n, Classes: class.NewTable(n, nil), queue: queue.New()}
+	a := &Alone{Nodes: n, Classes: class.NewTable(n, nil), queue: queue.New(time.Second, 10*time.Second)}
 	a.finder = preempt.Finder{Nodes: n, Waiting: func(*cluster.Pod) bool { return false }, Budgets: func(string) []preempt.Budget { return nil }}
 	return a
 }

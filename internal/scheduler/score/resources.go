@@ -8,7 +8,10 @@ import (
 
 // Load is the weighted score of node i by what runs there.
 func Load(p *cluster.Pod, n *cluster.Nodes, i int) int64 {
-	return NodeResourcesFit*leastAllocated(p, n, i) + NodeResourcesBalancedAllocation*balancedAllocation(p, n, i)
+	if p.Profile != nil {
+		return loadBy(p.Profile, p, n, i)
+	}
+	return leastAllocated(p, n, i) + balancedAllocation(p, n, i) // upstream's weights are one
 }
 
 // leastAllocated prefers nodes with much left of CPU and memory after the pod is there.

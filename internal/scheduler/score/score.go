@@ -6,17 +6,6 @@ package score
 // Best is what a plug-in gives at most.
 const Best = 100
 
-// Upstream's weights.
-const (
-	TaintToleration                 = 3
-	NodeAffinity                    = 2
-	PodTopologySpread               = 2
-	InterPodAffinity                = 2
-	NodeResourcesFit                = 1
-	NodeResourcesBalancedAllocation = 1
-	ImageLocality                   = 1
-)
-
 // More is the score of a raw figure of which more is better, when the highest is known.
 func More(raw, highest int64) int64 {
 	if highest == 0 {

@@ -1,0 +1,242 @@
+package profile
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	config "k8s.io/kube-scheduler/config/v1"
+)
+
+// take sets what the arguments of one plug-in say.
+func (p *Profile) take(args runtime.Object, path *field.Path) field.ErrorList {
+	switch a := args.(type) {
+	case *config.NodeResourcesFitArgs:
+		return p.takeFit(a, path)
+	case *config.NodeResourcesBalancedAllocationArgs:
+		return p.takeBalanced(a, path)
+	case *config.PodTopologySpreadArgs:
+		return p.takeSpread(a, path)
+	case *config.NodeAffinityArgs:
+		return p.takeAffinity(a, path.Child("addedAffinity"))
+	case *config.InterPodAffinityArgs:
+		p.OwnLikes = a.IgnorePreferredTermsOfExistingPods
+		if a.HardPodAffinityWeight != nil {
+			p.HardWeight = int64(*a.HardPodAffinityWeight)
+			return within(path.Child("hardPodAffinityWeight"), p.HardWeight, 0, 100)
+		}
+	case *config.DefaultPreemptionArgs:
+		return p.takePreemption(a, path)
+	case *config.VolumeBindingArgs:
+		if a.BindTimeoutSeconds != nil {
+			p.BindTimeout = time.Duration(*a.BindTimeoutSeconds) * time.Second
+			if *a.BindTimeoutSeconds < 0 {
+				return field.ErrorList{field.Invalid(path.Child("bindTimeoutSeconds"), *a.BindTimeoutSeconds, "must be greater than or equal to 0")}
+			}
+		}
+	}
+	return nil
+}
+
+func within(path *field.Path, v, low, high int64) field.ErrorList {
+	if v < low || v > high {
+		return field.ErrorList{field.Invalid(path, v, validation.InclusiveRangeError(int(low), int(high)))}
+	}
+	return nil
+}
+
+func domain(name corev1.ResourceName) string {
+	before, _, found := strings.Cut(string(name), "/")
+	if !found {
+		return ""
+	}
+	return before
+}
+
+func (p *Profile) takeFit(a *config.NodeResourcesFitArgs, path *field.Path) (errs field.ErrorList) {
+	for k, name := range a.IgnoredResources {
+		path := path.Child("ignoredResources").Index(k)
+		for _, wrong := range validation.IsQualifiedName(name) {
+			errs = append(errs, field.Invalid(path, name, wrong))
+		}
+		p.ignore(corev1.ResourceName(name))
+	}
+	for k, group := range a.IgnoredResourceGroups {
+		path := path.Child("ignoredResourceGroups").Index(k)
+		if strings.Contains(group, "/") {
+			errs = append(errs, field.Invalid(path, group, "resource group name can't contain '/'"))
+		}
+		for _, wrong := range validation.IsQualifiedName(group) {
+			errs = append(errs, field.Invalid(path, group, wrong))
+		}
+		if p.ignoredDomains == nil {
+			p.ignoredDomains = map[string]bool{}
+		}
+		p.ignoredDomains[group] = true
+	}
+	if s := a.ScoringStrategy; s != nil {
+		errs = append(errs, p.takeStrategy(s, path.Child("scoringStrategy"))...)
+	}
+	return errs
+}
+
+func (p *Profile) ignore(name corev1.ResourceName) {
+	if p.ignored == nil {
+		p.ignored = map[corev1.ResourceName]bool{}
+	}
+	p.ignored[name] = true
+}
+
+func (p *Profile) takeStrategy(s *config.ScoringStrategy, path *field.Path) (errs field.ErrorList) {
+	out := &Strategy{Type: s.Type, Resources: slices.Clone(s.Resources)}
+	if out.Type == "" {
+		out.Type = config.LeastAllocated
+	}
+	if len(out.Resources) == 0 {
+		out.Resources = []config.ResourceSpec{{Name: "cpu"}, {Name: "memory"}}
+	}
+	for k := range out.Resources {
+		r := &out.Resources[k]
+		if r.Weight == 0 {
+			r.Weight = 1
+		}
+		path := path.Child("resources").Index(k)
+		if r.Name == "" {
+			errs = append(errs, field.Required(path.Child("name"), ""))
+		}
+		errs = append(errs, within(path.Child("weight"), r.Weight, 1, 100)...)
+	}
+	switch out.Type {
+	case config.LeastAllocated, config.MostAllocated:
+	case config.RequestedToCapacityRatio:
+		var shape []config.UtilizationShapePoint
+		if s.RequestedToCapacityRatio != nil {
+			shape = s.RequestedToCapacityRatio.Shape
+		}
+		errs = append(errs, checkShape(shape, path.Child("requestedToCapacityRatio", "shape"))...)
+		for _, point := range shape {
+			point.Score *= 10 // the file counts to ten, scores to a hundred
+			out.Shape = append(out.Shape, point)
+		}
+	default:
+		errs = append(errs, field.NotSupported(path.Child("type"), out.Type,
+			[]config.ScoringStrategyType{config.LeastAllocated, config.MostAllocated, config.RequestedToCapacityRatio}))
+	}
+	p.Fit = out
+	if out.Type == config.LeastAllocated && slices.Equal(out.Resources, []config.ResourceSpec{{Name: "cpu", Weight: 1}, {Name: "memory", Weight: 1}}) {
+		p.Fit = nil
+	}
+	return errs
+}
+
+func checkShape(shape []config.UtilizationShapePoint, path *field.Path) (errs field.ErrorList) {
+	if len(shape) == 0 {
+		return field.ErrorList{field.Required(path, "at least one point must be specified")}
+	}
+	for k, point := range shape {
+		path := path.Index(k)
+		errs = append(errs, within(path.Child("utilization"), int64(point.Utilization), 0, 100)...)
+		errs = append(errs, within(path.Child("score"), int64(point.Score), 0, 10)...)
+		if k > 0 && point.Utilization <= shape[k-1].Utilization {
+			errs = append(errs, field.Invalid(path.Child("utilization"), point.Utilization, "utilization values must be sorted in increasing order"))
+		}
+	}
+	return errs
+}
+
+func (p *Profile) takeBalanced(a *config.NodeResourcesBalancedAllocationArgs, path *field.Path) (errs field.ErrorList) {
+	for k, r := range a.Resources {
+		path := path.Child("resources").Index(k)
+		if r.Name == "" {
+			errs = append(errs, field.Required(path.Child("name"), ""))
+		}
+		if slices.Contains(p.Balanced, r.Name) {
+			errs = append(errs, field.Duplicate(path.Child("name"), r.Name))
+		}
+		if r.Weight != 0 && r.Weight != 1 {
+			errs = append(errs, field.Invalid(path.Child("weight"), r.Weight, "the weight of a resource must be 1 here"))
+		}
+		p.Balanced = append(p.Balanced, r.Name)
+	}
+	if slices.Equal(p.Balanced, []string{"cpu", "memory"}) {
+		p.Balanced = nil
+	}
+	return errs
+}
+
+func (p *Profile) takeSpread(a *config.PodTopologySpreadArgs, path *field.Path) (errs field.ErrorList) {
+	switch a.DefaultingType {
+	case config.SystemDefaulting, "":
+		if len(a.DefaultConstraints) > 0 && a.DefaultingType == config.SystemDefaulting {
+			errs = append(errs, field.Invalid(path.Child("defaultingType"), a.DefaultingType, "when .defaultConstraints are not empty"))
+		}
+		p.System = len(a.DefaultConstraints) == 0
+	case config.ListDefaulting:
+		p.System = false
+	default:
+		return field.ErrorList{field.NotSupported(path.Child("defaultingType"), a.DefaultingType,
+			[]config.PodTopologySpreadConstraintsDefaulting{config.SystemDefaulting, config.ListDefaulting})}
+	}
+	p.Constraints = a.DefaultConstraints
+	for k := range a.DefaultConstraints {
+		c, path := &a.DefaultConstraints[k], path.Child("defaultConstraints").Index(k)
+		if c.MaxSkew <= 0 {
+			errs = append(errs, field.Invalid(path.Child("maxSkew"), c.MaxSkew, "must be greater than zero"))
+		}
+		for _, wrong := range validation.IsQualifiedName(c.TopologyKey) {
+			errs = append(errs, field.Invalid(path.Child("topologyKey"), c.TopologyKey, wrong))
+		}
+		if c.WhenUnsatisfiable != corev1.DoNotSchedule && c.WhenUnsatisfiable != corev1.ScheduleAnyway {
+			errs = append(errs, field.NotSupported(path.Child("whenUnsatisfiable"), c.WhenUnsatisfiable,
+				[]corev1.UnsatisfiableConstraintAction{corev1.DoNotSchedule, corev1.ScheduleAnyway}))
+		}
+		if c.LabelSelector != nil {
+			errs = append(errs, field.Forbidden(path.Child("labelSelector"), "constraint must not define a selector, as they deduced for each pod"))
+		}
+		for _, before := range a.DefaultConstraints[:k] {
+			if before.TopologyKey == c.TopologyKey && before.WhenUnsatisfiable == c.WhenUnsatisfiable {
+				errs = append(errs, field.Duplicate(path, c.TopologyKey+", "+string(c.WhenUnsatisfiable)))
+			}
+		}
+	}
+	return errs
+}
+
+func (p *Profile) takeAffinity(a *config.NodeAffinityArgs, path *field.Path) (errs field.ErrorList) {
+	if a.AddedAffinity == nil {
+		return nil
+	}
+	var err error
+	if required := a.AddedAffinity.RequiredDuringSchedulingIgnoredDuringExecution; required != nil {
+		if p.Enforced, err = nodeaffinity.NewNodeSelector(required); err != nil {
+			errs = append(errs, field.Invalid(path.Child("requiredDuringSchedulingIgnoredDuringExecution"), "", err.Error()))
+		}
+	}
+	if preferred := a.AddedAffinity.PreferredDuringSchedulingIgnoredDuringExecution; len(preferred) > 0 {
+		if p.Preferred, err = nodeaffinity.NewPreferredSchedulingTerms(preferred); err != nil {
+			errs = append(errs, field.Invalid(path.Child("preferredDuringSchedulingIgnoredDuringExecution"), "", err.Error()))
+		}
+	}
+	return errs
+}
+
+func (p *Profile) takePreemption(a *config.DefaultPreemptionArgs, path *field.Path) (errs field.ErrorList) {
+	if a.MinCandidateNodesPercentage != nil {
+		p.TryShare = int(*a.MinCandidateNodesPercentage)
+		errs = append(errs, within(path.Child("minCandidateNodesPercentage"), int64(p.TryShare), 0, 100)...)
+	}
+	if a.MinCandidateNodesAbsolute != nil {
+		if p.TryLeast = int(*a.MinCandidateNodesAbsolute); p.TryLeast < 0 {
+			errs = append(errs, field.Invalid(path.Child("minCandidateNodesAbsolute"), p.TryLeast, "not in valid range [0, inf)"))
+		}
+	}
+	if p.TryShare == 0 && p.TryLeast == 0 {
+		errs = append(errs, field.Invalid(path.Child("minCandidateNodesPercentage"), 0, "cannot be zero at the same time as minCandidateNodesAbsolute"))
+	}
+	return errs
+}
