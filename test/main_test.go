@@ -11,14 +11,18 @@ import (
 	"time"
 
 	"skiff.dev/skiff/test/cluster"
+	"skiff.dev/skiff/test/operator"
 )
 
 // cleanUpTime is how long before the run's time limit the clusters are removed: at the limit itself Go ends the program on the spot.
 const cleanUpTime = time.Minute
 
-// TestMain lets as many tests be in parallel as like to be. What bounds them is the number of clusters (package cluster): with Go's own bound below
+// TestMain runs the operator, in the processes that are one. Otherwise it lets as many tests be in parallel as like to be. What bounds them is the number of clusters (package cluster): with Go's own bound below
 // that, the parts of a test whose cluster runs would wait for tests that wait for a cluster.
 func TestMain(m *testing.M) {
+	if os.Getenv(operator.PortVariable) != "" {
+		os.Exit(operator.Main())
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", "256"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
