@@ -38,6 +38,7 @@ import (
 	"skiff.dev/skiff/internal/registry"
 	skiffruntime "skiff.dev/skiff/internal/runtime"
 	"skiff.dev/skiff/internal/scheduler"
+	"skiff.dev/skiff/internal/scheduler/extender"
 	"skiff.dev/skiff/internal/scheduler/profile"
 	"skiff.dev/skiff/internal/store"
 	"skiff.dev/skiff/internal/telemetry"
@@ -280,6 +281,9 @@ func schedulerSettings(c *config.Config) (*profile.Settings, error) {
 		if settings, err = profile.Read("scheduler-config", c.SchedulerConfig); err != nil {
 			return nil, err
 		}
+	}
+	if _, err := extender.New(settings.Extenders); err != nil {
+		return nil, fmt.Errorf("scheduler-config: %s: %w", c.SchedulerConfig, err)
 	}
 	settings.Election.Elect = settings.Election.Elect || c.LeaderElect
 	return settings, nil

@@ -20,7 +20,13 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
 	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name, UID: object.UID}}
-	err := l.cfg.Client.SubResource("binding").Create(ctx, target, binding)
+	bind := func() error { return l.cfg.Client.SubResource("binding").Create(ctx, target, binding) }
+	for _, e := range l.extenders {
+		if e.BindVerb != "" && e.Wants(object) {
+			bind = func() error { return e.Bind(ctx, object, node) }
+		}
+	}
+	err := bind()
 	switch {
 	case err == nil:
 		l.tell(object, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", object.Namespace, object.Name, node)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/client"
@@ -37,7 +39,8 @@ func (s *Scheduler) elected(ctx context.Context) error {
 
 // term stands for election, works while the lease is held, and gives it back.
 func (s *Scheduler) term(ctx context.Context, lock *lease) error {
-	standing, resign := context.WithCancel(context.WithoutCancel(ctx))
+	logged := klog.NewContext(context.WithoutCancel(ctx), logr.FromSlogHandler(s.cfg.Log.Handler()))
+	standing, resign := context.WithCancel(logged)
 	defer resign()
 	won := make(chan context.Context, 1)
 	e := s.cfg.Settings.Election

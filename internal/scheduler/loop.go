@@ -12,6 +12,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/extender"
 	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
 	"skiff.dev/skiff/internal/scheduler/volume"
@@ -36,6 +37,8 @@ type loop struct {
 	nominated map[types.UID]*cluster.Pod // placed here to hold the place while others leave it; still in the queue
 	writes    chan func(ctx context.Context)
 	turns     turns
+	extenders []*extender.Extender
+	inquiries inquiries
 	now       func() time.Time
 
 	pending cluster.Change // not yet told to the queue
@@ -43,9 +46,13 @@ type loop struct {
 	woke    time.Time
 }
 
-func newLoop(s *Scheduler) *loop {
+func newLoop(s *Scheduler) (*loop, error) {
+	extenders, err := extender.New(s.cfg.Settings.Extenders)
+	if err != nil {
+		return nil, err
+	}
 	l := &loop{
-		Scheduler: s, mail: mailbox{signal: make(chan struct{}, 1)}, nodes: cluster.New(), queue: queue.New(s.cfg.Settings.InitialBackoff, s.cfg.Settings.MaxBackoff), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
+		Scheduler: s, extenders: extenders, mail: mailbox{signal: make(chan struct{}, 1)}, nodes: cluster.New(), queue: queue.New(s.cfg.Settings.InitialBackoff, s.cfg.Settings.MaxBackoff), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
 		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{},
 		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}}, now: time.Now,
 	}
@@ -56,7 +63,7 @@ func newLoop(s *Scheduler) *loop {
 		Waiting: func(p *cluster.Pod) bool { return l.nominated[p.UID] != nil },
 		Budgets: func(namespace string) []preempt.Budget { return l.budgets[namespace] },
 	}
-	return l
+	return l, nil
 }
 
 // run works through the mail and the queue, and sleeps until there is something in either.

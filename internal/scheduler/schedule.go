@@ -23,14 +23,26 @@ func (l *loop) schedule(e *queue.Entry) {
 		return
 	}
 	c := l.classes.Of(p)
+	if len(l.extenders) > 0 {
+		if list := l.wanted(p.Pod); len(list) > 0 {
+			l.consult(e, c, held, list)
+			return
+		}
+	}
 	node, ok := held, held >= 0 && c.Fits(held)
 	if !ok {
 		node, ok = c.Best()
 	}
 	if !ok {
-		l.unschedulable(e, c, held)
+		l.unschedulable(e, c, c.Verdict(), held)
 		return
 	}
+	l.give(e, node)
+}
+
+// give has a pod bound to a node, which is taken for done until somebody says otherwise.
+func (l *loop) give(e *queue.Entry, node int) {
+	p := e.Pod
 	name := l.nodes.Node[node].Name
 	l.nodes.Place(p, name)
 	l.pending |= cluster.Joined
@@ -58,13 +70,32 @@ func (l *loop) release(p *cluster.Pod) int {
 }
 
 // unschedulable says why no node will do, and makes room if less important pods can give way.
-func (l *loop) unschedulable(e *queue.Entry, c *class.Class, held int) {
-	p, v := e.Pod, c.Verdict()
+func (l *loop) unschedulable(e *queue.Entry, c *class.Class, v *class.Verdict, held int) {
+	why, keep, may := l.eligible(e.Pod, c, v, held)
+	if !may {
+		l.conclude(e, c, v, held, nil, why, keep)
+		return
+	}
+	if list := l.preempters(e.Pod.Pod); len(list) > 0 {
+		if choices, _ := l.finder.All(e.Pod, c); len(choices) > 0 {
+			l.askVictims(e, v, held, list, choices)
+			return
+		}
+	}
+	choice, reasons := l.finder.Find(e.Pod, c)
+	if choice == nil {
+		why = verdict(v.Nodes, reasons)
+	}
+	l.conclude(e, c, v, held, choice, why, false)
+}
+
+// conclude puts a pod back, with the place that others leave for it.
+func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held int, choice *preempt.Choice, why string, keep bool) {
+	p := e.Pod
 	e.Class = c
-	if c.Bound() || p.Volumes != nil { // of a class for now: its volumes may mean something else at the next look
+	if c.Bound() || p.Volumes != nil || len(l.extenders) > 0 { // of a class for now: its volumes may mean something else at the next look
 		e.Class = nil
 	}
-	choice, why, keep := l.preempt(p, c, v, held)
 	sentence := verdict(v.Nodes, v.Reasons)
 	if why != "" {
 		sentence += " preemption: " + why
@@ -89,10 +120,10 @@ func (l *loop) unschedulable(e *queue.Entry, c *class.Class, held int) {
 	}
 }
 
-// preempt looks for pods that can give way. keep says that the place the pod holds already is still worth waiting for.
-func (l *loop) preempt(p *cluster.Pod, c *class.Class, v *class.Verdict, held int) (choice *preempt.Choice, why string, keep bool) {
+// eligible says whether others may give way for a pod, and if not, why. keep says that the place the pod holds already is still worth waiting for.
+func (l *loop) eligible(p *cluster.Pod, c *class.Class, v *class.Verdict, held int) (why string, keep, may bool) {
 	if v.Nodes == 0 || !p.Profile.Runs("DefaultPreemption") {
-		return nil, "", false
+		return "", false, false
 	}
 	final := false
 	if held >= 0 {
@@ -100,16 +131,12 @@ func (l *loop) preempt(p *cluster.Pod, c *class.Class, v *class.Verdict, held in
 		final = r != nil && r.Final
 	}
 	if why := preempt.Eligible(p, l.nodes, held, final); why != "" {
-		return nil, why, true
+		return why, true, false
 	}
 	if !l.nodes.Below(p.Priority) {
-		return nil, verdict(v.Nodes, preempt.Nobody(v)), false
+		return verdict(v.Nodes, preempt.Nobody(v)), false, false
 	}
-	choice, reasons := l.finder.Find(p, c)
-	if choice == nil {
-		return nil, verdict(v.Nodes, reasons), false
-	}
-	return choice, "", false
+	return "", false, true
 }
 
 // evictions carries a choice out: others that only hold the place are sent back to the queue at once; what writes the rest is returned.

@@ -69,7 +69,10 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 // work schedules until ctx ends. It remembers nothing of an earlier time.
 func (s *Scheduler) work(ctx context.Context) error {
-	l := newLoop(s)
+	l, err := newLoop(s)
+	if err != nil {
+		return err
+	}
 	stop, err := s.watch(ctx, l)
 	defer stop()
 	if err != nil || ctx.Err() != nil {

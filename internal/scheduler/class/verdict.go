@@ -1,6 +1,7 @@
 package class
 
 import (
+	"maps"
 	"slices"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
@@ -112,6 +113,13 @@ type Verdict struct {
 	Reasons map[string]int // how many nodes for each reason
 	Helps   cluster.Change // what might alter it
 	Final   int            // nodes that won't do even if every pod left them
+}
+
+// Clone is a copy that may be added to.
+func (v *Verdict) Clone() *Verdict {
+	own := *v
+	own.Reasons = maps.Clone(v.Reasons)
+	return &own
 }
 
 // Verdict is worked out once for all pods of the class that ask between two changes.

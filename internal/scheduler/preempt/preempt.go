@@ -35,7 +35,7 @@ type Choice struct {
 	Victims []*cluster.Pod // the most important first
 	Waiting []*cluster.Pod
 
-	violations int
+	Violations int // of budgets
 }
 
 // Budget is a PodDisruptionBudget with its selector read.
@@ -91,6 +91,17 @@ func (f *Finder) try(i int, p *cluster.Pod, c *class.Class) (*Choice, []string) 
 
 // Find returns the best choice for a pod of class c, which fits nowhere. Without one, reasons says why each node is of no use.
 func (f *Finder) Find(p *cluster.Pod, c *class.Class) (best *Choice, reasons map[string]int) {
+	reasons = f.each(p, c, func(choice *Choice) { best = Better(choice, best) })
+	return best, reasons
+}
+
+// All returns every choice that Find would compare.
+func (f *Finder) All(p *cluster.Pod, c *class.Class) (all []*Choice, reasons map[string]int) {
+	reasons = f.each(p, c, func(choice *Choice) { all = append(all, choice) })
+	return all, reasons
+}
+
+func (f *Finder) each(p *cluster.Pod, c *class.Class, take func(choice *Choice)) (reasons map[string]int) {
 	reasons = map[string]int{}
 	limit := max(tryLeast, f.Nodes.Count()/tryShare)
 	if p.Profile != nil {
@@ -104,8 +115,13 @@ func (f *Finder) Find(p *cluster.Pod, c *class.Class) (best *Choice, reasons map
 			continue
 		}
 		f.start = i + 1
-		if r, _ := c.Why(i); r != nil && r.Final {
+		r, _ := c.Why(i)
+		if r != nil && r.Final {
 			reasons[useless]++
+			continue
+		}
+		if r == nil { // only somebody else refuses it, and who leaves it makes no difference
+			reasons[noVictims]++
 			continue
 		}
 		choice, why := f.try(i, p, c)
@@ -115,14 +131,12 @@ func (f *Finder) Find(p *cluster.Pod, c *class.Class) (best *Choice, reasons map
 			}
 			continue
 		}
-		if best == nil || better(choice, best) {
-			best = choice
-		}
+		take(choice)
 		if found++; found >= limit {
 			break
 		}
 	}
-	return best, reasons
+	return reasons
 }
 
 // Nobody is why each node is of no use when no pod is less important than the one that waits.
@@ -175,7 +189,7 @@ func (f *Finder) on(i int, p *cluster.Pod, c *class.Class) (*Choice, []string) {
 			}
 			choice.Victims = append(choice.Victims, v)
 			if k == 0 {
-				choice.violations++
+				choice.Violations++
 			}
 		}
 	}
@@ -228,11 +242,19 @@ func began(p *cluster.Pod) time.Time {
 	return p.Status.StartTime.Time
 }
 
+// Better is the better of two choices; b may be nil.
+func Better(a, b *Choice) *Choice {
+	if b == nil || better(a, b) {
+		return a
+	}
+	return b
+}
+
 // better compares choices as upstream: fewer budgets violated, a less important most important victim, a lower sum of priorities, fewer
 // victims, a most important victim that began later.
 func better(a, b *Choice) bool {
-	if a.violations != b.violations {
-		return a.violations < b.violations
+	if a.Violations != b.Violations {
+		return a.Violations < b.Violations
 	}
 	if len(a.Victims) == 0 || len(b.Victims) == 0 {
 		return len(a.Victims) < len(b.Victims)

@@ -58,9 +58,6 @@ func settings(c *config.KubeSchedulerConfiguration) (*Settings, field.ErrorList)
 		errs = append(errs, field.Invalid(field.NewPath("parallelism"), *c.Parallelism, "should be an integer value greater than zero"))
 	}
 	out.Extenders = c.Extenders
-	if len(c.Extenders) > 0 {
-		errs = append(errs, field.Forbidden(field.NewPath("extenders"), "not there yet"))
-	}
 	errs = append(errs, checkExtenders(c.Extenders)...)
 	if len(c.Profiles) > 0 {
 		out.Profiles = map[string]*Profile{}

@@ -139,3 +139,14 @@ func TestWrongFiles(t *testing.T) {
 		}
 	}
 }
+
+// A resource that an extender sees to is not asked of nodes, by any profile.
+func TestResourcesOfExtenders(t *testing.T) {
+	s, err := readText(t, "extenders: [{urlPrefix: 'http://x', managedResources: [{name: example.com/a, ignoredByScheduler: true}, {name: example.com/b}]}]\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := s.Profiles[DefaultName]; p == nil || !p.Ignores("example.com/a") || p.Ignores("example.com/b") {
+		t.Errorf("profile %+v", p)
+	}
+}

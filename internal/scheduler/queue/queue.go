@@ -166,6 +166,8 @@ func (q *Queue) State(e *Entry) string {
 		return "waits for its turn"
 	case &q.backoff:
 		return "waits before the next try"
+	case nil:
+		return "is being looked at"
 	}
 	return "waits for a change that might help"
 }

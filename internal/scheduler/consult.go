@@ -1,0 +1,309 @@
+package scheduler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/internal/scheduler/class"
+	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/extender"
+	"skiff.dev/skiff/internal/scheduler/preempt"
+	"skiff.dev/skiff/internal/scheduler/queue"
+)
+
+// inquiries are questions to extenders. The loop does not wait for answers: it goes on with pods that no extender has to do with. Those that one has
+// to do with are asked about one at a time, because extenders count on that.
+type inquiries struct {
+	asking  bool
+	waiting []*queue.Entry
+}
+
+// opinion is what extenders said of nodes, by name.
+type opinion struct {
+	kept          map[string]bool
+	scores        map[string]int64
+	failed, final map[string]string
+}
+
+// wanted are the extenders that have to do with a pod.
+func (l *loop) wanted(p *corev1.Pod) (list []*extender.Extender) {
+	for _, e := range l.extenders {
+		if e.Wants(p) {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// ask has a question put on a binder's goroutine, and goes on with then, unless the pod is gone by then. The pod keeps the place it holds.
+func (l *loop) ask(e *queue.Entry, held int, question func(ctx context.Context) (then func())) {
+	if held >= 0 {
+		l.nominate(e.Pod, l.nodes.Name(held))
+	}
+	if l.inquiries.asking {
+		l.inquiries.waiting = append(l.inquiries.waiting, e)
+		return
+	}
+	l.inquiries.asking = true
+	uid := e.Pod.UID
+	l.write(uid, func(ctx context.Context) {
+		then := question(ctx)
+		l.mail.post(func() {
+			l.inquiries.asking = false
+			if l.queue.Get(uid) == e {
+				then()
+			}
+			l.askNext()
+		})
+	})
+}
+
+func (l *loop) askNext() {
+	for !l.inquiries.asking && len(l.inquiries.waiting) > 0 {
+		e := l.inquiries.waiting[0]
+		l.inquiries.waiting = l.inquiries.waiting[1:]
+		if l.queue.Get(e.Pod.UID) == e {
+			l.schedule(e)
+		}
+	}
+}
+
+// consult asks extenders about the nodes that would do.
+func (l *loop) consult(e *queue.Entry, c *class.Class, held int, list []*extender.Extender) {
+	var nodes []*corev1.Node
+	for i := range c.Scores() {
+		nodes = append(nodes, l.nodes.Node[i])
+	}
+	if len(nodes) == 0 {
+		l.unschedulable(e, c, c.Verdict(), held)
+		return
+	}
+	slices.SortFunc(nodes, func(a, b *corev1.Node) int { return cmp.Compare(a.Name, b.Name) })
+	p := e.Pod.Pod
+	l.ask(e, held, func(ctx context.Context) func() {
+		o, err := l.opinionOf(ctx, list, p, nodes)
+		return func() { l.consulted(e, o, err) }
+	})
+}
+
+// opinionOf asks one extender after the other, each about what the one before left.
+func (l *loop) opinionOf(ctx context.Context, list []*extender.Extender, p *corev1.Pod, nodes []*corev1.Node) (*opinion, error) {
+	o := &opinion{kept: map[string]bool{}, scores: map[string]int64{}, failed: map[string]string{}, final: map[string]string{}}
+	for _, e := range list {
+		if len(nodes) == 0 {
+			break
+		}
+		f, err := e.Filter(ctx, p, nodes)
+		switch {
+		case err != nil && e.Ignorable:
+			l.cfg.Log.Warn("an extender does not answer and is ignored", "pod", p.Namespace+"/"+p.Name, "error", err)
+			continue
+		case err != nil:
+			return nil, err
+		}
+		maps.Copy(o.failed, f.Failed)
+		maps.Copy(o.final, f.Final)
+		nodes = slices.DeleteFunc(slices.Clone(nodes), func(n *corev1.Node) bool { return !slices.Contains(f.Kept, n.Name) })
+	}
+	for _, n := range nodes {
+		o.kept[n.Name] = true
+	}
+	for _, e := range list {
+		if len(nodes) == 0 {
+			break
+		}
+		scores, err := e.Prioritize(ctx, p, nodes)
+		if err != nil { // a preference that nobody tells binds nobody
+			l.cfg.Log.Warn("an extender does not say which nodes it prefers", "pod", p.Namespace+"/"+p.Name, "error", err)
+		}
+		for name, s := range scores {
+			o.scores[name] += s
+		}
+	}
+	return o, nil
+}
+
+// consulted goes on with a pod that extenders were asked about. The cluster went on meanwhile, so everything else is looked at anew.
+func (l *loop) consulted(e *queue.Entry, o *opinion, err error) {
+	if err != nil {
+		l.fail(e, err)
+		return
+	}
+	held := l.release(e.Pod)
+	if !l.demand(e) {
+		return
+	}
+	l.second(e, l.classes.Of(e.Pod), held, o)
+}
+
+// second takes the best of those nodes that hold at the second look: extenders' (o may be nil) and that of resource claims.
+func (l *loop) second(e *queue.Entry, c *class.Class, held int, o *opinion) {
+	list, news := l.candidates(c, held, o)
+	if news {
+		l.queue.Retry(e)
+		return
+	}
+	if len(list) > 0 {
+		l.give(e, list[0])
+		return
+	}
+	l.unschedulable(e, c, o.verdict(l.nodes, c), held)
+}
+
+// candidates are the nodes that will do, as far as that is known, the held one first, then the best. news says that there are some
+// which nobody was asked about.
+func (l *loop) candidates(c *class.Class, held int, o *opinion) (list []int, news bool) {
+	scores := c.Scores()
+	for i := range scores {
+		name := l.nodes.Name(i)
+		if o != nil && !o.kept[name] {
+			news = news || o.failed[name] == "" && o.final[name] == ""
+			delete(scores, i)
+			continue
+		}
+		if o != nil {
+			scores[i] += o.scores[name]
+		}
+		list = append(list, i)
+	}
+	slices.SortFunc(list, func(a, b int) int {
+		if (a == held) != (b == held) {
+			if a == held {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(scores[b], scores[a]), cmp.Compare(l.nodes.Touched[a], l.nodes.Touched[b]))
+	})
+	return list, news && len(list) == 0
+}
+
+// verdict is a class' own, and what extenders had against nodes that would do otherwise.
+func (o *opinion) verdict(n *cluster.Nodes, c *class.Class) *class.Verdict {
+	v := c.Verdict().Clone()
+	if o == nil {
+		return v
+	}
+	for i := range c.Scores() {
+		name := n.Name(i)
+		reason, final := o.final[name]
+		if !final {
+			reason = o.failed[name]
+		}
+		v.Reasons[cmp.Or(reason, "node(s) were refused by an extender")]++
+		if final {
+			v.Final++
+		}
+	}
+	v.Helps |= cluster.Added | cluster.Capacity | cluster.Labels | cluster.Taints | cluster.Schedulable | cluster.Freed
+	return v
+}
+
+// fail is for pods about which nothing could be found out: they are tried again after a while.
+func (l *loop) fail(e *queue.Entry, err error) {
+	p, why := e.Pod.Pod, err.Error()
+	l.queue.Fail(e.Pod, e.Attempts, l.now())
+	if e.Verdict == why {
+		return
+	}
+	e.Verdict = why
+	l.report(p, corev1.PodReasonSchedulerError, why, p.Status.NominatedNodeName, func(context.Context) {
+		l.tell(p, corev1.EventTypeWarning, "FailedScheduling", "%s", why)
+	})
+}
+
+// preempters are the extenders that have a say in who gives way for a pod.
+func (l *loop) preempters(p *corev1.Pod) (list []*extender.Extender) {
+	return slices.DeleteFunc(l.wanted(p), func(e *extender.Extender) bool { return e.PreemptVerb == "" })
+}
+
+// askVictims has extenders look at all choices of who might give way, and goes on with the best they leave.
+func (l *loop) askVictims(e *queue.Entry, v *class.Verdict, held int, list []*extender.Extender, choices []*preempt.Choice) {
+	asked := map[string]extender.Victims{}
+	for _, c := range choices {
+		victims := extender.Victims{Violations: c.Violations}
+		for _, one := range c.Victims {
+			victims.Pods = append(victims.Pods, one.Pod)
+		}
+		asked[l.nodes.Name(c.Node)] = victims
+	}
+	p := e.Pod.Pod
+	l.ask(e, held, func(ctx context.Context) func() {
+		left, err := l.victimsLeft(ctx, list, p, asked)
+		return func() {
+			if err != nil {
+				l.fail(e, err)
+				return
+			}
+			held := l.release(e.Pod)
+			if l.demand(e) {
+				l.victimsChosen(e, v, held, left)
+			}
+		}
+	})
+}
+
+func (l *loop) victimsLeft(ctx context.Context, list []*extender.Extender, p *corev1.Pod, asked map[string]extender.Victims) (map[string][]string, error) {
+	var left map[string][]string
+	for _, one := range list {
+		answer, err := one.Preempt(ctx, p, asked)
+		switch {
+		case err != nil && one.Ignorable:
+			continue
+		case err != nil:
+			return nil, err
+		}
+		pods := map[string]*corev1.Pod{}
+		for _, v := range asked {
+			for _, p := range v.Pods {
+				pods[string(p.UID)] = p
+			}
+		}
+		next := map[string]extender.Victims{}
+		for name, uids := range answer {
+			was, known := asked[name]
+			if !known {
+				return nil, fmt.Errorf("extender %s names node %q, which it was not asked about", one.URLPrefix, name)
+			}
+			was.Pods = nil
+			for _, uid := range uids {
+				if pods[uid] != nil {
+					was.Pods = append(was.Pods, pods[uid])
+				}
+			}
+			next[name] = was
+		}
+		asked, left = next, answer
+	}
+	if left == nil {
+		return nil, errors.New("no extender that has a say in preemption answers")
+	}
+	return left, nil
+}
+
+// victimsChosen takes the best choice that extenders left, as the cluster is now.
+func (l *loop) victimsChosen(e *queue.Entry, v *class.Verdict, held int, left map[string][]string) {
+	c := l.classes.Of(e.Pod)
+	choices, _ := l.finder.All(e.Pod, c)
+	var best *preempt.Choice
+	for _, choice := range choices {
+		uids, kept := left[l.nodes.Name(choice.Node)]
+		if !kept {
+			continue
+		}
+		changed := *choice
+		changed.Victims = slices.DeleteFunc(slices.Clone(l.nodes.On[choice.Node]), func(p *cluster.Pod) bool { return !slices.Contains(uids, string(p.UID)) })
+		best = preempt.Better(&changed, best)
+	}
+	why := ""
+	if best == nil {
+		why = verdict(v.Nodes, preempt.Useless(v.Nodes))
+	}
+	l.conclude(e, c, v, held, best, why, false)
+}
