@@ -13,7 +13,7 @@ const module = "skiff.dev/skiff/internal/"
 // another except through small interfaces they declare themselves; network owns the table that proxy decides on.
 var below = map[string][]string{
 	"version":    {},
-	"config":     {},
+	"config":     {"api"},
 	"pki":        {},
 	"encryption": {"pki"},
 	"api":        {},
@@ -32,7 +32,7 @@ var below = map[string][]string{
 	"ledger":     {},
 	"proxy":      {"ledger"},
 	"policy":     {"ledger"},
-	"network":    {"client", "proxy", "policy"},
+	"network":    {"api", "client", "proxy", "policy"},
 	"dns":        {"client"},
 	"addon":      {"api", "client"},
 	"dashboard":  {},

@@ -16,6 +16,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"skiff.dev/skiff/internal/api/loadbalancer"
 )
 
 // Config is what a server and its agent need to know. Its zero value is not usable; start from Default.
@@ -59,6 +61,8 @@ type Config struct {
 	AuditLogMaxAge     int    `key:"audit-log-maxage" help:"Days that rotated audit logs are kept; 0 for ever"`
 	AuditLogMaxBackups int    `key:"audit-log-maxbackup" help:"Rotated audit logs that are kept; 0 for all"`
 	AuditWebhookConfig string `key:"audit-webhook-config-file" help:"Kubeconfig of a service that audit events are sent to"`
+
+	LBPool []string `key:"lb-pool" help:"Addresses for services of type LoadBalancer, announced on the nodes' link by ARP: CIDRs and ranges such as 192.0.2.10-192.0.2.20 (default: the nodes' own addresses)"`
 
 	PodCIDR       string `key:"pod-cidr" help:"Addresses of all pods"`
 	NodeCIDRMask  int    `key:"node-cidr-mask-size" help:"Size of each node's share of the pod addresses"`
@@ -190,6 +194,9 @@ func (c *Config) checkNetwork() error {
 		return fmt.Errorf("node-cidr-mask-size: %d does not divide pod-cidr %s; a number from %d to %d does",
 			c.NodeCIDRMask, pods, pods.Bits()+1, pods.Addr().BitLen()-2)
 	}
+	if err := c.checkPool(pods, services); err != nil {
+		return err
+	}
 	if c.VXLANPort < 1 || c.VXLANPort > 65535 {
 		return fmt.Errorf("vxlan-port: %d is no port", c.VXLANPort)
 	}
@@ -198,6 +205,19 @@ func (c *Config) checkNetwork() error {
 	to, err2 := strconv.ParseUint(high, 10, 16)
 	if !ok || err1 != nil || err2 != nil || from == 0 || from > to {
 		return fmt.Errorf("service-node-port-range: %q is no range of ports such as 30000-32767", c.NodePorts)
+	}
+	return nil
+}
+
+func (c *Config) checkPool(pods, services netip.Prefix) error {
+	pool, err := loadbalancer.ParsePool(c.LBPool)
+	if err != nil {
+		return fmt.Errorf("lb-pool: %w", err)
+	}
+	for key, other := range map[string]netip.Prefix{"pod-cidr": pods, "service-cidr": services} {
+		if part := pool.Overlap(other); part != "" {
+			return fmt.Errorf("lb-pool: %s overlaps %s %s; choose addresses of the nodes' link that no host has", part, key, other)
+		}
 	}
 	return nil
 }

@@ -78,6 +78,9 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"long name", "", nil, []string{"--cluster-name=a-very-long-name"}, "cluster-name:"},
 		{"node name", "", nil, []string{"--node-name=a b"}, "node-name:"},
 		{"cri", "", nil, []string{"--cri-endpoint=/run/x.sock"}, "cri-endpoint:"},
+		{"pool", "", nil, []string{"--lb-pool=192.0.2.10-192.0.2.20,192.0.2.1"}, `lb-pool: "192.0.2.1" is neither a CIDR`},
+		{"pool among pods", "lb-pool: [10.42.7.0/24]\n", nil, nil, "lb-pool: 10.42.7.1-10.42.7.254 overlaps pod-cidr 10.42.0.0/16"},
+		{"pool among services", "", nil, []string{"--lb-pool=10.43.0.0-10.43.0.9"}, "overlaps service-cidr"},
 		{"half a key pair", "", nil, []string{"--etcd-certfile=/x"}, "go together"},
 	}
 	for _, c := range cases {

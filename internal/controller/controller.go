@@ -16,6 +16,7 @@ import (
 
 	"skiff.dev/skiff/internal/addon"
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/loadbalancer"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller/attachdetach"
 	"skiff.dev/skiff/internal/controller/certificates"
@@ -60,6 +61,7 @@ type Config struct {
 	Select   string        // --controllers: "*,-node-lifecycle-controller", upstream's syntax and names
 	PodCIDR  netip.Prefix  // nodes get a /24 of it each (NodeMaskSize)
 	NodeMask int
+	LBPool   loadbalancer.Pool // addresses for services of type LoadBalancer; none: the nodes' own
 	RootCA   []byte            // PEM, for kube-root-ca.crt
 	Trust    map[string]string // data of the ConfigMap extension-apiserver-authentication; none if empty
 	Sign     certificates.Sign
@@ -104,7 +106,7 @@ var all = []entry{
 	{"certificatesigningrequest-approving-controller", func(c Config) harness.Controller { return certificates.NewApprover(c.Client) }},
 	{"certificatesigningrequest-signing-controller", func(c Config) harness.Controller { return certificates.NewSigner(c.Client, c.Sign) }},
 	{"certificatesigningrequest-cleaner-controller", func(c Config) harness.Controller { return certificates.NewCleaner(c.Client) }},
-	{"service-lb-controller", func(c Config) harness.Controller { return servicelb.New(c.Client) }},
+	{"service-lb-controller", func(c Config) harness.Controller { return servicelb.New(c.Client, c.LBPool) }},
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
 	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled) }},
 	{"resourcequota-controller", func(c Config) harness.Controller { return resourcequota.New(c.Client, c.Kinds) }},

@@ -17,6 +17,7 @@ import (
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/loadbalancer"
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/admission"
 	"skiff.dev/skiff/internal/apiserver/admission/dynamic"
@@ -305,12 +306,17 @@ func (c *cluster) explainPod() func(ctx context.Context, namespace, name string)
 
 func (c *cluster) makeControllers() (runner, error) {
 	cl := c.localClient(user.KubeControllerManager)
+	pool, err := loadbalancer.ParsePool(c.conf.LBPool)
+	if err != nil {
+		return nil, fmt.Errorf("lb-pool: %w", err)
+	}
 	r, err := controller.New(controller.Config{
 		Client:   cl,
 		Kinds:    c.registry.Table(),
 		Select:   c.conf.Controllers,
 		PodCIDR:  netip.MustParsePrefix(c.conf.PodCIDR),
 		NodeMask: c.conf.NodeCIDRMask,
+		LBPool:   pool,
 		RootCA:   c.ca.PEM,
 		Trust:    authn.PublishedTrust(c.ca.PEM, c.frontProxy.PEM),
 		Sign:     c.ca.Sign,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/network/announce"
 	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
@@ -42,10 +44,11 @@ type follower struct {
 	dirty    map[types.NamespacedName]struct{}
 	policies policyChanges
 	health   *healthPorts
+	announce *announce.Announcer
 	wake     chan struct{}
 }
 
-func newFollower(rules *ruleset, node proxy.Node, log *slog.Logger) *follower {
+func newFollower(rules *ruleset, node proxy.Node, uplink netip.Addr, log *slog.Logger) *follower {
 	return &follower{
 		rules: rules, node: node, log: log,
 		services: map[types.NamespacedName]*corev1.Service{},
@@ -53,6 +56,7 @@ func newFollower(rules *ruleset, node proxy.Node, log *slog.Logger) *follower {
 		dirty:    map[types.NamespacedName]struct{}{},
 		wake:     make(chan struct{}, 1),
 		health:   newHealthPorts(log),
+		announce: announce.New(node.Name, func(a netip.Addr) (int, error) { return linkOf(a, uplink) }, log),
 	}
 }
 
@@ -170,6 +174,7 @@ func (f *follower) sliceHandler() toolscache.ResourceEventHandler {
 func (f *follower) Run(ctx context.Context, c client.Client, programmed func()) error {
 	in := c.Cache()
 	defer f.health.close()
+	defer f.announce.Close()
 	services, stopServices, err := subscribe(ctx, in, &corev1.Service{}, f.serviceHandler())
 	if err != nil {
 		return err
@@ -231,7 +236,9 @@ func (f *follower) Run(ctx context.Context, c client.Client, programmed func()) 
 func (f *follower) write() error {
 	f.mu.Lock()
 	parts := make(map[string]proxy.Part, len(f.dirty))
+	changed := make(map[types.NamespacedName]*corev1.Service, len(f.dirty))
 	for key := range f.dirty {
+		changed[key] = f.services[key]
 		var part proxy.Part
 		if svc := f.services[key]; svc != nil {
 			all := make([]*discoveryv1.EndpointSlice, 0, len(f.slices[key]))
@@ -246,6 +253,7 @@ func (f *follower) write() error {
 	clear(f.dirty)
 	policies := f.policies.take()
 	f.mu.Unlock()
+	defer f.announce.Follow(changed) // when the table leads on what arrives
 	return f.rules.Change(func(t *proxy.Table, p *policy.Table) {
 		for name, part := range parts {
 			t.Set(name, part)

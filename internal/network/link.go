@@ -234,6 +234,29 @@ func mtuOf(addr netip.Addr) int {
 	return usual
 }
 
+// linkOf is the link on which others would look for an address, by index: the one of its range, else the one of uplink.
+func linkOf(addr, uplink netip.Addr) (index int, err error) {
+	all, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, unix.AF_INET) })
+	if err != nil {
+		return 0, fmt.Errorf("list the host's addresses: %w", err)
+	}
+	bits := 0
+	for _, at := range all {
+		ones, _ := at.Mask.Size()
+		switch {
+		case at.IP.IsLoopback():
+		case ones < 32 && ones > bits && at.Contains(addr.AsSlice()):
+			index, bits = at.LinkIndex, ones
+		case bits == 0 && at.IP.Equal(uplink.AsSlice()):
+			index = at.LinkIndex
+		}
+	}
+	if index == 0 {
+		return 0, fmt.Errorf("no link of this host has the node's address %s", uplink)
+	}
+	return index, nil
+}
+
 func sysctl(key, value string) error {
 	if err := os.WriteFile("/proc/sys/"+key, []byte(value), 0o644); err != nil {
 		return fmt.Errorf("set %s to %s: %w", key, value, err)

@@ -98,7 +98,7 @@ func (n *Network) Run(ctx context.Context) error {
 	g.Go(func() error { return n.guardTable(ctx) })
 	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
 	g.Go(func() error {
-		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDR.Masked()}, n.cfg.Log)
+		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDR.Masked()}, n.cfg.NodeIP, n.cfg.Log)
 		return f.Run(ctx, n.cfg.Client, func() {
 			// Not earlier: a pod's host port would write the table, and take away the services that an earlier agent wrote.
 			g.Go(func() error { return n.serveCNI(ctx, l) })

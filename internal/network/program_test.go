@@ -24,7 +24,7 @@ func crowd(b *testing.B, services, each int) *follower {
 			b.Error(err)
 		}
 	})
-	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: f.pods}, log)
+	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: f.pods}, netip.Addr{}, log)
 	for i := range services {
 		name := fmt.Sprintf("s%d", i)
 		key := types.NamespacedName{Namespace: "default", Name: name}

@@ -124,3 +124,20 @@ func (h *Host) plugged(up bool) {
 		h.t.Fatal(err)
 	}
 }
+
+// Neighbour is the hardware address that the host has for an address on its link.
+func (h *Host) Neighbour(ip string) (mac net.HardwareAddr, err error) {
+	err = h.Do(func() error {
+		all, err := netlink.NeighList(0, netlink.FAMILY_V4)
+		for _, n := range all {
+			if n.IP.String() == ip && len(n.HardwareAddr) > 0 {
+				mac = n.HardwareAddr
+			}
+		}
+		if err == nil && mac == nil {
+			err = fmt.Errorf("%s knows no %s on its link", h.ip, ip)
+		}
+		return err
+	})
+	return mac, err
+}

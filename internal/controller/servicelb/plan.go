@@ -2,17 +2,22 @@ package servicelb
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/internal/api/loadbalancer"
 )
 
 // view is what a decision rests on.
 type view struct {
-	services []*corev1.Service // those that are this controller's, oldest first
-	nodes    []*corev1.Node    // that take traffic
-	reserved map[port]string   // what the host itself listens on, and for what
+	services []*corev1.Service     // those that are this controller's, oldest first
+	nodes    []*corev1.Node        // that take traffic
+	pool     loadbalancer.Pool     // empty: the nodes' addresses are the services'
+	reserved map[port]string       // what the host itself listens on, and for what
+	hosts    map[netip.Addr]string // addresses of all nodes, which no service may be given of the pool
 	// local are the names of the nodes with a ready endpoint, for services that keep traffic on its node.
 	local func(*corev1.Service) map[string]bool
 }
@@ -25,18 +30,25 @@ type port struct {
 
 // verdict for one service: its addresses, or why it has none.
 type verdict struct {
-	ingress []corev1.LoadBalancerIngress
-	refusal string
+	ingress   []corev1.LoadBalancerIngress
+	pooled    bool   // the address is the service's own, and has to be announced
+	announcer string // by this node; "" for none
+	refusal   string
 }
 
-// plan gives every service all nodes' addresses, unless an older service holds one of its ports.
+// plan gives every service an address of the pool, or all nodes' addresses, unless an older service holds one of its ports.
 func plan(v view) []verdict {
 	held := map[port]string{}
 	for p, by := range v.reserved {
 		held[p] = by
 	}
+	given := v.give()
 	out := make([]verdict, len(v.services))
 	for i, s := range v.services {
+		if v.pooled(s) {
+			out[i] = given[i]
+			continue
+		}
 		if clash := take(held, s); clash != "" {
 			out[i].refusal = clash
 			continue
@@ -63,22 +75,28 @@ func take(held map[port]string, s *corev1.Service) (clash string) {
 }
 
 func addresses(v view, s *corev1.Service) []corev1.LoadBalancerIngress {
-	var only map[string]bool
-	if s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		only = v.local(s)
-	}
-	mode := corev1.LoadBalancerIPModeVIP
 	var out []corev1.LoadBalancerIngress
-	for _, n := range v.nodes {
-		if only != nil && !only[n.Name] {
-			continue
-		}
+	for _, n := range v.eligible(s) {
 		if ip := address(n); ip != "" {
-			out = append(out, corev1.LoadBalancerIngress{IP: ip, IPMode: &mode})
+			out = append(out, ingress(ip))
 		}
 	}
 	slices.SortFunc(out, func(a, b corev1.LoadBalancerIngress) int { return strings.Compare(a.IP, b.IP) })
 	return out
+}
+
+func ingress(ip string) corev1.LoadBalancerIngress {
+	mode := corev1.LoadBalancerIPModeVIP
+	return corev1.LoadBalancerIngress{IP: ip, IPMode: &mode}
+}
+
+// eligible are the nodes that may take a service's traffic from outside.
+func (v view) eligible(s *corev1.Service) []*corev1.Node {
+	if s.Spec.ExternalTrafficPolicy != corev1.ServiceExternalTrafficPolicyLocal {
+		return v.nodes
+	}
+	only := v.local(s)
+	return slices.DeleteFunc(slices.Clone(v.nodes), func(n *corev1.Node) bool { return !only[n.Name] })
 }
 
 // address under which the world reaches a node: its external one where it has one.
@@ -110,4 +128,11 @@ func takesTraffic(n *corev1.Node) bool {
 func mine(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.DeletionTimestamp == nil &&
 		(s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
+}
+
+// leaving says whether a service still shows addresses although it is to have none any more.
+func leaving(s *corev1.Service) bool {
+	gone := s.Spec.Type != corev1.ServiceTypeLoadBalancer ||
+		s.DeletionTimestamp != nil && (s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
+	return gone && len(s.Status.LoadBalancer.Ingress) > 0
 }

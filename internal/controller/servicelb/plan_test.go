@@ -1,11 +1,15 @@
 package servicelb
 
 import (
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/api/loadbalancer"
 )
 
 func service(name string, ports ...int32) *corev1.Service {
@@ -26,7 +30,7 @@ func node(name, ip string) *corev1.Node {
 	}
 }
 
-// text is "ip,ip" or "! refusal" for each service.
+// text is "ip,ip", "ip@announcer" or "! refusal" for each service.
 func text(verdicts []verdict) string {
 	var out []string
 	for _, v := range verdicts {
@@ -38,7 +42,10 @@ func text(verdicts []verdict) string {
 		for _, i := range v.ingress {
 			ips = append(ips, i.IP)
 		}
-		out = append(out, strings.Join(ips, ","))
+		if v.pooled {
+			ips = append(ips, "@"+v.announcer)
+		}
+		out = append(out, strings.ReplaceAll(strings.Join(ips, ","), ",@", "@"))
 	}
 	return strings.Join(out, "; ")
 }
@@ -73,6 +80,94 @@ func TestPlan(t *testing.T) {
 				t.Errorf("plan says %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+func TestPool(t *testing.T) {
+	pool, err := loadbalancer.ParsePool([]string{"192.0.2.1-192.0.2.3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wishes := func(ip string, s *corev1.Service) *corev1.Service { s.Spec.LoadBalancerIP = ip; return s }
+	has := func(ip, by string, s *corev1.Service) *corev1.Service {
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{ingress(ip)}
+		s.Status.Conditions = []metav1.Condition{loadbalancer.Elected(by, 1)}
+		return s
+	}
+	class := Class
+	nodes := service("nodes", 80)
+	nodes.Spec.LoadBalancerClass = &class
+	local := service("local", 80)
+	local.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	both := []*corev1.Node{node("a", "10.0.0.1"), node("b", "10.0.0.2")}
+	for name, c := range map[string]struct {
+		services []*corev1.Service
+		nodes    []*corev1.Node
+		want     string
+	}{
+		"one each, whatever the port":   {[]*corev1.Service{service("a", 80), service("b", 80), service("c", 6443)}, both[:1], "192.0.2.1@a; 192.0.2.2@a; 192.0.2.3@a"},
+		"what is held is kept":          {[]*corev1.Service{service("a", 80), has("192.0.2.1", "b", service("b", 80))}, both[:1], "192.0.2.2@a; 192.0.2.1@a"},
+		"the node stays while it may":   {[]*corev1.Service{has("192.0.2.1", "a", service("a")), has("192.0.2.2", "b", service("b"))}, both, "192.0.2.1@a; 192.0.2.2@b"},
+		"from outside of the pool":      {[]*corev1.Service{has("10.0.0.1", "", service("a"))}, both[:1], "192.0.2.1@a"},
+		"exhausted":                     {[]*corev1.Service{service("a"), service("b"), service("c"), service("d")}, both[:1], "192.0.2.1@a; 192.0.2.2@a; 192.0.2.3@a; ! all addresses of the pool 192.0.2.1-192.0.2.3 are in use; delete a service of type LoadBalancer, or give the server a larger --lb-pool"},
+		"a wish":                        {[]*corev1.Service{wishes("192.0.2.3", has("192.0.2.1", "a", service("a")))}, both[:1], "192.0.2.3@a"},
+		"a wish outside of the pool":    {[]*corev1.Service{wishes("192.0.2.4", service("a"))}, both, "! spec.loadBalancerIP 192.0.2.4 is not in the pool 192.0.2.1-192.0.2.3"},
+		"a wish for another's":          {[]*corev1.Service{wishes("192.0.2.1", service("a")), has("192.0.2.1", "a", service("b"))}, both[:1], "! spec.loadBalancerIP 192.0.2.1 is held by service d/b; 192.0.2.1@a"},
+		"two hold one":                  {[]*corev1.Service{has("192.0.2.1", "a", service("a")), has("192.0.2.1", "a", service("b"))}, both[:1], "192.0.2.1@a; 192.0.2.2@a"},
+		"a node's address is not given": {[]*corev1.Service{service("a")}, []*corev1.Node{node("a", "192.0.2.1")}, "192.0.2.2@a"},
+		"no node":                       {[]*corev1.Service{service("a")}, nil, "192.0.2.1@"},
+		"only where an endpoint is":     {[]*corev1.Service{local}, both, "192.0.2.1@b"},
+		"the nodes' class":              {[]*corev1.Service{nodes, service("a")}, both[:1], "10.0.0.1; 192.0.2.1@a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := view{services: c.services, nodes: c.nodes, pool: pool, hosts: map[netip.Addr]string{},
+				local: func(*corev1.Service) map[string]bool { return map[string]bool{"b": true} }}
+			for _, n := range c.nodes {
+				v.hosts[netip.MustParseAddr(address(n))] = "node " + n.Name
+			}
+			if got := text(plan(v)); got != c.want {
+				t.Errorf("plan says %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestElectionSpreads(t *testing.T) {
+	nodes := []*corev1.Node{node("node-1", "10.0.0.1"), node("node-2", "10.0.0.2"), node("node-3", "10.0.0.3")}
+	count := map[string]int{}
+	for a, n := netip.MustParseAddr("192.0.2.0"), 0; n < 300; a, n = a.Next(), n+1 {
+		winner := elect(service("a"), a, nodes)
+		count[winner]++
+		for i := range nodes { // whoever else goes, the winner stays
+			if left := slices.Delete(slices.Clone(nodes), i, i+1); nodes[i].Name != winner && elect(service("a"), a, left) != winner {
+				t.Fatalf("%s moved from %s when %s went", a, winner, nodes[i].Name)
+			}
+		}
+	}
+	for _, n := range nodes {
+		if count[n.Name] < 60 {
+			t.Errorf("300 addresses are spread as %v", count)
+		}
+	}
+}
+
+func TestLeaving(t *testing.T) {
+	other, now := "example.com/lb", metav1.Now()
+	for name, c := range map[string]struct {
+		change func(*corev1.Service)
+		want   bool
+	}{
+		"stays":              {func(*corev1.Service) {}, false},
+		"another type":       {func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeNodePort }, true},
+		"deleted":            {func(s *corev1.Service) { s.DeletionTimestamp = &now }, true},
+		"somebody else's":    {func(s *corev1.Service) { s.Spec.LoadBalancerClass, s.DeletionTimestamp = &other, &now }, false},
+		"without an address": {func(s *corev1.Service) { s.Spec.Type, s.Status = corev1.ServiceTypeClusterIP, corev1.ServiceStatus{} }, false},
+	} {
+		s := service("a", 80)
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{ingress("192.0.2.1")}
+		if c.change(s); leaving(s) != c.want {
+			t.Errorf("%s: leaving is %v", name, !c.want)
+		}
 	}
 }
 
