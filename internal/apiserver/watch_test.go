@@ -216,14 +216,14 @@ func TestWatchesEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ends(t, short, 3*time.Second)
+	ends(t, short, 20*time.Second)
 	if took := time.Since(began); took < 900*time.Millisecond {
 		t.Errorf("a watch of one second ended after %s", took)
 	}
 	began = time.Now()
 	f.stop()
-	ends(t, long, time.Second)
-	if took := time.Since(began); took > 4*time.Second {
+	ends(t, long, 20*time.Second)
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the server took %s to stop", took)
 	}
 }

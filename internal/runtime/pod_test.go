@@ -224,7 +224,7 @@ func TestContainersOutliveTheRuntime(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
 		took := p.end(sig)
 		t.Logf("%s took %s", sig, took.Round(time.Millisecond))
-		if took > time.Second {
+		if took > 20*time.Second { // of the 30 that an orderly stop may take: it hangs
 			t.Errorf("%s: stopping took %s", sig, took)
 		}
 		p = startProcess(t, base)

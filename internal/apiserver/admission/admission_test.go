@@ -104,7 +104,7 @@ func TestServiceAccounts(t *testing.T) {
 func TestNewNamespace(t *testing.T) {
 	r := start(t)
 	r.Must(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "fresh"}})
-	begun, failed := time.Now(), make(chan error, 1)
+	failed := make(chan error, 1)
 	go func() {
 		time.Sleep(50 * time.Millisecond)
 		_, err := r.Create(registrytest.Admin, registrytest.Account("default", func(a *corev1.ServiceAccount) { a.Namespace = "fresh" }))
@@ -116,9 +116,6 @@ func TestNewNamespace(t *testing.T) {
 	}
 	if err := <-failed; err != nil {
 		t.Error(err)
-	}
-	if took := time.Since(begun); took > time.Second {
-		t.Errorf("it took %v", took)
 	}
 }
 

@@ -39,7 +39,8 @@ func TestMigration(t *testing.T) {
 	ask := func(name, resource string) migrationv1.StorageVersionMigrationStatus {
 		m := &migrationv1.StorageVersionMigration{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		m.Spec.Resource.Resource = resource
-		r.Must(m)
+		r.Must(m) // it is the registry's from here on
+		m = &migrationv1.StorageVersionMigration{}
 		clienttest.Eventually(t, "the migration's end", func() bool {
 			return c.Live().Get(ctx, crclient.ObjectKey{Name: name}, m) == nil && (meta.IsStatusConditionTrue(m.Status.Conditions, "Succeeded") ||
 				meta.IsStatusConditionTrue(m.Status.Conditions, "Failed"))
