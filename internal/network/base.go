@@ -21,11 +21,15 @@ const (
 	chainMasquerade  = "masquerade"
 
 	mapFrontends = "frontends" // address, protocol, port → chain
+	mapEndpoints = "endpoints" // address, protocol, port, place → backend
 	mapNodePorts = "nodeports" // protocol, port → chain, on every address of the node
 	setHairpin   = "hairpin"   // pairs of a backend on this node and itself
 
 	chainPolicy = "policy"
 )
+
+// usualEndpoints is the number of endpoints up to which a service finds its chain there, and does not wait for it.
+const usualEndpoints = 32
 
 var (
 	loopback  = netip.MustParsePrefix("127.0.0.0/8")
@@ -51,17 +55,20 @@ func group(cluster string) uint32 {
 // base is the fixed part of the table: where packets come in, how they are looked up, and what happens on their way out. Connections are
 // tracked, so only the first packet of each passes here, except in the guard and at the beginning of the policies.
 type base struct {
-	table                         *nftables.Table
-	frontends, nodePorts, hairpin *nftables.Set
-	isolated                      map[isolation]*nftables.Set // pods of this node → the chain that says what may pass
+	table                                    *nftables.Table
+	frontends, endpoints, nodePorts, hairpin *nftables.Set
+	isolated                                 map[isolation]*nftables.Set // pods of this node → the chain that says what may pass
+	picks                                    map[int]bool                // numbers of endpoints that have a chain to draw one
 }
 
 func newBase(cluster string) *base {
 	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: cluster}
 	return &base{
-		table: t, isolated: isolationMaps(t),
+		table: t, isolated: isolationMaps(t), picks: map[int]bool{},
 		frontends: &nftables.Set{Table: t, Name: mapFrontends, IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
 			KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)},
+		endpoints: &nftables.Set{Table: t, Name: mapEndpoints, IsMap: true, Concatenation: true, DataType: typeBackend,
+			KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeMark)}, // nft can print marks, and integers not
 		nodePorts: &nftables.Set{Table: t, Name: mapNodePorts, IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
 			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)},
 		hairpin: &nftables.Set{Table: t, Name: setHairpin, Concatenation: true,
@@ -78,7 +85,7 @@ func (b *base) rule(c *nftables.Conn, chain string, parts ...[]expr.Any) {
 // create adds the table with its fixed part.
 func (b *base) create(c *nftables.Conn, f facts) error {
 	c.AddTable(b.table)
-	for _, s := range []*nftables.Set{b.frontends, b.nodePorts, b.hairpin} {
+	for _, s := range []*nftables.Set{b.frontends, b.endpoints, b.nodePorts, b.hairpin} {
 		s.ID = 0
 		if err := c.AddSet(s, nil); err != nil {
 			return err
@@ -111,6 +118,10 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	b.rule(c, proxy.Reject, metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 	b.rule(c, proxy.Reject, one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}))
 	b.rule(c, proxy.Drop, verdict(expr.VerdictDrop, ""))
+	clear(b.picks)
+	for n := range usualEndpoints {
+		b.addPick(c, n+1)
+	}
 	b.policies(c)
 	b.wayOut(c, f)
 	return nil
@@ -121,10 +132,7 @@ func (b *base) dispatch(c *nftables.Conn, f facts) {
 		// This node answers, whatever a service of that address says.
 		b.rule(c, chainDispatch, ipv4(), to(netip.PrefixFrom(f.dns, 32)), verdict(expr.VerdictReturn, ""))
 	}
-	b.rule(c, chainDispatch, ipv4(), []expr.Any{
-		loadDestination(reg0),
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1},
-		loadDestinationPort(reg2),
+	b.rule(c, chainDispatch, ipv4(), loadFrontend(), []expr.Any{
 		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: b.frontends.Name, SetID: b.frontends.ID},
 	})
 	b.rule(c, chainDispatch, ipv4(), isLocal(false, false), []expr.Any{

@@ -51,6 +51,11 @@ func loadDestinationPort(reg uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
 }
 
+// loadFrontend loads what a packet is sent to into three registers.
+func loadFrontend() []expr.Any {
+	return []expr.Any{loadDestination(reg0), &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1}, loadDestinationPort(reg2)}
+}
+
 // within matches an address that lies, or with not does not lie, in a range.
 func within(load func(uint32) expr.Any, not bool, p netip.Prefix) []expr.Any {
 	op := expr.CmpOpEq

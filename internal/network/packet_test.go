@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -102,6 +103,11 @@ func TestPacketsToServices(t *testing.T) {
 				_, err := talk(from.udp(t, where))
 				return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EPERM)
 			})
+		}
+	})
+	t.Run("nft prints the table", func(t *testing.T) {
+		if rules := w.nft("list", "ruleset"); !strings.Contains(rules, "10.43.0.20 . tcp . 80 . 0x00000001 : "+b.addr.String()+" . 8080") {
+			t.Errorf("it lacks an endpoint:\n%s", rules)
 		}
 	})
 	t.Run("pods do not reach what listens on the node's 127.0.0.1", func(t *testing.T) {
@@ -308,6 +314,51 @@ func TestTableIsRestored(t *testing.T) {
 	}
 }
 
+// TestChangesLoseNoConnection changes a service's endpoints all the time, and all that ever were listen.
+func TestChangesLoseNoConnection(t *testing.T) {
+	w := newWorld(t, true)
+	var addrs []netip.Addr
+	for _, name := range []string{"a", "b", "c", "d", "e"} {
+		pod := w.pod(name, "")
+		pod.serve(name, 8080)
+		addrs = append(addrs, pod.addr)
+	}
+	client := w.pod("client", "")
+	w.client.put(service("s", "10.43.0.20", nil), endpoints("s", addrs...))
+	eventually(t, "the service answers", func() bool { _, _, err := client.ask("10.43.0.20:80"); return err == nil })
+	var asking sync.WaitGroup
+	stop := make(chan struct{})
+	for _, from := range []*namespace{client, nil} {
+		asking.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					t.Logf("asked %d times", n)
+					return
+				default:
+				}
+				if _, _, err := from.ask("10.43.0.20:80"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	tcp := service("s", "10.43.0.20", func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] }) // changes of UDP read all connections there are
+	for i := range 500 {
+		first := i % len(addrs)
+		some := append(slices.Clone(addrs[first:]), addrs[:first]...)[:1+i%4]
+		part := proxy.Service(tcp, []*discoveryv1.EndpointSlice{endpoints("s", some...)}, proxy.Node{Name: nodeName})
+		if err := w.net.rules.Change(func(t *proxy.Table, _ *policy.Table) { t.Set("service/default/s", part) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	asking.Wait()
+	if !w.net.rules.intact {
+		t.Error("a change was refused")
+	}
+}
+
 // TestUnledPacket has a chain that leads nowhere, as it does for a moment for a packet that is on its way through the table while it is changed.
 func TestUnledPacket(t *testing.T) {
 	w := newWorld(t, true)
@@ -321,7 +372,7 @@ func TestUnledPacket(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.nft("flush", "chain", "inet", "w", "svc/default/s/tcp/80")
+	w.nft("flush", "chain", "inet", "w", pick(1))
 	froms := map[string]*namespace{"a pod": b, "the node": nil}
 	for who, from := range froms {
 		if !silent(from, "10.43.0.20:80") {
@@ -373,7 +424,7 @@ func TestManyServices(t *testing.T) {
 	}
 	w.client.put(many)
 	eventually(t, "2501 endpoints are written", func() bool {
-		return exec.Command("sh", "-c", "nft list chain inet w svc/default/last/tcp/80 | grep -q 'mod 2501'").Run() == nil
+		return exec.Command("sh", "-c", "nft list chain inet w pick/2501 | grep -q 'mod 2501'").Run() == nil
 	})
 	if !w.net.rules.intact {
 		t.Error("the table could not be written")

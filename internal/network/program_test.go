@@ -30,10 +30,21 @@ func crowd(b *testing.B, services, each int) *follower {
 		key := types.NamespacedName{Namespace: "default", Name: name}
 		s := service(name, netip.AddrFrom4([4]byte{10, 43, byte(i / 250), byte(1 + i%250)}).String(), func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] })
 		fo.services[key] = s
-		fo.slices[key] = map[string]*discoveryv1.EndpointSlice{"1": endpoints(name, backends(i, each)...)}
+		fo.slices[key] = map[string]*discoveryv1.EndpointSlice{"1": spreadOut(endpoints(name, backends(i, each)...), i)}
 		fo.dirty[key] = struct{}{}
 	}
 	return fo
+}
+
+// spreadOut puts one of a hundred endpoints on this node, and the others elsewhere.
+func spreadOut(s *discoveryv1.EndpointSlice, service int) *discoveryv1.EndpointSlice {
+	elsewhere := "elsewhere"
+	for j := range s.Endpoints {
+		if (service*len(s.Endpoints)+j)%100 != 0 {
+			s.Endpoints[j].NodeName = &elsewhere
+		}
+	}
+	return s
 }
 
 func backends(service, n int) (out []netip.Addr) {
@@ -76,7 +87,7 @@ func BenchmarkChange(b *testing.B) {
 			key := types.NamespacedName{Namespace: "default", Name: "s7"}
 			b.ResetTimer()
 			for i := range b.N {
-				f.slices[key]["1"] = endpoints("s7", backends(7, 4+i%2)...)
+				f.slices[key]["1"] = spreadOut(endpoints("s7", backends(7, 4+i%2)...), 7)
 				f.dirty[key] = struct{}{}
 				if err := f.write(); err != nil {
 					b.Fatal(err)

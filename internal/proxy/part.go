@@ -57,7 +57,7 @@ type Rule struct {
 	FromHost bool         // only packets from this node itself
 
 	Masquerade bool             // the answer has to come back through this node
-	To         []netip.AddrPort // go to one of these, each as likely as the others
+	To         []netip.AddrPort // go to one of these, each as likely as the others. Sorted.
 	Sticky     time.Duration    // a sender seen within this time goes where it went before
 	Goto       string           // go on in this chain
 }

@@ -12,9 +12,11 @@ import (
 type Table struct {
 	parts  map[string]Part
 	claims map[Frontend][]claim
-	loops  map[netip.Addr]int // how many parts name it
+	direct map[string][]netip.AddrPort // the backends of chains that are not written, because their frontends lead to the backends themselves
+	loops  map[netip.Addr]int          // how many parts name it
+	left   []Place                     // are empty, and still written
 
-	frontends ledger.Ledger[Frontend, string]
+	frontends ledger.Ledger[Frontend, Lead]
 	chains    ledger.Ledger[string, []Rule]
 	memory    ledger.Ledger[string, time.Duration]
 	hairpins  ledger.Ledger[netip.Addr, struct{}]
@@ -30,8 +32,9 @@ func NewTable() *Table {
 	return &Table{
 		parts:     map[string]Part{},
 		claims:    map[Frontend][]claim{},
+		direct:    map[string][]netip.AddrPort{},
 		loops:     map[netip.Addr]int{},
-		frontends: ledger.New[Frontend](ledger.Same[string]),
+		frontends: ledger.New[Frontend](Lead.equal),
 		chains:    ledger.New[string](equalRules),
 		memory:    ledger.New[string](ledger.Same[time.Duration]),
 		hairpins:  ledger.New[netip.Addr](ledger.Same[struct{}]),
@@ -49,6 +52,7 @@ func (t *Table) Set(name string, part Part) {
 	} else {
 		t.parts[name] = part
 	}
+	t.setChains(old.Chains, part)
 	for f := range old.Frontends {
 		if _, still := part.Frontends[f]; !still {
 			t.unclaim(f, name)
@@ -56,20 +60,6 @@ func (t *Table) Set(name string, part Part) {
 	}
 	for f, target := range part.Frontends {
 		t.claim(f, claim{name, target})
-	}
-	for chain := range old.Chains {
-		if _, still := part.Chains[chain]; !still {
-			t.chains.Remove(chain)
-			t.memory.Remove(chain)
-		}
-	}
-	for chain, rules := range part.Chains {
-		t.chains.Set(chain, rules)
-		if d := stickiness(rules); d > 0 {
-			t.memory.Set(chain, d)
-		} else {
-			t.memory.Remove(chain)
-		}
 	}
 	count(t.loops, &t.hairpins, old.Loops, part.Loops)
 	count(t.serves, &t.serving, old.Serving, part.Serving)
@@ -83,6 +73,36 @@ func (t *Table) Set(name string, part Part) {
 	}
 }
 
+// setChains replaces the chains of a part.
+func (t *Table) setChains(old map[string][]Rule, part Part) {
+	for chain := range old {
+		if _, still := part.Chains[chain]; !still {
+			t.removeChain(chain)
+			delete(t.direct, chain)
+		}
+	}
+	direct := part.direct()
+	for chain, rules := range part.Chains {
+		if direct[chain] {
+			t.removeChain(chain)
+			t.direct[chain] = rules[0].To
+			continue
+		}
+		delete(t.direct, chain)
+		t.chains.Set(chain, rules)
+		if d := stickiness(rules); d > 0 {
+			t.memory.Set(chain, d)
+		} else {
+			t.memory.Remove(chain)
+		}
+	}
+}
+
+func (t *Table) removeChain(chain string) {
+	t.chains.Remove(chain)
+	t.memory.Remove(chain)
+}
+
 func (t *Table) claim(f Frontend, c claim) {
 	claims := t.claims[f]
 	if i := slices.IndexFunc(claims, func(o claim) bool { return o.part == c.part }); i >= 0 {
@@ -91,7 +111,7 @@ func (t *Table) claim(f Frontend, c claim) {
 		claims = append(claims, c)
 	}
 	t.claims[f] = claims
-	t.frontends.Set(f, claims[0].target)
+	t.lead(f, claims[0].target)
 }
 
 func (t *Table) unclaim(f Frontend, part string) {
@@ -102,7 +122,16 @@ func (t *Table) unclaim(f Frontend, part string) {
 		return
 	}
 	t.claims[f] = claims
-	t.frontends.Set(f, claims[0].target)
+	t.lead(f, claims[0].target)
+}
+
+// lead has a frontend lead to a chain, or to what the chain would lead to.
+func (t *Table) lead(f Frontend, target string) {
+	l := Lead{Chain: target}
+	if to, direct := t.direct[target]; direct {
+		l = Lead{To: arrange(t.frontends.Now[f].To, to)}
+	}
+	t.frontends.Set(f, l)
 }
 
 // count keeps in the ledger the addresses that at least one part names.
@@ -121,84 +150,3 @@ func count(times map[netip.Addr]int, l *ledger.Ledger[netip.Addr, struct{}], old
 
 // Serves tells whether new connections are led to a backend on this node that is not on its way out.
 func (t *Table) Serves(a netip.Addr) bool { return t.serves[a] > 0 }
-
-// Delta is what changed. It is applied as a whole or not at all.
-type Delta struct {
-	Frontends     map[Frontend]string // new, or leading elsewhere
-	GoneFrontends []Frontend
-	Old           map[Frontend]bool // those of Frontends that led somewhere before
-	Chains        map[string][]Rule // new, or changed
-	NewChains     []string
-	GoneChains    []string
-	Memory        map[string]time.Duration // chains that begin to remember senders
-	GoneMemory    []string                 // chains that stop
-	Loops         []netip.Addr
-	GoneLoops     []netip.Addr
-	Withdrawn     []netip.Addr // backends on this node to which nothing is led any more, or only for want of others. Nothing to write.
-
-	LostUDP  []netip.AddrPort // backends whose connections must be forgotten, because UDP knows no end
-	FreshUDP []Frontend       // frontends that nobody answered before: connections that know no backend must be forgotten
-}
-
-// Empty tells that there is nothing to do.
-func (d *Delta) Empty() bool {
-	return len(d.Frontends) == 0 && len(d.GoneFrontends) == 0 && len(d.Chains) == 0 && len(d.GoneChains) == 0 &&
-		len(d.Memory) == 0 && len(d.GoneMemory) == 0 && len(d.Loops) == 0 && len(d.GoneLoops) == 0
-}
-
-// Take hands out what changed since it was last called.
-func (t *Table) Take() Delta {
-	d := Delta{Old: map[Frontend]bool{}}
-	for f, was := range t.frontends.Was {
-		target, now := t.frontends.Now[f]
-		d.Old[f] = was.Held
-		if now && f.Protocol == UDP && answers(target) && !(was.Held && answers(was.Value)) {
-			d.FreshUDP = append(d.FreshUDP, f)
-		}
-	}
-	for c, was := range t.chains.Was {
-		if _, now := t.chains.Now[c]; now && !was.Held {
-			d.NewChains = append(d.NewChains, c)
-		}
-	}
-	for m, was := range t.memory.Was {
-		// A memory that keeps its chain but not its time is made anew.
-		if now, held := t.memory.Now[m]; held && was.Held && now != was.Value {
-			d.GoneMemory = append(d.GoneMemory, m)
-		}
-	}
-	d.Frontends, d.GoneFrontends = t.frontends.Take()
-	d.Chains, d.GoneChains = t.chains.Take()
-	memory, gone := t.memory.Take()
-	d.Memory, d.GoneMemory = memory, append(d.GoneMemory, gone...)
-	loops, goneLoops := t.hairpins.Take()
-	for a := range loops {
-		d.Loops = append(d.Loops, a)
-	}
-	d.GoneLoops = goneLoops
-	_, d.Withdrawn = t.serving.Take()
-	for b := range t.lostUDP {
-		d.LostUDP = append(d.LostUDP, b)
-	}
-	clear(t.lostUDP)
-	slices.SortFunc(d.LostUDP, netip.AddrPort.Compare)
-	slices.SortFunc(d.FreshUDP, compareFrontends)
-	return d
-}
-
-func answers(target string) bool { return target != Reject && target != Drop }
-
-// All is the whole table as one delta from nothing, and takes all changes.
-func (t *Table) All() Delta {
-	d := t.Take()
-	d.Frontends, d.Chains, d.Memory = t.frontends.Now, t.chains.Now, t.memory.Now
-	d.GoneFrontends, d.GoneChains, d.GoneMemory, d.GoneLoops, d.NewChains, d.Loops = nil, nil, nil, nil, nil, nil
-	d.Old = nil
-	for c := range d.Chains {
-		d.NewChains = append(d.NewChains, c)
-	}
-	for a := range t.hairpins.Now {
-		d.Loops = append(d.Loops, a)
-	}
-	return d
-}

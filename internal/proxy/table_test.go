@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -33,7 +34,7 @@ func simple(name string, front Frontend, to ...string) Part {
 func TestNothingChangedIsAnEmptyDelta(t *testing.T) {
 	table := NewTable()
 	table.Set("a", simple("a", vip("10.43.0.5", 53), "10.42.0.1:53"))
-	if d := table.Take(); d.Empty() || len(d.NewChains) != 1 || len(d.Loops) != 1 {
+	if d := table.Take(); d.Empty() || len(d.Frontends) != 1 || len(d.Loops) != 1 {
 		t.Fatalf("the first delta lacks something: %+v", d)
 	}
 	table.Set("a", simple("a", vip("10.43.0.5", 53), "10.42.0.1:53"))
@@ -70,12 +71,12 @@ func TestWhoComesFirstHasTheFrontend(t *testing.T) {
 	table := NewTable()
 	table.Set("b", simple("b", front, "10.42.0.1:53"))
 	table.Set("a", simple("a", front, "10.42.0.2:53"))
-	if d := table.Take(); d.Frontends[front] != "b" {
-		t.Errorf("got %q, want b: it came first", d.Frontends[front])
+	if d := table.Take(); !d.Frontends[front].equal(Lead{To: []netip.AddrPort{at("10.42.0.1:53")}}) {
+		t.Errorf("got %v, want b: it came first", d.Frontends[front])
 	}
 	table.Set("b", Part{})
-	if d := table.Take(); d.Frontends[front] != "a" || !d.Old[front] {
-		t.Errorf("got %q, want a: it is the only one left", d.Frontends[front])
+	if d := table.Take(); !d.Frontends[front].equal(Lead{To: []netip.AddrPort{at("10.42.0.2:53")}}) || len(d.Old[front].To) != 1 {
+		t.Errorf("got %v, want a: it is the only one left", d.Frontends[front])
 	}
 }
 
@@ -101,59 +102,185 @@ func TestMemoryFollowsItsChain(t *testing.T) {
 	}
 }
 
+func TestMostChainsAreNotWritten(t *testing.T) {
+	front, other := vip("10.43.0.5", 53), Frontend{Protocol: UDP, Port: 30053}
+	table := NewTable()
+	part := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
+	table.Set("a", part)
+	if d := table.Take(); len(d.Chains) != 0 || len(d.Frontends[front].To) != 2 {
+		t.Errorf("a frontend alone: %+v", d)
+	}
+	for what, change := range map[string]func(*Part){
+		"a port of the node": func(p *Part) { p.Frontends[other] = "a" },
+		"another chain":      func(p *Part) { p.Frontends[other], p.Chains["b"] = "b", []Rule{{Masquerade: true, Goto: "a"}} },
+		"affinity":           func(p *Part) { p.Chains["a"][0].Sticky = time.Hour },
+	} {
+		special := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
+		change(&special)
+		table.Set("a", special)
+		if d := table.Take(); d.Frontends[front].Chain != "a" || len(d.Chains["a"]) != 1 {
+			t.Errorf("%s needs the chain: %+v", what, d)
+		}
+		table.Set("a", part)
+		if d := table.Take(); len(d.Frontends[front].To) != 2 || !slices.Contains(d.GoneChains, "a") {
+			t.Errorf("without %s it needs none: %+v", what, d)
+		}
+	}
+}
+
+// TestPlaces: a change moves few backends, and what a packet may still be led to goes with the next one.
+func TestPlaces(t *testing.T) {
+	front := vip("10.43.0.5", 53)
+	table := NewTable()
+	for _, step := range []struct{ backends, places, written, gone string }{
+		{"1 2 3 4", "1 2 3 4", "0=1 1=2 2=3 3=4", ""},
+		{"1 2 3 4 5", "1 2 3 4 5", "4=5", ""},
+		{"2 3 4 5", "5 2 3 4", "0=5", "0"},
+		{"1 2 3 4 5", "5 2 3 4 1", "4=1", "4"},
+		{"3 4", "3 4", "0=3 1=4", "0 1"},
+		{"3 6", "3 6", "1=6", "1 2 3 4"},
+		{"", "", "", ""},
+		{"7", "7", "0=7", "0 1"},
+	} {
+		var to []string
+		for _, n := range strings.Fields(step.backends) {
+			to = append(to, "10.42.0."+n+":53")
+		}
+		table.Set("a", simple("a", front, to...))
+		d := table.Take()
+		last := func(b netip.AddrPort) string { return fmt.Sprint(b.Addr().As4()[3]) }
+		var places, written, gone []string
+		for _, b := range table.frontends.Now[front].To {
+			places = append(places, last(b))
+		}
+		for p, b := range d.Places() {
+			written = append(written, fmt.Sprintf("%d=%s", p.Index, last(b)))
+		}
+		for _, p := range d.GonePlaces {
+			gone = append(gone, fmt.Sprint(p.Index))
+		}
+		slices.Sort(gone)
+		got := [3]string{strings.Join(places, " "), strings.Join(written, " "), strings.Join(gone, " ")}
+		if want := [3]string{step.places, step.written, step.gone}; got != want {
+			t.Errorf("backends %s: got places, written, gone %q, want %q", step.backends, got, want)
+		}
+	}
+}
+
 // TestDeltasAddUp replays random changes and compares what all deltas make with what the table holds.
 func TestDeltasAddUp(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
-	table := NewTable()
-	frontends, chains, loops := map[Frontend]string{}, map[string][]Rule{}, map[netip.Addr]bool{}
-	for range 2000 {
+	table, k := NewTable(), newKernel()
+	for range 5000 {
 		name := fmt.Sprintf("s%d", rnd.IntN(12))
 		var to []string
-		for range rnd.IntN(4) {
-			to = append(to, fmt.Sprintf("10.42.0.%d:53", 1+rnd.IntN(6)))
+		for range rnd.IntN(6) {
+			to = append(to, fmt.Sprintf("10.42.0.%d:53", 1+rnd.IntN(8)))
 		}
 		slices.Sort(to)
 		part := simple(name, vip(fmt.Sprintf("10.43.0.%d", 1+rnd.IntN(6)), 53), slices.Compact(to)...)
-		if rnd.IntN(4) == 0 {
+		switch rnd.IntN(8) {
+		case 0, 1:
 			part = Part{}
+		case 2:
+			part.Frontends[Frontend{Protocol: UDP, Port: uint16(1 + rnd.IntN(3))}] = part.Frontends[slices.Collect(maps.Keys(part.Frontends))[0]]
 		}
 		table.Set(name, part)
-		if rnd.IntN(3) > 0 {
-			continue
+		if rnd.IntN(3) == 0 {
+			k.apply(t, table.Take())
+			k.check(t, table)
 		}
-		d := table.Take()
-		for _, f := range d.GoneFrontends {
-			delete(frontends, f)
-		}
-		for f, target := range d.Frontends {
-			if _, had := frontends[f]; had != d.Old[f] {
-				t.Fatalf("frontend %v: Old is %t, it was there: %t", f, d.Old[f], had)
+	}
+}
+
+// kernel holds what deltas make, and is as strict as the real one: nothing is added twice, or deleted that is not there.
+type kernel struct {
+	frontends map[Frontend]Lead
+	places    map[Place]netip.AddrPort
+	chains    map[string][]Rule
+	loops     map[netip.Addr]bool
+}
+
+func newKernel() *kernel {
+	return &kernel{map[Frontend]Lead{}, map[Place]netip.AddrPort{}, map[string][]Rule{}, map[netip.Addr]bool{}}
+}
+
+func add[K comparable, V any](t *testing.T, m map[K]V, k K, v V) {
+	t.Helper()
+	if _, had := m[k]; had {
+		t.Fatalf("%v is added twice", k)
+	}
+	m[k] = v
+}
+
+func remove[K comparable, V any](t *testing.T, m map[K]V, k K) {
+	t.Helper()
+	if _, had := m[k]; !had {
+		t.Fatalf("%v is deleted, and was not there", k)
+	}
+	delete(m, k)
+}
+
+func (k *kernel) apply(t *testing.T, d Delta) {
+	t.Helper()
+	for _, p := range d.GonePlaces {
+		remove(t, k.places, p)
+	}
+	for p, b := range d.Places() {
+		add(t, k.places, p, b)
+	}
+	for _, f := range d.GoneFrontends {
+		remove(t, k.frontends, f)
+	}
+	for f, lead := range d.Frontends {
+		if was, had := d.Old[f]; had {
+			if !k.frontends[f].equal(was) {
+				t.Fatalf("frontend %v led to %v, and the delta says %v", f, k.frontends[f], was)
 			}
-			frontends[f] = target
-		}
-		for _, c := range d.NewChains {
-			if _, had := chains[c]; had {
-				t.Fatalf("chain %s is not new", c)
+			remove(t, k.frontends, f)
+			for i := range was.To { // for packets that are on their way
+				if _, there := k.places[Place{f, i}]; !there {
+					t.Fatalf("frontend %v: place %d went with the change that left it", f, i)
+				}
 			}
 		}
-		for _, c := range d.GoneChains {
-			delete(chains, c)
+		add(t, k.frontends, f, lead)
+	}
+	for _, c := range d.NewChains {
+		add(t, k.chains, c, nil)
+	}
+	for _, c := range d.GoneChains {
+		remove(t, k.chains, c)
+	}
+	maps.Copy(k.chains, d.Chains)
+	for _, a := range d.GoneLoops {
+		remove(t, k.loops, a)
+	}
+	for _, a := range d.Loops {
+		add(t, k.loops, a, true)
+	}
+}
+
+// check compares the kernel with the table, and what leads with what it leads to.
+func (k *kernel) check(t *testing.T, table *Table) {
+	t.Helper()
+	if !maps.EqualFunc(k.frontends, table.frontends.Now, Lead.equal) || !maps.EqualFunc(k.chains, table.chains.Now, equalRules) || len(k.loops) != len(table.hairpins.Now) {
+		t.Fatal("the deltas do not add up to the table")
+	}
+	places := len(table.left)
+	for f, lead := range k.frontends {
+		if _, ok := k.chains[lead.Chain]; !ok && lead.Chain != Reject && len(lead.To) == 0 {
+			t.Fatalf("frontend %v leads to chain %s, which is not there", f, lead.Chain)
 		}
-		maps.Copy(chains, d.Chains)
-		for _, a := range d.GoneLoops {
-			delete(loops, a)
-		}
-		for _, a := range d.Loops {
-			loops[a] = true
-		}
-		if !maps.Equal(frontends, table.frontends.Now) || !maps.EqualFunc(chains, table.chains.Now, equalRules) || len(loops) != len(table.hairpins.Now) {
-			t.Fatal("the deltas do not add up to the table")
-		}
-		for f, target := range frontends {
-			if _, ok := chains[target]; !ok && target != Reject {
-				t.Fatalf("frontend %v leads to chain %s, which is not there", f, target)
+		for i, b := range lead.To {
+			if k.places[Place{f, i}] != b {
+				t.Fatalf("frontend %v: place %d is %v, want %v", f, i, k.places[Place{f, i}], b)
 			}
 		}
+		places += len(lead.To)
+	}
+	if len(k.places) != places {
+		t.Fatalf("%d places are written; want %d", len(k.places), places)
 	}
 }
 
