@@ -122,11 +122,17 @@ func (r *ruleset) SetNode(pods netip.Prefix, gateway netip.Addr) error {
 func (r *ruleset) Restore() (deleted bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c, err := nftables.New()
-	if err != nil {
-		return false, fmt.Errorf("open nftables: %w", err)
+	if !r.intact {
+		return false, nil
 	}
-	if _, err := c.ListTableOfFamily(r.facts.cluster, nftables.TableFamilyINet); !r.intact || !errors.Is(err, unix.ENOENT) {
+	c, err := r.kernel()
+	if err != nil {
+		return false, err
+	}
+	if _, err := c.ListTableOfFamily(r.facts.cluster, nftables.TableFamilyINet); !errors.Is(err, unix.ENOENT) {
+		if err != nil {
+			r.hangUp()
+		}
 		return false, nil
 	}
 	r.log.Warn("somebody deleted the nft table; writing it again")
@@ -146,21 +152,29 @@ func (r *ruleset) Delete() error {
 // transact sends what fill puts together as one transaction. The socket stays open from one to the next, for to close it is to wait until the kernel has
 // cleared away what the transaction replaced: 12 ms and more. After a failure there may be answers left in it, so the next one is new.
 func (r *ruleset) transact(fill func(*nftables.Conn) error) error {
-	if r.conn == nil {
-		c, err := open()
-		if err != nil {
-			return err
-		}
-		r.conn = c
+	c, err := r.kernel()
+	if err != nil {
+		return err
 	}
-	err := fill(r.conn)
-	if err == nil {
-		err = r.conn.Flush()
+	if err = fill(c); err == nil {
+		err = c.Flush()
 	}
 	if err != nil {
 		r.hangUp()
 	}
 	return err
+}
+
+// kernel is the socket, opened when there is none.
+func (r *ruleset) kernel() (*nftables.Conn, error) {
+	if r.conn != nil {
+		return r.conn, nil
+	}
+	c, err := open()
+	if err == nil {
+		r.conn = c
+	}
+	return c, err
 }
 
 func open() (*nftables.Conn, error) {
