@@ -183,6 +183,16 @@ func (s *Server) runBeside(ctx context.Context) (end func()) {
 	return func() { cancel(); running.Wait() }
 }
 
+// Behind gets a document as u from whoever serves its path behind this server; served is false if nobody does.
+func (s *Server) Behind(ctx context.Context, u user.Info, path string) (body []byte, served bool, err error) {
+	r := s.behind.Of(path)
+	if r == nil {
+		return nil, false, nil
+	}
+	body, err = r.Get(ctx, u, path)
+	return body, true, err
+}
+
 // registererOf keeps a nil registry from becoming an interface that isn't.
 func registererOf(r *prometheus.Registry) prometheus.Registerer {
 	if r == nil {

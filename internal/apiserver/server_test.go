@@ -37,11 +37,12 @@ var ctx = context.Background()
 type fixture struct {
 	*testing.T
 	*registrytest.Registry
-	host  string // "127.0.0.1:12345"
-	ca    *pki.Authority
-	proxy *pki.Authority // of front proxies
-	admin *http.Client
-	stop  func() // stops the server, once
+	server *apiserver.Server
+	host   string // "127.0.0.1:12345"
+	ca     *pki.Authority
+	proxy  *pki.Authority // of front proxies
+	admin  *http.Client
+	stop   func() // stops the server, once
 }
 
 // checks that tests make fail.
@@ -114,7 +115,7 @@ func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 		t.Fatal(err)
 	}
 	registrytest.Run(t, a)
-	f := &fixture{T: t, Registry: reg, host: listener.Addr().String(), ca: ca, proxy: proxy}
+	f := &fixture{T: t, Registry: reg, server: s, host: listener.Addr().String(), ca: ca, proxy: proxy}
 	running, cancel := context.WithCancel(ctx)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(running) }()

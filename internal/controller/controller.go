@@ -68,6 +68,7 @@ type Config struct {
 	Metrics  prometheus.Registerer
 	Rewrite  storageversionmigrator.Rewrite
 	Sampled  podautoscaler.Sampled // calls when something was measured; may be nil
+	Ask      podautoscaler.Ask     // gets documents from API servers behind this one; may be nil
 	Shipped  []addon.Shipped       // the add-ons that come with the program
 	Granting crclient.Writer       // who applies them; must be one that may grant any right
 	Version  string                // of Kubernetes, for charts that ask
@@ -108,7 +109,7 @@ var all = []entry{
 	{"certificatesigningrequest-cleaner-controller", func(c Config) harness.Controller { return certificates.NewCleaner(c.Client) }},
 	{"service-lb-controller", func(c Config) harness.Controller { return servicelb.New(c.Client, c.LBPool) }},
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
-	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled) }},
+	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled, c.Ask) }},
 	{"resourcequota-controller", func(c Config) harness.Controller { return resourcequota.New(c.Client, c.Kinds) }},
 	{"storage-version-migrator-controller", func(c Config) harness.Controller { return storageversionmigrator.New(c.Client, c.Rewrite) }},
 	{"persistentvolume-binder-controller", func(c Config) harness.Controller { return persistentvolume.New(c.Client) }},

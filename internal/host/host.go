@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"skiff.dev/skiff/internal/addon"
+	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
@@ -68,6 +69,7 @@ type cluster struct {
 	undo       []func() error     // takes away what this start has made
 
 	scheduler atomic.Pointer[scheduler.Scheduler] // nil until it is made
+	api       atomic.Pointer[apiserver.Server]    // likewise
 
 	etcd       *etcd.Member
 	store      *store.Store

@@ -13,6 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
@@ -223,6 +225,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.api.Store(s)
 	return beside{beside{beside{beside{s, task(self.Run)}, task(proxy.Run)}, task(c.authorizer.Run)}, task(c.usage.Run)}, nil
 }
 
@@ -304,6 +307,16 @@ func (c *cluster) explainPod() func(ctx context.Context, namespace, name string)
 	}
 }
 
+// askBehind asks API servers behind this one as the autoscaler, whose rights upstream's roles name.
+func (c *cluster) askBehind(ctx context.Context, path string) (body []byte, served bool, err error) {
+	s := c.api.Load()
+	if s == nil {
+		return nil, true, apierrors.NewServiceUnavailable("the API server has not started yet")
+	}
+	account := serviceaccount.UserInfo(metav1.NamespaceSystem, "horizontal-pod-autoscaler", "")
+	return s.Behind(ctx, &user.DefaultInfo{Name: account.GetName(), Groups: append(account.GetGroups(), user.AllAuthenticated)}, path)
+}
+
 func (c *cluster) makeControllers() (runner, error) {
 	cl := c.localClient(user.KubeControllerManager)
 	pool, err := loadbalancer.ParsePool(c.conf.LBPool)
@@ -322,6 +335,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		Sign:     c.ca.Sign,
 		Rewrite:  c.registry.Rewrite,
 		Sampled:  c.usage.Follow,
+		Ask:      c.askBehind,
 		Shipped:  shipped(),
 		Granting: c.localClient("system:skiff:addons", user.SystemPrivilegedGroup),
 		Version:  version.Kubernetes,

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 	"k8s.io/kube-aggregator/pkg/apis/apiregistration/v1/helper"
@@ -120,22 +122,46 @@ func (r *Remote) url(path string) string {
 
 // fetch gets a document of a remote, as this server.
 func (r *Remote) fetch(ctx context.Context, path, accept string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url(path), nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Accept", accept)
-	speakFor(req.Header, prober)
-	resp, err := r.transport.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, largestList))
-	if err == nil && resp.StatusCode/100 != 2 {
-		err = fmt.Errorf("bad status from %s: %d", path, resp.StatusCode)
+	raw, status, err := r.send(ctx, prober, path, accept)
+	if err == nil && status/100 != 2 {
+		err = fmt.Errorf("bad status from %s: %d", path, status)
 	}
 	return raw, err
+}
+
+// Get a document of a remote as u. What the remote refuses it for is an API error.
+func (r *Remote) Get(ctx context.Context, u user.Info, path string) ([]byte, error) {
+	if why := r.unavailable(); why != "" {
+		return nil, apierrors.NewServiceUnavailable("the API service " + r.name + " is not available: " + why)
+	}
+	raw, status, err := r.send(ctx, u, path, "application/json")
+	if err != nil {
+		return nil, apierrors.NewServiceUnavailable("error trying to reach service: " + err.Error())
+	}
+	if status/100 == 2 {
+		return raw, nil
+	}
+	var said metav1.Status
+	if json.Unmarshal(raw, &said) == nil && said.Kind == "Status" && said.Message != "" {
+		return nil, &apierrors.StatusError{ErrStatus: said}
+	}
+	return nil, apierrors.NewGenericServerResponse(status, http.MethodGet, schema.GroupResource{Group: r.version.Group}, "", strings.TrimSpace(string(raw)), 0, true)
+}
+
+func (r *Remote) send(ctx context.Context, u user.Info, path, accept string) (body []byte, status int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url(path), nil)
+	if err != nil {
+		return nil, 0, err
+	}
+	req.Header.Set("Accept", accept)
+	speakFor(req.Header, u)
+	resp, err := r.transport.RoundTrip(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(io.LimitReader(resp.Body, largestList))
+	return body, resp.StatusCode, err
 }
 
 // tell writes a condition into an APIService's status.

@@ -28,6 +28,7 @@ type facts struct {
 	podsErr     error
 	usage       []metricsv1beta1.PodMetrics
 	usageErr    error
+	outside     map[int]reading // of metrics that somebody outside knows
 	rivals      []string
 }
 
@@ -60,12 +61,9 @@ func decide(f *facts, h *history, now time.Time) outcome {
 	if len(h.recommended) == 0 {
 		h.recommend(now, o.current)
 	}
-	least := int32(1)
-	if a.Spec.MinReplicas != nil {
-		least = *a.Spec.MinReplicas
-	}
+	least := leastOf(a)
 	switch {
-	case o.current == 0 && least != 0:
+	case o.current == 0 && !o.wakesFromNothing(a.Spec.Metrics):
 		// Whoever scales a workload to nothing wants it off.
 		o.desired = 0
 		o.set(autoscalingv2.ScalingActive, corev1.ConditionFalse, "ScalingDisabled", "scaling is disabled since the replica count of the target is zero", now)
@@ -77,6 +75,13 @@ func decide(f *facts, h *history, now time.Time) outcome {
 		o.byMetrics(f, h, least, now)
 	}
 	return o
+}
+
+func leastOf(a *autoscalingv2.HorizontalPodAutoscaler) int32 {
+	if a.Spec.MinReplicas != nil {
+		return *a.Spec.MinReplicas
+	}
+	return 1
 }
 
 // byMetrics asks every metric and goes by the one that wants the most.
@@ -120,7 +125,7 @@ func (o *outcome) wanted(f *facts, now time.Time) (replicas int32, metric string
 	failed, specs := 0, f.autoscaler.Spec.Metrics
 	o.metrics = make([]autoscalingv2.MetricStatus, len(specs))
 	for i := range specs {
-		p, err := propose(f, &specs[i], now)
+		p, err := propose(f, i, now)
 		if err != nil {
 			if first == nil {
 				first = err
@@ -177,9 +182,9 @@ type proposal struct {
 	status   autoscalingv2.MetricStatus
 }
 
-func propose(f *facts, m *autoscalingv2.MetricSpec, now time.Time) (proposal, *failure) {
-	const noCustom = "unable to fetch metrics from custom metrics API: no custom metrics API (custom.metrics.k8s.io) registered"
-	const noExternal = "unable to fetch metrics from external metrics API: no external metrics API (external.metrics.k8s.io) registered"
+// propose asks the i-th metric.
+func propose(f *facts, i int, now time.Time) (proposal, *failure) {
+	m := &f.autoscaler.Spec.Metrics[i]
 	switch {
 	case m.Type == autoscalingv2.ResourceMetricSourceType && m.Resource != nil:
 		p, err := proposeResource(f, m.Resource.Name, "", m.Resource.Target, now)
@@ -201,15 +206,11 @@ func propose(f *facts, m *autoscalingv2.MetricSpec, now time.Time) (proposal, *f
 		}}
 		return p, nil
 	case m.Type == autoscalingv2.PodsMetricSourceType && m.Pods != nil:
-		return proposal{}, &failure{"FailedGetPodsMetric", "failed to get pods metric value",
-			fmt.Errorf("unable to get metric %s: %s", m.Pods.Metric.Name, noCustom)}
+		return proposePods(f, m.Pods, f.outside[i], now)
 	case m.Type == autoscalingv2.ObjectMetricSourceType && m.Object != nil:
-		return proposal{}, &failure{"FailedGetObjectMetric", "failed to get object metric value", fmt.Errorf("unable to get metric %s: %s on %s %s: %s",
-			m.Object.Metric.Name, m.Object.DescribedObject.Kind, f.autoscaler.Namespace, m.Object.DescribedObject.Name, noCustom)}
+		return proposeObject(f, m.Object, f.outside[i])
 	case m.Type == autoscalingv2.ExternalMetricSourceType && m.External != nil:
-		return proposal{}, &failure{"FailedGetExternalMetric", fmt.Sprintf("failed to get %s external metric value", m.External.Metric.Name),
-			fmt.Errorf("unable to get external metric %s/%s/%s: %s", f.autoscaler.Namespace, m.External.Metric.Name,
-				metav1.FormatLabelSelector(m.External.Metric.Selector), noExternal)}
+		return proposeExternal(f, m.External, f.outside[i])
 	}
 	return proposal{}, &failure{"InvalidMetricSourceType", "invalid metric", fmt.Errorf("unknown metric source type %q", string(m.Type))}
 }
@@ -223,8 +224,9 @@ func (o *outcome) failed(err error, now time.Time) {
 	o.desired = o.current
 }
 
-func (o *outcome) succeeded(now time.Time) {
+func (o *outcome) succeeded(a *autoscalingv2.HorizontalPodAutoscaler, now time.Time) {
 	o.done = true
+	o.tellZero(a.Spec.Metrics, leastOf(a), now)
 	o.set(autoscalingv2.AbleToScale, corev1.ConditionTrue, "SucceededRescale", fmt.Sprintf("the HPA controller was able to update the target scale to %d", o.desired), now)
 	o.events = append(o.events, event{corev1.EventTypeNormal, "SuccessfulRescale", fmt.Sprintf("New size: %d; reason: %s", o.desired, o.reason)})
 }

@@ -42,6 +42,7 @@ type Sampled func(f func()) (stop func())
 type autoscaler struct {
 	client client.Client
 	events record.EventRecorder
+	ask    Ask
 	now    func() time.Time
 
 	mu     sync.Mutex
@@ -55,9 +56,9 @@ type memory struct {
 	wrote    time.Time
 }
 
-// New makes the controller; sampled may be nil.
-func New(c client.Client, sampled Sampled) harness.Controller {
-	a := &autoscaler{client: c, events: c.Recorder("horizontal-pod-autoscaler"), now: time.Now, memory: map[harness.Key]*memory{}}
+// New makes the controller; sampled may be nil, and so may ask: then nobody knows metrics but those of resources.
+func New(c client.Client, sampled Sampled, ask Ask) harness.Controller {
+	a := &autoscaler{client: c, ask: ask, events: c.Recorder("horizontal-pod-autoscaler"), now: time.Now, memory: map[harness.Key]*memory{}}
 	return harness.Controller{
 		Workers: 4,
 		Watches: []harness.Watch{harness.On(&autoscalingv2.HorizontalPodAutoscaler{}, a.changed)},
@@ -173,6 +174,7 @@ func (a *autoscaler) read(ctx context.Context, h *autoscalingv2.HorizontalPodAut
 		f.usageErr = a.client.Live().List(ctx, &usage, in, by)
 		f.usage = usage.Items
 	}
+	f.outside = a.measured(ctx, f)
 	return f
 }
 
@@ -206,7 +208,7 @@ func (a *autoscaler) rescale(ctx context.Context, f *facts, o *outcome, h *histo
 		o.failed(err, now)
 		return nil
 	}
-	o.succeeded(now)
+	o.succeeded(f.autoscaler, now)
 	h.scaled(now, o.current, o.desired, f.autoscaler.Spec.Behavior)
 	return nil
 }

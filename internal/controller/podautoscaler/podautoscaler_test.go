@@ -44,7 +44,7 @@ func TestSampleScales(t *testing.T) {
 		Spec:       corev1.ReplicationControllerSpec{Replicas: &one, Selector: labels},
 	})
 	sampled := make(chan func(), 1)
-	loop := New(cl, func(f func()) func() { sampled <- f; return func() {} })
+	loop := New(cl, func(f func()) func() { sampled <- f; return func() {} }, nil)
 	ended, synced := make(chan error, 1), make(chan struct{})
 	go func() {
 		ended <- harness.Run(ctx, loop, cl, harness.NewMetrics(nil), slog.New(slog.DiscardHandler), func() { close(synced) })

@@ -167,6 +167,11 @@ func (c *calculation) replicas(f *facts, name corev1.ResourceName, container str
 	if err != nil {
 		return 0, 0, 0, err
 	}
+	return c.replicasOf(f, measures, name, now)
+}
+
+// replicasOf does so for what was measured, of which it takes away what does not count.
+func (c *calculation) replicasOf(f *facts, measures map[string]measure, name corev1.ResourceName, now time.Time) (replicas int32, percent int32, average int64, err error) {
 	if len(f.pods) == 0 {
 		return 0, 0, 0, errors.New("no pods returned by selector while calculating replica count")
 	}
