@@ -1,11 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/maphash"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -66,14 +68,37 @@ func decodeEntry(c *Collection, key string, value []byte, rev int64) (*Entry, er
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := obj.(protoObject); ok && !isProtobuf(value) {
-		// JSON, as upstream keeps a few kinds: the same encodings are shared as of all others.
+	if p, ok := obj.(protoObject); ok && !completeAs(c.res, obj, p, value) {
 		if value, err = marshalEnvelope(c.res.GVK(), obj); err != nil {
 			return nil, err
 		}
 	}
 	return newEntry(c, key, rev, obj, value), nil
 }
+
+// completeAs fills the defaults that an object was stored without, by an older version or by another program, and says whether value is the encoding of
+// what it is then. JSON, which upstream keeps a few kinds as, never is: the same encodings are shared as of all others.
+func completeAs(r *api.Resource, obj api.Object, p protoObject, value []byte) bool {
+	if r.Default == nil {
+		return isProtobuf(value)
+	}
+	r.Default(obj)
+	if !isProtobuf(value) {
+		return false
+	}
+	raw, err := rawOf(value)
+	if err != nil || p.Size() != len(raw) {
+		return false
+	}
+	buf := scratch.Get().(*[]byte)
+	defer scratch.Put(buf)
+	*buf = append((*buf)[:0], raw...)
+	n, err := p.MarshalToSizedBuffer(*buf)
+	return err == nil && n == len(raw) && bytes.Equal(*buf, raw)
+}
+
+// scratch is what encodings are compared in.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
 
 // isFree says that an object has no Go type of its own: it is its JSON.
 func isFree(obj api.Object) bool {

@@ -361,6 +361,44 @@ func TestOthersWritesAndCorruptValues(t *testing.T) {
 	}
 }
 
+// Values of an older version, or another program, may lack what is a default today. Readers get it all the same.
+func TestDefaultsOfOldValues(t *testing.T) {
+	row := *pods
+	row.Default = func(obj api.Object) {
+		if p := obj.(*corev1.Pod); p.Spec.DNSPolicy == "" {
+			p.Spec.DNSPolicy = corev1.DNSClusterFirst
+		}
+	}
+	m := startEtcd(t)
+	value, err := encode(pods, pod("old"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Client().Put(t.Context(), "/registry/pods/default/old", string(value)); err != nil {
+		t.Fatal(err)
+	}
+	s := New(Config{Client: m.Client(), Prefix: "/registry/", Sole: true, DetectMutation: true})
+	c := s.Collection(&row)
+	runPart(t, s)
+	e, err := c.Get(t.Context(), "default/old", Read{})
+	if err != nil || e == nil {
+		t.Fatalf("%v, %v", e, err)
+	}
+	wire, err := e.Bytes(Protobuf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, err := decode(pods, wire)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for where, obj := range map[string]api.Object{"memory": e.Object(), "the wire": sent} {
+		if p := obj.(*corev1.Pod); p.Spec.DNSPolicy != corev1.DNSClusterFirst || p.Labels["app"] != "a" || p.ResourceVersion == "" {
+			t.Errorf("%s has %+v", where, p)
+		}
+	}
+}
+
 func TestColdKindsAndLateCollections(t *testing.T) {
 	s, _ := start(t)
 	ctx := context.Background()
