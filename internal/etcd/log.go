@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"go.uber.org/zap/zapcore"
 )
@@ -10,12 +11,13 @@ import (
 // slogCore hands etcd's log to ours, a level lower: what etcd thinks worth telling an operator of etcd is detail to an operator of a cluster.
 type slogCore struct{ log *slog.Logger }
 
-// passing is what etcd reports as an error of every first start, until it has written something.
-const passing = "failed to update storage version"
+// passing is what etcd reports and then does: the one as an error of every first start, until it has written something; the other over and over while it
+// reads back what it had not yet applied when it was killed.
+var passing = []string{"failed to update storage version", "failed to publish local member to cluster through raft"}
 
 func level(l zapcore.Level, message string) slog.Level {
 	switch {
-	case message == passing:
+	case slices.Contains(passing, message):
 		return slog.LevelDebug
 	case l >= zapcore.ErrorLevel:
 		return slog.LevelError

@@ -242,13 +242,37 @@ func (c *cluster) probeKubeletPort() error {
 	return l.Close()
 }
 
-// readEncryption reads how values are encrypted in etcd; a cluster that is told nothing has a key of its own.
+// keyFile holds the keys for values at rest of a cluster that was told of none.
+func (c *cluster) keyFile() string { return filepath.Join(c.pkiDir(), "encryption.yaml") }
+
+// readEncryption reads how values are encrypted in etcd, if that is written down already.
 func (c *cluster) readEncryption(ctx context.Context) (err error) {
 	file := c.conf.EncryptionProviderConfig
 	if file == "" {
-		if file, err = encryption.Own(filepath.Join(c.pkiDir(), "encryption.yaml")); err != nil {
-			return err
+		file = c.keyFile()
+		if _, err := os.Stat(file); errors.Is(err, os.ErrNotExist) {
+			return nil // makeKeys does, once etcd can be asked
 		}
+	}
+	c.encryption, err = encryption.Load(ctx, file, c.conf.NodeName)
+	return err
+}
+
+// makeKeys makes the keys of a cluster that has none. One whose values are encrypted has lost its own: with new ones it would come up without them.
+func (c *cluster) makeKeys() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	key, by, err := store.Sealed(ctx, c.etcd.Client(), "/registry/")
+	if err != nil {
+		return fmt.Errorf("look for encrypted values in etcd: %w", err)
+	}
+	if key != "" {
+		return fmt.Errorf("etcd holds encrypted values (%s with %s) and there is no %s; restore it from a backup, or name the file with their keys with --encryption-provider-config",
+			key, by, c.keyFile())
+	}
+	file, err := encryption.Own(c.keyFile())
+	if err != nil {
+		return err
 	}
 	c.encryption, err = encryption.Load(ctx, file, c.conf.NodeName)
 	return err

@@ -117,6 +117,11 @@ func (c *cluster) makeEtcd() (runner, error) {
 }
 
 func (c *cluster) makeStore() (runner, error) {
+	if c.encryption == nil {
+		if err := c.makeKeys(); err != nil {
+			return nil, err
+		}
+	}
 	c.store = store.New(store.Config{
 		AtRest:  c.encryption.Of,
 		Observe: c.observeEtcd(),

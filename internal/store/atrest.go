@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/storage/value"
 )
@@ -15,6 +18,27 @@ type Transform func(schema.GroupResource) value.Transformer
 
 // transformPatience bounds a question to a key management service: memory waits for the answer.
 const transformPatience = 10 * time.Second
+
+// sealedMark begins every value that is encrypted, as upstream stores it: what, which version and which key follow ("aesgcm:v1:key1:").
+var sealedMark = []byte("k8s:enc:")
+
+// Sealed finds an encrypted value below prefix: its key, and what encrypted it; both are "" if there is none.
+func Sealed(ctx context.Context, client *clientv3.Client, prefix string) (key, by string, err error) {
+	_, err = pages(ctx, client, prefix, func(kv *mvccpb.KeyValue) bool {
+		if !bytes.HasPrefix(kv.Value, sealedMark) {
+			return true
+		}
+		key, by = string(kv.Key), sealedBy(kv.Value)
+		return false
+	})
+	return key, by, err
+}
+
+// sealedBy is the part of an encrypted value that says how it was: "k8s:enc:aesgcm:v1:key1".
+func sealedBy(value []byte) string {
+	head := bytes.SplitN(value[:min(len(value), 200)], []byte(":"), 6)
+	return string(bytes.Join(head[:min(len(head), 5)], []byte(":")))
+}
 
 // seal gives the bytes that etcd gets.
 func (c *Collection) seal(ctx context.Context, full string, plain []byte) ([]byte, error) {

@@ -16,26 +16,13 @@ const loadPage = 10000
 // load reads everything below Prefix at one revision and makes memory equal to it. The first time that fills memory; later, after the watch was lost, the
 // differences become events, so that watchers go on.
 func (s *Store) load(ctx context.Context) error {
-	at := int64(0)
 	found := make(map[string]rawValue)
-	from, end := s.cfg.Prefix, clientv3.GetPrefixRangeEnd(s.cfg.Prefix)
-	for {
-		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(loadPage)}
-		if at != 0 {
-			opts = append(opts, clientv3.WithRev(at))
-		}
-		resp, err := s.cfg.Client.Get(ctx, from, opts...)
-		if err != nil {
-			return err
-		}
-		at = max(at, resp.Header.Revision)
-		for _, kv := range resp.Kvs {
-			found[string(kv.Key)] = rawValue{string(kv.Key), kv.Value, kv.ModRevision}
-		}
-		if !resp.More {
-			break
-		}
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	at, err := pages(ctx, s.cfg.Client, s.cfg.Prefix, func(kv *mvccpb.KeyValue) bool {
+		found[string(kv.Key)] = rawValue{string(kv.Key), kv.Value, kv.ModRevision}
+		return true
+	})
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,6 +38,31 @@ func (s *Store) load(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// pages reads everything below prefix at one revision, page by page, until visit has seen enough.
+func pages(ctx context.Context, client *clientv3.Client, prefix string, visit func(*mvccpb.KeyValue) bool) (at int64, err error) {
+	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
+	for {
+		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(loadPage)}
+		if at != 0 {
+			opts = append(opts, clientv3.WithRev(at))
+		}
+		resp, err := client.Get(ctx, from, opts...)
+		if err != nil {
+			return at, err
+		}
+		at = max(at, resp.Header.Revision)
+		for _, kv := range resp.Kvs {
+			if !visit(kv) {
+				return at, nil
+			}
+		}
+		if !resp.More {
+			return at, nil
+		}
+		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	}
 }
 
 // differences lists, in the order of their revisions, the events that turn memory into found. Called with mu held.
