@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -51,6 +52,8 @@ type Config struct {
 	Checks      []Check       // /readyz, /livez
 	UI          UI            // answers /ui; nil: nobody does
 	Log         *slog.Logger
+	// Stall is how long a client may be silent on its connection, or leave untaken what a watch has for it, before it is cut off; 0 is a minute.
+	Stall time.Duration
 	// Explain answers pods/explain with what is written as JSON; nil: no scheduler runs here.
 	Explain func(ctx context.Context, namespace, name string) (any, error)
 }
@@ -92,6 +95,7 @@ type Server struct {
 	shapes   chan struct{}         // turns at putting big lists together
 	metrics  *metrics
 	flushes  pace
+	remarked atomic.Int64 // when a warning about a client's certificate was last logged
 	ready    chan struct{}
 	stopping context.Context // ends when the server begins to stop: watches end then
 	stop     context.CancelFunc
@@ -99,6 +103,9 @@ type Server struct {
 
 // New also registers the server's virtual resources (reviews, serviceaccounts/token) with the registry.
 func New(cfg Config) (*Server, error) {
+	if cfg.Stall == 0 {
+		cfg.Stall = stall
+	}
 	stopping, stop := context.WithCancel(context.Background())
 	external, err := cfg.Sources.Open(stopping, cfg.Issuer, []string{cfg.Issuer}, "")
 	if err != nil {
@@ -219,15 +226,22 @@ func (s *Server) tls() *tls.Config {
 // drainPatience is how long requests that are under way get when the server stops.
 const drainPatience = 5 * time.Second
 
+const (
+	// headerPatience is how long a client may take to say what it wants.
+	headerPatience = 30 * time.Second
+	// stall is longer than client-go's pings are apart, so that its connections are never asked.
+	stall = time.Minute
+)
+
 // Run serves until ctx ends, then drains: long requests get a bounded time, watches are closed politely.
 func (s *Server) Run(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           http.HandlerFunc(s.enter),
 		TLSConfig:         s.tls(),
-		ReadHeaderTimeout: 30 * time.Second,
+		ReadHeaderTimeout: min(headerPatience, s.cfg.Stall),
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    1 << 20,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, SendPingTimeout: s.cfg.Stall, PingTimeout: s.cfg.Stall / 4},
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	defer s.runBeside(ctx)()

@@ -3,6 +3,8 @@ package apiserver
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -78,7 +80,7 @@ func (p *passage) admit() error {
 	u, err := p.s.authn.Authenticate(p.r)
 	p.s.metrics.authenticated(err)
 	if err != nil {
-		p.s.log.Debug("a request was not authenticated", "path", p.r.URL.Path, "from", p.r.RemoteAddr, "err", err)
+		p.s.remarkUnknown(p.r, err)
 		p.record(attributes(p.info, nil))
 		return apierrors.NewUnauthorized("Unauthorized")
 	}
@@ -96,6 +98,21 @@ func (p *passage) admit() error {
 		return err
 	}
 	return p.wait(at)
+}
+
+// remarkEvery is how far apart warnings about clients with certificates of another time are: anybody can cause them.
+const remarkEvery = 10 * time.Second
+
+// remarkUnknown logs why a request was not authenticated. A certificate that is not valid yet, or no longer, is worth a warning: a clock may be wrong.
+func (s *Server) remarkUnknown(r *http.Request, err error) {
+	var cert x509.CertificateInvalidError
+	now, last := time.Now().UnixNano(), s.remarked.Load()
+	if errors.As(err, &cert) && cert.Reason == x509.Expired && now-last > int64(remarkEvery) && s.remarked.CompareAndSwap(last, now) {
+		s.log.Warn("a client's certificate is not valid at this time; are the client's clock and this host's right?", "from", r.RemoteAddr,
+			"subject", cert.Cert.Subject.String(), "err", cert)
+		return
+	}
+	s.log.Debug("a request was not authenticated", "path", r.URL.Path, "from", r.RemoteAddr, "err", err)
 }
 
 // record begins the request's audit event.

@@ -68,7 +68,11 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	out := &watchWriter{r: r, f: f, q: q}
 	flush := http.NewResponseController(w)
 	_ = flush.Flush()
+	stalled := time.AfterFunc(s.cfg.Stall, func() { _ = flush.SetWriteDeadline(time.Now()) }) // which ends the write that waits
+	stalled.Stop()
 	send := func() error {
+		stalled.Reset(s.cfg.Stall)
+		defer stalled.Stop()
 		if _, err := w.Write(out.buf); err != nil {
 			return err
 		}
