@@ -3,15 +3,25 @@ package apiserver
 import (
 	"bytes"
 	"encoding/json"
+	"math/rand"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	fielderrors "k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/randfill"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 // FuzzBody feeds bodies to the decoders. What is refused is refused as the client's fault; what is taken says again what it said.
@@ -37,10 +47,7 @@ func FuzzBody(f *testing.F) {
 		obj := &corev1.Pod{}
 		err := decode(body, media, obj, nil, pod, metav1.FieldValidationWarn, func(string) {})
 		if err != nil {
-			var status apierrors.APIStatus
-			if !asError(err, &status) || status.Status().Code < 400 || status.Status().Code >= 500 {
-				t.Fatalf("refused as %v", err)
-			}
+			clientsFault(t, err)
 			return
 		}
 		if obj.GroupVersionKind() != pod {
@@ -145,4 +152,84 @@ func FuzzFrame(f *testing.F) {
 			}
 		}
 	})
+}
+
+// rich fills the fields of an object, the same ones each time.
+func rich(obj api.Object) {
+	schemas := func(serializer.CodecFactory) []any {
+		return []any{func(*apiextensionsv1.JSONSchemaProps, randfill.Continue) {}} // a schema holds schemas without end
+	}
+	fuzzer.FuzzerFor(fuzzer.MergeFuzzerFuncs(metafuzzer.Funcs, schemas), rand.NewSource(1), api.Codecs()).NilChance(0.3).NumElements(1, 1).Fill(obj)
+}
+
+// FuzzKinds feeds bodies to the decoder, the defaults, the rules and the columns of every kind.
+func FuzzKinds(f *testing.F) {
+	rows := api.NewTable().All()
+	media := []string{mediaJSON, mediaYAML, mediaProtobuf}
+	for i, row := range rows {
+		obj := row.New()
+		rich(obj)
+		obj.GetObjectKind().SetGroupVersionKind(row.GVK())
+		for m := range media {
+			if body, err := encode(obj, media[m]); err == nil && len(body) < 20_000 {
+				f.Add(uint16(i), uint8(m), body)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint16, how uint8, body []byte) {
+		row := rows[int(which)%len(rows)]
+		obj := row.New()
+		err := decode(body, media[int(how)%len(media)], obj, row, row.GVK(), metav1.FieldValidationStrict, func(string) {})
+		if err != nil {
+			clientsFault(t, err)
+			return
+		}
+		exercise(row, obj)
+	})
+}
+
+// clientsFault checks that an error is one of the client's, with a reason.
+func clientsFault(t *testing.T, err error) {
+	t.Helper()
+	var status apierrors.APIStatus
+	if !asError(err, &status) || status.Status().Code < 400 || status.Status().Code >= 500 || status.Status().Reason == "" || status.Status().Message == "" {
+		t.Fatalf("refused as %v", err)
+	}
+}
+
+// exercise puts an object through what its row does with one.
+func exercise(row *api.Resource, obj api.Object) {
+	old := obj.DeepCopyObject().(api.Object)
+	for _, change := range []func(api.Object){row.Default, row.PrepareCreate} {
+		if change != nil {
+			change(obj)
+		}
+	}
+	for _, change := range []func(obj, old api.Object){row.PrepareUpdate, row.PrepareStatus} {
+		if change != nil {
+			change(obj, old)
+		}
+	}
+	if row.Validate != nil {
+		row.Validate(obj)
+	}
+	for _, rule := range []func(obj, old api.Object) fielderrors.ErrorList{row.ValidateUpdate, row.ValidateStatus} {
+		if rule != nil {
+			rule(obj, old)
+			rule(obj, row.New())
+		}
+	}
+	if row.Warn != nil {
+		row.Warn(obj, nil)
+		row.Warn(obj, old)
+	}
+	if row.Fields != nil {
+		row.Fields(obj)
+	}
+	for _, index := range row.Indexes {
+		index(obj)
+	}
+	for _, c := range row.Columns {
+		c.Cell(obj, time.Now())
+	}
 }
