@@ -26,6 +26,13 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 			bind = func() error { return e.Bind(ctx, object, node) }
 		}
 	}
+	if claims := p.Claims; len(claims) > 0 {
+		how, err := l.reserve(ctx, object, claims)
+		l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
+		if err != nil {
+			bind = func() error { return err }
+		}
+	}
 	err := bind()
 	switch {
 	case err == nil:

@@ -149,11 +149,35 @@ func (l *loop) second(e *queue.Entry, c *class.Class, held int, o *opinion) {
 		l.queue.Retry(e)
 		return
 	}
-	if len(list) > 0 {
-		l.give(e, list[0])
-		return
+	p, against := e.Pod, map[string]int{}
+	for _, i := range list {
+		if l.need == nil {
+			l.give(e, i)
+			return
+		}
+		claims, reason, err := l.devices.On(l.need, l.nodes.Node[i])
+		switch {
+		case err != nil:
+			l.fail(e, err)
+			return
+		case reason == "":
+			p.Claims = claims
+			l.give(e, i)
+			return
+		}
+		against[reason]++
 	}
-	l.unschedulable(e, c, o.verdict(l.nodes, c), held)
+	v := o.verdict(l.nodes, c)
+	for reason, n := range against {
+		v.Reasons[reason] += n
+	}
+	if l.need != nil {
+		v.Helps |= cluster.Devices
+	}
+	l.unschedulable(e, c, v, held)
+	if len(against) > 0 && l.need != nil && !l.inquiries.asking && l.otherwise(p) {
+		l.queue.Retry(e)
+	}
 }
 
 // candidates are the nodes that will do, as far as that is known, the held one first, then the best. news says that there are some
@@ -192,6 +216,9 @@ func (o *opinion) verdict(n *cluster.Nodes, c *class.Class) *class.Verdict {
 	}
 	for i := range c.Scores() {
 		name := n.Name(i)
+		if o.kept[name] {
+			continue
+		}
 		reason, final := o.final[name]
 		if !final {
 			reason = o.failed[name]
@@ -290,6 +317,7 @@ func (l *loop) victimsLeft(ctx context.Context, list []*extender.Extender, p *co
 // victimsChosen takes the best choice that extenders left, as the cluster is now.
 func (l *loop) victimsChosen(e *queue.Entry, v *class.Verdict, held int, left map[string][]string) {
 	c := l.classes.Of(e.Pod)
+	l.finder.Refuses = l.refuser()
 	choices, _ := l.finder.All(e.Pod, c)
 	var best *preempt.Choice
 	for _, choice := range choices {

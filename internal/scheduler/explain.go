@@ -15,6 +15,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/device"
 	"skiff.dev/skiff/internal/scheduler/explain"
 	"skiff.dev/skiff/internal/scheduler/filter"
 	"skiff.dev/skiff/internal/scheduler/preempt"
@@ -104,15 +105,19 @@ func (l *loop) explainPending(out *explain.Pod, e *queue.Entry) {
 		out.Next, out.Helps = metav1.NewTime(at), helps.Words()
 	}
 	out.Asked = asked(p)
-	if what := unsupported(p.Pod); what != "" {
-		out.Message = what
-		return
-	}
 	held := l.release(p) // or it would be in its own way
-	if volumes, why, err := l.volumes.Of(p.Pod); err != nil || why != "" {
+	var need *device.Need
+	why, err := "", error(nil)
+	if p.Profile.Runs("DynamicResources") {
+		need, why, err = l.devices.Of(p.Pod)
+	}
+	if err == nil && why == "" {
+		p.Volumes, why, err = l.volumes.Of(p.Pod)
+	}
+	if err != nil || why != "" {
 		out.Nearest = why // no node is of use until that is settled
 	} else {
-		p.Volumes = volumes
+		l.need = need
 		c := l.classes.Of(p)
 		l.verdicts(out, p, c)
 		out.Preemption = l.couldPreempt(p, c, held, out.Feasible)
@@ -136,6 +141,9 @@ func (l *loop) verdicts(out *explain.Pod, p *cluster.Pod, c *class.Class) {
 		}
 		one := near{Node: explain.Node{Name: node.Name}}
 		f := inquiry.Find(i)
+		if f.Refusal == nil && l.need != nil {
+			f = l.claimFinding(node)
+		}
 		if f.Refusal == nil {
 			one.Fits, one.Score = true, scores[i]
 			out.Feasible++
@@ -162,6 +170,18 @@ func (l *loop) verdicts(out *explain.Pod, p *cluster.Pod, c *class.Class) {
 	if len(list) > 0 && out.Feasible == 0 && list[0].what != "" {
 		out.Nearest = fmt.Sprintf("fits on %s if %s", list[0].Name, list[0].what)
 	}
+}
+
+// claimFinding is why a node won't do for the claims of the pod in hand.
+func (l *loop) claimFinding(node *corev1.Node) (f class.Finding) {
+	_, reason, err := l.devices.On(l.need, node)
+	if err != nil {
+		reason = err.Error()
+	}
+	if reason != "" {
+		f.Plugin, f.Refusal, f.Detail = "DynamicResources", &filter.Refusal{Reasons: []string{reason}}, l.devices.Detail(l.need, node)
+	}
+	return f
 }
 
 // miss is how far a node is from taking a pod: nothing, something to be freed, something about the node to be changed, or out of reach.
@@ -196,6 +216,8 @@ func missOf(f *class.Finding, lacks []filter.Lack, node *corev1.Node) miss {
 		return miss{100, "it were not cordoned"}
 	case f.Plugin == "TaintToleration":
 		return miss{200 + float64(len(node.Spec.Taints)), "its taint were tolerated (" + strings.TrimPrefix(f.Detail, "not tolerated: ") + ")"}
+	case f.Plugin == "DynamicResources":
+		return miss{70, "devices for its claims were free (" + f.Detail + ")"}
 	case f.Plugin == "NodePorts":
 		return miss{50, "the host port were free (" + f.Detail + ")"}
 	case f.Plugin == "InterPodAffinity" && len(f.Pods) > 0:
@@ -294,6 +316,7 @@ func (l *loop) couldPreempt(p *cluster.Pod, c *class.Class, held, feasible int) 
 	if !l.nodes.Below(p.Priority) {
 		return &explain.Preemption{Why: fmt.Sprintf("no pod is less important than this one (priority %d)", p.Priority)}
 	}
+	l.finder.Refuses = l.refuser()
 	finder := l.finder // a copy: the next search proper starts where the last one ended
 	choice, _ := finder.Find(p, c)
 	if choice == nil {

@@ -9,9 +9,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/device"
 	"skiff.dev/skiff/internal/scheduler/extender"
 	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
@@ -31,6 +33,8 @@ type loop struct {
 	siblings  *siblings
 	budgets   budgets
 	volumes   *volume.Book
+	devices   *device.Book
+	need      *device.Need           // of the pod in hand; nil for most
 	binding   map[types.UID]*binding // placed here, and waiting for their volumes
 	finder    preempt.Finder
 	assumed   map[types.UID]bool         // placed here, and not yet seen placed
@@ -57,6 +61,7 @@ func newLoop(s *Scheduler) (*loop, error) {
 		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}}, now: time.Now,
 	}
 	l.volumes, l.binding = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}
+	l.devices = device.NewBook(s.cfg.Client)
 	l.classes = class.NewTable(l.nodes, l.siblings.of)
 	l.finder = preempt.Finder{
 		Nodes:   l.nodes,
@@ -254,7 +259,8 @@ func resized(p *corev1.Pod) bool {
 // sameWishes says that nothing changed by which a waiting pod might now be scheduled; its status is written by us.
 func sameWishes(old, current *corev1.Pod) bool {
 	return old.Generation == current.Generation && len(old.Spec.SchedulingGates) == len(current.Spec.SchedulingGates) &&
-		len(old.Spec.Tolerations) == len(current.Spec.Tolerations) && maps.Equal(old.Labels, current.Labels)
+		len(old.Spec.Tolerations) == len(current.Spec.Tolerations) && maps.Equal(old.Labels, current.Labels) &&
+		resourceclaim.PodStatusEqual(old.Status.ResourceClaimStatuses, current.Status.ResourceClaimStatuses)
 }
 
 // forget drops a pod from everywhere; what it held is free for others.
@@ -263,6 +269,7 @@ func (l *loop) forget(uid types.UID) {
 	delete(l.nominated, uid)
 	l.dropBinding(uid)
 	l.queue.Remove(uid)
+	l.devices.Forget(uid)
 	l.free(uid)
 }
 
@@ -288,6 +295,9 @@ func (l *loop) unassume(p *cluster.Pod, attempts int, retry bool) {
 	}
 	delete(l.assumed, p.UID)
 	l.free(p.UID)
+	if list, object := p.Claims, p.Pod; len(list) > 0 {
+		l.write(p.UID, func(ctx context.Context) { l.unreserve(ctx, object, list) })
+	}
 	if retry {
 		l.queue.Fail(p, attempts, l.now())
 	} else {

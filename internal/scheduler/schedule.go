@@ -14,10 +14,6 @@ import (
 // schedule tries one pod.
 func (l *loop) schedule(e *queue.Entry) {
 	p := e.Pod
-	if what := unsupported(p.Pod); what != "" {
-		l.refuse(e, what, 0, p.Status.NominatedNodeName, nil)
-		return
-	}
 	held := l.release(p)
 	if !l.demand(e) {
 		return
@@ -28,6 +24,10 @@ func (l *loop) schedule(e *queue.Entry) {
 			l.consult(e, c, held, list)
 			return
 		}
+	}
+	if l.need != nil {
+		l.second(e, c, held, nil)
+		return
 	}
 	node, ok := held, held >= 0 && c.Fits(held)
 	if !ok {
@@ -48,6 +48,9 @@ func (l *loop) give(e *queue.Entry, node int) {
 	l.pending |= cluster.Joined
 	l.assumed[p.UID] = true
 	attempts, object := e.Attempts, p.Pod
+	if len(p.Claims) > 0 {
+		l.devices.Promise(p.UID, p.Claims)
+	}
 	if p.Volumes != nil && len(p.Volumes.Unbound) > 0 {
 		l.settle(p, object, name, attempts)
 		return
@@ -76,6 +79,7 @@ func (l *loop) unschedulable(e *queue.Entry, c *class.Class, v *class.Verdict, h
 		l.conclude(e, c, v, held, nil, why, keep)
 		return
 	}
+	l.finder.Refuses = l.refuser()
 	if list := l.preempters(e.Pod.Pod); len(list) > 0 {
 		if choices, _ := l.finder.All(e.Pod, c); len(choices) > 0 {
 			l.askVictims(e, v, held, list, choices)
@@ -93,7 +97,7 @@ func (l *loop) unschedulable(e *queue.Entry, c *class.Class, v *class.Verdict, h
 func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held int, choice *preempt.Choice, why string, keep bool) {
 	p := e.Pod
 	e.Class = c
-	if c.Bound() || p.Volumes != nil || len(l.extenders) > 0 { // of a class for now: its volumes may mean something else at the next look
+	if c.Bound() || p.Volumes != nil || l.need != nil || len(l.extenders) > 0 { // of a class for now: its volumes may mean something else at the next look
 		e.Class = nil
 	}
 	sentence := verdict(v.Nodes, v.Reasons)
@@ -178,13 +182,4 @@ func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominate
 			after(ctx)
 		}
 	})
-}
-
-// unsupported names what a pod requires and this scheduler cannot give yet, "" if nothing. Such a pod waits and says so: to place it against
-// its own rules would be worse.
-func unsupported(p *corev1.Pod) string {
-	if len(p.Spec.ResourceClaims) > 0 {
-		return "the pod uses resource claims (spec.resourceClaims), which this scheduler does not support yet"
-	}
-	return ""
 }

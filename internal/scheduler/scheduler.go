@@ -15,12 +15,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
@@ -123,6 +125,16 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 		{&corev1.PersistentVolume{}, func(_, _ any) { l.storageChanged() }},
 		{&corev1.PersistentVolumeClaim{}, func(old, current any) {
 			l.claimChanged(as[*corev1.PersistentVolumeClaim](old), as[*corev1.PersistentVolumeClaim](current))
+		}},
+		{&resourcev1.DeviceClass{}, func(_, _ any) { l.pending |= cluster.Devices }},
+		{&resourcev1.DeviceTaintRule{}, func(old, current any) {
+			l.taintRuleChanged(as[*resourcev1.DeviceTaintRule](old), as[*resourcev1.DeviceTaintRule](current))
+		}},
+		{&resourcev1.ResourceSlice{}, func(old, current any) {
+			l.sliceChanged(as[*resourcev1.ResourceSlice](old), as[*resourcev1.ResourceSlice](current))
+		}},
+		{&resourcev1.ResourceClaim{}, func(old, current any) {
+			l.deviceClaimChanged(as[*resourcev1.ResourceClaim](old), as[*resourcev1.ResourceClaim](current))
 		}},
 		{&corev1.Node{}, func(old, current any) { l.nodeChanged(as[*corev1.Node](old), as[*corev1.Node](current)) }},
 		{&corev1.Pod{}, func(old, current any) { l.podChanged(as[*corev1.Pod](old), as[*corev1.Pod](current)) }},

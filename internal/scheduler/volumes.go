@@ -31,25 +31,32 @@ type binding struct {
 	timer    *time.Timer
 }
 
-// demand finds out what a pod's volumes ask for; false says that no node can do yet, and the pod was put back.
+// demand finds out what a pod's volumes and resource claims ask for; false says that no node can do yet, and the pod was put back.
 func (l *loop) demand(e *queue.Entry) bool {
 	p := e.Pod
-	if l.nodes.Count() == 0 || !p.Profile.Runs("VolumeBinding") {
-		p.Volumes = nil
+	p.Volumes, p.Claims, l.need = nil, nil, nil
+	if l.nodes.Count() == 0 {
 		return true
 	}
-	v, why, err := l.volumes.Of(p.Pod)
+	why, helps := "", cluster.Stored
+	var err error
+	if p.Profile.Runs("VolumeBinding") {
+		p.Volumes, why, err = l.volumes.Of(p.Pod)
+	}
+	if why == "" && err == nil && len(p.Spec.ResourceClaims) > 0 && p.Profile.Runs("DynamicResources") {
+		helps = cluster.Devices
+		l.need, why, err = l.devices.Of(p.Pod)
+	}
 	if err != nil {
 		why = err.Error()
 	}
 	if why == "" {
-		p.Volumes = v
 		return true
 	}
 	nodes := l.nodes.Count()
 	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
 	e.Class = nil
-	l.refuse(e, sentence, cluster.Stored, p.Status.NominatedNodeName, nil)
+	l.refuse(e, sentence, helps, p.Status.NominatedNodeName, nil)
 	return false
 }
 
@@ -57,11 +64,13 @@ func (l *loop) demand(e *queue.Entry) bool {
 func (l *loop) settle(p *cluster.Pod, object *corev1.Pod, node string, attempts int) {
 	i, known := l.nodes.Index(node)
 	if !known || l.nodes.Node[i] == nil {
+		l.unwritten(p)
 		l.unassume(p, attempts, true)
 		return
 	}
 	list, refusal := filter.Bind(p.Volumes, l.nodes.Node[i])
 	if refusal != nil {
+		l.unwritten(p)
 		l.unassume(p, attempts, true)
 		return
 	}
@@ -140,6 +149,7 @@ func (l *loop) giveUp(b *binding, err error) {
 	}
 	l.close(b)
 	l.tell(b.object, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "VolumeBinding", err)
+	l.unwritten(b.pod)
 	l.unassume(b.pod, b.attempts, true)
 }
 
@@ -155,6 +165,7 @@ func (l *loop) close(b *binding) {
 func (l *loop) dropBinding(uid types.UID) {
 	if b := l.binding[uid]; b != nil {
 		l.close(b)
+		l.unwritten(b.pod)
 	}
 }
 

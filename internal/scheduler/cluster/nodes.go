@@ -80,6 +80,7 @@ const (
 	Joined                         // a pod came to a node, or its labels changed
 	Spaces                         // a namespace's labels
 	Stored                         // a volume, a claim, or what they are made by
+	Devices                        // a device, a resource claim, or a class of devices
 )
 
 // Words names the changes of a set.
@@ -87,7 +88,7 @@ func (c Change) Words() (list []string) {
 	for k, word := range [...]string{
 		"a node is added", "a node's allocatable", "a node's labels", "a node's taints", "a node is uncordoned", "a node's images",
 		"a pod leaves a node", "a pod comes to a node", "a namespace's labels",
-		"a volume, a claim or a storage class",
+		"a volume, a claim or a storage class", "a device, a resource claim or a device class",
 	} {
 		if c&(1<<k) != 0 {
 			list = append(list, word)

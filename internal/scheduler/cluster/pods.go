@@ -9,6 +9,7 @@ import (
 	resourcehelper "k8s.io/component-helpers/resource"
 	helpers "k8s.io/component-helpers/scheduling/corev1"
 
+	"skiff.dev/skiff/internal/scheduler/device"
 	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
@@ -36,6 +37,7 @@ type Pod struct {
 	Priority int32
 	Volumes  *Volumes // nil for most
 
+	Claims  []device.Claimed              // what its resource claims get on the node that was chosen
 	Profile *profile.Profile              // nil for most
 	Ignored map[corev1.ResourceName]int64 // extended resources that the profile has nodes not asked for; Extended has the others
 

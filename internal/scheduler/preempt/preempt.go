@@ -49,6 +49,7 @@ type Finder struct {
 	Nodes   *cluster.Nodes
 	Waiting func(p *cluster.Pod) bool // nominated to its node, not bound
 	Budgets func(namespace string) []Budget
+	Refuses func(i int) bool // nodes that won't do whoever leaves them, beside what the class knows; may be nil
 
 	start   int
 	trial   class.Trial
@@ -116,7 +117,7 @@ func (f *Finder) each(p *cluster.Pod, c *class.Class, take func(choice *Choice))
 		}
 		f.start = i + 1
 		r, _ := c.Why(i)
-		if r != nil && r.Final {
+		if r != nil && (r.Final || f.Refuses != nil && f.Refuses(i)) {
 			reasons[useless]++
 			continue
 		}

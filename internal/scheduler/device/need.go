@@ -1,0 +1,236 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	"k8s.io/dynamic-resource-allocation/cel"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
+	"k8s.io/dynamic-resource-allocation/structured"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// What of the API is GA and on by default: structured parameters, prioritized lists, admin access, device taints and partitionable devices.
+var features = structured.Features{AdminAccess: true, PrioritizedList: true, DeviceTaints: true, PartitionableDevices: true}
+
+// longest is how long devices are looked for on one node, as upstream; a search is exponential in bad cases.
+const longest = 10 * time.Second
+
+// compiled is how many expressions are kept, as upstream.
+const compiled = 10
+
+// Reasons upstream gives.
+const (
+	notHere = "resourceclaim not available on the node"
+	notAll  = "cannot allocate all claims"
+)
+
+// Need is what a pod's claims come to.
+type Need struct {
+	claims []*resourcev1.ResourceClaim // all
+	open   []*resourcev1.ResourceClaim // without devices
+	places []place                     // where the others' are
+	known  map[string]outcome          // by node; good as long as nothing changes
+}
+
+type place struct {
+	claim *resourcev1.ResourceClaim
+	at    *nodeaffinity.NodeSelector
+}
+
+type outcome struct {
+	list   []resourcev1.AllocationResult
+	reason string
+}
+
+// Claimed is a claim and what it is to get; a nil allocation is for one that has its devices.
+type Claimed struct {
+	Claim      *resourcev1.ResourceClaim
+	Allocation *resourcev1.AllocationResult
+}
+
+// Of finds out what a pod's claims need, nil for pods without. why is the reason if no node can do yet, whichever.
+func (b *Book) Of(p *corev1.Pod) (n *Need, why string, err error) {
+	if len(p.Spec.ResourceClaims) == 0 {
+		return nil, "", nil
+	}
+	n = &Need{known: map[string]outcome{}}
+	for k := range p.Spec.ResourceClaims {
+		name, owned, err := resourceclaim.Name(p, &p.Spec.ResourceClaims[k])
+		if err != nil {
+			return nil, err.Error(), nil
+		}
+		if name == nil {
+			continue // the template needs no claim
+		}
+		var claim resourcev1.ResourceClaim
+		err = b.reader.Get(context.Background(), crclient.ObjectKey{Namespace: p.Namespace, Name: *name}, &claim)
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil, fmt.Sprintf("resourceclaim %q not found", *name), nil
+		case err != nil:
+			return nil, "", err
+		case claim.DeletionTimestamp != nil:
+			return nil, fmt.Sprintf("resourceclaim %q is being deleted", *name), nil
+		}
+		if owned {
+			if err := resourceclaim.IsForPod(p, &claim, false); err != nil {
+				return nil, err.Error(), nil
+			}
+		}
+		if why, err := b.take(n, p, &claim); why != "" || err != nil {
+			return nil, why, err
+		}
+	}
+	return n, "", nil
+}
+
+func (b *Book) take(n *Need, p *corev1.Pod, claim *resourcev1.ResourceClaim) (why string, err error) {
+	n.claims = append(n.claims, claim)
+	if !resourceclaim.IsReservedForPod(p, claim, false) && len(claim.Status.ReservedFor) >= resourcev1.ResourceClaimReservedForMaxSize {
+		return "resourceclaim in use", nil
+	}
+	a := b.allocation(claim)
+	if a == nil {
+		n.open = append(n.open, claim)
+		return b.missingClass(claim)
+	}
+	at := place{claim: claim}
+	if a.NodeSelector != nil {
+		if at.at, err = nodeaffinity.NewNodeSelector(a.NodeSelector); err != nil {
+			return "", fmt.Errorf("resourceclaim %q: where its devices are: %w", claim.Name, err)
+		}
+	}
+	n.places = append(n.places, at)
+	return "", nil
+}
+
+// missingClass says which class a claim names that is not there.
+func (b *Book) missingClass(claim *resourcev1.ResourceClaim) (string, error) {
+	for k := range claim.Spec.Devices.Requests {
+		r := &claim.Spec.Devices.Requests[k]
+		names := map[string]string{}
+		if r.Exactly != nil {
+			names[r.Name] = r.Exactly.DeviceClassName
+		}
+		for _, sub := range r.FirstAvailable {
+			names[r.Name+"/"+sub.Name] = sub.DeviceClassName
+		}
+		for _, request := range slices.Sorted(maps.Keys(names)) {
+			if _, err := (classes{b.reader}).Get(names[request]); apierrors.IsNotFound(err) {
+				return fmt.Sprintf("request %s: device class %s does not exist", request, names[request]), nil
+			} else if err != nil {
+				return "", err
+			}
+		}
+	}
+	return "", nil
+}
+
+// On says what each claim gets on a node, or why the node will not do. An error is about the claims, whichever the node.
+func (b *Book) On(n *Need, node *corev1.Node) (list []Claimed, reason string, err error) {
+	o, known := n.known[node.Name]
+	if !known {
+		if o, err = b.try(n, node); err != nil {
+			return nil, "", err
+		}
+		n.known[node.Name] = o
+	}
+	if o.reason != "" {
+		return nil, o.reason, nil
+	}
+	for _, at := range n.places {
+		list = append(list, Claimed{Claim: at.claim})
+	}
+	for k, claim := range n.open {
+		list = append(list, Claimed{claim, &o.list[k]})
+	}
+	return list, "", nil
+}
+
+func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
+	for _, at := range n.places {
+		if at.at != nil && !at.at.Match(node) {
+			return outcome{reason: notHere}, nil
+		}
+	}
+	if len(n.open) == 0 {
+		return outcome{}, nil
+	}
+	if b.cache == nil {
+		b.cache = cel.NewCache(compiled, cel.Features{})
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	defer cancel()
+	state := structured.AllocatedState{AllocatedDevices: b.taken}
+	allocator, err := structured.NewAllocator(ctx, features, state, classes{b.reader}, b.offered(node.Name), b.cache)
+	if err != nil {
+		return outcome{}, err
+	}
+	list, err := allocator.Allocate(ctx, node, n.open)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return outcome{reason: "timed out trying to allocate devices"}, nil
+	case errors.Is(err, structured.ErrFailedAllocationOnNode):
+		return outcome{reason: err.Error()}, nil
+	case err != nil:
+		return outcome{}, err
+	case list == nil:
+		return outcome{reason: notAll}, nil
+	}
+	return outcome{list: list}, nil
+}
+
+// Elsewhere are claims that have devices where the pod cannot go, and nobody else uses: they might be given other devices.
+func (n *Need) Elsewhere(p *corev1.Pod) (list []*resourcev1.ResourceClaim) {
+	for _, at := range n.places {
+		used := slices.ContainsFunc(at.claim.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r.UID != p.UID })
+		if !used && at.at != nil && at.claim.Status.Allocation != nil {
+			list = append(list, at.claim)
+		}
+	}
+	return list
+}
+
+// Detail tells what devices a node has and how many of them are free, for people.
+func (b *Book) Detail(n *Need, node *corev1.Node) string {
+	for _, at := range n.places {
+		if at.at != nil && !at.at.Match(node) {
+			return fmt.Sprintf("claim %s has its devices elsewhere: %s", at.claim.Name, devices(b.allocation(at.claim)))
+		}
+	}
+	all, free := map[string]int{}, map[string]int{}
+	for _, s := range b.offered(node.Name) {
+		for k := range s.Spec.Devices {
+			all[s.Spec.Driver]++
+			if !b.taken.Has(structured.MakeDeviceID(s.Spec.Driver, s.Spec.Pool.Name, s.Spec.Devices[k].Name)) {
+				free[s.Spec.Driver]++
+			}
+		}
+	}
+	var parts []string
+	for _, driver := range slices.Sorted(maps.Keys(all)) {
+		parts = append(parts, fmt.Sprintf("%d of %d devices of %s free", free[driver], all[driver], driver))
+	}
+	if len(parts) == 0 {
+		return "no driver offers devices here"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func devices(a *resourcev1.AllocationResult) string {
+	var list []string
+	for _, r := range a.Devices.Results {
+		list = append(list, r.Driver+"/"+r.Pool+"/"+r.Device)
+	}
+	return strings.Join(list, ", ")
+}
