@@ -41,6 +41,7 @@ import (
 	"skiff.dev/skiff/internal/controller/podgc"
 	"skiff.dev/skiff/internal/controller/replicaset"
 	"skiff.dev/skiff/internal/controller/replicationcontroller"
+	"skiff.dev/skiff/internal/controller/resourceclaim"
 	"skiff.dev/skiff/internal/controller/resourcequota"
 	"skiff.dev/skiff/internal/controller/rootca"
 	"skiff.dev/skiff/internal/controller/serviceaccount"
@@ -116,6 +117,7 @@ var all = []entry{
 	{"persistentvolumeclaim-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewClaims(c.Client) }},
 	{"persistentvolume-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewVolumes(c.Client) }},
 	{"ephemeral-volume-controller", func(c Config) harness.Controller { return ephemeralvolume.New(c.Client) }},
+	{"resourceclaim-controller", func(c Config) harness.Controller { return resourceclaim.New(c.Client) }},
 	{"persistentvolume-attach-detach-controller", func(c Config) harness.Controller { return attachdetach.New(c.Client) }},
 	{"persistentvolume-expander-controller", func(c Config) harness.Controller { return volumeexpand.New(c.Client) }},
 	{"local-volume-provisioner-controller", func(c Config) harness.Controller { return localvolumes.New(c.Client) }},

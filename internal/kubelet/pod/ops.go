@@ -110,6 +110,10 @@ func (a *Actor) failed(pod *corev1.Pod, s *State, action Action, err error) {
 	switch action.Verb {
 	case Prepare:
 		first = 500 * time.Millisecond
+		if errors.Is(err, errDevices) {
+			a.event(pod, "", corev1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+err.Error())
+			break
+		}
 		for _, one := range unjoin(err) {
 			a.event(pod, "", corev1.EventTypeWarning, "FailedMount", one.Error())
 		}
@@ -131,9 +135,14 @@ func unjoin(err error) []error {
 	return []error{err}
 }
 
+var errDevices = errors.New("this node has no driver plug-ins that prepare devices for resource claims (spec.resourceClaims)")
+
 func (a *Actor) prepare(ctx context.Context, pod *corev1.Pod) error {
 	if err := a.d.Cgroups.Create(a.uid, cgroup.Class(pod), cgroup.PodLimits(pod)); err != nil {
 		return err
+	}
+	if len(pod.Spec.ResourceClaims) > 0 { // it must not run without its devices
+		return errDevices
 	}
 	for _, dir := range []string{a.d.Volumes.PodDir(a.uid), a.d.Settings.LogDirOf(pod)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
