@@ -2,6 +2,7 @@ package test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -69,7 +70,7 @@ func TestUI(t *testing.T) {
 		name string
 		run  func(b *browser)
 	}{
-		{"sign in", uiSignIn}, {"a broken pod is explained", uiExplains}, {"a rollout", uiRollout}, {"logs", uiLogs}, {"shell", uiShell},
+		{"sign in", uiSignIn}, {"a broken pod is explained", uiExplains}, {"a rollout", uiRollout}, {"logs", uiLogs}, {"metrics", uiMetrics}, {"shell", uiShell},
 		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"the session ends in the middle", uiSessionEnds}, {"one-time link", uiLink}, {"nothing foreign", uiNothingForeign},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(b.of(t)) }) {
@@ -130,6 +131,40 @@ func uiLogs(b *browser) {
 	b.do(chromedp.SendKeys(".logs .filter", "LINE [12]"))
 	b.sees(".logs .count", "2 of 4")
 	b.sees(".log mark", "line 1")
+}
+
+// uiMetrics: the plots of a pod and of a node begin with what the node remembers.
+func uiMetrics(b *browser) {
+	node := strings.TrimSpace(b.c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
+	const enough = 7 // a page that began with nothing would have these after half a minute
+	figures := func(about string) (n int, err error) {
+		var h struct{ Times []int64 }
+		out, err := b.c.TryKubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/stats/history?"+about)
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &h)
+		}
+		return len(h.Times), err
+	}
+	cluster.Eventually(b.t, time.Minute, func() error {
+		n, err := figures("only=node")
+		if err == nil && n < enough {
+			err = fmt.Errorf("%d figures are remembered", n)
+		}
+		return err
+	})
+	for _, page := range []string{"pod/default/talker/metrics", "node/" + node} {
+		b.goTo(page)
+		for _, title := range []string{"CPU", "Memory"} {
+			shown := fmt.Sprintf(`(() => { const label = [...document.querySelectorAll(".plot [role=img]")].map(e => e.ariaLabel).find(l => l?.startsWith(%q)); return +(/: (\d+) figures/.exec(label ?? "")?.[1] ?? 0); })()`, title)
+			cluster.Eventually(b.t, 20*time.Second, func() error {
+				var n int
+				if b.do(chromedp.Evaluate(shown, &n)); n < enough {
+					return fmt.Errorf("%s shows %d figures of %s", page, n, title)
+				}
+				return nil
+			})
+		}
+	}
 }
 
 func uiShell(b *browser) {

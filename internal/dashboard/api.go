@@ -71,7 +71,7 @@ func (d *dashboard) api(w http.ResponseWriter, r *http.Request, s *session) {
 		refuse(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
-	if info.Subresource == "proxy" {
+	if info.Subresource == "proxy" && !isHistory(info) {
 		// What a pod serves must never look as if it came from here.
 		refuse(w, apierrors.NewForbidden(resource, "", errProxy))
 		return
@@ -83,6 +83,11 @@ func (d *dashboard) api(w http.ResponseWriter, r *http.Request, s *session) {
 type constError string
 
 func (e constError) Error() string { return string(e) }
+
+// isHistory: the last hour's figures are the kubelet's own, not a pod's. A name with a colon would mean another port of the node, where anybody may listen.
+func isHistory(info *request.RequestInfo) bool {
+	return info.Verb == "get" && info.APIGroup == "" && info.Resource == "nodes" && !strings.Contains(info.Name, ":") && strings.Join(info.Parts[2:], "/") == "proxy/stats/history"
+}
 
 const errProxy = constError("the dashboard does not pass pages of pods, services or nodes on; use 'kubectl port-forward' or 'kubectl proxy'")
 

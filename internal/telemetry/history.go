@@ -100,8 +100,21 @@ type Series struct {
 	Memory    []*uint64 `json:"memory"`              // bytes of working set
 }
 
-// read what is about a namespace, a pod and the time since; the node is in it when neither is named.
-func (p *past) read(namespace, pod string, since time.Time) History {
+// asked is what somebody wants to know: of a namespace, a pod, the node alone. The zero value is everything, the node too.
+type asked struct {
+	namespace, pod string
+	node           bool
+}
+
+func (a asked) about(key of) bool {
+	if a.node {
+		return key == of{}
+	}
+	return (a.namespace == "" || key.namespace == a.namespace) && (a.pod == "" || key.pod == a.pod)
+}
+
+// read what somebody asked for, since a time.
+func (p *past) read(a asked, since time.Time) History {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	first := max(0, p.n-hour)
@@ -113,7 +126,7 @@ func (p *past) read(namespace, pod string, since time.Time) History {
 		h.Times = append(h.Times, p.at[i%hour])
 	}
 	for key, r := range p.rings {
-		if namespace != "" && key.namespace != namespace || pod != "" && key.pod != pod {
+		if !a.about(key) {
 			continue
 		}
 		one := Series{Namespace: key.namespace, Pod: key.pod, UID: key.uid, Container: key.container}
@@ -136,7 +149,7 @@ func scaled(n uint32, by uint64) *uint64 {
 	return value(uint64(n) * by)
 }
 
-// History serves the last hour: parameters namespace, pod, and since, a duration such as 10m.
+// History serves the last hour: parameters namespace, pod, only (node), and since, a duration such as 10m.
 func (s *Sampler) History() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		q, since := r.URL.Query(), time.Time{}
@@ -148,7 +161,12 @@ func (s *Sampler) History() http.Handler {
 			}
 			since = s.now().Add(-back)
 		}
+		if only := q.Get("only"); only != "" && only != "node" {
+			http.Error(w, "invalid value for only: "+only+" is not node", http.StatusBadRequest)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(s.past.read(q.Get("namespace"), q.Get("pod"), since))
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_ = json.NewEncoder(w).Encode(s.past.read(asked{q.Get("namespace"), q.Get("pod"), q.Get("only") == "node"}, since))
 	})
 }

@@ -69,6 +69,9 @@ func TestHistory(t *testing.T) {
 		t.Errorf("a pod that is gone is still there: %d series", len(h.Series))
 	}
 	w := httptest.NewRecorder()
+	if h := ask("only=node"); len(h.Series) != 1 || h.Series[0].Pod != "" || len(h.Series[0].CPU) != len(h.Times) {
+		t.Errorf("of the node alone: %+v", h)
+	}
 	if s.History().ServeHTTP(w, httptest.NewRequest("GET", "/stats/history?since=yesterday", nil)); w.Code != 400 {
 		t.Errorf("a bad duration: %d", w.Code)
 	}

@@ -1,5 +1,5 @@
-// What a pod or node uses, from metrics.k8s.io, for as long as the page is open.
-import { useEffect, useRef, useState } from "preact/hooks";
+// What a pod or node uses: the last hour from its node, and from metrics.k8s.io for as long as the page is open.
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ApiError, get } from "./api";
 import { bytes, cpu, quantity } from "./format";
 import { base } from "./kinds";
@@ -26,6 +26,27 @@ export function usePolled<T>(path: string): { value?: T; error?: ApiError } {
   return got;
 }
 
+// The last hour, as a node serves it: nanocores and bytes at each time.
+interface Past { times: number[]; series: { uid?: string; container?: string; cpu: (number | null)[]; memory: (number | null)[] }[] }
+type Data = (number | null)[][]; // times in seconds, then each series
+
+// usePast asks a node once. Who may not ask it, or one that has nothing, begins with empty plots.
+export function usePast(node: string | undefined, query: string): Past | undefined {
+  const [past, set] = useState<Past>();
+  useEffect(() => {
+    const abort = new AbortController();
+    if (node) get<Past>(`/api/v1/nodes/${encodeURIComponent(node)}/proxy/stats/history?${query}`, abort.signal).then(set, () => undefined);
+    return () => abort.abort();
+  }, [node, query]);
+  return past;
+}
+
+// plotted is the past of some things, in the order in which they are plotted.
+export function plotted(past: Past | undefined, what: "cpu" | "memory", are: ((s: Past["series"][0]) => boolean)[]): Data | undefined {
+  const none = past?.times.map(() => null);
+  return past && [past.times.map((t) => t / 1000), ...are.map((is) => past.series.find(is)?.[what].map((v) => (v === null || what === "memory" ? v : v / 1e9)) ?? none!)];
+}
+
 export const used = (m: any) => ({ cpu: quantity(m?.usage?.cpu), memory: quantity(m?.usage?.memory) });
 
 const lookup = (usage: Record<string, string>, what: string) => quantity(usage[what]);
@@ -35,17 +56,21 @@ export function PodMetrics({ pod }: { pod: Obj }) {
   const names: string[] = pod.spec.containers.map((c: any) => c.name);
   const of = (what: string) => names.map((n) => { const c = value?.containers?.find((x: any) => x.name === n); return c ? lookup(c.usage, what) : null; });
   const limit = (what: string) => pod.spec.containers.reduce((n: number, c: any) => n + quantity(c.resources?.limits?.[what]), 0);
-  if (error && !value) return <Fault error={error} />;
+  const { namespace, name, uid } = pod.metadata, past = usePast(pod.spec.nodeName, `namespace=${encodeURIComponent(namespace!)}&pod=${encodeURIComponent(name)}`);
+  const before = (what: "cpu" | "memory") => useMemo(() => plotted(past, what, names.map((n) => (s) => s.uid === uid && s.container === n)), [past]);
+  const cpuBefore = before("cpu"), memoryBefore = before("memory");
+  if (error && !value && !past?.times.length) return <Fault error={error} />;
   return (
     <div class="plots">
-      <Plot title="CPU" names={names} at={value?.timestamp} values={of("cpu")} say={cpu} limit={limit("cpu")} />
-      <Plot title="Memory" names={names} at={value?.timestamp} values={of("memory")} say={bytes} limit={limit("memory")} />
+      <Plot title="CPU" names={names} at={value?.timestamp} values={of("cpu")} before={cpuBefore} say={cpu} limit={limit("cpu")} />
+      <Plot title="Memory" names={names} at={value?.timestamp} values={of("memory")} before={memoryBefore} say={bytes} limit={limit("memory")} />
     </div>
   );
 }
 
-export function Plot({ title, names, at, values, say, limit }: { title: string; names: string[]; at?: string; values: (number | null)[]; say: (n: number) => string; limit?: number }) {
-  const box = useRef<HTMLDivElement>(null), plot = useRef<any>(null), data = useRef<(number | null)[][]>([[], ...names.map(() => [])]), seen = useRef("");
+export function Plot({ title, names, at, values, before, say, limit }: { title: string; names: string[]; at?: string; values: (number | null)[]; before?: Data; say: (n: number) => string; limit?: number }) {
+  const [span, setSpan] = useState("");
+  const box = useRef<HTMLDivElement>(null), plot = useRef<any>(null), data = useRef<Data>([[], ...names.map(() => [])]), seen = useRef("");
   useEffect(() => {
     let gone = false, follow: ResizeObserver | undefined;
     void import("uplot").then(({ default: UPlot }) => {
@@ -61,14 +86,27 @@ export function Plot({ title, names, at, values, say, limit }: { title: string; 
     });
     return () => { gone = true; follow?.disconnect(); plot.current?.destroy(); };
   }, [names.join()]);
+  const show = () => {
+    const times = data.current[0], say = (t: number | null) => new Date(t! * 1000).toLocaleTimeString();
+    if (times.length) setSpan(`${title}: ${times.length} figures, ${say(times[0])} to ${say(times[times.length - 1])}`);
+    plot.current?.setData(data.current);
+  };
+  useEffect(() => {
+    if (!before) return;
+    const first = data.current[0][0] ?? Infinity, n = before[0].filter((t) => t! < first).length;
+    data.current = data.current.map((d, i) => [...before[i].slice(0, n), ...d]);
+    show();
+  }, [before]);
   useEffect(() => {
     if (!at || at === seen.current || values.every((v) => v === null)) return;
     seen.current = at;
-    data.current[0].push(Date.parse(at) / 1000);
+    const time = Date.parse(at) / 1000, times = data.current[0];
+    if (time <= (times[times.length - 1] ?? 0)) return; // the node has told of it already
+    times.push(time);
     values.forEach((v, i) => data.current[i + 1].push(v));
     if (data.current[0].length > KEPT) data.current.forEach((d) => d.shift());
-    plot.current?.setData(data.current);
+    show();
   }, [at]);
   const last = values.reduce((a: number, v) => a + (v ?? 0), 0);
-  return <section class="plot"><h3>{title} <small>{at ? say(last) : "no figures yet"}{limit ? ` of ${say(limit)}` : ""}</small></h3><div ref={box} /></section>;
+  return <section class="plot"><h3>{title} <small>{at ? say(last) : "no figures yet"}{limit ? ` of ${say(limit)}` : ""}</small></h3><div ref={box} role="img" aria-label={span} /></section>;
 }

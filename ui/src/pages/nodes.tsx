@@ -3,7 +3,7 @@ import { ApiError, patch, request } from "../api";
 import { Events } from "../events";
 import { age, bytes, cpu, nodeVerdict, quantity, requested, running } from "../format";
 import { listPath, objectPath } from "../kinds";
-import { METRICS, Plot, used, usePolled } from "../metrics";
+import { METRICS, Plot, plotted, used, usePast, usePolled } from "../metrics";
 import { Action, Bar, Col, Dialog, Dot, Facts, Fault, Heading, Labels, Loaded, Status, Table, Tabs } from "../parts";
 import { go, link } from "../router";
 import { useNow } from "../store";
@@ -82,7 +82,8 @@ export function NodePage({ name, tab }: { name: string; tab: string }) {
 function NodeState({ n }: { n: Obj }) {
   const now = useNow(), loads = useLoads(useMemo(() => [n], [n])), load = loads.get(n.metadata.name), v = nodeVerdict(n), info = n.status?.nodeInfo ?? {};
   const pods = useFeed(listPath("Pod"), `fieldSelector=spec.nodeName%3D${encodeURIComponent(n.metadata.name)}`);
-  const metrics = usePolled<any>(`${METRICS}/nodes/${n.metadata.name}`).value, u = used(metrics);
+  const metrics = usePolled<any>(`${METRICS}/nodes/${n.metadata.name}`).value, u = used(metrics), past = usePast(n.metadata.name, "only=node");
+  const before = useMemo(() => (["cpu", "memory"] as const).map((what) => plotted(past, what, [() => true])), [past]);
   return (
     <>
       {v.why && <section class={`explained ${v.tone}`}><p>{v.why}</p></section>}
@@ -91,7 +92,7 @@ function NodeState({ n }: { n: Obj }) {
         <article class="card"><h3>Memory</h3><Gauge a={load?.memory} say={bytes} /><p class="quiet">{bytes(load?.memory.asked ?? 0)} asked for</p></article>
         <article class="card"><h3>Pods</h3><Gauge a={load?.pods} say={String} /></article>
       </div>
-      {metrics && <div class="plots"><Plot title="CPU" names={["used"]} at={metrics.timestamp} values={[u.cpu]} say={cpu} limit={load?.cpu.of} /><Plot title="Memory" names={["used"]} at={metrics.timestamp} values={[u.memory]} say={bytes} limit={load?.memory.of} /></div>}
+      {(metrics || past) && <div class="plots"><Plot title="CPU" names={["used"]} at={metrics?.timestamp} values={[u.cpu]} before={before[0]} say={cpu} limit={load?.cpu.of} /><Plot title="Memory" names={["used"]} at={metrics?.timestamp} values={[u.memory]} before={before[1]} say={bytes} limit={load?.memory.of} /></div>}
       <Facts of={[
         ["Address", address(n)], ["Pod addresses", n.spec?.podCIDR], ["System", info.osImage], ["Kernel", info.kernelVersion], ["Runtime", info.containerRuntimeVersion], ["Kubelet", info.kubeletVersion],
         ["Age", age(n.metadata.creationTimestamp, now)], ["Taints", (n.spec?.taints ?? []).map((t: any) => `${t.key}${t.value ? "=" + t.value : ""}:${t.effect}`).join(", ")], ["Labels", <Labels of={n.metadata.labels} />],
