@@ -128,6 +128,7 @@ var podRow = Resource{
 	PrepareCreate:  preparePod,
 	Validate:       validatePod,
 	ValidateUpdate: validatePodUpdate,
+	ValidateStatus: validatePodStatus,
 	Fields:         podFields,
 	Indexes: map[string]func(Object) []string{
 		"spec.nodeName": func(o Object) []string { return []string{o.(*corev1.Pod).Spec.NodeName} },

@@ -27,7 +27,7 @@ func validateRuntimeClass(o Object) (errs field.ErrorList) {
 	}
 	if c.Overhead != nil {
 		r := &corev1.ResourceRequirements{Limits: c.Overhead.PodFixed}
-		errs = append(errs, resources(r, field.NewPath("overhead", "podFixed"))...)
+		errs = append(errs, resources(r, nil, field.NewPath("overhead", "podFixed"))...)
 	}
 	if c.Scheduling == nil {
 		return errs

@@ -1,8 +1,7 @@
 package api
 
 import (
-	"path"
-	"reflect"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -11,139 +10,65 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// validateVolumes also returns the names of those that are good to mount.
-func validateVolumes(list []corev1.Volume, p *field.Path) (names map[string]bool, errs field.ErrorList) {
-	names = make(map[string]bool, len(list))
-	for i := range list {
-		v, at := &list[i], p.Index(i)
-		switch {
-		case v.Name == "":
-			errs = append(errs, field.Required(at.Child("name"), ""))
-		case names[v.Name]:
-			errs = append(errs, field.Duplicate(at.Child("name"), v.Name))
-		default:
-			errs = append(errs, dnsLabel(v.Name, at.Child("name"))...)
-		}
-		names[v.Name] = true
-		errs = append(errs, validateVolume(v, at)...)
-	}
-	return names, errs
+// A container of a pod: what it is, what it listens on, what it sees of the pod's volumes. What it does and may do is in validate_handler.go.
+
+// containerScope is what of its pod a container is checked against.
+type containerScope struct {
+	pod     *corev1.PodSpec
+	volumes volumesByName
 }
 
-func validateVolume(v *corev1.Volume, p *field.Path) (errs field.ErrorList) {
-	switch sources := volumeSources(v.VolumeSource); {
-	case len(sources) == 0:
-		return field.ErrorList{field.Required(p, "must specify a volume type")}
-	case len(sources) > 1:
-		for _, name := range sources[1:] {
-			errs = append(errs, field.Forbidden(p.Child(name), "may not specify more than 1 volume type"))
-		}
-		return errs
-	}
-	switch {
-	case v.HostPath != nil:
-		errs = append(errs, required(v.HostPath.Path, p.Child("hostPath", "path"))...)
-		errs = append(errs, noParent(v.HostPath.Path, p.Child("hostPath", "path"))...)
-	case v.ConfigMap != nil:
-		errs = append(errs, required(v.ConfigMap.Name, p.Child("configMap", "name"))...)
-		errs = append(errs, keyPaths(v.ConfigMap.Items, v.ConfigMap.DefaultMode, p.Child("configMap"))...)
-	case v.Secret != nil:
-		errs = append(errs, required(v.Secret.SecretName, p.Child("secret", "secretName"))...)
-		errs = append(errs, keyPaths(v.Secret.Items, v.Secret.DefaultMode, p.Child("secret"))...)
-	case v.PersistentVolumeClaim != nil:
-		errs = append(errs, required(v.PersistentVolumeClaim.ClaimName, p.Child("persistentVolumeClaim", "claimName"))...)
-	case v.EmptyDir != nil && v.EmptyDir.SizeLimit != nil && v.EmptyDir.SizeLimit.Sign() < 0:
-		errs = append(errs, field.Forbidden(p.Child("emptyDir", "sizeLimit"), "SizeLimit field must be a valid resource quantity"))
-	case v.Projected != nil:
-		errs = append(errs, fileMode(v.Projected.DefaultMode, p.Child("projected", "defaultMode"))...)
-		for i := range v.Projected.Sources {
-			s, at := &v.Projected.Sources[i], p.Child("projected", "sources").Index(i)
-			if t := s.ServiceAccountToken; t != nil {
-				errs = append(errs, relativePath(t.Path, at.Child("serviceAccountToken", "path"))...)
-				if n := value(t.ExpirationSeconds); n < 600 {
-					errs = append(errs, field.Invalid(at.Child("serviceAccountToken", "expirationSeconds"), n, "may not specify a duration less than 10 minutes"))
-				}
-			}
-			if s.ConfigMap != nil {
-				errs = append(errs, keyPaths(s.ConfigMap.Items, nil, at.Child("configMap"))...)
-			}
-			if s.Secret != nil {
-				errs = append(errs, keyPaths(s.Secret.Items, nil, at.Child("secret"))...)
-			}
-		}
-	}
-	return errs
-}
-
-// volumeSources names what a volume is made of, an emptyDir first: that is what a volume of nothing becomes.
-func volumeSources(source any) (names []string) {
-	for f, v := range reflect.ValueOf(source).Fields() {
-		if v.Kind() != reflect.Pointer || v.IsNil() {
-			continue
-		}
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if name == "emptyDir" {
-			names = slices.Insert(names, 0, name)
+func (s *containerScope) container(c *corev1.Container, p *field.Path) (errs field.ErrorList) {
+	if !plainLabel(c.Name) {
+		if c.Name == "" {
+			errs = append(errs, field.Required(p.Child("name"), ""))
 		} else {
-			names = append(names, name)
+			errs = append(errs, dnsLabel(c.Name, p.Child("name"))...)
 		}
 	}
-	return names
-}
-
-func keyPaths(items []corev1.KeyToPath, mode *int32, p *field.Path) (errs field.ErrorList) {
-	errs = append(errs, fileMode(mode, p.Child("defaultMode"))...)
-	for i, item := range items {
-		at := p.Child("items").Index(i)
-		errs = append(errs, required(item.Key, at.Child("key"))...)
-		errs = append(errs, relativePath(item.Path, at.Child("path"))...)
-		errs = append(errs, fileMode(item.Mode, at.Child("mode"))...)
-	}
-	return errs
-}
-
-func fileMode(m *int32, p *field.Path) field.ErrorList {
-	if m != nil && (*m < 0 || *m > 0o777) {
-		return field.ErrorList{field.Invalid(p, *m, "must be a number between 0 and 0777 (octal), both inclusive")}
-	}
-	return nil
-}
-
-func relativePath(s string, p *field.Path) (errs field.ErrorList) {
-	errs = append(errs, required(s, p)...)
-	if path.IsAbs(s) {
-		errs = append(errs, field.Invalid(p, s, "must be a relative path"))
-	}
-	return append(errs, noParent(s, p)...)
-}
-
-func noParent(s string, p *field.Path) field.ErrorList {
-	if slices.Contains(strings.Split(s, "/"), "..") {
-		return field.ErrorList{field.Invalid(p, s, "must not contain '..'")}
-	}
-	return nil
-}
-
-func validateContainer(c *corev1.Container, volumes map[string]bool, p *field.Path) (errs field.ErrorList) {
-	if c.Name == "" {
-		errs = append(errs, field.Required(p.Child("name"), ""))
-	} else {
-		errs = append(errs, dnsLabel(c.Name, p.Child("name"))...)
-	}
-	errs = append(errs, required(c.Image, p.Child("image"))...)
-	if c.Image != "" && strings.TrimSpace(c.Image) != c.Image {
+	if c.Image == "" {
+		errs = append(errs, field.Required(p.Child("image"), ""))
+	} else if strings.TrimSpace(c.Image) != c.Image {
 		errs = append(errs, field.Invalid(p.Child("image"), c.Image, "must not have leading or trailing whitespace"))
 	}
 	errs = append(errs, oneOf(c.ImagePullPolicy, p.Child("imagePullPolicy"), corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	names := map[string]bool{}
-	for i, cp := range c.Ports {
-		at := p.Child("ports").Index(i)
+	errs = append(errs, oneOf(c.TerminationMessagePolicy, p.Child("terminationMessagePolicy"), corev1.TerminationMessageFallbackToLogsOnError, corev1.TerminationMessageReadFile)...)
+	errs = append(errs, containerPorts(c.Ports, p.Child("ports"))...)
+	for i := range c.Env {
+		errs = append(errs, envVar(&c.Env[i], s.volumes, p.Child("env").Index(i))...)
+	}
+	for i := range c.EnvFrom {
+		errs = append(errs, envFrom(&c.EnvFrom[i], p.Child("envFrom").Index(i))...)
+	}
+	errs = append(errs, s.mounts(c, p.Child("volumeMounts"))...)
+	if len(c.VolumeDevices) > 0 {
+		errs = append(errs, s.devices(c, p.Child("volumeDevices"))...)
+	}
+	errs = append(errs, resources(&c.Resources, s.pod.ResourceClaims, p.Child("resources"))...)
+	if len(c.ResizePolicy) > 0 {
+		errs = append(errs, resizePolicies(c.ResizePolicy, s.pod.RestartPolicy, p.Child("resizePolicy"))...)
+	}
+	errs = append(errs, restartRules(c, p)...)
+	if c.LivenessProbe != nil || c.ReadinessProbe != nil || c.StartupProbe != nil {
+		errs = append(errs, probes(c, p)...)
+	}
+	if c.Lifecycle != nil {
+		errs = append(errs, s.lifecycle(c.Lifecycle, p.Child("lifecycle"))...)
+	}
+	if c.SecurityContext != nil {
+		errs = append(errs, securityContext(c.SecurityContext, s.pod, p.Child("securityContext"))...)
+	}
+	return errs
+}
+
+func containerPorts(list []corev1.ContainerPort, p *field.Path) (errs field.ErrorList) {
+	for i := range list {
+		cp, at := &list[i], p.Index(i)
 		if cp.Name != "" {
 			errs = append(errs, each(at.Child("name"), cp.Name, validation.IsValidPortName(cp.Name))...)
-			if names[cp.Name] {
+			if slices.ContainsFunc(list[:i], func(before corev1.ContainerPort) bool { return before.Name == cp.Name }) {
 				errs = append(errs, field.Duplicate(at.Child("name"), cp.Name))
 			}
-			names[cp.Name] = true
 		}
 		if cp.ContainerPort == 0 {
 			errs = append(errs, field.Required(at.Child("containerPort"), ""))
@@ -155,181 +80,209 @@ func validateContainer(c *corev1.Container, volumes map[string]bool, p *field.Pa
 		}
 		errs = append(errs, protocol(cp.Protocol, at.Child("protocol"))...)
 	}
-	for i := range c.Env {
-		errs = append(errs, envVar(&c.Env[i], p.Child("env").Index(i))...)
-	}
-	for i, e := range c.EnvFrom {
-		at := p.Child("envFrom").Index(i)
-		switch {
-		case e.ConfigMapRef == nil && e.SecretRef == nil:
-			errs = append(errs, field.Invalid(at, "", "must specify one of: `configMapRef` or `secretRef`"))
-		case e.ConfigMapRef != nil && e.SecretRef != nil:
-			errs = append(errs, field.Invalid(at, "", "may not have more than one field specified at a time"))
-		}
-	}
-	errs = append(errs, mounts(c, volumes, p.Child("volumeMounts"))...)
-	errs = append(errs, resources(&c.Resources, p.Child("resources"))...)
-	for name, probe := range map[string]*corev1.Probe{"livenessProbe": c.LivenessProbe, "readinessProbe": c.ReadinessProbe, "startupProbe": c.StartupProbe} {
-		errs = append(errs, validateProbe(probe, p.Child(name), name == "readinessProbe")...)
-	}
-	if l := c.Lifecycle; l != nil {
-		for name, h := range map[string]*corev1.LifecycleHandler{"postStart": l.PostStart, "preStop": l.PreStop} {
-			if h != nil {
-				errs = append(errs, handler(h.Exec, h.HTTPGet, h.TCPSocket, nil, h.Sleep, p.Child("lifecycle", name))...)
-			}
-		}
-	}
-	if sc := c.SecurityContext; sc != nil {
-		at := p.Child("securityContext")
-		if sc.RunAsUser != nil && *sc.RunAsUser < 0 {
-			errs = append(errs, field.Invalid(at.Child("runAsUser"), *sc.RunAsUser, "must be between 0 and 2147483647, inclusive"))
-		}
-		if value(sc.Privileged) && sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation {
-			errs = append(errs, field.Invalid(at, sc, "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"))
-		}
-	}
 	return errs
 }
 
-func envVar(e *corev1.EnvVar, p *field.Path) (errs field.ErrorList) {
-	if e.Name == "" {
-		errs = append(errs, field.Required(p.Child("name"), ""))
-	} else {
-		errs = append(errs, each(p.Child("name"), e.Name, validation.IsRelaxedEnvVarName(e.Name))...)
-	}
-	from := e.ValueFrom
-	if from == nil {
-		return errs
-	}
-	p = p.Child("valueFrom")
-	if e.Value != "" {
-		errs = append(errs, field.Invalid(p, "", "may not be specified when `value` is not empty"))
-	}
-	set := 0
-	if from.FieldRef != nil {
-		set++
-		errs = append(errs, required(from.FieldRef.FieldPath, p.Child("fieldRef", "fieldPath"))...)
-	}
-	if from.ResourceFieldRef != nil {
-		set++
-		errs = append(errs, required(from.ResourceFieldRef.Resource, p.Child("resourceFieldRef", "resource"))...)
-	}
-	if from.ConfigMapKeyRef != nil {
-		set++
-		errs = append(errs, required(from.ConfigMapKeyRef.Key, p.Child("configMapKeyRef", "key"))...)
-	}
-	if from.SecretKeyRef != nil {
-		set++
-		errs = append(errs, required(from.SecretKeyRef.Key, p.Child("secretKeyRef", "key"))...)
-	}
-	if from.FileKeyRef != nil {
-		set++
-	}
-	if set != 1 {
-		errs = append(errs, field.Invalid(p, "", "must specify exactly one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"))
-	}
-	return errs
-}
-
-func mounts(c *corev1.Container, volumes map[string]bool, p *field.Path) (errs field.ErrorList) {
-	taken := map[string]bool{}
-	for i, m := range c.VolumeMounts {
-		at := p.Index(i)
+// mounts: each of a volume that there is, each at a place of its own.
+func (s *containerScope) mounts(c *corev1.Container, p *field.Path) (errs field.ErrorList) {
+	for i := range c.VolumeMounts {
+		m, at := &c.VolumeMounts[i], p.Index(i)
+		_, found := s.volumes[m.Name]
 		switch {
 		case m.Name == "":
 			errs = append(errs, field.Required(at.Child("name"), ""))
-		case !volumes[m.Name]:
+		case !found:
 			errs = append(errs, field.NotFound(at.Child("name"), m.Name))
 		}
-		errs = append(errs, required(m.MountPath, at.Child("mountPath"))...)
-		if taken[m.MountPath] {
+		if m.MountPath == "" {
+			errs = append(errs, field.Required(at.Child("mountPath"), ""))
+		}
+		if slices.ContainsFunc(c.VolumeMounts[:i], func(before corev1.VolumeMount) bool { return before.MountPath == m.MountPath }) {
 			errs = append(errs, field.Invalid(at.Child("mountPath"), m.MountPath, "must be unique"))
 		}
-		taken[m.MountPath] = true
+		for _, d := range c.VolumeDevices {
+			if d.Name == m.Name {
+				errs = append(errs, field.Invalid(at.Child("name"), m.Name, "must not already exist in volumeDevices"))
+			}
+			if d.DevicePath == m.MountPath {
+				errs = append(errs, field.Invalid(at.Child("mountPath"), m.MountPath, "must not already exist as a path in volumeDevices"))
+			}
+		}
 		if m.SubPath != "" && m.SubPathExpr != "" {
 			errs = append(errs, field.Invalid(at.Child("subPathExpr"), m.SubPathExpr, "subPathExpr and subPath are mutually exclusive"))
 		}
-		for name, s := range map[string]string{"subPath": m.SubPath, "subPathExpr": m.SubPathExpr} {
-			if s != "" {
-				errs = append(errs, relativePath(s, at.Child(name))...)
-			}
+		if m.SubPath != "" {
+			errs = append(errs, localPath(m.SubPath, at.Child("subPath"))...)
 		}
+		if m.SubPathExpr != "" {
+			errs = append(errs, localPath(m.SubPathExpr, at.Child("subPathExpr"))...)
+		}
+		errs = append(errs, mountModes(m, c, at)...)
 	}
 	return errs
 }
 
-func resources(r *corev1.ResourceRequirements, p *field.Path) (errs field.ErrorList) {
-	for name, q := range r.Limits {
-		errs = append(errs, quantity(name, q, p.Child("limits").Key(string(name)))...)
+// mountModes checks how a mount spreads and how deep read-only goes (KEP-3857).
+func mountModes(m *corev1.VolumeMount, c *corev1.Container, p *field.Path) (errs field.ErrorList) {
+	if spreads := m.MountPropagation; spreads != nil {
+		at := p.Child("mountPropagation")
+		errs = append(errs, oneOf(*spreads, at, corev1.MountPropagationBidirectional, corev1.MountPropagationHostToContainer, corev1.MountPropagationNone)...)
+		if *spreads == corev1.MountPropagationBidirectional && (c.SecurityContext == nil || !value(c.SecurityContext.Privileged)) {
+			errs = append(errs, field.Forbidden(at, "Bidirectional mount propagation is available only to privileged containers"))
+		}
 	}
-	for name, q := range r.Requests {
-		at := p.Child("requests").Key(string(name))
-		errs = append(errs, quantity(name, q, at)...)
-		limit, limited := r.Limits[name]
-		extended := strings.Contains(string(name), "/") || strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix)
+	if m.RecursiveReadOnly == nil {
+		return errs
+	}
+	at := p.Child("recursiveReadOnly")
+	switch *m.RecursiveReadOnly {
+	case corev1.RecursiveReadOnlyDisabled:
+	case corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible:
+		if !m.ReadOnly {
+			errs = append(errs, field.Forbidden(at, "may only be specified when readOnly is true"))
+		}
+		if m.MountPropagation != nil && *m.MountPropagation != corev1.MountPropagationNone {
+			errs = append(errs, field.Forbidden(at, "may only be specified when mountPropagation is None or not specified"))
+		}
+	default:
+		errs = append(errs, oneOf(*m.RecursiveReadOnly, at, corev1.RecursiveReadOnlyDisabled, corev1.RecursiveReadOnlyEnabled, corev1.RecursiveReadOnlyIfPossible)...)
+	}
+	return errs
+}
+
+// devices: raw block volumes come of claims alone.
+func (s *containerScope) devices(c *corev1.Container, p *field.Path) (errs field.ErrorList) {
+	for i := range c.VolumeDevices {
+		d, at := &c.VolumeDevices[i], p.Index(i)
+		source, found := s.volumes[d.Name]
+		before := c.VolumeDevices[:i]
 		switch {
-		case extended && !limited:
-			errs = append(errs, field.Required(p.Child("limits"), "Limit must be set for non overcommitable resources"))
-		case extended && q.Cmp(limit) != 0:
-			errs = append(errs, field.Invalid(p.Child("requests"), q.String(), "must be equal to "+string(name)+" limit of "+limit.String()))
-		case limited && q.Cmp(limit) > 0:
-			errs = append(errs, field.Invalid(p.Child("requests"), q.String(), "must be less than or equal to "+string(name)+" limit of "+limit.String()))
+		case d.Name == "":
+			errs = append(errs, field.Required(at.Child("name"), ""))
+		case !found:
+			errs = append(errs, field.NotFound(at.Child("name"), d.Name))
+		case source.PersistentVolumeClaim == nil && source.Ephemeral == nil:
+			errs = append(errs, field.Invalid(at.Child("name"), d.Name, "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"))
+		case slices.ContainsFunc(before, func(b corev1.VolumeDevice) bool { return b.Name == d.Name }):
+			errs = append(errs, field.Invalid(at.Child("name"), d.Name, "must be unique"))
 		}
+		if d.DevicePath == "" {
+			errs = append(errs, field.Required(at.Child("devicePath"), ""))
+			continue
+		}
+		if slices.ContainsFunc(before, func(b corev1.VolumeDevice) bool { return b.DevicePath == d.DevicePath }) {
+			errs = append(errs, field.Invalid(at.Child("devicePath"), d.DevicePath, "must be unique"))
+		}
+		errs = append(errs, noParent(d.DevicePath, at.Child("devicePath"))...)
 	}
 	return errs
 }
 
-func validateProbe(pr *corev1.Probe, p *field.Path, readiness bool) (errs field.ErrorList) {
-	if pr == nil {
+// ephemeralForbidden are the fields that a container put into a running pod can't have, by whether it has them.
+func ephemeralForbidden(c *corev1.EphemeralContainerCommon) []string {
+	var out []string
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{
+		{"ports", len(c.Ports) > 0}, {"resources", c.Resources.Limits != nil || c.Resources.Requests != nil || c.Resources.Claims != nil},
+		{"livenessProbe", c.LivenessProbe != nil}, {"readinessProbe", c.ReadinessProbe != nil}, {"startupProbe", c.StartupProbe != nil}, {"lifecycle", c.Lifecycle != nil},
+		{"resizePolicy", len(c.ResizePolicy) > 0}, {"restartPolicy", c.RestartPolicy != nil}, {"restartPolicyRules", len(c.RestartPolicyRules) > 0},
+	} {
+		if f.set {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+// ephemeral checks a container that joins a running pod (KEP-277): it may look, not serve.
+func (s *containerScope) ephemeral(e *corev1.EphemeralContainer, p *field.Path) (errs field.ErrorList) {
+	for _, name := range ephemeralForbidden(&e.EphemeralContainerCommon) {
+		errs = append(errs, field.Forbidden(p.Child(name), "cannot be set for an Ephemeral Container"))
+	}
+	for i, m := range e.VolumeMounts {
+		if m.SubPath != "" {
+			errs = append(errs, field.Forbidden(p.Child("volumeMounts").Index(i).Child("subPath"), "cannot be set for an Ephemeral Container"))
+		}
+		if m.SubPathExpr != "" {
+			errs = append(errs, field.Forbidden(p.Child("volumeMounts").Index(i).Child("subPathExpr"), "cannot be set for an Ephemeral Container"))
+		}
+	}
+	named := func(c corev1.Container) bool { return c.Name == e.TargetContainerName }
+	if e.TargetContainerName != "" && !slices.ContainsFunc(s.pod.Containers, named) && !slices.ContainsFunc(s.pod.InitContainers, named) {
+		errs = append(errs, field.NotFound(p.Child("targetContainerName"), e.TargetContainerName))
+	}
+	return errs
+}
+
+// initOnly is what an init container that ends can't have.
+func initOnly(c *corev1.Container, p *field.Path) (errs field.ErrorList) {
+	const why = "may not be set for init containers without restartPolicy=Always"
+	if restartable(c) {
 		return nil
 	}
-	errs = handler(pr.Exec, pr.HTTPGet, pr.TCPSocket, pr.GRPC, nil, p)
-	for name, n := range map[string]int32{
-		"initialDelaySeconds": pr.InitialDelaySeconds, "timeoutSeconds": pr.TimeoutSeconds, "periodSeconds": pr.PeriodSeconds,
-		"successThreshold": pr.SuccessThreshold, "failureThreshold": pr.FailureThreshold,
-	} {
-		errs = append(errs, nonNegative(int64(n), p.Child(name))...)
+	if c.Lifecycle != nil {
+		errs = append(errs, field.Forbidden(p.Child("lifecycle"), why))
 	}
-	if !readiness && pr.SuccessThreshold != 1 {
-		errs = append(errs, field.Invalid(p.Child("successThreshold"), pr.SuccessThreshold, "must be 1"))
+	if c.LivenessProbe != nil {
+		errs = append(errs, field.Forbidden(p.Child("livenessProbe"), why))
+	}
+	if c.ReadinessProbe != nil {
+		errs = append(errs, field.Forbidden(p.Child("readinessProbe"), why))
+	}
+	if c.StartupProbe != nil {
+		errs = append(errs, field.Forbidden(p.Child("startupProbe"), why))
 	}
 	return errs
 }
 
-// handler checks that a probe or hook does exactly one thing, and that thing.
-func handler(exec *corev1.ExecAction, get *corev1.HTTPGetAction, tcp *corev1.TCPSocketAction, grpc *corev1.GRPCAction, sleep *corev1.SleepAction, p *field.Path) (errs field.ErrorList) {
-	set := []string{}
-	if exec != nil {
-		set = append(set, "exec")
-		if len(exec.Command) == 0 {
-			errs = append(errs, field.Required(p.Child("exec", "command"), ""))
+// mostRestartRules bounds what a container says of its restarts (KEP-5307).
+const mostRestartRules = 20
+
+func restartRules(c *corev1.Container, p *field.Path) (errs field.ErrorList) {
+	if c.RestartPolicy != nil {
+		errs = oneOf(*c.RestartPolicy, p.Child("restartPolicy"), corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)
+	}
+	if len(c.RestartPolicyRules) == 0 {
+		return errs
+	}
+	at := p.Child("restartPolicyRules")
+	if c.RestartPolicy == nil {
+		errs = append(errs, field.Required(p.Child("restartPolicy"), "must specify restartPolicy when restart rules are used"))
+	}
+	if n := len(c.RestartPolicyRules); n > mostRestartRules {
+		errs = append(errs, field.TooMany(at, n, mostRestartRules))
+	}
+	for i := range c.RestartPolicyRules {
+		r, at := &c.RestartPolicyRules[i], at.Index(i)
+		errs = append(errs, oneOf(r.Action, at.Child("action"), corev1.ContainerRestartRuleActionRestart, corev1.ContainerRestartRuleActionRestartAllContainers)...)
+		if r.ExitCodes == nil {
+			errs = append(errs, field.Required(at.Child("exitCodes"), "must be specified"))
+			continue
+		}
+		at = at.Child("exitCodes")
+		errs = append(errs, oneOf(r.ExitCodes.Operator, at.Child("operator"), corev1.ContainerRestartRuleOnExitCodesOpIn, corev1.ContainerRestartRuleOnExitCodesOpNotIn)...)
+		switch n := len(r.ExitCodes.Values); {
+		case n == 0:
+			errs = append(errs, field.Required(at.Child("values"), "must specify at least one value"))
+		case n > mostExitCodes:
+			errs = append(errs, field.TooMany(at.Child("values"), n, mostExitCodes))
 		}
 	}
-	if get != nil {
-		set = append(set, "httpGet")
-		errs = append(errs, required(get.Path, p.Child("httpGet", "path"))...)
-		errs = append(errs, portOrName(get.Port, p.Child("httpGet", "port"))...)
-		errs = append(errs, oneOf(get.Scheme, p.Child("httpGet", "scheme"), corev1.URISchemeHTTP, corev1.URISchemeHTTPS)...)
-	}
-	if tcp != nil {
-		set = append(set, "tcpSocket")
-		errs = append(errs, portOrName(tcp.Port, p.Child("tcpSocket", "port"))...)
-	}
-	if grpc != nil {
-		set = append(set, "grpc")
-		errs = append(errs, port(grpc.Port, p.Child("grpc", "port"))...)
-	}
-	if sleep != nil {
-		set = append(set, "sleep")
-		if sleep.Seconds < 0 {
-			errs = append(errs, field.Invalid(p.Child("sleep", "seconds"), sleep.Seconds, "must be non-negative"))
+	return errs
+}
+
+func resizePolicies(list []corev1.ContainerResizePolicy, restart corev1.RestartPolicy, p *field.Path) (errs field.ErrorList) {
+	for i, r := range list {
+		errs = append(errs, oneOf(r.ResourceName, p.Index(i).Child("resourceName"), corev1.ResourceCPU, corev1.ResourceMemory)...)
+		if slices.ContainsFunc(list[:i], func(b corev1.ContainerResizePolicy) bool { return b.ResourceName == r.ResourceName }) {
+			errs = append(errs, field.Duplicate(p.Index(i), r.ResourceName))
 		}
-	}
-	if len(set) == 0 {
-		return append(errs, field.Required(p, "must specify a handler type"))
-	}
-	for _, name := range set[1:] {
-		errs = append(errs, field.Forbidden(p.Child(name), "may not specify more than 1 handler type"))
+		errs = append(errs, oneOf(r.RestartPolicy, p.Index(i).Child("restartPolicy"), corev1.NotRequired, corev1.RestartContainer)...)
+		if restart == corev1.RestartPolicyNever && r.RestartPolicy == corev1.RestartContainer {
+			errs = append(errs, field.Invalid(p, r.RestartPolicy, fmt.Sprintf("must be '%s' when `restartPolicy` is '%s'", corev1.NotRequired, corev1.RestartPolicyNever)))
+		}
 	}
 	return errs
 }

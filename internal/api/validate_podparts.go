@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,21 +24,28 @@ const (
 var sysctlName = regexp.MustCompile(`^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$`)
 
 func validatePodParts(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
-	errs = append(errs, podSecurityContext(s, p.Child("securityContext"))...)
-	errs = append(errs, dnsConfig(s.DNSConfig, p.Child("dnsConfig"))...)
+	if s.SecurityContext != nil {
+		errs = append(errs, podSecurityContext(s, p.Child("securityContext"))...)
+	}
+	if s.DNSConfig != nil {
+		errs = append(errs, dnsConfig(s.DNSConfig, p.Child("dnsConfig"))...)
+	}
+	if s.Resources != nil {
+		errs = append(errs, podResources(s, p.Child("resources"))...)
+	}
+	errs = append(errs, podClaims(s.ResourceClaims, p)...)
+	errs = append(errs, hostUsers(s, p)...)
 	for i, h := range s.HostAliases {
 		for j, name := range h.Hostnames {
 			errs = append(errs, dnsSubdomain(name, p.Child("hostAliases").Index(i).Child("hostnames").Index(j))...)
 		}
 	}
-	gates := map[string]bool{}
 	for i, g := range s.SchedulingGates {
 		at := p.Child("schedulingGates").Index(i)
 		errs = append(errs, each(at, g.Name, validation.IsQualifiedName(g.Name))...)
-		if gates[g.Name] {
+		if slices.Contains(s.SchedulingGates[:i], g) {
 			errs = append(errs, field.Duplicate(at, g.Name))
 		}
-		gates[g.Name] = true
 	}
 	for i, g := range s.ReadinessGates {
 		errs = append(errs, each(p.Child("readinessGates").Index(i).Child("conditionType"), g.ConditionType, validation.IsQualifiedName(string(g.ConditionType)))...)
@@ -48,17 +56,58 @@ func validatePodParts(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 	if s.PreemptionPolicy != nil {
 		errs = append(errs, oneOf(*s.PreemptionPolicy, p.Child("preemptionPolicy"), corev1.PreemptLowerPriority, corev1.PreemptNever)...)
 	}
-	errs = append(errs, spread(s.TopologySpreadConstraints, p.Child("topologySpreadConstraints"))...)
+	if len(s.TopologySpreadConstraints) > 0 {
+		errs = append(errs, spread(s.TopologySpreadConstraints, p.Child("topologySpreadConstraints"))...)
+	}
 	return append(errs, operatingSystem(s, p)...)
+}
+
+// podClaims are the claims for devices that a pod brings, each one that exists or one that is made for it.
+func podClaims(list []corev1.PodResourceClaim, p *field.Path) (errs field.ErrorList) {
+	for i := range list {
+		c, at := &list[i], p.Child("resourceClaims").Index(i)
+		if c.Name == "" {
+			errs = append(errs, field.Required(at.Child("name"), ""))
+		} else {
+			errs = append(errs, dnsLabel(c.Name, at.Child("name"))...)
+		}
+		if slices.ContainsFunc(list[:i], func(b corev1.PodResourceClaim) bool { return b.Name == c.Name }) {
+			errs = append(errs, field.Duplicate(at.Child("name"), c.Name))
+		}
+		switch {
+		case c.ResourceClaimName != nil && c.ResourceClaimTemplateName != nil:
+			errs = append(errs, field.Invalid(at, c, "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"))
+		case c.ResourceClaimName != nil:
+			errs = append(errs, dnsSubdomain(*c.ResourceClaimName, at.Child("resourceClaimName"))...)
+		case c.ResourceClaimTemplateName != nil:
+			errs = append(errs, dnsSubdomain(*c.ResourceClaimTemplateName, at.Child("resourceClaimTemplateName"))...)
+		default:
+			errs = append(errs, field.Invalid(at, c, "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
+		}
+	}
+	return errs
+}
+
+// hostUsers: a pod with users of its own (KEP-127) shares none of the node's namespaces.
+func hostUsers(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
+	if s.HostUsers == nil || *s.HostUsers {
+		return nil
+	}
+	for _, n := range [...]struct {
+		name string
+		set  bool
+	}{{"hostNetwork", s.HostNetwork}, {"hostPID", s.HostPID}, {"hostIPC", s.HostIPC}} {
+		if n.set {
+			errs = append(errs, field.Forbidden(p.Child(n.name), "when `pod.Spec.HostUsers` is false"))
+		}
+	}
+	return errs
 }
 
 // podSecurityContext: ids in range, kernel parameters with names that are some, each once, and none of the host's.
 func podSecurityContext(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 	c := s.SecurityContext
-	if c == nil {
-		return nil
-	}
-	for _, id := range []struct {
+	for _, id := range [...]struct {
 		name  string
 		value *int64
 	}{{"runAsUser", c.RunAsUser}, {"runAsGroup", c.RunAsGroup}, {"fsGroup", c.FSGroup}} {
@@ -72,11 +121,25 @@ func podSecurityContext(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList)
 	if c.FSGroupChangePolicy != nil {
 		errs = append(errs, oneOf(*c.FSGroupChangePolicy, p.Child("fsGroupChangePolicy"), corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)...)
 	}
-	errs = append(errs, seccomp(c.SeccompProfile, p.Child("seccompProfile"))...)
+	if c.SupplementalGroupsPolicy != nil {
+		errs = append(errs, oneOf(*c.SupplementalGroupsPolicy, p.Child("supplementalGroupsPolicy"), corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)...)
+	}
+	if c.SELinuxChangePolicy != nil {
+		errs = append(errs, oneOf(*c.SELinuxChangePolicy, p.Child("seLinuxChangePolicy"), corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)...)
+	}
+	if c.SeccompProfile != nil {
+		errs = append(errs, seccomp(c.SeccompProfile, p.Child("seccompProfile"))...)
+	}
+	if c.AppArmorProfile != nil {
+		errs = append(errs, appArmor(c.AppArmorProfile, p.Child("appArmorProfile"))...)
+	}
 	if s.HostPID && value(s.ShareProcessNamespace) {
 		errs = append(errs, field.Invalid(p.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled"))
 	}
-	return append(errs, sysctls(s, c.Sysctls, p.Child("sysctls"))...)
+	if len(c.Sysctls) > 0 {
+		errs = append(errs, sysctls(s, c.Sysctls, p.Child("sysctls"))...)
+	}
+	return errs
 }
 
 func sysctls(s *corev1.PodSpec, list []corev1.Sysctl, p *field.Path) (errs field.ErrorList) {
@@ -121,9 +184,6 @@ func seccomp(s *corev1.SeccompProfile, p *field.Path) (errs field.ErrorList) {
 }
 
 func dnsConfig(c *corev1.PodDNSConfig, p *field.Path) (errs field.ErrorList) {
-	if c == nil {
-		return nil
-	}
 	if len(c.Nameservers) > mostNameservers {
 		errs = append(errs, field.Invalid(p.Child("nameservers"), c.Nameservers, fmt.Sprintf("must not have more than %v nameservers", mostNameservers)))
 	}
@@ -148,10 +208,19 @@ func dnsConfig(c *corev1.PodDNSConfig, p *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-// spread checks what of topology spread constraints is beyond each one's own required fields.
 func spread(list []corev1.TopologySpreadConstraint, p *field.Path) (errs field.ErrorList) {
 	for i := range list {
 		c, at := &list[i], p.Index(i)
+		if c.MaxSkew <= 0 {
+			errs = append(errs, field.Invalid(at.Child("maxSkew"), c.MaxSkew, "must be greater than zero"))
+		}
+		if c.TopologyKey == "" {
+			errs = append(errs, field.Required(at.Child("topologyKey"), "can not be empty"))
+		} else {
+			errs = append(errs, each(at.Child("topologyKey"), c.TopologyKey, validation.IsQualifiedName(c.TopologyKey))...)
+		}
+		errs = append(errs, oneOf(c.WhenUnsatisfiable, at.Child("whenUnsatisfiable"), corev1.DoNotSchedule, corev1.ScheduleAnyway)...)
+		errs = append(errs, labelKeys(c.MatchLabelKeys, c.LabelSelector, at, "matchLabelKeys")...)
 		if c.LabelSelector != nil {
 			errs = append(errs, labelSelector(c.LabelSelector, at.Child("labelSelector"))...)
 		}
@@ -190,9 +259,40 @@ func operatingSystem(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 		}
 		return errs
 	}
-	for name, set := range map[string]bool{"hostPID": s.HostPID, "hostIPC": s.HostIPC} {
-		if set {
-			errs = append(errs, field.Forbidden(p.Child(name), "cannot be set for a windows pod"))
+	return append(errs, windowsOnly(s, p)...)
+}
+
+// windowsOnly refuses what Windows has not.
+func windowsOnly(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
+	type has struct {
+		name string
+		set  bool
+	}
+	refuse := func(at *field.Path, list ...has) {
+		for _, f := range list {
+			if f.set {
+				errs = append(errs, field.Forbidden(at.Child(f.name), "cannot be set for a windows pod"))
+			}
+		}
+	}
+	refuse(p, has{"hostPID", s.HostPID}, has{"hostIPC", s.HostIPC}, has{"hostUsers", s.HostUsers != nil}, has{"shareProcessNamespace", s.ShareProcessNamespace != nil},
+		has{"resources", s.Resources != nil})
+	if c := s.SecurityContext; c != nil {
+		refuse(p.Child("securityContext"), has{"appArmorProfile", c.AppArmorProfile != nil}, has{"seLinuxOptions", c.SELinuxOptions != nil}, has{"seccompProfile", c.SeccompProfile != nil},
+			has{"fsGroup", c.FSGroup != nil}, has{"fsGroupChangePolicy", c.FSGroupChangePolicy != nil}, has{"sysctls", len(c.Sysctls) > 0}, has{"runAsUser", c.RunAsUser != nil},
+			has{"runAsGroup", c.RunAsGroup != nil}, has{"supplementalGroups", c.SupplementalGroups != nil}, has{"supplementalGroupsPolicy", c.SupplementalGroupsPolicy != nil})
+	}
+	for _, list := range [...]struct {
+		name       string
+		containers []corev1.Container
+	}{{"initContainers", s.InitContainers}, {"containers", s.Containers}} {
+		for i := range list.containers {
+			if c := list.containers[i].SecurityContext; c != nil {
+				refuse(p.Child(list.name).Index(i).Child("securityContext"), has{"appArmorProfile", c.AppArmorProfile != nil}, has{"seLinuxOptions", c.SELinuxOptions != nil},
+					has{"seccompProfile", c.SeccompProfile != nil}, has{"capabilities", c.Capabilities != nil}, has{"readOnlyRootFilesystem", c.ReadOnlyRootFilesystem != nil},
+					has{"privileged", c.Privileged != nil}, has{"allowPrivilegeEscalation", c.AllowPrivilegeEscalation != nil}, has{"procMount", c.ProcMount != nil},
+					has{"runAsUser", c.RunAsUser != nil}, has{"runAsGroup", c.RunAsGroup != nil})
+			}
 		}
 	}
 	return errs

@@ -48,7 +48,11 @@ func size(l corev1.ResourceList, p *field.Path) field.ErrorList {
 }
 
 func validatePersistentVolumeClaim(o Object) field.ErrorList {
-	s, spec := &o.(*corev1.PersistentVolumeClaim).Spec, field.NewPath("spec")
+	return claimSpec(&o.(*corev1.PersistentVolumeClaim).Spec, field.NewPath("spec"))
+}
+
+// claimSpec checks a claim, or what a pod brings one as.
+func claimSpec(s *corev1.PersistentVolumeClaimSpec, spec *field.Path) field.ErrorList {
 	errs := accessModeErrors(s.AccessModes, spec.Child("accessModes"))
 	if s.Selector != nil {
 		errs = append(errs, labelSelector(s.Selector, spec.Child("selector"))...)

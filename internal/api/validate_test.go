@@ -120,3 +120,42 @@ func check(t *testing.T, errs field.ErrorList, want []string) {
 }
 
 func one(s string) []string { return []string{s} }
+
+// checkMessages changes a good object and compares all that is said of it, word by word.
+func checkMessages(t *testing.T, kind, good string, cases [][2]string) {
+	t.Helper()
+	r := rowOf(t, kind)
+	for _, c := range cases {
+		obj := parse(t, r, good, c[0])
+		if r.Default != nil {
+			r.Default(obj)
+		}
+		sameText(t, c[0], r.Validate(obj), c[1])
+	}
+}
+
+// checkUpdateMessages likewise, of a change to the good object that is there already.
+func checkUpdateMessages(t *testing.T, kind, good string, cases [][2]string) {
+	t.Helper()
+	r := rowOf(t, kind)
+	for _, c := range cases {
+		obj, old := parse(t, r, good, c[0]), parse(t, r, good, "")
+		for _, o := range []Object{obj, old} {
+			if r.Default != nil {
+				r.Default(o)
+			}
+		}
+		sameText(t, c[0], r.ValidateUpdate(obj, old), c[1])
+	}
+}
+
+func sameText(t *testing.T, change string, errs field.ErrorList, want string) {
+	t.Helper()
+	var lines []string
+	for _, e := range errs {
+		lines = append(lines, e.Error())
+	}
+	if got := strings.Join(lines, "\n"); got != want {
+		t.Errorf("%s\ngot:  %s\nwant: %s", change, got, want)
+	}
+}

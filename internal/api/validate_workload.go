@@ -8,6 +8,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
@@ -39,7 +40,11 @@ func validateWorkload(replicas *int32, selector *metav1.LabelSelector, t *corev1
 
 func validateTemplate(t *corev1.PodTemplateSpec, p *field.Path) field.ErrorList {
 	errs := metavalidation.ValidateLabels(t.Labels, p.Child("metadata", "labels"))
-	return append(errs, validatePodSpec(&t.Spec, p.Child("spec"))...)
+	errs = append(errs, apivalidation.ValidateAnnotations(t.Annotations, p.Child("metadata", "annotations"))...)
+	if len(t.Spec.EphemeralContainers) > 0 {
+		errs = append(errs, field.Forbidden(p.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
+	}
+	return append(errs, validatePodSpec(&t.Spec, "", p.Child("spec"))...)
 }
 
 func validatePodTemplate(o Object) field.ErrorList {

@@ -236,17 +236,12 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 		return out, nil
 	case "ephemeralcontainers":
 		out := old.DeepCopyObject().(*corev1.Pod)
-		given := obj.(*corev1.Pod).Spec.EphemeralContainers
-		if len(given) < len(out.Spec.EphemeralContainers) {
-			return nil, invalid(q, obj, field.Forbidden(field.NewPath("spec", "ephemeralContainers"), "existing ephemeral containers may not be removed"))
-		}
-		out.Spec.EphemeralContainers = given
+		out.Spec.EphemeralContainers = obj.(*corev1.Pod).Spec.EphemeralContainers
 		return out, nil
 	case "resize":
 		out, given := old.DeepCopyObject().(*corev1.Pod), obj.(*corev1.Pod)
-		for i := range min(len(out.Spec.Containers), len(given.Spec.Containers)) {
-			out.Spec.Containers[i].Resources = given.Spec.Containers[i].Resources
-		}
+		takeResources(out.Spec.Containers, given.Spec.Containers)
+		takeResources(out.Spec.InitContainers, given.Spec.InitContainers)
 		return out, nil
 	}
 	for _, s := range res.Subresources {
@@ -262,9 +257,15 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 // keepBySubresource keeps what of a pod has a subresource of its own to change it.
 func keepBySubresource(p, old *corev1.Pod) {
 	p.Spec.EphemeralContainers = old.Spec.EphemeralContainers
-	for i := range min(len(p.Spec.Containers), len(old.Spec.Containers)) {
-		if p.Spec.Containers[i].Name == old.Spec.Containers[i].Name {
-			p.Spec.Containers[i].Resources = old.Spec.Containers[i].Resources
+	takeResources(p.Spec.Containers, old.Spec.Containers)
+	takeResources(p.Spec.InitContainers, old.Spec.InitContainers)
+}
+
+// takeResources gives containers the resources of those of the same place and name.
+func takeResources(to, from []corev1.Container) {
+	for i := range min(len(to), len(from)) {
+		if to[i].Name == from[i].Name {
+			to[i].Resources = from[i].Resources
 		}
 	}
 }
