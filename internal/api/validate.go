@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
@@ -55,6 +56,16 @@ func oneOf[T ~string](v T, p *field.Path, allowed ...T) field.ErrorList {
 	return field.ErrorList{field.NotSupported(p, v, allowed)}
 }
 
+// choice is oneOf of the field called name below p, whose path is built only for an error.
+func choice[T ~string](v T, p *field.Path, name string, allowed ...T) field.ErrorList {
+	for _, a := range allowed {
+		if v == a {
+			return nil
+		}
+	}
+	return oneOf(v, p.Child(name), slices.Clone(allowed)...)
+}
+
 // each turns the messages of a rule into errors of one value.
 func each(p *field.Path, v any, messages []string) (errs field.ErrorList) {
 	for _, m := range messages {
@@ -65,6 +76,14 @@ func each(p *field.Path, v any, messages []string) (errs field.ErrorList) {
 
 func port(n int32, p *field.Path) field.ErrorList {
 	return each(p, n, validation.IsValidPortNum(int(n)))
+}
+
+// portNumber is port of the field called name below p.
+func portNumber(n int32, p *field.Path, name string) field.ErrorList {
+	if n >= 1 && n <= 65535 {
+		return nil
+	}
+	return port(n, p.Child(name))
 }
 
 func portOrName(v intstr.IntOrString, p *field.Path) field.ErrorList {

@@ -31,20 +31,28 @@ func (s *containerScope) container(c *corev1.Container, p *field.Path) (errs fie
 	} else if strings.TrimSpace(c.Image) != c.Image {
 		errs = append(errs, field.Invalid(p.Child("image"), c.Image, "must not have leading or trailing whitespace"))
 	}
-	errs = append(errs, oneOf(c.ImagePullPolicy, p.Child("imagePullPolicy"), corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
-	errs = append(errs, oneOf(c.TerminationMessagePolicy, p.Child("terminationMessagePolicy"), corev1.TerminationMessageFallbackToLogsOnError, corev1.TerminationMessageReadFile)...)
-	errs = append(errs, containerPorts(c.Ports, p.Child("ports"))...)
+	errs = append(errs, choice(c.ImagePullPolicy, p, "imagePullPolicy", corev1.PullAlways, corev1.PullIfNotPresent, corev1.PullNever)...)
+	errs = append(errs, choice(c.TerminationMessagePolicy, p, "terminationMessagePolicy", corev1.TerminationMessageFallbackToLogsOnError, corev1.TerminationMessageReadFile)...)
+	if len(c.Ports) > 0 {
+		errs = append(errs, containerPorts(c.Ports, p.Child("ports"))...)
+	}
 	for i := range c.Env {
-		errs = append(errs, envVar(&c.Env[i], s.volumes, p.Child("env").Index(i))...)
+		if e := &c.Env[i]; e.ValueFrom != nil || e.Name == "" || len(validation.IsRelaxedEnvVarName(e.Name)) > 0 {
+			errs = append(errs, envVar(e, s.volumes, p.Child("env").Index(i))...)
+		}
 	}
 	for i := range c.EnvFrom {
 		errs = append(errs, envFrom(&c.EnvFrom[i], p.Child("envFrom").Index(i))...)
 	}
-	errs = append(errs, s.mounts(c, p.Child("volumeMounts"))...)
+	if len(c.VolumeMounts) > 0 {
+		errs = append(errs, s.mounts(c, p.Child("volumeMounts"))...)
+	}
 	if len(c.VolumeDevices) > 0 {
 		errs = append(errs, s.devices(c, p.Child("volumeDevices"))...)
 	}
-	errs = append(errs, resources(&c.Resources, s.pod.ResourceClaims, p.Child("resources"))...)
+	if r := &c.Resources; len(r.Limits) > 0 || len(r.Requests) > 0 || len(r.Claims) > 0 {
+		errs = append(errs, resources(r, s.pod.ResourceClaims, p.Child("resources"))...)
+	}
 	if len(c.ResizePolicy) > 0 {
 		errs = append(errs, resizePolicies(c.ResizePolicy, s.pod.RestartPolicy, p.Child("resizePolicy"))...)
 	}
@@ -73,12 +81,12 @@ func containerPorts(list []corev1.ContainerPort, p *field.Path) (errs field.Erro
 		if cp.ContainerPort == 0 {
 			errs = append(errs, field.Required(at.Child("containerPort"), ""))
 		} else {
-			errs = append(errs, port(cp.ContainerPort, at.Child("containerPort"))...)
+			errs = append(errs, portNumber(cp.ContainerPort, at, "containerPort")...)
 		}
 		if cp.HostPort != 0 {
-			errs = append(errs, port(cp.HostPort, at.Child("hostPort"))...)
+			errs = append(errs, portNumber(cp.HostPort, at, "hostPort")...)
 		}
-		errs = append(errs, protocol(cp.Protocol, at.Child("protocol"))...)
+		errs = append(errs, choice(cp.Protocol, at, "protocol", corev1.ProtocolSCTP, corev1.ProtocolTCP, corev1.ProtocolUDP)...)
 	}
 	return errs
 }

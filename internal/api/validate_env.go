@@ -118,6 +118,9 @@ func fileKeyRef(f *corev1.FileKeySelector, volumes volumesByName, p *field.Path)
 
 // fieldRef checks a reference to a field of the pod itself: metadata.name, or metadata.labels['key'].
 func fieldRef(f *corev1.ObjectFieldSelector, allowed sets.Set[string], p *field.Path) field.ErrorList {
+	if f.APIVersion == "v1" && allowed.Has(f.FieldPath) {
+		return nil
+	}
 	at := p.Child("fieldPath")
 	switch {
 	case f.APIVersion == "":

@@ -87,9 +87,6 @@ func hugePageSize(name corev1.ResourceName, q resource.Quantity, p *field.Path) 
 
 // resources checks what a container asks for, and for what of its pod's claims.
 func resources(r *corev1.ResourceRequirements, claims []corev1.PodResourceClaim, p *field.Path) (errs field.ErrorList) {
-	if len(r.Limits) == 0 && len(r.Requests) == 0 && len(r.Claims) == 0 {
-		return nil
-	}
 	errs = amounts(r, containerQuantity, p)
 	for i, c := range r.Claims {
 		at, found := p.Child("claims").Index(i), false

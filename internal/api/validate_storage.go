@@ -104,7 +104,7 @@ func persistentVolumeSpec(s *corev1.PersistentVolumeSpec, inline bool, spec *fie
 	default:
 		errs = append(errs, size(s.Capacity, spec.Child("capacity"))...)
 	}
-	switch sources := volumeSources(s.PersistentVolumeSource); {
+	switch sources := volumeSources(&s.PersistentVolumeSource); {
 	case len(sources) == 0:
 		errs = append(errs, field.Required(spec, "must specify a volume type"))
 	case len(sources) > 1:

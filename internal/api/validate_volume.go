@@ -37,7 +37,7 @@ func validateVolumes(list []corev1.Volume, pod string, p *field.Path) (names vol
 }
 
 func validateVolume(v *corev1.Volume, pod string, p *field.Path) (errs field.ErrorList) {
-	switch sources := volumeSources(v.VolumeSource); {
+	switch sources := volumeSources(&v.VolumeSource); {
 	case len(sources) == 0:
 		return field.ErrorList{field.Required(p, "must specify a volume type")}
 	case len(sources) > 1:
@@ -66,7 +66,7 @@ func validateVolume(v *corev1.Volume, pod string, p *field.Path) (errs field.Err
 		return required(v.PersistentVolumeClaim.ClaimName, p.Child("persistentVolumeClaim", "claimName"))
 	case v.DownwardAPI != nil:
 		at := p.Child("downwardAPI")
-		return append(fileMode(v.DownwardAPI.DefaultMode, at.Child("defaultMode")), downwardFiles(v.DownwardAPI.Items, at)...)
+		return append(fileMode(v.DownwardAPI.DefaultMode, at, "defaultMode"), downwardFiles(v.DownwardAPI.Items, at)...)
 	case v.Ephemeral != nil:
 		return ephemeralVolume(v, pod, p.Child("ephemeral"))
 	case v.CSI != nil:
@@ -133,7 +133,7 @@ func networkVolume(v *corev1.VolumeSource, p *field.Path) field.ErrorList {
 
 // volumeSources names what a volume is made of, an emptyDir first: that is what a volume of nothing becomes.
 func volumeSources(source any) (names []string) {
-	for f, v := range reflect.ValueOf(source).Fields() {
+	for f, v := range reflect.ValueOf(source).Elem().Fields() {
 		if v.Kind() != reflect.Pointer || v.IsNil() {
 			continue
 		}
@@ -232,14 +232,16 @@ func ephemeralVolume(v *corev1.Volume, pod string, p *field.Path) field.ErrorLis
 }
 
 func projectedVolume(v *corev1.ProjectedVolumeSource, p *field.Path) field.ErrorList {
-	errs := fileMode(v.DefaultMode, p.Child("defaultMode"))
+	errs := fileMode(v.DefaultMode, p, "defaultMode")
 	taken := make(map[string]bool, len(v.Sources))
 	for i := range v.Sources {
 		s, at := &v.Sources[i], p.Child("sources").Index(i)
-		for _, name := range volumeSources(*s)[min(1, len(volumeSources(*s))):] {
-			errs = append(errs, field.Forbidden(at.Child(name), "may not specify more than 1 volume type"))
+		if projections(s) > 1 {
+			for _, name := range volumeSources(s)[1:] {
+				errs = append(errs, field.Forbidden(at.Child(name), "may not specify more than 1 volume type"))
+			}
 		}
-		var paths []string
+		paths := make([]string, 0, 4)
 		errs = append(errs, projection(s, at, &paths)...)
 		for _, file := range paths {
 			if file != "" && taken[file] {
@@ -251,10 +253,22 @@ func projectedVolume(v *corev1.ProjectedVolumeSource, p *field.Path) field.Error
 	return errs
 }
 
+// projections counts what a source of a projected volume is made of.
+func projections(s *corev1.VolumeProjection) (n int) {
+	for _, set := range [...]bool{s.Secret != nil, s.DownwardAPI != nil, s.ConfigMap != nil, s.ServiceAccountToken != nil, s.ClusterTrustBundle != nil, s.PodCertificate != nil} {
+		if set {
+			n++
+		}
+	}
+	return n
+}
+
 // projection checks one source of a projected volume and says which files it makes.
 func projection(s *corev1.VolumeProjection, p *field.Path, paths *[]string) (errs field.ErrorList) {
 	keys := func(name string, items []corev1.KeyToPath, at *field.Path) {
-		errs = append(errs, required(name, at.Child("name"))...)
+		if name == "" {
+			errs = append(errs, field.Required(at.Child("name"), ""))
+		}
 		errs = append(errs, keyPaths(items, nil, at)...)
 		for _, item := range items {
 			*paths = append(*paths, item.Path)
@@ -268,7 +282,9 @@ func projection(s *corev1.VolumeProjection, p *field.Path, paths *[]string) (err
 		} else if n > 1<<32 {
 			errs = append(errs, field.Invalid(at.Child("expirationSeconds"), n, "may not specify a duration larger than 2^32 seconds"))
 		}
-		errs = append(errs, relativePath(t.Path, at.Child("path"))...)
+		if !plainFile(t.Path) {
+			errs = append(errs, relativePath(t.Path, at.Child("path"))...)
+		}
 		*paths = append(*paths, t.Path)
 	case s.ConfigMap != nil:
 		keys(s.ConfigMap.Name, s.ConfigMap.Items, p.Child("configMap"))
@@ -327,7 +343,9 @@ func certificateProjection(s *corev1.PodCertificateProjection, p *field.Path) fi
 func downwardFiles(items []corev1.DownwardAPIVolumeFile, p *field.Path) (errs field.ErrorList) {
 	for i := range items {
 		f := &items[i]
-		errs = append(errs, relativePath(f.Path, p.Child("path"))...)
+		if !plainFile(f.Path) {
+			errs = append(errs, relativePath(f.Path, p.Child("path"))...)
+		}
 		switch {
 		case f.FieldRef != nil:
 			errs = append(errs, fieldRef(f.FieldRef, volumeFieldPaths, p.Child("fieldRef"))...)
@@ -342,28 +360,35 @@ func downwardFiles(items []corev1.DownwardAPIVolumeFile, p *field.Path) (errs fi
 		default:
 			errs = append(errs, field.Required(p, "one of fieldRef and resourceFieldRef is required"))
 		}
-		errs = append(errs, fileMode(f.Mode, p.Child("mode"))...)
+		errs = append(errs, fileMode(f.Mode, p, "mode")...)
 	}
 	return errs
 }
 
 func keyPaths(items []corev1.KeyToPath, mode *int32, p *field.Path) (errs field.ErrorList) {
-	errs = append(errs, fileMode(mode, p.Child("defaultMode"))...)
+	errs = append(errs, fileMode(mode, p, "defaultMode")...)
 	for i, item := range items {
+		if item.Key != "" && plainFile(item.Path) && item.Mode == nil {
+			continue
+		}
 		at := p.Child("items").Index(i)
 		errs = append(errs, required(item.Key, at.Child("key"))...)
 		errs = append(errs, relativePath(item.Path, at.Child("path"))...)
-		errs = append(errs, fileMode(item.Mode, at.Child("mode"))...)
+		errs = append(errs, fileMode(item.Mode, at, "mode")...)
 	}
 	return errs
 }
 
-func fileMode(m *int32, p *field.Path) field.ErrorList {
+// fileMode is that of the field called name below p.
+func fileMode(m *int32, p *field.Path, name string) field.ErrorList {
 	if m != nil && (*m < 0 || *m > 0o777) {
-		return field.ErrorList{field.Invalid(p, *m, "must be a number between 0 and 0777 (octal), both inclusive")}
+		return field.ErrorList{field.Invalid(p.Child(name), *m, "must be a number between 0 and 0777 (octal), both inclusive")}
 	}
 	return nil
 }
+
+// plainFile is a path that no rule could mind.
+func plainFile(s string) bool { return s != "" && s[0] != '/' && !strings.Contains(s, "..") }
 
 // relativePath must be there, and lead to something below where it starts; ..data and its like are the kubelet's own.
 func relativePath(s string, p *field.Path) field.ErrorList {

@@ -137,7 +137,7 @@ func TestPodFieldsWithSubresources(t *testing.T) {
 	}
 	got.Spec.EphemeralContainers = nil
 	_, err := update(f, got, "ephemeralcontainers")
-	refused(t, err, 422, "existing ephemeral containers may not be removed")
+	refused(t, err, 422, "may not be removed")
 	got, _ = read(f, p)
 	got.Spec.Hostname = "h"
 	_, err = update(f, got, "")
