@@ -271,6 +271,9 @@ func (n *Network) del(id string) error {
 		}); err != nil {
 			return err
 		}
+		if err := forgetAddress(r.Addr); err != nil {
+			n.cfg.Log.Warn("clients may be led to a pod that is gone", "err", err)
+		}
 	}
 	return n.pool.release(id)
 }

@@ -2,11 +2,13 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"skiff.dev/skiff/internal/proxy"
@@ -53,4 +55,50 @@ func forgetConnections(d *proxy.Delta, log *slog.Logger) {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		log.Warn("UDP clients may go on to endpoints that are gone: could not forget their connections", "err", err)
 	}
+}
+
+// CTA_FILTER and what lies in it (linux/netfilter/nfnetlink_conntrack.h; not in package nl).
+const (
+	ctaFilter       = 25
+	filterOrigFlags = 1
+	filterReplFlags = 2
+	filterBySource  = 1 << 0
+)
+
+// forgetAddress deletes the connections from and to the address of a pod that is gone. A connection whose end nobody saw is tracked for minutes
+// or days, and a client that takes its port again would be led where it led.
+func forgetAddress(a netip.Addr) error {
+	err := errors.Join(forgetSource(nl.CTA_TUPLE_ORIG, filterOrigFlags, a), forgetSource(nl.CTA_TUPLE_REPLY, filterReplFlags, a))
+	if errors.Is(err, unix.EINVAL) { // Linux before 6.8 does not choose by itself
+		_, err = complete(func() (uint, error) {
+			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, ends(a))
+		})
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("forget the connections of %s: %w", a, err)
+	}
+	return nil
+}
+
+// forgetSource has the kernel delete the connections that have an address as the source of one of their directions.
+func forgetSource(tuple, flags int, a netip.Addr) error {
+	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET})
+	of := nl.NewRtAttr(unix.NLA_F_NESTED|tuple, nil)
+	of.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, a.AsSlice())
+	req.AddData(of)
+	filter := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
+	filter.AddRtAttr(flags, nl.Uint32Attr(filterBySource))
+	req.AddData(filter)
+	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	return err
+}
+
+// ends picks the connections from and to an address.
+type ends netip.Addr
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (e ends) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	a := netip.Addr(e)
+	return addrPort(f.Forward.SrcIP, 0).Addr() == a || addrPort(f.Reverse.SrcIP, 0).Addr() == a
 }

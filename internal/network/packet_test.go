@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -356,6 +358,45 @@ func TestChangesLoseNoConnection(t *testing.T) {
 	asking.Wait()
 	if !w.net.rules.intact {
 		t.Error("a change was refused")
+	}
+}
+
+// TestGonePodIsForgotten has connections that nobody saw the end of: they are forgotten with their pod, and nobody else's are.
+func TestGonePodIsForgotten(t *testing.T) {
+	w := newWorld(t, true)
+	a, b := w.pod("a", ""), w.pod("b", "")
+	a.serve("a", 8080)
+	b.serve("b", 8080)
+	w.client.put(service("s", "10.43.0.20", nil), endpoints("s", a.addr))
+	eventually(t, "the service answers", func() bool { _, _, err := b.ask("10.43.0.20:80"); return err == nil })
+	for _, from := range []*namespace{nil, b} { // to a by its service, from a, and without it
+		if _, err := talk(from.udp(t, "10.43.0.20:80")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !reaches(a, b.addr.String()+":8080") || !reaches(nil, b.addr.String()+":8080") {
+		t.Fatal("b does not answer")
+	}
+	tracked := func(match netlink.CustomConntrackFilter) (n int) {
+		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range all {
+			if match.MatchConntrackFlow(f) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := tracked(ends(a.addr)); n < 3 {
+		t.Fatalf("%d connections of a are tracked, want three at least", n)
+	}
+	if _, err := w.cni("DEL", "a", "", ""); err != nil {
+		t.Fatal(err)
+	}
+	if n, others := tracked(ends(a.addr)), tracked(ends(b.addr)); n != 0 || others == 0 {
+		t.Errorf("%d connections of a and %d of b are tracked, want none and some", n, others)
 	}
 }
 

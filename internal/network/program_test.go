@@ -3,8 +3,11 @@ package network
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -85,14 +88,56 @@ func BenchmarkChange(b *testing.B) {
 				b.Fatal(err)
 			}
 			key := types.NamespacedName{Namespace: "default", Name: "s7"}
+			took := make([]time.Duration, 0, b.N)
 			b.ResetTimer()
 			for i := range b.N {
+				begin := time.Now()
 				f.slices[key]["1"] = spreadOut(endpoints("s7", backends(7, 4+i%2)...), 7)
 				f.dirty[key] = struct{}{}
 				if err := f.write(); err != nil {
 					b.Fatal(err)
 				}
+				took = append(took, time.Since(begin))
 			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "median-ns")
+		})
+	}
+}
+
+// BenchmarkConnect opens connections to one service among few and among many, and closes them at once.
+func BenchmarkConnect(b *testing.B) {
+	for _, services := range []int{10, 10000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			f := crowd(b, services, 5)
+			gateway := netip.MustParseAddr("10.42.0.1")
+			if err := setUpHost("w", gateway, f.rules.facts.services); err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() {
+				if err := deleteLink(anchor("w")); err != nil {
+					b.Error(err)
+				}
+			})
+			newHost(b).serve("here", 8080)
+			key := types.NamespacedName{Namespace: "default", Name: "s7"}
+			f.slices[key]["1"] = endpoints("s7", gateway)
+			if err := f.write(); err != nil {
+				b.Fatal(err)
+			}
+			took := make([]time.Duration, 0, b.N)
+			for b.Loop() {
+				begin := time.Now()
+				c, err := net.Dial("tcp4", "10.43.0.8:80")
+				if err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(begin))
+				_ = c.(*net.TCPConn).SetLinger(0) // so that neither end keeps it in mind
+				c.Close()
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "median-ns")
 		})
 	}
 }
