@@ -13,8 +13,6 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-func number(n int32) *int32 { return &n }
-
 func limited(name string, shares, lendable int32, queuing *flowcontrolv1.QueuingConfiguration) *flowcontrolv1.PriorityLevelConfiguration {
 	response := flowcontrolv1.LimitResponse{Type: flowcontrolv1.LimitResponseTypeReject}
 	if queuing != nil {
