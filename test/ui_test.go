@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -137,22 +138,24 @@ func uiLogs(b *browser) {
 func uiMetrics(b *browser) {
 	node := strings.TrimSpace(b.c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
 	const enough = 7 // a page that began with nothing would have these after half a minute
-	figures := func(about string) (n int, err error) {
-		var h struct{ Times []int64 }
+	remembered := func(about string) error {
+		var h struct{ Series []struct{ CPU []*uint64 } }
 		out, err := b.c.TryKubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/stats/history?"+about)
 		if err == nil {
 			err = json.Unmarshal([]byte(out), &h)
 		}
-		return len(h.Times), err
-	}
-	cluster.Eventually(b.t, time.Minute, func() error {
-		n, err := figures("only=node")
-		if err == nil && n < enough {
-			err = fmt.Errorf("%d figures are remembered", n)
+		if err == nil && len(h.Series) == 0 {
+			err = errors.New("nothing is remembered")
+		}
+		for _, s := range h.Series {
+			if known := slices.DeleteFunc(s.CPU, func(v *uint64) bool { return v == nil }); len(known) < enough {
+				return fmt.Errorf("%d figures are remembered", len(known))
+			}
 		}
 		return err
-	})
-	for _, page := range []string{"pod/default/talker/metrics", "node/" + node} {
+	}
+	for page, about := range map[string]string{"pod/default/talker/metrics": "namespace=default&pod=talker", "node/" + node: "only=node"} {
+		cluster.Eventually(b.t, time.Minute, func() error { return remembered(about) })
 		b.goTo(page)
 		for _, title := range []string{"CPU", "Memory"} {
 			shown := fmt.Sprintf(`(() => { const label = [...document.querySelectorAll(".plot [role=img]")].map(e => e.ariaLabel).find(l => l?.startsWith(%q)); return +(/: (\d+) figures/.exec(label ?? "")?.[1] ?? 0); })()`, title)

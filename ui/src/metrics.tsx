@@ -41,10 +41,12 @@ export function usePast(node: string | undefined, query: string): Past | undefin
   return past;
 }
 
-// plotted is the past of some things, in the order in which they are plotted.
+// plotted is the past of some things, in the order in which they are plotted, from when there was one of them.
 export function plotted(past: Past | undefined, what: "cpu" | "memory", are: ((s: Past["series"][0]) => boolean)[]): Data | undefined {
-  const none = past?.times.map(() => null);
-  return past && [past.times.map((t) => t / 1000), ...are.map((is) => past.series.find(is)?.[what].map((v) => (v === null || what === "memory" ? v : v / 1e9)) ?? none!)];
+  if (!past) return;
+  const values = are.map((is) => past.series.find(is)?.[what].map((v) => (v === null || what === "memory" ? v : v / 1e9)) ?? past.times.map(() => null));
+  const began = past.times.findIndex((_, i) => values.some((v) => v[i] !== null));
+  return [past.times.map((t) => t / 1000), ...values].map((d) => (began < 0 ? [] : d.slice(began)));
 }
 
 export const used = (m: any) => ({ cpu: quantity(m?.usage?.cpu), memory: quantity(m?.usage?.memory) });
