@@ -176,7 +176,6 @@ func TestWhatClaimsAskFor(t *testing.T) {
 		{missing, "request gpu: device class nothing does not exist"},
 	} {
 		t.Run(one.claim.Name, func(t *testing.T) {
-			t.Parallel()
 			c := begin(t, node("a", "4"), node("b", "4"), slice("b", "small", "small", "big"), gpuClass("gpu", ""), gpuClass("big", "big"), gpuClass("small", "small"))
 			create(t, c, one.claim, claiming("p", one.claim.Name))
 			clienttest.Eventually(t, one.want, func() bool {

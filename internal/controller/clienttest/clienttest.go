@@ -46,7 +46,7 @@ type Client struct {
 var _ client.Client = (*Client)(nil)
 
 // New returns a client that holds objects. Its informers end with the test.
-func New(t *testing.T, objects ...crclient.Object) *Client {
+func New(t testing.TB, objects ...crclient.Object) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{events: make(chan string, 10000), ctx: ctx, cancel: cancel, informers: map[schema.GroupVersionKind]toolscache.SharedIndexInformer{}}
 	builder := fake.NewClientBuilder().WithScheme(api.Scheme()).WithInterceptorFuncs(interceptor.Funcs{
