@@ -154,6 +154,8 @@ func TestEndpointsComeAndGo(t *testing.T) {
 	eventually(t, "the UDP client is led to the new endpoints", func() bool { _, err := talk(socket); return err == nil })
 	w.client.remove(service("s", "10.43.0.20", nil))
 	eventually(t, "the service is gone", func() bool { _, _, err := c.ask("10.43.0.20:80"); return errors.Is(err, syscall.ECONNREFUSED) })
+	w.net.rules.mu.Lock()
+	defer w.net.rules.mu.Unlock()
 	if len(w.net.rules.table.All().Chains) != 0 {
 		t.Error("chains are left")
 	}
