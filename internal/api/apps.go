@@ -3,6 +3,7 @@ package api
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -11,6 +12,7 @@ import (
 func appsRows() []*Resource {
 	return []*Resource{
 		of[appsv1.Deployment, appsv1.DeploymentList](Resource{
+			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.Deployment).Spec.Template }, "spec", "template"),
 			Group: "apps", Version: "v1", Kind: "Deployment", Plural: "deployments", Short: []string{"deploy"}, Categories: all, Key: "deployments", Namespaced: true,
 			Status: true, Generation: true, Subresources: []Subresource{scaleSubresource},
 			Scale: &Scale{
@@ -24,6 +26,7 @@ func appsRows() []*Resource {
 			Validate: validateDeployment, ValidateUpdate: validateDeploymentUpdate, Columns: deploymentColumns,
 		}),
 		of[appsv1.ReplicaSet, appsv1.ReplicaSetList](Resource{
+			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.ReplicaSet).Spec.Template }, "spec", "template"),
 			Group: "apps", Version: "v1", Kind: "ReplicaSet", Plural: "replicasets", Short: []string{"rs"}, Categories: all, Key: "replicasets", Namespaced: true,
 			Status: true, Generation: true, Subresources: []Subresource{scaleSubresource},
 			Scale: &Scale{
@@ -41,6 +44,7 @@ func appsRows() []*Resource {
 			Validate: validateReplicaSet, ValidateUpdate: validateReplicaSetUpdate, Columns: replicaSetColumns,
 		}),
 		of[appsv1.StatefulSet, appsv1.StatefulSetList](Resource{
+			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.StatefulSet).Spec.Template }, "spec", "template"),
 			Group: "apps", Version: "v1", Kind: "StatefulSet", Plural: "statefulsets", Short: []string{"sts"}, Categories: all, Key: "statefulsets", Namespaced: true,
 			Status: true, Generation: true, Subresources: []Subresource{scaleSubresource},
 			Scale: &Scale{
@@ -57,6 +61,7 @@ func appsRows() []*Resource {
 			},
 		}),
 		of[appsv1.DaemonSet, appsv1.DaemonSetList](Resource{
+			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.DaemonSet).Spec.Template }, "spec", "template"),
 			Group: "apps", Version: "v1", Kind: "DaemonSet", Plural: "daemonsets", Short: []string{"ds"}, Categories: all, Key: "daemonsets", Namespaced: true,
 			Status: true, Generation: true,
 			Default: func(o Object) { defaultDaemonSet(o.(*appsv1.DaemonSet)) }, Columns: daemonSetColumns,
@@ -75,6 +80,7 @@ func appsRows() []*Resource {
 func batchRows() []*Resource {
 	return []*Resource{
 		of[batchv1.Job, batchv1.JobList](Resource{
+			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*batchv1.Job).Spec.Template }, "spec", "template"),
 			Group: "batch", Version: "v1", Kind: "Job", Plural: "jobs", Categories: all, Key: "jobs", Namespaced: true, Status: true, Generation: true,
 			Fields: func(o Object) fields.Set {
 				return fields.Set{"status.successful": number(o.(*batchv1.Job).Status.Succeeded)}
@@ -86,6 +92,8 @@ func batchRows() []*Resource {
 			DefaultPropagation: metav1.DeletePropagationBackground,
 		}),
 		of[batchv1.CronJob, batchv1.CronJobList](Resource{
+			Warn: warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*batchv1.CronJob).Spec.JobTemplate.Spec.Template },
+				"spec", "jobTemplate", "spec", "template"),
 			Group: "batch", Version: "v1", Kind: "CronJob", Plural: "cronjobs", Short: []string{"cj"}, Categories: all, Key: "cronjobs", Namespaced: true, Status: true, Generation: true,
 			Default: func(o Object) { defaultCronJob(o.(*batchv1.CronJob)) }, Validate: validateCronJob, ValidateUpdate: validateCronJobUpdate, Columns: cronJobColumns,
 		}),

@@ -21,7 +21,7 @@ func coreRows() []*Resource {
 			Fields: func(o Object) fields.Set {
 				return fields.Set{"spec.unschedulable": boolText(o.(*corev1.Node).Spec.Unschedulable)}
 			},
-			Default: func(o Object) { defaultNode(o.(*corev1.Node)) }, Validate: validateNode, ValidateUpdate: validateNodeUpdate, Columns: nodeColumns,
+			Default: func(o Object) { defaultNode(o.(*corev1.Node)) }, Warn: warnNode, Validate: validateNode, ValidateUpdate: validateNodeUpdate, Columns: nodeColumns,
 		}),
 		of[corev1.Namespace, corev1.NamespaceList](Resource{
 			Version: "v1", Kind: "Namespace", Plural: "namespaces", Short: []string{"ns"}, Key: "namespaces", Status: true,
@@ -60,6 +60,7 @@ func coreRows() []*Resource {
 		}),
 		of[corev1.Event, corev1.EventList](eventRow),
 		of[corev1.ReplicationController, corev1.ReplicationControllerList](Resource{
+			Warn:    warnTemplate(func(o Object) *corev1.PodTemplateSpec { return o.(*corev1.ReplicationController).Spec.Template }, "spec", "template"),
 			Version: "v1", Kind: "ReplicationController", Plural: "replicationcontrollers", Short: []string{"rc"}, Categories: all, Key: "controllers", Namespaced: true,
 			Status: true, Generation: true, Subresources: []Subresource{scaleSubresource},
 			Scale: &Scale{
@@ -76,17 +77,17 @@ func coreRows() []*Resource {
 		of[corev1.PersistentVolume, corev1.PersistentVolumeList](Resource{
 			Version: "v1", Kind: "PersistentVolume", Plural: "persistentvolumes", Short: []string{"pv"}, Key: "persistentvolumes", Status: true,
 			Default: func(o Object) { defaultPersistentVolume(o.(*corev1.PersistentVolume)) }, Columns: persistentVolumeColumns,
-			Validate: validatePersistentVolume, ValidateUpdate: validatePersistentVolumeUpdate,
+			Warn: warnVolume, Validate: validatePersistentVolume, ValidateUpdate: validatePersistentVolumeUpdate,
 		}),
 		of[corev1.PersistentVolumeClaim, corev1.PersistentVolumeClaimList](Resource{
 			Version: "v1", Kind: "PersistentVolumeClaim", Plural: "persistentvolumeclaims", Short: []string{"pvc"}, Key: "persistentvolumeclaims", Namespaced: true, Status: true,
 			Default: func(o Object) { defaultPersistentVolumeClaim(o.(*corev1.PersistentVolumeClaim)) }, Columns: persistentVolumeClaimColumns,
-			Validate: validatePersistentVolumeClaim, ValidateUpdate: validatePersistentVolumeClaimUpdate,
+			Warn: warnClaim, Validate: validatePersistentVolumeClaim, ValidateUpdate: validatePersistentVolumeClaimUpdate,
 		}),
 		of[corev1.PodTemplate, corev1.PodTemplateList](Resource{
 			Version: "v1", Kind: "PodTemplate", Plural: "podtemplates", Key: "podtemplates", Namespaced: true, Generation: true,
 			Default: func(o Object) { defaultPodSpec(&o.(*corev1.PodTemplate).Template.Spec) }, Columns: podTemplateColumns,
-			Validate: validatePodTemplate, ValidateUpdate: sameAsCreate(validatePodTemplate),
+			Warn: warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*corev1.PodTemplate).Template }, "template"), Validate: validatePodTemplate, ValidateUpdate: sameAsCreate(validatePodTemplate),
 		}),
 		of[corev1.LimitRange, corev1.LimitRangeList](Resource{
 			Version: "v1", Kind: "LimitRange", Plural: "limitranges", Short: []string{"limits"}, Key: "limitranges", Namespaced: true, Columns: createdAtColumns,
@@ -94,7 +95,7 @@ func coreRows() []*Resource {
 		}),
 		of[corev1.ResourceQuota, corev1.ResourceQuotaList](Resource{
 			Version: "v1", Kind: "ResourceQuota", Plural: "resourcequotas", Short: []string{"quota"}, Key: "resourcequotas", Namespaced: true, Status: true,
-			Columns: resourceQuotaColumns, Validate: validateResourceQuota, ValidateUpdate: sameAsCreate(validateResourceQuota),
+			Columns: resourceQuotaColumns, Validate: validateResourceQuota, ValidateUpdate: validateResourceQuotaUpdate,
 		}),
 		of[corev1.ComponentStatus, corev1.ComponentStatusList](Resource{ //nolint:staticcheck // old clients read it
 			Version: "v1", Kind: "ComponentStatus", Plural: "componentstatuses", Short: []string{"cs"}, Verbs: []string{"get", "list"}, Columns: componentStatusColumns,
@@ -129,6 +130,7 @@ var podRow = Resource{
 	Validate:       validatePod,
 	ValidateUpdate: validatePodUpdate,
 	ValidateStatus: validatePodStatus,
+	Warn:           warnPod,
 	Fields:         podFields,
 	Indexes: map[string]func(Object) []string{
 		"spec.nodeName": func(o Object) []string { return []string{o.(*corev1.Pod).Spec.NodeName} },
@@ -156,6 +158,7 @@ var serviceRow = Resource{
 	},
 	Default:       func(o Object) { defaultService(o.(*corev1.Service)) },
 	PrepareUpdate: prepareServiceUpdate,
+	Warn:          warnService,
 	Validate:      validateService, ValidateUpdate: validateServiceUpdate, ValidateName: serviceName, Columns: serviceColumns,
 }
 

@@ -46,7 +46,7 @@ func networkingRows() []*Resource {
 			Key: "networkpolicies", Namespaced: true, Generation: true, Default: func(o Object) { defaultNetworkPolicy(o.(*networkingv1.NetworkPolicy)) }, Columns: networkPolicyColumns,
 			Validate: validateNetworkPolicy, ValidateUpdate: sameAsCreate(validateNetworkPolicy)}),
 		of[networkingv1.Ingress, networkingv1.IngressList](Resource{Group: g, Version: v, Kind: "Ingress", Plural: "ingresses", Short: []string{"ing"}, Key: "ingress",
-			Namespaced: true, Status: true, Generation: true, Columns: ingressColumns, Validate: validateIngress, ValidateUpdate: sameAsCreate(validateIngress)}),
+			Namespaced: true, Status: true, Generation: true, Columns: ingressColumns, Warn: warnIngress, Validate: validateIngress, ValidateUpdate: sameAsCreate(validateIngress)}),
 		of[networkingv1.IngressClass, networkingv1.IngressClassList](Resource{Group: g, Version: v, Kind: "IngressClass", Plural: "ingressclasses", Key: "ingressclasses",
 			Generation: true, Columns: ingressClassColumns, Default: func(o Object) { defaultIngressClass(o.(*networkingv1.IngressClass)) },
 			Validate: validateIngressClass, ValidateUpdate: validateIngressClassUpdate}),

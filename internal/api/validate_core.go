@@ -202,6 +202,7 @@ func validateEndpointSlice(o Object) field.ErrorList {
 				errs = append(errs, validation.IsFullyQualifiedDomainName(p.Index(j), a)...)
 			} else {
 				errs = append(errs, endpointAddress(a, p.Index(j))...)
+				errs = append(errs, ofFamily(a, s.AddressType, p.Index(j))...)
 			}
 		}
 	}
@@ -222,6 +223,19 @@ func validateEndpointSlice(o Object) field.ErrorList {
 		errs = append(errs, protocol(value(sp.Protocol), p.Child("protocol"))...)
 	}
 	return errs
+}
+
+// ofFamily: a slice holds addresses of one IP family.
+func ofFamily(s string, t discoveryv1.AddressType, p *field.Path) field.ErrorList {
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil: // said already
+	case t == discoveryv1.AddressTypeIPv4 && !a.Is4():
+		return field.ErrorList{field.Invalid(p, s, "must be an IPv4 address")}
+	case t == discoveryv1.AddressTypeIPv6 && !a.Is6():
+		return field.ErrorList{field.Invalid(p, s, "must be an IPv6 address")}
+	}
+	return nil
 }
 
 func validateEndpointSliceUpdate(o, old Object) field.ErrorList {
@@ -248,6 +262,9 @@ func validateLease(o Object) (errs field.ErrorList) {
 	s, p := o.(*coordinationv1.Lease).Spec, field.NewPath("spec")
 	if s.LeaseDurationSeconds != nil && *s.LeaseDurationSeconds <= 0 {
 		errs = append(errs, field.Invalid(p.Child("leaseDurationSeconds"), *s.LeaseDurationSeconds, "must be greater than 0"))
+	}
+	if s.HolderIdentity != nil && *s.HolderIdentity == "" {
+		errs = append(errs, field.Required(p.Child("holderIdentity"), "must not be empty"))
 	}
 	if s.LeaseTransitions != nil {
 		errs = append(errs, nonNegative(int64(*s.LeaseTransitions), p.Child("leaseTransitions"))...)

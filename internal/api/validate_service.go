@@ -22,7 +22,7 @@ func validateService(o Object) field.ErrorList {
 		if s.ExternalName == "" {
 			errs = append(errs, field.Required(spec.Child("externalName"), ""))
 		} else {
-			errs = append(errs, each(spec.Child("externalName"), s.ExternalName, validation.IsDNS1123Subdomain(s.ExternalName))...)
+			errs = append(errs, each(spec.Child("externalName"), s.ExternalName, validation.IsDNS1123Subdomain(strings.TrimSuffix(s.ExternalName, ".")))...)
 		}
 		if s.ClusterIP != "" && !headless {
 			errs = append(errs, field.Forbidden(spec.Child("clusterIPs"), "may not be set for ExternalName services"))
@@ -73,8 +73,32 @@ func trafficErrors(s *corev1.ServiceSpec, spec *field.Path) (errs field.ErrorLis
 			errs = append(errs, each(p, *s.LoadBalancerClass, validation.IsQualifiedName(*s.LoadBalancerClass))...)
 		}
 	}
+	errs = append(errs, onlyForLoadBalancers(s, spec)...)
+	if d := s.TrafficDistribution; d != nil {
+		errs = append(errs, oneOf(*d, spec.Child("trafficDistribution"), corev1.ServiceTrafficDistributionPreferClose,
+			corev1.ServiceTrafficDistributionPreferSameNode, corev1.ServiceTrafficDistributionPreferSameZone)...)
+	}
 	for i, c := range s.LoadBalancerSourceRanges {
 		errs = append(errs, cidr(strings.TrimSpace(c), spec.Child("loadBalancerSourceRanges").Index(i))...)
+	}
+	return errs
+}
+
+// onlyForLoadBalancers refuses what other types of Service have no use for.
+func onlyForLoadBalancers(s *corev1.ServiceSpec, spec *field.Path) (errs field.ErrorList) {
+	balanced := s.Type == corev1.ServiceTypeLoadBalancer
+	if s.HealthCheckNodePort != 0 && !(balanced && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal) {
+		errs = append(errs, field.Invalid(spec.Child("healthCheckNodePort"), s.HealthCheckNodePort,
+			"may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"))
+	}
+	if balanced {
+		return errs
+	}
+	if s.AllocateLoadBalancerNodePorts != nil {
+		errs = append(errs, field.Forbidden(spec.Child("allocateLoadBalancerNodePorts"), "may only be used when `type` is 'LoadBalancer'"))
+	}
+	if len(s.LoadBalancerSourceRanges) > 0 {
+		errs = append(errs, field.Forbidden(spec.Child("loadBalancerSourceRanges"), "may only be used when `type` is 'LoadBalancer'"))
 	}
 	return errs
 }
@@ -110,6 +134,9 @@ func servicePortErrors(s *corev1.ServiceSpec, at *field.Path) (errs field.ErrorL
 		}
 		errs = append(errs, port(sp.Port, p.Child("port"))...)
 		errs = append(errs, protocol(sp.Protocol, p.Child("protocol"))...)
+		if sp.AppProtocol != nil {
+			errs = append(errs, each(p.Child("appProtocol"), *sp.AppProtocol, validation.IsQualifiedName(*sp.AppProtocol))...)
+		}
 		if sp.TargetPort.IntVal != 0 || sp.TargetPort.StrVal != "" {
 			errs = append(errs, portOrName(sp.TargetPort, p.Child("targetPort"))...)
 		}
@@ -155,6 +182,14 @@ func prepareServiceUpdate(o, old Object) {
 func validateServiceUpdate(o, old Object) field.ErrorList {
 	s, was := &o.(*corev1.Service).Spec, &old.(*corev1.Service).Spec
 	errs := validateService(o)
+	if both := s.Type == corev1.ServiceTypeLoadBalancer && was.Type == s.Type; both {
+		if !equal(s.LoadBalancerClass, was.LoadBalancerClass) {
+			errs = append(errs, field.Invalid(field.NewPath("spec", "loadBalancerClass"), s.LoadBalancerClass, "may not change once set"))
+		}
+		if was.HealthCheckNodePort != 0 && s.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+			errs = append(errs, immutable(s.HealthCheckNodePort, was.HealthCheckNodePort, field.NewPath("spec", "healthCheckNodePort"))...)
+		}
+	}
 	// An address stays for as long as the service has one.
 	if s.Type != corev1.ServiceTypeExternalName && was.Type != corev1.ServiceTypeExternalName && was.ClusterIP != "" && s.ClusterIP != was.ClusterIP {
 		errs = append(errs, immutable(s.ClusterIPs, was.ClusterIPs, field.NewPath("spec", "clusterIPs").Index(0))...)

@@ -212,6 +212,7 @@ var counted = []string{
 }
 
 func validateResourceQuota(o Object) (errs field.ErrorList) {
+	errs = scopeErrors(o.(*corev1.ResourceQuota).Spec.Scopes, field.NewPath("spec", "scopes"))
 	for name, q := range o.(*corev1.ResourceQuota).Spec.Hard {
 		p := field.NewPath("spec", "hard").Key(string(name))
 		errs = append(errs, each(p, string(name), validation.IsQualifiedName(string(name)))...)
@@ -223,6 +224,30 @@ func validateResourceQuota(o Object) (errs field.ErrorList) {
 		errs = append(errs, quotaAmount(string(name), q, p)...)
 	}
 	return errs
+}
+
+// quotaScopes are what a quota may be about; each pair of opposites goes not together.
+var quotaScopes = []corev1.ResourceQuotaScope{
+	corev1.ResourceQuotaScopeTerminating, corev1.ResourceQuotaScopeNotTerminating, corev1.ResourceQuotaScopeBestEffort, corev1.ResourceQuotaScopeNotBestEffort,
+	corev1.ResourceQuotaScopePriorityClass, corev1.ResourceQuotaScopeCrossNamespacePodAffinity, corev1.ResourceQuotaScopeVolumeAttributesClass,
+}
+
+func scopeErrors(list []corev1.ResourceQuotaScope, p *field.Path) (errs field.ErrorList) {
+	for _, s := range list {
+		if !slices.Contains(quotaScopes, s) {
+			errs = append(errs, field.Invalid(p, s, "unsupported scope"))
+		}
+	}
+	for i := 0; i < 4; i += 2 {
+		if slices.Contains(list, quotaScopes[i]) && slices.Contains(list, quotaScopes[i+1]) {
+			errs = append(errs, field.Invalid(p, list, "conflicting scopes"))
+		}
+	}
+	return errs
+}
+
+func validateResourceQuotaUpdate(o, old Object) field.ErrorList {
+	return append(validateResourceQuota(o), immutable(o.(*corev1.ResourceQuota).Spec.Scopes, old.(*corev1.ResourceQuota).Spec.Scopes, field.NewPath("spec", "scopes"))...)
 }
 
 func quotaAmount(name string, q resource.Quantity, p *field.Path) field.ErrorList {

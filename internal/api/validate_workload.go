@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -138,6 +139,17 @@ func validateDisruptionBudget(o Object) (errs field.ErrorList) {
 	}
 	errs = append(errs, countOrPercent(b.MinAvailable, spec.Child("minAvailable"))...)
 	errs = append(errs, countOrPercent(b.MaxUnavailable, spec.Child("maxUnavailable"))...)
+	for _, n := range [...]struct {
+		name  string
+		value *intstr.IntOrString
+	}{{"minAvailable", b.MinAvailable}, {"maxUnavailable", b.MaxUnavailable}} {
+		if percent, is := percentOf(n.value); is && percent > 100 {
+			errs = append(errs, field.Invalid(spec.Child(n.name), n.value, "must not be greater than 100%"))
+		}
+	}
+	if u := b.UnhealthyPodEvictionPolicy; u != nil {
+		errs = append(errs, oneOf(*u, spec.Child("unhealthyPodEvictionPolicy"), policyv1.AlwaysAllow, policyv1.IfHealthyBudget)...)
+	}
 	if b.Selector != nil {
 		errs = append(errs, labelSelector(b.Selector, spec.Child("selector"))...)
 	}
@@ -152,6 +164,7 @@ func validateRole(o Object) (errs field.ErrorList) {
 		rules, namespaced = r.Rules, true
 	case *rbacv1.ClusterRole:
 		rules = r.Rules
+		errs = append(errs, aggregation(r.AggregationRule, field.NewPath("aggregationRule", "clusterRoleSelectors"))...)
 	}
 	for i := range rules {
 		r, p := &rules[i], field.NewPath("rules").Index(i)
@@ -173,6 +186,19 @@ func validateRole(o Object) (errs field.ErrorList) {
 		if len(r.Resources) == 0 {
 			errs = append(errs, field.Required(p.Child("resources"), "resource rules must supply at least one resource"))
 		}
+	}
+	return errs
+}
+
+func aggregation(a *rbacv1.AggregationRule, p *field.Path) (errs field.ErrorList) {
+	if a == nil {
+		return nil
+	}
+	if len(a.ClusterRoleSelectors) == 0 {
+		return field.ErrorList{field.Required(p, "at least one clusterRoleSelector required if aggregationRule is non-nil")}
+	}
+	for i := range a.ClusterRoleSelectors {
+		errs = append(errs, labelSelector(&a.ClusterRoleSelectors[i], p.Index(i))...)
 	}
 	return errs
 }

@@ -60,6 +60,9 @@ func (r *Registry) bind(ctx context.Context, q *Request, body runtime.Object, dr
 	for k, v := range b.Annotations {
 		metav1.SetMetaDataAnnotation(&p.ObjectMeta, k, v)
 	}
+	for k, v := range b.Labels {
+		metav1.SetMetaDataLabel(&p.ObjectMeta, k, v)
+	}
 	setScheduled(p)
 	if !dryRun {
 		if _, err := r.cfg.Store.Collection(pq.Resource).Update(ctx, prev, p); err != nil {

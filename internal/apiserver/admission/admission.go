@@ -27,7 +27,7 @@ const (
 // Default lists the plug-ins that upstream has on by default and Skiff serves, in upstream's order.
 func Default() ([]registry.Admit, []registry.Validate) {
 	return []registry.Admit{
-			namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, defaultStorageClass, inUseProtection, runtimeClass, requestor,
+			namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, topologyLabels, defaultStorageClass, inUseProtection, runtimeClass, requestor, defaultIngressClass,
 		}, []registry.Validate{
 			namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, runtimeOverhead, certificateSubject, podSecurity(),
 		}
