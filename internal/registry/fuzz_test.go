@@ -76,6 +76,7 @@ func FuzzPatch(f *testing.F) {
 		_, _ = fmt.Sscanf(kind, "%s %s %s", &version, &kind, &name)
 		f.Add(which, uint8(0), []byte(`[{"op":"add","path":"/metadata/labels","value":{"a":"b"}},{"op":"copy","from":"/metadata","path":"/metadata/labels/~1x"}]`))
 		f.Add(which, uint8(0), []byte(`[{"op":"move","from":"/spec/ports/0","path":"/spec/ports/-"},{"op":"test","path":"","value":null},{"op":"remove","path":"/data/k"}]`))
+		f.Add(which, uint8(0), []byte(`[{"op":"test","path":"/spec/ports","value":[null]}]`))
 		f.Add(which, uint8(1), []byte(`{"metadata":{"labels":{"a":null},"finalizers":["x/y"]},"data":{"k":null},"spec":null}`))
 		f.Add(which, uint8(2), []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"c","env":[{"name":"A","$patch":"delete"},{"$retainKeys":["x"]}],"$setElementOrder/env":[{"name":"B"}]}]}}}}`))
 		f.Add(which, uint8(2), []byte(`{"$patch":"replace","metadata":{"$deleteFromPrimitiveList/finalizers":["x"]},"spec":{"ports":[{"$patch":"merge"}]}}`))

@@ -159,8 +159,14 @@ func jsonPatcher(body []byte) (applyPatch, error) {
 	if len(p) > maxPatchOperations {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(p)))
 	}
-	return func(before []byte, _ runtime.Object) ([]byte, error) {
-		out, err := p.Apply(before)
+	return func(before []byte, _ runtime.Object) (out []byte, err error) {
+		defer func() {
+			// The library follows nil pointers where a test has no value, or one with nulls in it. It works on copies: nothing is half-done.
+			if recover() != nil {
+				out, err = nil, unprocessable(errors.New("an operation of the JSON patch uses a value that is not there"))
+			}
+		}()
+		out, err = p.Apply(before)
 		return out, unprocessable(err)
 	}, nil
 }
