@@ -266,7 +266,7 @@ func TestDevicesElsewhere(t *testing.T) {
 func TestBindingWithClaimsFails(t *testing.T) {
 	var failed atomic.Int32
 	c := clienttest.New(t, node("a", "1"), slice("a", "big"), gpuClass("gpu", ""))
-	s := New(Config{Log: slog.New(slog.DiscardHandler), Client: refusing{c, func(pod, _ string) error {
+	run(t, Config{Log: slog.New(slog.DiscardHandler), Client: refusing{c, func(pod, _ string) error {
 		claim := getClaim(t, c, "c-"+pod)
 		if len(claim.Status.ReservedFor) != 1 || len(devicesOf(claim)) != 1 {
 			t.Errorf("%s is bound before its claim is written: %+v", pod, claim.Status)
@@ -276,11 +276,6 @@ func TestBindingWithClaimsFails(t *testing.T) {
 		}
 		return nil
 	}}})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-ended })
-	<-s.Ready()
 	create(t, c, claimOf("c-one", exactly("gpu", 1)), claimOf("c-two", exactly("gpu", 1)), claiming("one", "c-one"), claiming("two", "c-two"))
 	clienttest.Eventually(t, "one of them bound", func() bool { return get(t, c, "one").Spec.NodeName == "a" || get(t, c, "two").Spec.NodeName == "a" })
 	if a, b := devicesOf(getClaim(t, c, "c-one")), devicesOf(getClaim(t, c, "c-two")); len(a)+len(b) != 1 {

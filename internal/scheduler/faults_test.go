@@ -45,17 +45,7 @@ func (r refusingSub) Create(ctx context.Context, o, sub crclient.Object, opts ..
 func beginRefusing(t *testing.T, refuse func(c *clienttest.Client, pod, node string) error, objects ...crclient.Object) *clienttest.Client {
 	t.Helper()
 	c := clienttest.New(t, objects...)
-	s := New(Config{Client: refusing{c, func(pod, node string) error { return refuse(c, pod, node) }}, Log: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the scheduler ended with %v", err)
-		}
-	})
-	<-s.Ready()
+	run(t, Config{Client: refusing{c, func(pod, node string) error { return refuse(c, pod, node) }}, Log: slog.New(slog.DiscardHandler)})
 	return c
 }
 

@@ -34,18 +34,7 @@ func settingsOf(t *testing.T, text string) *profile.Settings {
 func beginWith(t *testing.T, settings *profile.Settings, objects ...crclient.Object) (*Scheduler, *clienttest.Client) {
 	t.Helper()
 	c := clienttest.New(t, objects...)
-	s := New(Config{Settings: settings, Client: c, Log: slog.New(slog.DiscardHandler)})
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the scheduler ended with %v", err)
-		}
-	})
-	<-s.Ready()
-	return s, c
+	return run(t, Config{Settings: settings, Client: c, Log: slog.New(slog.DiscardHandler)}), c
 }
 
 // One scheduler, three profiles: one spreads, one packs, one neither preempts nor asks for a resource that nobody has.

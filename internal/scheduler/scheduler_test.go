@@ -3,7 +3,6 @@ package scheduler
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -37,8 +36,13 @@ func begin(t *testing.T, objects ...crclient.Object) *clienttest.Client {
 
 func beginScheduler(t *testing.T, objects ...crclient.Object) (*Scheduler, *clienttest.Client) {
 	t.Helper()
-	c := clienttest.New(t, objects...)
-	s := New(Config{Client: c, Log: slog.New(slog.DiscardHandler)})
+	return beginWith(t, nil, objects...)
+}
+
+// run runs a scheduler until the test ends.
+func run(t *testing.T, cfg Config) *Scheduler {
+	t.Helper()
+	s := New(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -49,7 +53,7 @@ func beginScheduler(t *testing.T, objects ...crclient.Object) (*Scheduler, *clie
 		}
 	})
 	<-s.Ready()
-	return s, c
+	return s
 }
 
 func get(t *testing.T, c *clienttest.Client, name string) *corev1.Pod {

@@ -175,14 +175,18 @@ func appendSpec(b []byte, p *cluster.Pod) []byte {
 	for _, q := range p.Estimate {
 		num(q)
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.Extended)) {
-		str(string(name))
-		num(p.Extended[name])
+	amounts := func(list map[corev1.ResourceName]int64) {
+		num(int64(len(list)))
+		if len(list) == 0 {
+			return // most; not even an iterator is made for them
+		}
+		for _, name := range slices.Sorted(maps.Keys(list)) {
+			str(string(name))
+			num(list[name])
+		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.Ignored)) {
-		str("ignored " + string(name))
-		num(p.Ignored[name])
-	}
+	amounts(p.Extended)
+	amounts(p.Ignored)
 	num(int64(len(p.Ports)))
 	for _, port := range p.Ports {
 		str(port.IP)
