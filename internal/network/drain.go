@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -10,10 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const drainPoll = 20 * time.Millisecond
+const (
+	drainPoll = 20 * time.Millisecond
+	// inWork is for how long a request without an answer is waited for. What takes longer is the program's to finish, which knows of it by then.
+	inWork = 2 * time.Second
+)
 
 // drain returns when the programs behind these addresses have taken up what has reached their sockets: a program starved of CPU is told to
-// stop while connections wait for it, and the kernel resets those. It looks twice, for what is read is not yet answered.
+// stop while connections wait for it, and the kernel resets those, or it drops what it has read and not looked at. It looks twice.
 func (n *Network) drain(ctx context.Context, addrs []netip.Addr) {
 	for _, a := range addrs {
 		r := n.pool.holder(a)
@@ -45,18 +50,37 @@ func socketsIn(path string) (*netlink.Handle, error) {
 	return netlink.NewHandleAt(ns, unix.NETLINK_INET_DIAG)
 }
 
-// waiting says whether a connection waits to be accepted, or a peer's bytes to be read. A view that fails has nothing to wait for.
+// waiting says whether a connection from outside waits to be accepted, for its bytes to be read, or for an answer. A view that fails has nothing
+// to wait for.
 func waiting(sockets *netlink.Handle) bool {
+	var all []*netlink.InetDiagTCPInfoResp
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		all, err := sockets.SocketDiagTCP(family)
+		some, err := sockets.SocketDiagTCPInfo(family)
 		if err != nil {
 			return false
 		}
-		for _, s := range all {
-			if s.RQueue > 0 && (s.State == netlink.TCP_LISTEN || s.State == netlink.TCP_ESTABLISHED) {
+		all = append(all, some...)
+	}
+	served := map[uint16]bool{}
+	for _, s := range all {
+		if s.InetDiagMsg.State == netlink.TCP_LISTEN {
+			served[s.InetDiagMsg.ID.SourcePort] = true
+			if s.InetDiagMsg.RQueue > 0 {
 				return true
 			}
 		}
 	}
-	return false
+	return slices.ContainsFunc(all, func(s *netlink.InetDiagTCPInfoResp) bool {
+		return s.InetDiagMsg.State == netlink.TCP_ESTABLISHED && served[s.InetDiagMsg.ID.SourcePort] &&
+			(s.InetDiagMsg.RQueue > 0 || unanswered(s.TCPInfo))
+	})
+}
+
+// unanswered says whether a peer has sent something lately and got nothing since. The kernel counts the times in milliseconds back from now; they
+// are equal as long as nothing was sent.
+func unanswered(i *netlink.TCPInfo) bool {
+	if i == nil || time.Duration(i.Last_data_recv)*time.Millisecond >= inWork {
+		return false
+	}
+	return i.Last_data_recv < i.Last_data_sent || i.Bytes_received > 0 && i.Bytes_sent == 0
 }

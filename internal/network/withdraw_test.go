@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
@@ -102,5 +103,23 @@ func TestDrain(t *testing.T) {
 	case <-done:
 	case <-time.After(10 * time.Second):
 		t.Fatal("never drained")
+	}
+}
+
+func TestUnanswered(t *testing.T) {
+	for name, c := range map[string]struct {
+		info *netlink.TCPInfo
+		want bool
+	}{
+		"the kernel does not say":        {nil, false},
+		"just connected":                 {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 5}, false},
+		"the first request":              {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 5, Bytes_received: 9}, true},
+		"a request on a kept connection": {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 900, Bytes_received: 9, Bytes_sent: 9}, true},
+		"an answer":                      {&netlink.TCPInfo{Last_data_recv: 6, Last_data_sent: 5, Bytes_received: 9, Bytes_sent: 9}, false},
+		"a request that takes its time":  {&netlink.TCPInfo{Last_data_recv: 2000, Last_data_sent: 9000, Bytes_received: 9}, false},
+	} {
+		if got := unanswered(c.info); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }
