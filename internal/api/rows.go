@@ -25,6 +25,7 @@ func of[T, L any, PT interface {
 	*L
 	runtime.Object
 }](r Resource) *Resource {
+	r.Also = slices.Clone(r.Also) // the table completes them, and there may be several tables
 	r.New = func() Object { return PT(new(T)) }
 	r.NewList = func() runtime.Object { return PL(new(L)) }
 	if r.Singular == "" {
