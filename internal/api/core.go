@@ -129,6 +129,7 @@ var podRow = Resource{
 	PrepareCreate:  preparePod,
 	Validate:       validatePod,
 	ValidateUpdate: validatePodUpdate,
+	ValidateMain:   validatePodMain,
 	ValidateStatus: validatePodStatus,
 	Warn:           warnPod,
 	Fields:         podFields,

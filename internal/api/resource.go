@@ -56,6 +56,7 @@ type Resource struct {
 	PrepareStatus  func(obj, old Object)                   // likewise, on update of status
 	Validate       func(obj Object) field.ErrorList        // whole object, on create; generic metadata checks run before it
 	ValidateUpdate func(obj, old Object) field.ErrorList   // on update: includes whatever of Validate applies
+	ValidateMain   func(obj, old Object) field.ErrorList   // on an update through no subresource, besides: refuses what only a subresource changes
 	ValidateStatus func(obj, old Object) field.ErrorList   // on update of status; optional
 	Warn           func(obj, old Object) []string          // deprecation and similar warnings; old is nil on create
 	ValidateName   func(name string, prefix bool) []string // nil means DNS-1123 subdomain

@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// What of a pod may change once it is there: by whom, the registry has seen to (see keepBySubresource there).
+// What of a pod may change once it is there.
 
 const podFieldsThatChange = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
 	"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
@@ -57,6 +57,25 @@ func validatePodUpdate(o, old Object) field.ErrorList {
 		}
 	}
 	return errs
+}
+
+// validatePodMain refuses what only /resize and /ephemeralcontainers change.
+func validatePodMain(o, old Object) field.ErrorList {
+	p, was := &o.(*corev1.Pod).Spec, &old.(*corev1.Pod).Spec
+	same := func(a, b []corev1.Container) bool {
+		return len(a) != len(b) || slices.EqualFunc(a, b, func(a, b corev1.Container) bool { return equal(&a.Resources, &b.Resources) })
+	}
+	if same(p.Containers, was.Containers) && same(p.InitContainers, was.InitContainers) && equal(p.EphemeralContainers, was.EphemeralContainers) {
+		return nil
+	}
+	left := p.DeepCopy()
+	left.EphemeralContainers = was.EphemeralContainers
+	for _, list := range [...][2][]corev1.Container{{left.Containers, was.Containers}, {left.InitContainers, was.InitContainers}} {
+		for i := range min(len(list[0]), len(list[1])) {
+			list[0][i].Resources = list[1][i].Resources
+		}
+	}
+	return field.ErrorList{field.Forbidden(field.NewPath("spec"), podFieldsThatChange+"\n"+diff.Diff(left, p))}
 }
 
 // deadlineUpdate lets a deadline be set and come nearer.

@@ -131,6 +131,9 @@ func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a
 	case res.ValidateUpdate != nil:
 		errs = append(errs, res.ValidateUpdate(obj, old)...)
 	}
+	if res.ValidateMain != nil && q.Subresource == "" {
+		errs = append(errs, res.ValidateMain(obj, old)...)
+	}
 	errs = append(errs, lateFinalizers(obj, old)...)
 	if len(errs) > 0 {
 		return nil, invalid(q, obj, unique(errs)...)
@@ -216,9 +219,6 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 		if res.Status {
 			copyStatus(obj, old)
 		}
-		if p, ok := obj.(*corev1.Pod); ok {
-			keepBySubresource(p, old.(*corev1.Pod))
-		}
 		if n, ok := obj.(*corev1.Namespace); ok {
 			n.Spec.Finalizers = old.(*corev1.Namespace).Spec.Finalizers
 		}
@@ -252,13 +252,6 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 		}
 	}
 	return nil, apierrors.NewMethodNotSupported(q.groupResource(), "update of "+q.Subresource)
-}
-
-// keepBySubresource keeps what of a pod has a subresource of its own to change it.
-func keepBySubresource(p, old *corev1.Pod) {
-	p.Spec.EphemeralContainers = old.Spec.EphemeralContainers
-	takeResources(p.Spec.Containers, old.Spec.Containers)
-	takeResources(p.Spec.InitContainers, old.Spec.InitContainers)
 }
 
 // takeResources gives containers the resources of those of the same place and name.

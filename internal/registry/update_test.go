@@ -9,6 +9,7 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"skiff.dev/skiff/internal/registry/registrytest"
@@ -123,20 +124,24 @@ func TestPodFieldsWithSubresources(t *testing.T) {
 	f := start(t)
 	p := create(f, registrytest.Pod("p", func(p *corev1.Pod) { p.Spec.NodeName = "n" }))
 	change := p.DeepCopy()
-	change.Spec.Containers[0].Resources.Requests = corev1.ResourceList{}
 	change.Spec.Containers[0].Image = "other"
-	change.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "sh"}}}
-	got := mustUpdate(f, change, "")
-	if got.Spec.Containers[0].Image != "other" || len(got.Spec.EphemeralContainers) != 0 || got.Generation != 2 {
+	if got := mustUpdate(f, change, ""); got.Spec.Containers[0].Image != "other" || got.Generation != 2 {
 		t.Errorf("%+v", got.Spec)
 	}
 	change.ResourceVersion = ""
-	got = mustUpdate(f, change, "ephemeralcontainers")
+	more := change.DeepCopy()
+	more.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("7")}
+	_, err := update(f, more, "")
+	refused(t, err, 422, "pod updates may not change fields other than")
+	change.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: "sh"}}}
+	_, err = update(f, change, "")
+	refused(t, err, 422, "pod updates may not change fields other than")
+	got := mustUpdate(f, change, "ephemeralcontainers")
 	if len(got.Spec.EphemeralContainers) != 1 || got.Spec.EphemeralContainers[0].ImagePullPolicy != "Always" {
 		t.Errorf("%+v", got.Spec.EphemeralContainers)
 	}
 	got.Spec.EphemeralContainers = nil
-	_, err := update(f, got, "ephemeralcontainers")
+	_, err = update(f, got, "ephemeralcontainers")
 	refused(t, err, 422, "may not be removed")
 	got, _ = read(f, p)
 	got.Spec.Hostname = "h"
