@@ -263,9 +263,6 @@ func validateLease(o Object) (errs field.ErrorList) {
 	if s.LeaseDurationSeconds != nil && *s.LeaseDurationSeconds <= 0 {
 		errs = append(errs, field.Invalid(p.Child("leaseDurationSeconds"), *s.LeaseDurationSeconds, "must be greater than 0"))
 	}
-	if s.HolderIdentity != nil && *s.HolderIdentity == "" {
-		errs = append(errs, field.Required(p.Child("holderIdentity"), "must not be empty"))
-	}
 	if s.LeaseTransitions != nil {
 		errs = append(errs, nonNegative(int64(*s.LeaseTransitions), p.Child("leaseTransitions"))...)
 	}

@@ -25,7 +25,8 @@ func TestFurtherMessages(t *testing.T) {
 		{`endpoints: [{addresses: ["10.0.0.1"]}]`, `endpoints[0].addresses[0]: Invalid value: "10.0.0.1": must be an IPv6 address`},
 	})
 	checkMessages(t, "coordination.k8s.io/Lease", "metadata: {name: l, namespace: default}\n", [][2]string{
-		{`spec: {holderIdentity: ""}`, "spec.holderIdentity: Required value: must not be empty"},
+		{`spec: {holderIdentity: ""}`, ""}, // client-go gives a lease back so
+		{`spec: {leaseDurationSeconds: 0}`, "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0"},
 	})
 	checkMessages(t, "policy/PodDisruptionBudget", "metadata: {name: b, namespace: default}\nspec: {minAvailable: 1}\n", [][2]string{
 		{"spec: {minAvailable: 101%}", `spec.minAvailable: Invalid value: "101%": must not be greater than 100%`},
