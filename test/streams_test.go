@@ -256,13 +256,18 @@ spec:
 
 func someLogs(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("run", "counter", "--image=skiff.dev/web:1", "--restart=Never", "--command", "--", "sh", "-c",
-		"for i in 1 2 3 4 5; do echo early $i; done; sleep 3; echo late")
+		"for i in 1 2 3 4 5; do echo early $i; done; sleep 8; echo late")
 	c.WaitPodDone("counter")
+	ended, err := time.Parse(time.RFC3339, c.Kubectl("get", "pod", "counter", "-o", "jsonpath={.status.containerStatuses[0].state.terminated.finishedAt}"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if out := c.Kubectl("logs", "counter", "--tail=2"); out != "early 5\nlate\n" {
 		t.Errorf("the last two lines: %q", out)
 	}
-	if out := c.Kubectl("logs", "counter", "--since=2s"); out != "late\n" {
-		t.Errorf("the last two seconds: %q", out)
+	since := (time.Since(ended) + 4*time.Second).Round(time.Second).String() // half of what lies between the early lines and the late one
+	if out := c.Kubectl("logs", "counter", "--since="+since); out != "late\n" {
+		t.Errorf("the last %s: %q", since, out)
 	}
 	if out := c.Kubectl("logs", "counter", "--limit-bytes=11"); out != "early 1\near" {
 		t.Errorf("the first eleven bytes: %q", out)

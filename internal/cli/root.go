@@ -113,12 +113,9 @@ func logger(conf *config.Config, w io.Writer) *slog.Logger {
 
 // binDir is the folder of this program; its companions lie beside it.
 func binDir() (string, error) {
-	exe, err := os.Executable()
+	exe, err := os.Executable() // follows links
 	if err != nil {
 		return "", errors.New("cannot find out where this program lies; is /proc mounted?")
-	}
-	if exe, err = filepath.EvalSymlinks(exe); err != nil {
-		return "", err
 	}
 	return filepath.Dir(exe), nil
 }
