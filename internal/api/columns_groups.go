@@ -222,7 +222,7 @@ var networkPolicyColumns = columns(text("Pod-Selector", func(p *networkingv1.Net
 
 var ingressColumns = columns(
 	text("Class", func(i *networkingv1.Ingress) string {
-		return orNone(orElse(value(i.Spec.IngressClassName), i.Annotations["kubernetes.io/ingress.class"]))
+		return orNone(orElse(value(i.Spec.IngressClassName), i.Annotations[ingressClassAnnotation]))
 	}),
 	text("Hosts", func(i *networkingv1.Ingress) string {
 		var hosts []string

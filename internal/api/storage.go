@@ -4,7 +4,9 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/storage/ephemeral"
 )
 
@@ -123,17 +125,30 @@ var storageCapacityColumns = []Column{
 }
 
 // NewestDefaultClass is the default class that was made last, of those made in the same second the first by name; nil if there is none.
-func NewestDefaultClass(classes []*storagev1.StorageClass) (newest *storagev1.StorageClass) {
+func NewestDefaultClass(classes []*storagev1.StorageClass) *storagev1.StorageClass {
+	return newestDefault(classes, IsDefaultClass)
+}
+
+// NewestDefaultIngressClass is likewise among the classes of Ingresses.
+func NewestDefaultIngressClass(classes []*networkingv1.IngressClass) *networkingv1.IngressClass {
+	return newestDefault(classes, func(c *networkingv1.IngressClass) bool {
+		return c.Annotations[networkingv1.AnnotationIsDefaultIngressClass] == "true"
+	})
+}
+
+func newestDefault[C metav1.Object](classes []C, isDefault func(C) bool) (newest C) {
+	found := false
 	for _, c := range classes {
-		if !IsDefaultClass(c) {
-			continue
-		}
-		later := newest == nil || newest.CreationTimestamp.Before(&c.CreationTimestamp)
-		if later || newest.CreationTimestamp.Equal(&c.CreationTimestamp) && c.Name < newest.Name {
-			newest = c
+		if isDefault(c) && (!found || newer(c, newest)) {
+			newest, found = c, true
 		}
 	}
 	return newest
+}
+
+func newer(a, b metav1.Object) bool {
+	made, before := a.GetCreationTimestamp(), b.GetCreationTimestamp()
+	return before.Before(&made) || before.Equal(&made) && a.GetName() < b.GetName()
 }
 
 // ClaimName is the claim behind a pod's volume, "" if it has none. An ephemeral volume's is named after its pod and itself.

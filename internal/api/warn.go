@@ -44,9 +44,6 @@ func warnIngress(obj, old Object) []string {
 // ingressClassAnnotation named an Ingress's class before there was a field.
 const ingressClassAnnotation = "kubernetes.io/ingress.class"
 
-// DefaultIngressClassAnnotation marks the IngressClass of those that name none.
-const DefaultIngressClassAnnotation = networkingv1.AnnotationIsDefaultIngressClass
-
 // NamesIngressClass says whether an Ingress names its class, by field or in the old way.
 func NamesIngressClass(i *networkingv1.Ingress) bool {
 	_, old := i.Annotations[ingressClassAnnotation]

@@ -19,18 +19,9 @@ func defaultIngressClass(ctx context.Context, a *registry.Attributes) error {
 	if err != nil {
 		return forbid(a, err)
 	}
-	var newest *networkingv1.IngressClass
-	for _, c := range classes {
-		if c.Annotations[api.DefaultIngressClassAnnotation] != "true" {
-			continue
-		}
-		later := newest == nil || newest.CreationTimestamp.Before(&c.CreationTimestamp)
-		if later || newest.CreationTimestamp.Equal(&c.CreationTimestamp) && c.Name < newest.Name {
-			newest = c
-		}
-	}
-	if newest != nil {
-		ingress.Spec.IngressClassName = &newest.Name
+	if class := api.NewestDefaultIngressClass(classes); class != nil {
+		name := class.Name
+		ingress.Spec.IngressClassName = &name
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
@@ -33,7 +32,7 @@ func TestDefaultIngressClass(t *testing.T) {
 		t.Errorf("without a default class: %s", got)
 	}
 	r.Must(
-		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{api.DefaultIngressClassAnnotation: "true"}},
+		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: map[string]string{networkingv1.AnnotationIsDefaultIngressClass: "true"}},
 			Spec: networkingv1.IngressClassSpec{Controller: "example.com/b"}},
 		&networkingv1.IngressClass{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: networkingv1.IngressClassSpec{Controller: "example.com/a"}},
 	)
