@@ -62,18 +62,18 @@ func validatePodUpdate(o, old Object) field.ErrorList {
 // validatePodMain refuses what only /resize and /ephemeralcontainers change.
 func validatePodMain(o, old Object) field.ErrorList {
 	p, was := &o.(*corev1.Pod).Spec, &old.(*corev1.Pod).Spec
-	same := func(a, b []corev1.Container) bool {
-		return len(a) != len(b) || slices.EqualFunc(a, b, func(a, b corev1.Container) bool { return equal(&a.Resources, &b.Resources) })
-	}
-	if same(p.Containers, was.Containers) && same(p.InitContainers, was.InitContainers) && equal(p.EphemeralContainers, was.EphemeralContainers) {
-		return nil
-	}
 	left := p.DeepCopy()
 	left.EphemeralContainers = was.EphemeralContainers
-	for _, list := range [...][2][]corev1.Container{{left.Containers, was.Containers}, {left.InitContainers, was.InitContainers}} {
-		for i := range min(len(list[0]), len(list[1])) {
-			list[0][i].Resources = list[1][i].Resources
+	for _, list := range [...]struct{ to, from []corev1.Container }{{left.Containers, was.Containers}, {left.InitContainers, was.InitContainers}} {
+		if len(list.to) != len(list.from) {
+			continue // which is refused for itself
 		}
+		for i := range list.to {
+			list.to[i].Resources = list.from[i].Resources
+		}
+	}
+	if equal(left, p) {
+		return nil
 	}
 	return field.ErrorList{field.Forbidden(field.NewPath("spec"), podFieldsThatChange+"\n"+diff.Diff(left, p))}
 }
