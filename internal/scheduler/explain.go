@@ -15,7 +15,6 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
-	"skiff.dev/skiff/internal/scheduler/device"
 	"skiff.dev/skiff/internal/scheduler/explain"
 	"skiff.dev/skiff/internal/scheduler/filter"
 	"skiff.dev/skiff/internal/scheduler/preempt"
@@ -106,18 +105,10 @@ func (l *loop) explainPending(out *explain.Pod, e *queue.Entry) {
 	}
 	out.Asked = asked(p)
 	held := l.release(p) // or it would be in its own way
-	var need *device.Need
-	why, err := "", error(nil)
-	if p.Profile.Runs("DynamicResources") {
-		need, why, err = l.devices.Of(p.Pod)
-	}
-	if err == nil && why == "" {
-		p.Volumes, why, err = l.volumes.Of(p.Pod)
-	}
-	if err != nil || why != "" {
+	p.Volumes, l.need = nil, nil
+	if why, _ := l.needs(p); why != "" {
 		out.Nearest = why // no node is of use until that is settled
 	} else {
-		l.need = need
 		c := l.classes.Of(p)
 		l.verdicts(out, p, c)
 		out.Preemption = l.couldPreempt(p, c, held, out.Feasible)

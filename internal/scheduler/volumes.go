@@ -38,8 +38,21 @@ func (l *loop) demand(e *queue.Entry) bool {
 	if l.nodes.Count() == 0 {
 		return true
 	}
-	why, helps := "", cluster.Stored
+	why, helps := l.needs(p)
+	if why == "" {
+		return true
+	}
+	nodes := l.nodes.Count()
+	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
+	e.Class = nil
+	l.refuse(e, sentence, helps, p.Status.NominatedNodeName, nil)
+	return false
+}
+
+// needs finds out what a pod's volumes and resource claims ask of nodes; why is the reason if no node can do yet, whichever, and helps what may change that.
+func (l *loop) needs(p *cluster.Pod) (why string, helps cluster.Change) {
 	var err error
+	helps = cluster.Stored
 	if p.Profile.Runs("VolumeBinding") {
 		p.Volumes, why, err = l.volumes.Of(p.Pod)
 	}
@@ -50,14 +63,7 @@ func (l *loop) demand(e *queue.Entry) bool {
 	if err != nil {
 		why = err.Error()
 	}
-	if why == "" {
-		return true
-	}
-	nodes := l.nodes.Count()
-	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
-	e.Class = nil
-	l.refuse(e, sentence, helps, p.Status.NominatedNodeName, nil)
-	return false
+	return why, helps
 }
 
 // settle writes where a pod's unbound claims are to be bound; the pod itself is bound once they are.
