@@ -55,8 +55,7 @@ func (l *loop) otherwise(p *cluster.Pod) (again bool) {
 		object := p.Pod
 		l.write(p.UID, func(ctx context.Context) {
 			err := l.changeClaim(ctx, claim, func(live *resourcev1.ResourceClaim) (bool, error) {
-				used := slices.ContainsFunc(live.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r.UID != object.UID })
-				if used || live.Status.Allocation == nil {
+				if device.Shared(live, object.UID) || live.Status.Allocation == nil {
 					return false, nil
 				}
 				live.Status.Allocation, live.Status.ReservedFor = nil, nil

@@ -9,6 +9,7 @@ package device
 import (
 	"context"
 	"slices"
+	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -219,23 +220,13 @@ func (b *Book) offered(node string) []*resourcev1.ResourceSlice {
 			b.onNode[name] = append(b.onNode[name], b.tainted(s))
 		}
 		for _, list := range b.onNode { // the allocator takes devices in order
-			slices.SortFunc(list, func(x, y *resourcev1.ResourceSlice) int { return compare(x.Name, y.Name) })
+			slices.SortFunc(list, func(x, y *resourcev1.ResourceSlice) int { return strings.Compare(x.Name, y.Name) })
 		}
 	}
 	if len(b.onNode[""]) == 0 {
 		return b.onNode[node]
 	}
 	return slices.Concat(b.onNode[node], b.onNode[""])
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // tainted is a slice with the taints of the rules that select its devices.

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/dynamic-resource-allocation/cel"
 	"k8s.io/dynamic-resource-allocation/resourceclaim"
@@ -193,12 +194,16 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 // Elsewhere are claims that have devices where the pod cannot go, and nobody else uses: they might be given other devices.
 func (n *Need) Elsewhere(p *corev1.Pod) (list []*resourcev1.ResourceClaim) {
 	for _, at := range n.places {
-		used := slices.ContainsFunc(at.claim.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r.UID != p.UID })
-		if !used && at.at != nil && at.claim.Status.Allocation != nil {
+		if !Shared(at.claim, p.UID) && at.at != nil && at.claim.Status.Allocation != nil {
 			list = append(list, at.claim)
 		}
 	}
 	return list
+}
+
+// Shared says whether a claim is in use by others than a pod.
+func Shared(claim *resourcev1.ResourceClaim, pod types.UID) bool {
+	return slices.ContainsFunc(claim.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r.UID != pod })
 }
 
 // Detail tells what devices a node has and how many of them are free, for people.
