@@ -49,9 +49,6 @@ func (a *autoscaler) measured(ctx context.Context, f *facts) map[int]reading {
 func (a *autoscaler) ofPods(ctx context.Context, f *facts, m autoscalingv2.MetricIdentifier) reading {
 	query := url.Values{"labelSelector": {f.selector.String()}}
 	all, err := a.custom(ctx, "namespaces/"+segment(f.autoscaler.Namespace)+"/pods/*/"+segment(m.Name), query, m.Selector)
-	if err == nil && len(all) == 0 {
-		err = errors.New("no metrics returned from custom metrics API")
-	}
 	r := reading{byPod: map[string]measure{}, err: err}
 	for i := range all {
 		r.byPod[all[i].DescribedObject.Name] = measure{value: all[i].Value.MilliValue(), at: all[i].Timestamp.Time}
@@ -74,9 +71,6 @@ func (a *autoscaler) ofObject(ctx context.Context, namespace string, m *autoscal
 		}
 	}
 	all, err := a.custom(ctx, path, url.Values{}, m.Metric.Selector)
-	if err == nil && len(all) == 0 {
-		err = errors.New("no metrics returned from custom metrics API")
-	}
 	if err != nil {
 		return reading{err: err}
 	}
@@ -97,6 +91,9 @@ func (a *autoscaler) custom(ctx context.Context, path string, query url.Values, 
 		served, err := a.get(ctx, "/apis/"+group+"/"+version+"/"+path, query, &list)
 		if err != nil {
 			return fail(err)
+		}
+		if served && len(list.Items) == 0 {
+			return nil, errors.New("no metrics returned from custom metrics API")
 		}
 		if served {
 			return list.Items, nil

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/controller/podstate"
 )
 
 // Proposals from metrics that somebody outside knows (custom.metrics.k8s.io, external.metrics.k8s.io).
@@ -103,10 +105,8 @@ func byValue(f *facts, target autoscalingv2.MetricTarget, value int64) (replicas
 
 func readyPods(pods []*corev1.Pod) (n int) {
 	for _, p := range pods {
-		for _, c := range p.Status.Conditions {
-			if p.Status.Phase == corev1.PodRunning && c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue {
-				n++
-			}
+		if p.Status.Phase == corev1.PodRunning && podstate.Ready(p) {
+			n++
 		}
 	}
 	return n

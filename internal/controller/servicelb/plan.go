@@ -126,13 +126,16 @@ func takesTraffic(n *corev1.Node) bool {
 
 // mine says whether a service is this controller's: of type LoadBalancer and of no other class.
 func mine(s *corev1.Service) bool {
-	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.DeletionTimestamp == nil &&
-		(s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
+	return s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.DeletionTimestamp == nil && ofNoOther(s)
+}
+
+// ofNoOther says that a service's class, if it has one, is this controller's.
+func ofNoOther(s *corev1.Service) bool {
+	return s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class
 }
 
 // leaving says whether a service still shows addresses although it is to have none any more.
 func leaving(s *corev1.Service) bool {
-	gone := s.Spec.Type != corev1.ServiceTypeLoadBalancer ||
-		s.DeletionTimestamp != nil && (s.Spec.LoadBalancerClass == nil || *s.Spec.LoadBalancerClass == Class)
+	gone := s.Spec.Type != corev1.ServiceTypeLoadBalancer || s.DeletionTimestamp != nil && ofNoOther(s)
 	return gone && len(s.Status.LoadBalancer.Ingress) > 0
 }
