@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 )
 
 // held is what tests have on the machine at the moment, oldest first: a run that is cut short calls none of the tests' own clean-ups.
@@ -54,10 +53,6 @@ func (c *Cluster) abandon() {
 		_ = cmd.Process.Kill()
 		<-exited
 	}
-	if c.mounted {
-		_, _ = c.Skiff("down")
-		_ = syscall.Unmount(c.DataDir, syscall.MNT_DETACH)
-	}
-	_, _ = c.Skiff("down", "--purge")
+	_ = c.takeAway()
 	_ = os.RemoveAll(filepath.Dir(filepath.Dir(c.DataDir))) // the test's temporary folder
 }

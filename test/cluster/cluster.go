@@ -8,6 +8,7 @@ package cluster
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -412,19 +413,8 @@ func (c *Cluster) Remove() {
 		}
 	}
 	name := c.Name()
-	if c.mounted {
-		if out, err := c.Skiff("down"); err != nil {
-			c.t.Errorf("skiff down: %v\n%s", err, out)
-		}
-		if err := syscall.Unmount(c.DataDir, syscall.MNT_DETACH); err != nil {
-			c.t.Errorf("unmount the data dir: %v", err)
-		}
-		if err := os.Remove(c.DataDir); err != nil {
-			c.t.Errorf("remove the folder where the data dir was mounted: %v", err)
-		}
-	}
-	if out, err := c.Skiff("down", "--purge"); err != nil {
-		c.t.Errorf("skiff down --purge: %v\n%s", err, out)
+	for _, err := range c.takeAway() {
+		c.t.Errorf("%v", err)
 	}
 	if _, err := os.Stat(c.DataDir); err == nil {
 		c.t.Errorf("left behind: the data dir")
@@ -432,6 +422,27 @@ func (c *Cluster) Remove() {
 	for _, left := range leftovers(c.DataDir, name) {
 		c.t.Errorf("left behind: %s", left)
 	}
+}
+
+// takeAway removes what a cluster whose process has ended has on the machine, and its data.
+func (c *Cluster) takeAway() (errs []error) {
+	down := func(args ...string) {
+		args = append([]string{"down"}, args...)
+		if out, err := c.Skiff(args...); err != nil {
+			errs = append(errs, fmt.Errorf("skiff %s: %w\n%s", strings.Join(args, " "), err, out))
+		}
+	}
+	if c.mounted {
+		down()
+		if err := syscall.Unmount(c.DataDir, syscall.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("unmount the data dir: %w", err))
+		}
+		if err := os.Remove(c.DataDir); err != nil {
+			errs = append(errs, fmt.Errorf("remove the folder where the data dir was mounted: %w", err))
+		}
+	}
+	down("--purge")
+	return errs
 }
 
 // Leftovers lists what the cluster has on the machine besides its data, which should be nothing after 'skiff down'.
