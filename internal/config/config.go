@@ -64,9 +64,12 @@ type Config struct {
 
 	LBPool []string `key:"lb-pool" help:"Addresses for services of type LoadBalancer, announced on the nodes' link by ARP: CIDRs and ranges such as 192.0.2.10-192.0.2.20 (default: the nodes' own addresses)"`
 
-	PodCIDR       string `key:"pod-cidr" help:"Addresses of all pods"`
-	NodeCIDRMask  int    `key:"node-cidr-mask-size" help:"Size of each node's share of the pod addresses"`
-	ServiceCIDR   string `key:"service-cidr" help:"Cluster addresses of services"`
+	PodCIDR          string `key:"pod-cidr" also:"cluster-cidr" help:"Addresses of all pods: a range, or one of each family with a comma between them, the primary first"`
+	NodeCIDRMask     int    `key:"node-cidr-mask-size" help:"Size of each node's share of the pod addresses, in a cluster of one family (default: that of the family)"`
+	NodeCIDRMaskIPv4 int    `key:"node-cidr-mask-size-ipv4" help:"Size of each node's share of the pods' IPv4 addresses"`
+	NodeCIDRMaskIPv6 int    `key:"node-cidr-mask-size-ipv6" help:"Size of each node's share of the pods' IPv6 addresses"`
+	ServiceCIDR      string `key:"service-cidr" also:"service-cluster-ip-range" help:"Cluster addresses of services: a range, or one of each family with a comma between them, the primary first"`
+
 	NodePorts     string `key:"service-node-port-range" help:"Ports for services of type NodePort"`
 	ClusterDomain string `key:"cluster-domain" help:"Domain of the cluster's DNS names"`
 	Controllers   string `key:"controllers" help:"Controllers to run: a comma-separated list of names, * for all, -name to leave one out"`
@@ -109,7 +112,8 @@ func Default() *Config {
 		AuditLogMaxBackups: 10,
 		OIDCAlgorithms:     []string{"RS256"},
 		PodCIDR:            "10.42.0.0/16",
-		NodeCIDRMask:       24,
+		NodeCIDRMaskIPv4:   24,
+		NodeCIDRMaskIPv6:   64,
 		ServiceCIDR:        "10.43.0.0/16",
 		NodePorts:          "30000-32767",
 		ClusterDomain:      "cluster.local",
@@ -176,23 +180,9 @@ func (c *Config) checkLogging() error {
 }
 
 func (c *Config) checkNetwork() error {
-	pods, err := netip.ParsePrefix(c.PodCIDR)
-	if err != nil || pods != pods.Masked() {
-		return fmt.Errorf("pod-cidr: %q is no address range such as 10.42.0.0/16", c.PodCIDR)
-	}
-	services, err := netip.ParsePrefix(c.ServiceCIDR)
-	if err != nil || services != services.Masked() {
-		return fmt.Errorf("service-cidr: %q is no address range such as 10.43.0.0/16", c.ServiceCIDR)
-	}
-	if pods.Overlaps(services) {
-		return fmt.Errorf("service-cidr: %s overlaps pod-cidr %s; choose another", services, pods)
-	}
-	if services.Addr().BitLen()-services.Bits() < 4 {
-		return fmt.Errorf("service-cidr: %s has too few addresses; a /28 is the least", services)
-	}
-	if c.NodeCIDRMask <= pods.Bits() || c.NodeCIDRMask > pods.Addr().BitLen()-2 {
-		return fmt.Errorf("node-cidr-mask-size: %d does not divide pod-cidr %s; a number from %d to %d does",
-			c.NodeCIDRMask, pods, pods.Bits()+1, pods.Addr().BitLen()-2)
+	pods, services, err := c.checkRanges()
+	if err != nil {
+		return err
 	}
 	if err := c.checkPool(pods, services); err != nil {
 		return err
@@ -209,14 +199,16 @@ func (c *Config) checkNetwork() error {
 	return nil
 }
 
-func (c *Config) checkPool(pods, services netip.Prefix) error {
+func (c *Config) checkPool(pods, services []netip.Prefix) error {
 	pool, err := loadbalancer.ParsePool(c.LBPool)
 	if err != nil {
 		return fmt.Errorf("lb-pool: %w", err)
 	}
-	for key, other := range map[string]netip.Prefix{"pod-cidr": pods, "service-cidr": services} {
-		if part := pool.Overlap(other); part != "" {
-			return fmt.Errorf("lb-pool: %s overlaps %s %s; choose addresses of the nodes' link that no host has", part, key, other)
+	for key, ranges := range map[string][]netip.Prefix{"pod-cidr": pods, "service-cidr": services} {
+		for _, other := range ranges {
+			if part := pool.Overlap(other); part != "" {
+				return fmt.Errorf("lb-pool: %s overlaps %s %s; choose addresses of the nodes' link that no host has", part, key, other)
+			}
 		}
 	}
 	return nil
@@ -280,12 +272,3 @@ func (c *Config) RunDir() string { return filepath.Join("/run/skiff", c.ClusterN
 
 // Kubeconfig is the administrator's.
 func (c *Config) Kubeconfig() string { return filepath.Join(c.DataDir, "admin.kubeconfig") }
-
-// ServiceAddr is the n-th address of the service range: 1 is the API server's, 10 the cluster DNS's.
-func (c *Config) ServiceAddr(n int) netip.Addr {
-	a := netip.MustParsePrefix(c.ServiceCIDR).Addr()
-	for range n {
-		a = a.Next()
-	}
-	return a
-}

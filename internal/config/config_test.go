@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,6 +68,16 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"pod range", "", nil, []string{"--pod-cidr=10.42.0.1/16"}, "pod-cidr:"},
 		{"overlap", "", nil, []string{"--service-cidr=10.42.128.0/17"}, "overlaps"},
 		{"mask", "", nil, []string{"--node-cidr-mask-size=16"}, "node-cidr-mask-size:"},
+		{"three ranges", "", nil, []string{"--pod-cidr=10.42.0.0/16,fd42::/56,fd43::/56"}, "pod-cidr: 3 ranges are too many"},
+		{"one family twice", "", nil, []string{"--cluster-cidr=10.42.0.0/16,10.52.0.0/16"}, "pod-cidr: 10.42.0.0/16 and 10.52.0.0/16 are of one family"},
+		{"mapped range", "", nil, []string{"--pod-cidr=::ffff:10.42.0.0/112"}, "write it as IPv4"},
+		{"second ranges overlap", "", nil, []string{"--pod-cidr=10.42.0.0/16,fd42::/56", "--service-cidr=10.43.0.0/16,fd42::/112"}, "service-cidr: fd42::/112 overlaps pod-cidr fd42::/56"},
+		{"primaries differ", "", nil, []string{"--pod-cidr=10.42.0.0/16,fd42::/56", "--service-cidr=fd43::/112"}, "the first of both must be of the same"},
+		{"services without pods", "", nil, []string{"--service-cidr=10.43.0.0/16,fd43::/112"}, "a family that pods have no addresses of"},
+		{"few services", "", nil, []string{"--pod-cidr=fd42::/56", "--service-cidr=fd43::/125"}, "a /124 is the least"},
+		{"mask of no family", "", nil, []string{"--pod-cidr=10.42.0.0/16,fd42::/56", "--node-cidr-mask-size=24"}, "give node-cidr-mask-size-ipv4 and"},
+		{"IPv6 mask", "", nil, []string{"--pod-cidr=10.42.0.0/16,fd42::/56", "--node-cidr-mask-size-ipv6=56"}, "node-cidr-mask-size-ipv6: 56 does not divide pod-cidr fd42::/56; a number from 57 to 126 does"},
+		{"a key by both its names", "pod-cidr: 10.1.0.0/16\ncluster-cidr: 10.2.0.0/16\n", nil, nil, "cluster-cidr and pod-cidr are the same"},
 		{"ports", "", nil, []string{"--service-node-port-range=32767-30000"}, "service-node-port-range:"},
 		{"listen", "", nil, []string{"--listen=6443"}, "listen:"},
 		{"listen by name", "", nil, []string{"--listen=localhost:6443"}, "no IP address"},
@@ -103,6 +114,28 @@ func TestEveryDataDirHasItsName(t *testing.T) {
 	a, b := nameFor("/tmp/a"), nameFor("/tmp/b")
 	if a == b || len(a) > 11 {
 		t.Errorf("got %s and %s", a, b)
+	}
+}
+
+func TestTwoFamilies(t *testing.T) {
+	for _, args := range [][]string{
+		{"--cluster-cidr=10.42.0.0/16,fd42::/56", "--service-cluster-ip-range=10.43.0.0/16,fd43::/112"},
+		{"--pod-cidr=10.42.0.0/16,fd42::/56", "--service-cidr=10.43.0.0/16,fd43::/112", "--node-cidr-mask-size-ipv6=64"},
+	} {
+		c, err := load(t, "", nil, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(c.ClusterCIDRs(), c.ServiceCIDRs(), c.NodeCIDRMasks(), c.ServiceAddrs(10)); got != "[10.42.0.0/16 fd42::/56] [10.43.0.0/16 fd43::/112] [24 64] [10.43.0.10 fd43::a]" {
+			t.Errorf("%v: %s", args, got)
+		}
+	}
+	c, err := load(t, "pod-cidr: [fd42::/56]\nservice-cluster-ip-range: fd43::/112\n", []string{"SKIFF_NODE_CIDR_MASK_SIZE=72"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(c.ClusterCIDRs(), c.ServiceCIDRs(), c.NodeCIDRMasks()); got != "[fd42::/56] [fd43::/112] [72]" {
+		t.Errorf("IPv6 alone: %s", got)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 // Bind adds a flag for each key to fs. The flags write into c, whose present values are their defaults.
 func (c *Config) Bind(fs *pflag.FlagSet) {
+	fs.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName { return pflag.NormalizedName(keyOf(name)) })
 	for key, f := range c.fields() {
 		switch p := f.ptr.(type) {
 		case *string:
@@ -38,6 +39,15 @@ func (c *Config) Fill(fs *pflag.FlagSet, file string, environ []string) error {
 			return err
 		}
 	}
+	for other, key := range others() {
+		if v, ok := values[other]; ok {
+			if _, twice := values[key]; twice {
+				return fmt.Errorf("%s: %s and %s are the same; give one", file, other, key)
+			}
+			delete(values, other)
+			values[key] = v
+		}
+	}
 	fields := c.fields()
 	keys := c.Keys()
 	for key := range values {
@@ -51,7 +61,7 @@ func (c *Config) Fill(fs *pflag.FlagSet, file string, environ []string) error {
 	}
 	for _, kv := range environ {
 		name, value, _ := strings.Cut(kv, "=")
-		if key := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "SKIFF_")), "_", "-"); strings.HasPrefix(name, "SKIFF_") && slices.Contains(keys, key) {
+		if key := keyOf(strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, "SKIFF_")), "_", "-")); strings.HasPrefix(name, "SKIFF_") && slices.Contains(keys, key) {
 			values[key], source[key] = value, name
 		}
 	}
@@ -141,6 +151,24 @@ func (c *Config) fields() map[string]fieldView {
 		out[f.Tag.Get("key")] = fieldView{v.Field(i).Addr().Interface(), f.Tag.Get("help")}
 	}
 	return out
+}
+
+// others are the names that keys have besides their own: upstream's, where they differ.
+func others() map[string]string {
+	out, t := map[string]string{}, reflect.TypeFor[Config]()
+	for i := range t.NumField() {
+		if other, ok := t.Field(i).Tag.Lookup("also"); ok {
+			out[other] = t.Field(i).Tag.Get("key")
+		}
+	}
+	return out
+}
+
+func keyOf(name string) string {
+	if key, ok := others()[name]; ok {
+		return key
+	}
+	return name
 }
 
 // Keys lists every key, sorted.

@@ -58,10 +58,10 @@ import (
 // Config is what controllers need to know.
 type Config struct {
 	Client   client.Client
-	Kinds    harness.Kinds // all there are: the table; nil means those that are built in
-	Select   string        // --controllers: "*,-node-lifecycle-controller", upstream's syntax and names
-	PodCIDR  netip.Prefix  // nodes get a /24 of it each (NodeMaskSize)
-	NodeMask int
+	Kinds    harness.Kinds     // all there are: the table; nil means those that are built in
+	Select   string            // --controllers: "*,-node-lifecycle-controller", upstream's syntax and names
+	PodCIDRs []netip.Prefix    // one, or one of each family; nodes get a share of each
+	NodeMask []int             // the shares' sizes
 	LBPool   loadbalancer.Pool // addresses for services of type LoadBalancer; none: the nodes' own
 	RootCA   []byte            // PEM, for kube-root-ca.crt
 	Trust    map[string]string // data of the ConfigMap extension-apiserver-authentication; none if empty
@@ -101,7 +101,7 @@ var all = []entry{
 	{"serviceaccount-controller", func(c Config) harness.Controller { return serviceaccount.New(c.Client) }},
 	{"root-ca-certificate-publisher-controller", func(c Config) harness.Controller { return rootca.New(c.Client, c.RootCA) }},
 	{"extension-apiserver-authentication-controller", func(c Config) harness.Controller { return extensionauth.New(c.Client, c.Trust) }},
-	{"node-ipam-controller", func(c Config) harness.Controller { return nodeipam.New(c.Client, c.PodCIDR, c.NodeMask) }},
+	{"node-ipam-controller", func(c Config) harness.Controller { return nodeipam.New(c.Client, c.PodCIDRs, c.NodeMask) }},
 	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},
 	{"taint-eviction-controller", func(c Config) harness.Controller { return tainteviction.New(c.Client) }},
 	{"garbage-collector-controller", func(c Config) harness.Controller { return garbage.New(c.Client, c.Kinds, c.Log) }},

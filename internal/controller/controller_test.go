@@ -22,7 +22,7 @@ func start(t *testing.T, selection string, objects ...crclient.Object) *clientte
 	t.Helper()
 	c := clienttest.New(t, objects...)
 	all, err := New(Config{
-		Client: c, Select: selection, PodCIDR: netip.MustParsePrefix("10.244.0.0/16"), NodeMask: 24, RootCA: []byte("PEM"),
+		Client: c, Select: selection, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, NodeMask: []int{24}, RootCA: []byte("PEM"),
 		Log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

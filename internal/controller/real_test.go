@@ -38,7 +38,7 @@ func cluster(t *testing.T) client.Client {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = c.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	all, err := controller.New(controller.Config{Client: c, PodCIDR: netip.MustParsePrefix("10.244.0.0/16"), NodeMask: 24, RootCA: []byte("PEM"), Log: log})
+	all, err := controller.New(controller.Config{Client: c, PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, NodeMask: []int{24}, RootCA: []byte("PEM"), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 
+	"skiff.dev/skiff/internal/api/cidr"
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/pki"
 )
@@ -66,11 +66,11 @@ func (n neighbour) clash(other neighbour, sameName bool) error {
 	if other.Network != n.Network {
 		return nil
 	}
-	for _, mine := range []struct{ key, cidr string }{{"pod-cidr", n.PodCIDR}, {"service-cidr", n.ServiceCIDR}} {
+	for _, mine := range []struct{ key, list string }{{"pod-cidr", n.PodCIDR}, {"service-cidr", n.ServiceCIDR}} {
 		for _, theirs := range []string{other.PodCIDR, other.ServiceCIDR} {
-			a, err1 := netip.ParsePrefix(mine.cidr)
-			b, err2 := netip.ParsePrefix(theirs)
-			if err1 == nil && err2 == nil && a.Overlaps(b) {
+			ours, err1 := cidr.ParseList(mine.list)
+			taken, err2 := cidr.ParseList(theirs)
+			if a, b, clash := cidr.Overlap(ours, taken); err1 == nil && err2 == nil && clash {
 				return fmt.Errorf("%s: %s overlaps %s of the cluster at %s on this host; "+remedy, mine.key, a, b, other.DataDir, other.DataDir)
 			}
 		}

@@ -18,6 +18,7 @@ func TestNeighbours(t *testing.T) {
 		{"same pods", neighbour{"/srv/two", "10.42.0.0/16", "10.53.0.0/16", "net:[1]"}, false, "pod-cidr: 10.42.0.0/16 overlaps"},
 		{"same services", neighbour{"/srv/two", "10.52.0.0/16", "10.43.128.0/17", "net:[1]"}, false, "service-cidr: 10.43.0.0/16 overlaps 10.43.128.0/17"},
 		{"its pods are our services", neighbour{"/srv/two", "10.43.0.0/16", "10.53.0.0/16", "net:[1]"}, false, "service-cidr:"},
+		{"our services are its second pods", neighbour{"/srv/two", "fd52::/56,10.43.128.0/17", "fd53::/112", "net:[1]"}, false, "service-cidr: 10.43.0.0/16 overlaps 10.43.128.0/17"},
 		{"same ranges elsewhere", neighbour{"/srv/two", "10.42.0.0/16", "10.43.0.0/16", "net:[2]"}, false, ""},
 		{"same name elsewhere", neighbour{"/srv/two", "10.52.0.0/16", "10.53.0.0/16", "net:[2]"}, true, "cluster-name:"},
 	}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/network"
@@ -49,13 +49,21 @@ func saveRecord(conf *config.Config) error {
 			{"service-cidr", old.ServiceCIDR, now.ServiceCIDR},
 			{"cri-endpoint", old.CRIEndpoint, now.CRIEndpoint},
 		} {
-			if f.was != f.is {
+			if f.was != f.is && !gained(f.was, f.is) {
 				return fmt.Errorf("%s: this cluster was made with %q and cannot change to %q; give the old value, or start over with 'skiff down --purge'", f.key, f.was, f.is)
 			}
 		}
-		return nil
+		if now == old {
+			return nil
+		}
 	}
 	return writeRecord(conf, now)
+}
+
+// gained: a range of the other family was added to the one that a cluster was made with.
+func gained(was, is string) bool {
+	second, ok := strings.CutPrefix(is, was+",")
+	return ok && second != "" && !strings.Contains(was, ",")
 }
 
 func writeRecord(conf *config.Config, r record) error {
@@ -99,8 +107,8 @@ func networkConfig(conf *config.Config, binDir string, log *slog.Logger) network
 	return network.Config{
 		Cluster:     conf.ClusterName,
 		NodeName:    conf.NodeName,
-		PodCIDR:     netip.MustParsePrefix(conf.PodCIDR),
-		ServiceCIDR: netip.MustParsePrefix(conf.ServiceCIDR),
+		PodCIDR:     conf.ClusterCIDRs()[0],
+		ServiceCIDR: conf.ServiceCIDRs()[0],
 		DNSAddr:     conf.ServiceAddr(10),
 		NodePorts:   conf.NodePorts,
 		StateDir:    filepath.Join(conf.DataDir, "network"),

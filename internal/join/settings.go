@@ -3,15 +3,17 @@ package join
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
+
+	"skiff.dev/skiff/internal/api/cidr"
 )
 
 // Settings are the cluster's that each of its machines goes by. The server publishes them in the ConfigMap kube-public/skiff-cluster.
 type Settings struct {
+	// PodCIDR and ServiceCIDR are one range, or one of each family with a comma between them.
 	PodCIDR, ServiceCIDR, Domain, NodePorts string
 }
 
@@ -38,8 +40,8 @@ func FetchSettings(ctx context.Context, r crclient.Reader) (s Settings, err erro
 		return s, fmt.Errorf("read the cluster's settings (ConfigMap %s/%s): %w", settingsNamespace, settingsName, err)
 	}
 	s = Settings{PodCIDR: m.Data["pod-cidr"], ServiceCIDR: m.Data["service-cidr"], Domain: m.Data["cluster-domain"], NodePorts: m.Data["service-node-port-range"]}
-	for _, cidr := range []string{s.PodCIDR, s.ServiceCIDR} {
-		if _, err := netip.ParsePrefix(cidr); err != nil {
+	for _, ranges := range []string{s.PodCIDR, s.ServiceCIDR} {
+		if _, err := cidr.ParseList(ranges); err != nil {
 			return s, fmt.Errorf("the cluster's settings (ConfigMap %s/%s) are damaged: %w; restart the server, which writes them", settingsNamespace, settingsName, err)
 		}
 	}

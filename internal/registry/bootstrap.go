@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/cidr"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -38,7 +39,7 @@ func (r *Registry) bootstrap(ctx context.Context) error {
 		return err
 	}
 	if err := r.ensure(ctx, "networking.k8s.io", "servicecidrs", &networkingv1.ServiceCIDR{
-		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: r.cfg.ServiceCIDRs},
+		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: cidr.Strings(r.cfg.ServiceCIDRs)},
 	}, nil); err != nil {
 		return err
 	}

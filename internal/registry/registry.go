@@ -30,7 +30,7 @@ type Config struct {
 	Table *api.Table
 	Log   *slog.Logger
 
-	ServiceCIDRs  []string       // "10.43.0.0/16"; cluster IPs are allocated here
+	ServiceCIDRs  []netip.Prefix // one, or one of each family, the primary first; cluster IPs are allocated here
 	NodePortRange string         // "30000-32767"
 	Advertise     netip.AddrPort // where pods reach the API server; the endpoints of the Service kubernetes
 

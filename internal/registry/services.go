@@ -29,16 +29,12 @@ type services struct {
 	ports map[int32]types.UID
 }
 
-func newServices(cidrs []string, ports string) (*services, error) {
+func newServices(cidrs []netip.Prefix, ports string) (*services, error) {
 	s := &services{ips: map[netip.Addr]types.UID{}, ports: map[int32]types.UID{}}
-	if len(cidrs) != 1 {
-		return nil, fmt.Errorf("service-cidr: one IPv4 range is needed, got %q", cidrs)
+	if len(cidrs) == 0 || !cidrs[0].Addr().Is4() {
+		return nil, fmt.Errorf("service-cidr: one IPv4 range is needed, got %v", cidrs)
 	}
-	var err error
-	if s.cidr, err = netip.ParsePrefix(cidrs[0]); err != nil || !s.cidr.Addr().Is4() {
-		return nil, fmt.Errorf("service-cidr: %q is not an IPv4 range", cidrs[0])
-	}
-	s.cidr = s.cidr.Masked()
+	s.cidr = cidrs[0].Masked()
 	low, high, ok := strings.Cut(ports, "-")
 	a, err1 := strconv.ParseUint(low, 10, 16)
 	b, err2 := strconv.ParseUint(high, 10, 16)

@@ -186,7 +186,9 @@ func TestServiceTypeChanges(t *testing.T) {
 }
 
 func TestServiceRangesRunOut(t *testing.T) {
-	f := start(t, func(c *registry.Config) { c.ServiceCIDRs, c.NodePortRange = []string{"10.96.0.0/29"}, "30000-30001" })
+	f := start(t, func(c *registry.Config) {
+		c.ServiceCIDRs, c.NodePortRange = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/29")}, "30000-30001"
+	})
 	for i := range 3 { // of 8: the network, kubernetes, 5, the broadcast address
 		create(f, service(fmt.Sprint("s", i)))
 	}
@@ -204,7 +206,9 @@ func TestServiceRangesRunOut(t *testing.T) {
 }
 
 func TestConcurrentServices(t *testing.T) {
-	f := start(t, func(c *registry.Config) { c.ServiceCIDRs, c.NodePortRange = []string{"10.96.0.0/26"}, "30000-30039" })
+	f := start(t, func(c *registry.Config) {
+		c.ServiceCIDRs, c.NodePortRange = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/26")}, "30000-30039"
+	})
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	ips, ports := map[string]bool{"10.96.0.1": true}, map[int32]bool{}

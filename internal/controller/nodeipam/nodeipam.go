@@ -1,4 +1,4 @@
-// Package nodeipam gives every node its own range of pod addresses.
+// Package nodeipam gives every node its own range of pod addresses, of each family that the cluster has.
 //
 // Its invariant: no two nodes hold the same range. What nodes hold is learned from their objects, all of them before the first range is
 // given, so that nothing needs to be stored elsewhere.
@@ -27,25 +27,29 @@ type reconciler struct {
 	events record.EventRecorder
 
 	mu      sync.Mutex
-	ranges  *ranges
+	books   []*ranges       // one a family
 	waiting map[string]bool // nodes for which nothing was free
 }
 
-// New returns the controller; it hands out ranges of mask bits within cluster.
-func New(c client.Client, cluster netip.Prefix, mask int) harness.Controller {
-	r := newReconciler(c, cluster, mask)
+// New returns the controller; it hands out ranges within those of the cluster, of as many bits as the masks beside them say.
+func New(c client.Client, cluster []netip.Prefix, masks []int) harness.Controller {
+	r := newReconciler(c, cluster, masks)
 	return harness.Controller{Watches: []harness.Watch{harness.On(&corev1.Node{}, r.nodeChanged)}, Reconcile: r.reconcile}
 }
 
-func newReconciler(c client.Client, cluster netip.Prefix, mask int) *reconciler {
-	return &reconciler{client: c, events: c.Recorder("cidrAllocator"), ranges: newRanges(cluster, mask), waiting: map[string]bool{}}
+func newReconciler(c client.Client, cluster []netip.Prefix, masks []int) *reconciler {
+	r := &reconciler{client: c, events: c.Recorder("cidrAllocator"), waiting: map[string]bool{}}
+	for i, p := range cluster {
+		r.books = append(r.books, newRanges(p, masks[i]))
+	}
+	return r
 }
 
 func (r *reconciler) nodeChanged(old, current *corev1.Node) []harness.Key {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if current == nil {
-		r.ranges.release(old.Name)
+		r.release(old.Name)
 		delete(r.waiting, old.Name)
 		var keys []harness.Key
 		for name := range r.waiting {
@@ -55,7 +59,9 @@ func (r *reconciler) nodeChanged(old, current *corev1.Node) []harness.Key {
 	}
 	for _, cidr := range cidrs(current) {
 		if p, err := netip.ParsePrefix(cidr); err == nil {
-			r.ranges.hold(p, current.Name)
+			for _, book := range r.books {
+				book.hold(p, current.Name)
+			}
 		}
 	}
 	if len(cidrs(current)) > 0 {
@@ -73,7 +79,7 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 		return 0, nil
 	}
 	r.mu.Lock()
-	given, ok := r.ranges.give(node.Name)
+	given, ok := r.give(node.Name)
 	if ok {
 		delete(r.waiting, node.Name)
 	} else {
@@ -86,7 +92,7 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 	}
 	body, err := json.Marshal(map[string]any{
 		"metadata": map[string]any{"uid": node.UID},
-		"spec":     map[string]any{"podCIDR": given.String(), "podCIDRs": []string{given.String()}},
+		"spec":     map[string]any{"podCIDR": given[0], "podCIDRs": given},
 	})
 	if err != nil {
 		return 0, err
@@ -96,6 +102,25 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 		return 0, fmt.Errorf("give node %s the range %s: %w", node.Name, given, err)
 	}
 	return 0, nil // held under the node's name: a retry after an error is given the same range
+}
+
+// give returns a range of each family, or none.
+func (r *reconciler) give(node string) (out []string, ok bool) {
+	for _, book := range r.books {
+		p, ok := book.give(node)
+		if !ok {
+			r.release(node)
+			return nil, false
+		}
+		out = append(out, p.String())
+	}
+	return out, len(out) > 0
+}
+
+func (r *reconciler) release(node string) {
+	for _, book := range r.books {
+		book.release(node)
+	}
 }
 
 func cidrs(n *corev1.Node) []string {

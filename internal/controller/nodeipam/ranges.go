@@ -32,7 +32,7 @@ func newRanges(cluster netip.Prefix, mask int) *ranges {
 
 // hold notes that a node has a range, wholly or partly within ours.
 func (r *ranges) hold(p netip.Prefix, node string) {
-	if r.total == 0 || !r.cluster.Overlaps(p) {
+	if r.total == 0 || !r.cluster.Overlaps(p) { // another family's never does
 		return
 	}
 	first := r.index(p.Masked().Addr())

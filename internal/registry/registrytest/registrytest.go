@@ -4,6 +4,7 @@ package registrytest
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"path/filepath"
 	"testing"
 
@@ -43,7 +44,7 @@ func Start(t testing.TB, admit []registry.Admit, validate []registry.Validate, c
 		}
 	}
 	Run(t, s)
-	cfg := registry.Config{Store: s, Table: table, ServiceCIDRs: []string{"10.96.0.0/16"}, NodePortRange: "30000-32767", Admit: admit, Validate: validate}
+	cfg := registry.Config{Store: s, Table: table, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, NodePortRange: "30000-32767", Admit: admit, Validate: validate}
 	for _, f := range change {
 		f(&cfg)
 	}
