@@ -24,15 +24,12 @@ func validateService(o Object) field.ErrorList {
 		} else {
 			errs = append(errs, each(spec.Child("externalName"), s.ExternalName, validation.IsDNS1123Subdomain(strings.TrimSuffix(s.ExternalName, ".")))...)
 		}
-		if s.ClusterIP != "" && !headless {
-			errs = append(errs, field.Forbidden(spec.Child("clusterIPs"), "may not be set for ExternalName services"))
-		}
 	case corev1.ServiceTypeNodePort, corev1.ServiceTypeLoadBalancer:
 		if headless {
 			errs = append(errs, field.Invalid(spec.Child("clusterIPs").Index(0), s.ClusterIP, fmt.Sprintf("may not be set to 'None' for %s services", s.Type)))
 		}
 	}
-	errs = append(errs, clusterIPs(s, spec)...)
+	errs = append(errs, ValidateServiceFamilies(s)...)
 	errs = append(errs, trafficErrors(s, spec)...)
 	for k, v := range s.Selector {
 		errs = append(errs, each(spec.Child("selector"), k, validation.IsQualifiedName(k))...)
@@ -99,21 +96,6 @@ func onlyForLoadBalancers(s *corev1.ServiceSpec, spec *field.Path) (errs field.E
 	}
 	if len(s.LoadBalancerSourceRanges) > 0 {
 		errs = append(errs, field.Forbidden(spec.Child("loadBalancerSourceRanges"), "may only be used when `type` is 'LoadBalancer'"))
-	}
-	return errs
-}
-
-func clusterIPs(s *corev1.ServiceSpec, spec *field.Path) (errs field.ErrorList) {
-	if len(s.ClusterIPs) > 2 {
-		errs = append(errs, field.TooMany(spec.Child("clusterIPs"), len(s.ClusterIPs), 2))
-	}
-	for i, ip := range s.ClusterIPs {
-		if ip != corev1.ClusterIPNone && ip != "" {
-			errs = append(errs, address(ip, spec.Child("clusterIPs").Index(i))...)
-		}
-	}
-	if len(s.ClusterIPs) > 0 && s.ClusterIPs[0] != s.ClusterIP {
-		errs = append(errs, field.Invalid(spec.Child("clusterIPs"), s.ClusterIPs, "first value must match `clusterIP`"))
 	}
 	return errs
 }
@@ -190,9 +172,5 @@ func validateServiceUpdate(o, old Object) field.ErrorList {
 			errs = append(errs, immutable(s.HealthCheckNodePort, was.HealthCheckNodePort, field.NewPath("spec", "healthCheckNodePort"))...)
 		}
 	}
-	// An address stays for as long as the service has one.
-	if s.Type != corev1.ServiceTypeExternalName && was.Type != corev1.ServiceTypeExternalName && was.ClusterIP != "" && s.ClusterIP != was.ClusterIP {
-		errs = append(errs, immutable(s.ClusterIPs, was.ClusterIPs, field.NewPath("spec", "clusterIPs").Index(0))...)
-	}
-	return errs
+	return append(errs, keptFamilies(s, was)...)
 }

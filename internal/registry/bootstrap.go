@@ -27,7 +27,7 @@ func (r *Registry) bootstrap(ctx context.Context) error {
 			return err
 		}
 	}
-	ip := r.services.cidr.Addr().Next()
+	ip := r.cfg.ServiceCIDRs[0].Masked().Addr().Next()
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "kubernetes", Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
 		Spec: corev1.ServiceSpec{
@@ -67,7 +67,7 @@ func (r *Registry) advertise(ctx context.Context, to netip.AddrPort) error {
 	}
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "kubernetes", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
-		AddressType: discoveryv1.AddressTypeIPv4,
+		AddressType: discoveryv1.AddressType(familyOf(to.Addr())),
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{to.Addr().String()}, Conditions: discoveryv1.EndpointConditions{Ready: pointTo(true)}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: &name, Port: &number, Protocol: pointTo(corev1.ProtocolTCP)}},
 	}

@@ -108,14 +108,14 @@ func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, 
 	if res.Default != nil { // what admission and preparation added is defaulted too
 		res.Default(obj)
 	}
-	undo, err := r.allocate(q, obj, nil)
+	taken, err := r.allocate(q, obj, nil)
 	if err != nil {
 		return nil, err
 	}
 	e, err := r.admitted(ctx, q, c, a, obj, dryRun)
 	if err != nil || dryRun {
 		r.failed(ctx, a)
-		undo()
+		r.undone(ctx, q, taken)
 	}
 	return e, err
 }

@@ -195,3 +195,18 @@ func TestListOptions(t *testing.T) {
 		})
 	}
 }
+
+// again is another registry over the same store, as after a restart with other settings.
+func again(f *fixture, change func(*registry.Config)) *fixture {
+	f.Helper()
+	cfg := registry.Config{
+		Store: f.Store(), Table: f.Table(), NodePortRange: "30000-32767", ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
+	}
+	change(&cfg)
+	r, err := registry.New(cfg)
+	if err != nil {
+		f.Fatal(err)
+	}
+	registrytest.Run(f.T, r)
+	return &fixture{registrytest.Over(f.T, r), f.T}
+}

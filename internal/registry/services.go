@@ -2,10 +2,10 @@ package registry
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,7 +21,8 @@ import (
 
 // services knows which cluster IPs and node ports are taken, and by which Service.
 type services struct {
-	cidr        netip.Prefix
+	families    []corev1.IPFamily // of the cluster, the primary first
+	ranges      map[corev1.IPFamily][]addresses
 	first, last int32 // node ports
 
 	mu    sync.Mutex
@@ -30,11 +31,15 @@ type services struct {
 }
 
 func newServices(cidrs []netip.Prefix, ports string) (*services, error) {
-	s := &services{ips: map[netip.Addr]types.UID{}, ports: map[int32]types.UID{}}
-	if len(cidrs) == 0 || !cidrs[0].Addr().Is4() {
-		return nil, fmt.Errorf("service-cidr: one IPv4 range is needed, got %v", cidrs)
+	s := &services{ranges: map[corev1.IPFamily][]addresses{}, ips: map[netip.Addr]types.UID{}, ports: map[int32]types.UID{}}
+	for _, p := range cidrs {
+		f := familyOf(p.Addr())
+		s.families = append(s.families, f)
+		s.ranges[f] = append(s.ranges[f], addressesOf(p))
 	}
-	s.cidr = cidrs[0].Masked()
+	if n := len(s.families); n == 0 || n > 2 || n == 2 && s.families[0] == s.families[1] {
+		return nil, fmt.Errorf("service-cidr: one range is needed, or one of each family, got %v", cidrs)
+	}
 	low, high, ok := strings.Cut(ports, "-")
 	a, err1 := strconv.ParseUint(low, 10, 16)
 	b, err2 := strconv.ParseUint(high, 10, 16)
@@ -109,48 +114,33 @@ func healthChecked(svc *corev1.Service) bool {
 	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 }
 
-// allocate gives a Service the addresses and ports that it needs and has not. undo gives back what this call took.
-func (r *Registry) allocate(q *Request, obj, old api.Object) (undo func(), err error) {
-	nothing := func() {}
+// allocate gives a Service the addresses and ports that it needs and has not. The caller ends what it returns: kept once the Service is stored,
+// undone otherwise.
+func (r *Registry) allocate(q *Request, obj, old api.Object) (*taking, error) {
 	svc, ok := obj.(*corev1.Service)
 	if !ok || q.Subresource != "" {
-		return nothing, nil
+		return nil, nil
 	}
-	var was *corev1.Service
+	t := &taking{s: r.services, svc: svc}
 	if old != nil {
-		was = old.(*corev1.Service)
-		inherit(svc, was)
+		t.was = old.(*corev1.Service)
+		inherit(svc, t.was)
+	} else if svc.Spec.ClusterIP != "" && len(svc.Spec.ClusterIPs) == 0 {
+		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP} // a client that knows only the one field
 	}
-	s := r.services
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := taking{s: s, svc: svc}
-	if errs := t.take(); len(errs) > 0 {
-		t.undo()
-		return nothing, invalid(q, svc, errs...)
+	t.s.mu.Lock()
+	errs := t.take()
+	t.s.mu.Unlock()
+	if len(errs) > 0 {
+		t.undo(nil)
+		return nil, invalid(q, svc, errs...)
 	}
-	if was != nil {
-		t.drop(was)
-	}
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		t.undo()
-	}, nil
+	return t, nil
 }
 
 // inherit keeps addresses and ports that an update does not mention, and drops those that its type no longer has.
 func inherit(svc, was *corev1.Service) {
-	if svc.Spec.Type == corev1.ServiceTypeExternalName {
-		if svc.Spec.ClusterIP == was.Spec.ClusterIP {
-			svc.Spec.ClusterIP, svc.Spec.ClusterIPs, svc.Spec.IPFamilies, svc.Spec.IPFamilyPolicy = "", nil, nil, nil
-		}
-	} else if svc.Spec.ClusterIP == "" && was.Spec.Type != corev1.ServiceTypeExternalName {
-		svc.Spec.ClusterIP, svc.Spec.ClusterIPs = was.Spec.ClusterIP, was.Spec.ClusterIPs
-	}
-	if len(svc.Spec.ClusterIPs) == 0 && svc.Spec.ClusterIP != "" {
-		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
-	}
+	inheritAddresses(&svc.Spec, &was.Spec)
 	if healthChecked(svc) && svc.Spec.HealthCheckNodePort == 0 {
 		svc.Spec.HealthCheckNodePort = was.Spec.HealthCheckNodePort
 	}
@@ -170,6 +160,38 @@ func inherit(svc, was *corev1.Service) {
 	}
 }
 
+// inheritAddresses guesses what a client means by the fields that go together, of which old ones know clusterIP alone.
+func inheritAddresses(s, was *corev1.ServiceSpec) {
+	same := slices.Equal(s.ClusterIPs, was.ClusterIPs)
+	switch {
+	case len(s.ClusterIPs) == 0 && s.ClusterIP == was.ClusterIP:
+		s.ClusterIPs = was.ClusterIPs
+	case s.ClusterIP == "" && same:
+		s.ClusterIPs = nil
+	case s.ClusterIP != was.ClusterIP && (same || len(s.ClusterIPs) == 0):
+		s.ClusterIPs = []string{s.ClusterIP}
+		if s.ClusterIP == "" {
+			s.ClusterIPs = nil
+		}
+	}
+	switch {
+	case s.Type != corev1.ServiceTypeExternalName && was.Type != corev1.ServiceTypeExternalName:
+		if s.ClusterIP == "" && len(s.ClusterIPs) == 0 {
+			s.ClusterIP, s.ClusterIPs = was.ClusterIP, was.ClusterIPs
+		}
+	case s.Type == corev1.ServiceTypeExternalName && was.Type != corev1.ServiceTypeExternalName:
+		if slices.Equal(s.ClusterIPs, was.ClusterIPs) {
+			s.ClusterIP, s.ClusterIPs = "", nil
+		}
+		if slices.Equal(s.IPFamilies, was.IPFamilies) {
+			s.IPFamilies = nil
+		}
+		if s.IPFamilyPolicy != nil && was.IPFamilyPolicy != nil && *s.IPFamilyPolicy == *was.IPFamilyPolicy {
+			s.IPFamilyPolicy = nil
+		}
+	}
+}
+
 func usesNodePorts(svc *corev1.Service) bool {
 	switch svc.Spec.Type {
 	case corev1.ServiceTypeNodePort:
@@ -180,13 +202,12 @@ func usesNodePorts(svc *corev1.Service) bool {
 	return false
 }
 
-// taking is one Service's allocation. The lock of s is held around its methods.
+// taking is one Service's allocation: nil for what has none. The lock of s is held around take.
 type taking struct {
-	s       *services
-	svc     *corev1.Service
-	ips     []netip.Addr
-	ports   []int32
-	dropped *corev1.Service
+	s        *services
+	svc, was *corev1.Service
+	ips      []netip.Addr
+	ports    []int32
 }
 
 func (t *taking) take() (errs field.ErrorList) {
@@ -194,22 +215,15 @@ func (t *taking) take() (errs field.ErrorList) {
 	if spec.Type == corev1.ServiceTypeExternalName {
 		return nil
 	}
-	if len(spec.IPFamilies) == 0 {
-		spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol}
+	var before *corev1.ServiceSpec
+	if t.was != nil {
+		before = &t.was.Spec
 	}
-	if spec.IPFamilyPolicy == nil {
-		spec.IPFamilyPolicy = pointTo(corev1.IPFamilyPolicySingleStack)
+	if errs := settleFamilies(spec, before, t.s.families); len(errs) > 0 {
+		return errs
 	}
 	at := field.NewPath("spec")
-	if *spec.IPFamilyPolicy == corev1.IPFamilyPolicyRequireDualStack {
-		errs = append(errs, field.Invalid(at.Child("ipFamilyPolicy"), *spec.IPFamilyPolicy, "this cluster is not configured for dual-stack services"))
-	}
-	for i, f := range spec.IPFamilies {
-		if f != corev1.IPv4Protocol {
-			errs = append(errs, field.Invalid(at.Child("ipFamilies").Index(i), f, "not configured on this cluster"))
-		}
-	}
-	errs = append(errs, t.takeIP(at)...)
+	errs = t.takeIPs(at.Child("clusterIPs"))
 	if usesNodePorts(t.svc) {
 		errs = append(errs, t.takePorts(at.Child("ports"))...)
 	}
@@ -219,27 +233,33 @@ func (t *taking) take() (errs field.ErrorList) {
 	return errs
 }
 
-func (t *taking) takeIP(at *field.Path) field.ErrorList {
+// takeIPs claims an address of each of the Service's families: the one that it asks for, or a free one.
+func (t *taking) takeIPs(at *field.Path) (errs field.ErrorList) {
 	spec := &t.svc.Spec
-	if len(spec.ClusterIPs) == 0 && spec.ClusterIP != "" {
-		spec.ClusterIPs = []string{spec.ClusterIP}
-	}
-	if spec.ClusterIP == "" && len(spec.ClusterIPs) > 0 {
-		spec.ClusterIP = spec.ClusterIPs[0]
-	}
-	switch spec.ClusterIP {
-	case corev1.ClusterIPNone:
+	if spec.ClusterIP == corev1.ClusterIPNone {
 		return nil
-	case "":
-		a, ok := t.s.freeIP()
+	}
+	ips := slices.Clone(spec.ClusterIPs)
+	for i, f := range spec.IPFamilies {
+		if i < len(ips) {
+			errs = append(errs, t.takeIP(ips[i], at)...)
+			continue
+		}
+		a, ok := t.s.freeIP(f)
 		if !ok {
-			return field.ErrorList{field.InternalError(at.Child("clusterIPs").Index(0), fmt.Errorf("failed to allocate a serviceIP: range %s is full", t.s.cidr))}
+			return append(errs, field.InternalError(at.Index(i), fmt.Errorf("failed to allocate a serviceIP: %s", t.s.full(f))))
 		}
 		t.claimIP(a)
-		spec.ClusterIP, spec.ClusterIPs = a.String(), []string{a.String()}
-		return nil
+		ips = append(ips, a.String())
 	}
-	a, err := netip.ParseAddr(spec.ClusterIP)
+	if len(ips) > 0 {
+		spec.ClusterIP, spec.ClusterIPs = ips[0], ips
+	}
+	return errs
+}
+
+func (t *taking) takeIP(ip string, at *field.Path) field.ErrorList {
+	a, err := netip.ParseAddr(ip)
 	why := ""
 	switch owner, taken := t.s.ips[a]; {
 	case err != nil:
@@ -247,14 +267,14 @@ func (t *taking) takeIP(at *field.Path) field.ErrorList {
 	case taken && owner == t.svc.UID:
 		return nil
 	case taken:
-		why = "failed to allocate IP " + a.String() + ": provided IP is already allocated"
-	case !t.s.cidr.Contains(a):
-		why = fmt.Sprintf("failed to allocate IP %s: the provided IP (%s) is not in the valid range. The range of valid IPs is %s", a, a, t.s.cidr)
+		why = "provided IP is already allocated"
+	case !slices.ContainsFunc(t.s.ranges[familyOf(a)], func(r addresses) bool { return r.gives(a) }):
+		why = fmt.Sprintf("the provided IP (%s) is not in the valid range. The range of valid IPs is %s", a, t.s.valid(familyOf(a)))
 	default:
 		t.claimIP(a)
 		return nil
 	}
-	return field.ErrorList{field.Invalid(at.Child("clusterIPs"), spec.ClusterIPs, why)}
+	return field.ErrorList{field.Invalid(at, t.svc.Spec.ClusterIPs, "failed to allocate IP "+ip+": "+why)}
 }
 
 func (t *taking) claimIP(a netip.Addr) {
@@ -298,84 +318,81 @@ func (t *taking) claimPort(n int32) {
 	t.ports = append(t.ports, n)
 }
 
-// drop gives back what the Service held before and holds no more. Undoing takes it again.
-func (t *taking) drop(was *corev1.Service) {
-	gone := was.DeepCopy()
-	gone.Spec.ClusterIPs, gone.Spec.Ports = nil, nil
-	for _, ip := range was.Spec.ClusterIPs {
-		if ip != t.svc.Spec.ClusterIP {
-			gone.Spec.ClusterIPs = append(gone.Spec.ClusterIPs, ip)
-		}
+// keep gives back what the Service held before and holds no more.
+func (t *taking) keep() {
+	if t == nil || t.was == nil {
+		return
 	}
-	kept := map[int32]bool{}
-	for _, n := range nodePorts(t.svc) {
-		kept[n] = true
-	}
-	if kept[was.Spec.HealthCheckNodePort] {
+	gone := t.was.DeepCopy()
+	gone.Spec.ClusterIPs = slices.DeleteFunc(gone.Spec.ClusterIPs, func(ip string) bool { return slices.Contains(t.svc.Spec.ClusterIPs, ip) })
+	kept := nodePorts(t.svc)
+	if slices.Contains(kept, gone.Spec.HealthCheckNodePort) {
 		gone.Spec.HealthCheckNodePort = 0
 	}
-	for _, p := range was.Spec.Ports {
-		if !kept[p.NodePort] {
-			gone.Spec.Ports = append(gone.Spec.Ports, p)
-		}
-	}
-	t.dropped = gone
+	gone.Spec.Ports = slices.DeleteFunc(gone.Spec.Ports, func(p corev1.ServicePort) bool { return slices.Contains(kept, p.NodePort) })
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
 	t.s.give(gone)
 }
 
-func (t *taking) undo() {
-	for _, a := range t.ips {
-		delete(t.s.ips, a)
-	}
-	for _, n := range t.ports {
-		delete(t.s.ports, n)
-	}
-	if t.dropped == nil {
+// undo gives back what this call took, except what the Service that is stored now has: somebody else may have given it the same.
+func (t *taking) undo(stored *corev1.Service) {
+	if t == nil {
 		return
 	}
-	for _, ip := range t.dropped.Spec.ClusterIPs {
-		if a, err := netip.ParseAddr(ip); err == nil {
-			t.s.ips[a] = t.dropped.UID
+	var ips []string
+	var ports []int32
+	if stored != nil && stored.UID == t.svc.UID {
+		ips, ports = stored.Spec.ClusterIPs, nodePorts(stored)
+	}
+	t.s.mu.Lock()
+	defer t.s.mu.Unlock()
+	for _, a := range t.ips {
+		if !slices.Contains(ips, a.String()) {
+			delete(t.s.ips, a)
 		}
 	}
-	for _, n := range nodePorts(t.dropped) {
-		t.s.ports[n] = t.dropped.UID
+	for _, n := range t.ports {
+		if !slices.Contains(ports, n) {
+			delete(t.s.ports, n)
+		}
 	}
 }
 
-// freeIP picks an address at random above the band that is left to people who choose their own (KEP-3070).
-func (s *services) freeIP() (netip.Addr, bool) {
-	base := s.cidr.Addr().As4()
-	start := binary.BigEndian.Uint32(base[:])
-	size := uint32(1)<<(32-s.cidr.Bits()) - 1 // without the broadcast address
-	band := min(max(16, size/16), 256)
-	if size <= band+1 {
-		band = 0
+// undone ends an allocation of a Service that was not stored.
+func (r *Registry) undone(ctx context.Context, q *Request, t *taking) {
+	if t == nil {
+		return
 	}
-	at := func(i uint32) netip.Addr {
-		var b [4]byte
-		binary.BigEndian.PutUint32(b[:], start+i)
-		return netip.AddrFrom4(b)
-	}
-	span := size - band - 1
-	offset := rand.Uint32N(max(span, 1))
-	for i := range span {
-		a := at(band + 1 + (offset+i)%span)
-		if _, taken := s.ips[a]; !taken {
-			return a, true
+	var stored *corev1.Service
+	if t.was != nil {
+		if e, err := r.get(ctx, q, store.Read{}); err == nil {
+			stored, _ = e.Object().(*corev1.Service)
 		}
 	}
-	for i := uint32(1); i <= band; i++ {
-		if a := at(i); s.free(a) {
+	t.undo(stored)
+}
+
+func (s *services) freeIP(f corev1.IPFamily) (netip.Addr, bool) {
+	for _, r := range s.ranges[f] {
+		if a, ok := r.free(func(a netip.Addr) bool { _, taken := s.ips[a]; return taken }); ok {
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
 }
 
-func (s *services) free(a netip.Addr) bool {
-	_, taken := s.ips[a]
-	return !taken
+// valid names the ranges of a family; full says that nothing is left of them.
+func (s *services) valid(f corev1.IPFamily) string {
+	var all []string
+	for _, r := range s.ranges[f] {
+		all = append(all, r.prefix.String())
+	}
+	return strings.Join(all, ", ")
+}
+
+func (s *services) full(f corev1.IPFamily) string {
+	return fmt.Sprintf("range %s is full", s.valid(f))
 }
 
 // freePort picks a port at random above the band that is left to people (KEP-3668).

@@ -132,7 +132,7 @@ func TestServiceUpdatesKeepAddresses(t *testing.T) {
 	moved := s.DeepCopy()
 	moved.ResourceVersion, moved.Spec.ClusterIP, moved.Spec.ClusterIPs = "", "10.96.0.77", []string{"10.96.0.77"}
 	_, err := update(f, moved, "")
-	refused(t, err, 422, "spec.clusterIPs[0]: Invalid value: [\"10.96.0.77\"]: field is immutable")
+	refused(t, err, 422, "spec.clusterIPs[0]: Invalid value: [\"10.96.0.77\"]: may not change once set")
 	create(f, service("free", ip("10.96.0.77")))
 
 	ported := s.DeepCopy()

@@ -86,16 +86,18 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 	if res.PrepareStatus != nil && q.Subresource == "status" {
 		res.PrepareStatus(obj, old)
 	}
-	undo, err := r.allocate(q, obj, old)
+	taken, err := r.allocate(q, obj, old)
 	if err != nil {
 		return nil, err
 	}
 	e, err := r.replace(ctx, q, prev, a, obj, dryRun)
 	if err != nil || dryRun {
 		r.failed(ctx, a)
-		undo()
+		r.undone(ctx, q, taken)
+		return e, err
 	}
-	return e, err
+	taken.keep()
+	return e, nil
 }
 
 // mutated is what of an object that a webhook or policy changed the request may change.

@@ -75,3 +75,17 @@ func TestSubsets(t *testing.T) {
 		t.Errorf("%d addresses, annotations %v", len(e.Subsets[0].Addresses), e.Annotations)
 	}
 }
+
+func TestEndpointsHoldThePrimaryFamily(t *testing.T) {
+	p := pod("10.0.0.1", 80, true)
+	p.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}
+	for want, families := range map[string][]corev1.IPFamily{
+		"10.0.0.1 :80": {corev1.IPv4Protocol, corev1.IPv6Protocol}, "fd00::1 :80": {corev1.IPv6Protocol, corev1.IPv4Protocol},
+	} {
+		service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{IPFamilies: families,
+			Ports: []corev1.ServicePort{{Protocol: corev1.ProtocolTCP, TargetPort: intstr.FromInt32(80)}}}}
+		if got := describe(decide(service, backend.Of(service, []*corev1.Pod{p, pod("10.0.0.2", 80, true)}), nil).Subsets); !strings.HasPrefix(got, strings.TrimSuffix(want, ":80")) {
+			t.Errorf("%v: %s, want %s", families, got, want)
+		}
+	}
+}

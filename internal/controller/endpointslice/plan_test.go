@@ -157,3 +157,39 @@ func TestEndpoint(t *testing.T) {
 		})
 	}
 }
+
+func TestASetOfSlicesForEachFamily(t *testing.T) {
+	dual := service.DeepCopy()
+	dual.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol, corev1.IPv4Protocol}
+	both := func(p *corev1.Pod) {
+		p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}, {IP: "fd00::" + p.Name[1:]}}
+	}
+	behind := []*corev1.Pod{pod(1, both), pod(2, both), pod(3)}
+	describe := func(have []*discoveryv1.EndpointSlice) string {
+		var out []string
+		for _, s := range have {
+			line := string(s.AddressType)
+			for _, e := range s.Endpoints {
+				line += " " + strings.Join(e.Addresses, "+")
+			}
+			out = append(out, line)
+		}
+		slices.Sort(out)
+		return strings.Join(out, "; ")
+	}
+	have := carry(nil, run(dual, behind, nil))
+	if got, want := describe(have), "IPv4 10.244.0.1 10.244.0.2 10.244.0.3; IPv6 fd00::0001 fd00::0002"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if p := run(dual, behind, have); len(p.create)+len(p.update)+len(p.remove) > 0 {
+		t.Errorf("once more changes it: %+v", p)
+	}
+	// Only the family that a pod's change concerns is written.
+	if p := run(dual, behind[:2], have); len(p.create)+len(p.remove) > 0 || len(p.update) != 1 || p.update[0].AddressType != discoveryv1.AddressTypeIPv4 {
+		t.Errorf("a pod of one family went: %+v", p)
+	}
+	dual.Spec.IPFamilies = dual.Spec.IPFamilies[:1]
+	if got, want := describe(carry(have, run(dual, behind, have))), "IPv6 fd00::0001 fd00::0002"; got != want {
+		t.Errorf("IPv6 alone: %s, want %s", got, want)
+	}
+}

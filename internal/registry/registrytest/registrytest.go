@@ -56,6 +56,9 @@ func Start(t testing.TB, admit []registry.Admit, validate []registry.Validate, c
 	return &Registry{r, t}
 }
 
+// Over is a registry that the test started itself.
+func Over(t testing.TB, r *registry.Registry) *Registry { return &Registry{r, t} }
+
 // Run runs a part until the test ends, and waits until it is ready.
 func Run(t testing.TB, p interface {
 	Run(context.Context) error
