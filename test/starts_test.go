@@ -222,9 +222,13 @@ func writeAuthority(t *testing.T, dir string, from time.Time) {
 // TestCannotChange: what a cluster was made with cannot be changed by starting it with other flags, and saying so harms nothing.
 func TestCannotChange(t *testing.T) {
 	t.Parallel()
-	c := cluster.Start(t, "--pod-cidr=10.44.0.0/16")
+	name := fmt.Sprintf("own-%d", os.Getpid()%1_000_000)
+	c := cluster.Start(t, "--pod-cidr=10.44.0.0/16", "--cluster-name="+name)
+	if out, err := c.Skiff("image", "ls", "--data-dir", c.DataDir); err != nil || !strings.Contains(out, "skiff.dev/web") {
+		t.Errorf("images of a cluster with a name of its own, asked for by its data dir: %v\n%s", err, out)
+	}
 	c.Stop()
-	oneLine(t, c, `pod-cidr: this cluster was made with "10.44.0.0/16" and cannot change to "10.42.0.0/16"`, "up", "--data-dir", c.DataDir)
+	oneLine(t, c, `pod-cidr: this cluster was made with "10.44.0.0/16" and cannot change to "10.42.0.0/16"`, "up", "--data-dir", c.DataDir, "--cluster-name", name)
 	c.Up()
 	if out := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].spec.podCIDR}"); out != "10.44.0.0/24" {
 		t.Errorf("the node's range is %s", out)
@@ -232,7 +236,7 @@ func TestCannotChange(t *testing.T) {
 	t.Run("second skiff on the same data dir", func(t *testing.T) {
 		c := c.For(t)
 		oneLine(t, c, fmt.Sprintf("is in use by another skiff (pid %d); stop that one, or give another --data-dir", c.PID()),
-			"up", "--data-dir", c.DataDir, "--pod-cidr=10.44.0.0/16", "--listen", "127.0.0.1:7443")
+			"up", "--data-dir", c.DataDir, "--cluster-name", name, "--pod-cidr=10.44.0.0/16", "--listen", "127.0.0.1:7443")
 		c.Kubectl("get", "--raw=/readyz") // the first is none the worse for it
 	})
 }

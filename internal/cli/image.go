@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"skiff.dev/skiff/internal/config"
+	"skiff.dev/skiff/internal/host"
 	"skiff.dev/skiff/internal/runtime"
 )
 
@@ -39,6 +41,11 @@ func imageAction(cmd *cobra.Command, conf *config.Config, do func(ctx context.Co
 		if err := fill(); err != nil {
 			return err
 		}
+		asked := conf.CRIEndpoint
+		if err := host.Recall(conf); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		conf.CRIEndpoint = cmp.Or(asked, conf.CRIEndpoint)
 		images, err := runtime.OpenImages(cmd.Context(), filepath.Join(conf.RunDir(), "containerd"), conf.CRIEndpoint)
 		switch {
 		case errors.Is(err, runtime.ErrNotRunning):

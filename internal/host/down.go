@@ -27,16 +27,13 @@ func Down(ctx context.Context, o Options, purge bool) error {
 		o.Progress(Progress{"nothing", fmt.Sprintf("there is no cluster at %s", conf.DataDir)})
 		return nil
 	}
-	rec, err := loadRecord(conf)
-	switch {
+	switch err := Recall(conf); {
 	case errors.Is(err, os.ErrNotExist):
 		o.Progress(Progress{"nothing", fmt.Sprintf("there is no cluster at %s", conf.DataDir)})
 		return nil
 	case err != nil:
 		return err
 	}
-	conf.ClusterName, conf.PodCIDR, conf.ServiceCIDR, conf.CRIEndpoint = rec.ClusterName, rec.PodCIDR, rec.ServiceCIDR, rec.CRIEndpoint
-
 	l, err := stopRunning(o)
 	if err != nil {
 		return err

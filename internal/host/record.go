@@ -86,6 +86,16 @@ func loadRecord(conf *config.Config) (record, error) {
 	return r, nil
 }
 
+// Recall gives the settings that a cluster was made with, whatever the caller's flags say; os.ErrNotExist if the data dir holds none.
+func Recall(conf *config.Config) error {
+	rec, err := loadRecord(conf)
+	if err != nil {
+		return err
+	}
+	conf.ClusterName, conf.PodCIDR, conf.ServiceCIDR, conf.CRIEndpoint = rec.ClusterName, rec.PodCIDR, rec.ServiceCIDR, rec.CRIEndpoint
+	return nil
+}
+
 // cgroupRoot, runtimeConfig and networkConfig say where a cluster's things are on a host, for running and for removing alike.
 func cgroupRoot(conf *config.Config) string { return "/" + conf.ClusterName }
 
