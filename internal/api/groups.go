@@ -50,7 +50,7 @@ func networkingRows() []*Resource {
 		of[networkingv1.IngressClass, networkingv1.IngressClassList](Resource{Group: g, Version: v, Kind: "IngressClass", Plural: "ingressclasses", Key: "ingressclasses",
 			Generation: true, Columns: ingressClassColumns, Default: func(o Object) { defaultIngressClass(o.(*networkingv1.IngressClass)) },
 			Validate: validateIngressClass, ValidateUpdate: validateIngressClassUpdate}),
-		of[networkingv1.IPAddress, networkingv1.IPAddressList](Resource{Group: g, Version: v, Kind: "IPAddress", Plural: "ipaddresses", Short: []string{"ip"}, Key: "ipaddresses",
+		of[networkingv1.IPAddress, networkingv1.IPAddressList](Resource{Group: g, Version: v, Kind: "IPAddress", Plural: "ipaddresses", Short: []string{"ip"}, Key: "ipaddresses", Cold: true,
 			ValidateName: addressName, Validate: validateIPAddress, ValidateUpdate: validateIPAddressUpdate,
 			Columns: columns(text("ParentRef", func(a *networkingv1.IPAddress) string { return parentText(a.Spec.ParentRef) }))}),
 		of[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](Resource{Group: g, Version: v, Kind: "ServiceCIDR", Plural: "servicecidrs", Key: "servicecidrs", Status: true,

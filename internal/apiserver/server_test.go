@@ -65,11 +65,22 @@ func (b *breakable) set(err error) {
 // start starts a server that authenticates by certificate and authorizes by RBAC.
 func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 	t.Helper()
+	return startOver(t, nil, change...)
+}
+
+// startOver is start over a registry that beneath changes.
+func startOver(t *testing.T, beneath func(*registry.Config), change ...func(*apiserver.Config)) *fixture {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var a *authz.Authorizer
 	d := dynamic.New()
 	reg := registrytest.Start(t, []registry.Admit{d.Admit}, []registry.Validate{func(ctx context.Context, at *registry.Attributes) error { return a.Validate(ctx, at) }, d.Validate},
-		func(c *registry.Config) { c.Log = log })
+		func(c *registry.Config) {
+			c.Log = log
+			if beneath != nil {
+				beneath(c)
+			}
+		})
 	a = authz.New(reg.Registry, log)
 	d.Start(reg.Registry, a)
 	dir := t.TempDir()

@@ -45,6 +45,7 @@ import (
 	"skiff.dev/skiff/internal/controller/resourcequota"
 	"skiff.dev/skiff/internal/controller/rootca"
 	"skiff.dev/skiff/internal/controller/serviceaccount"
+	"skiff.dev/skiff/internal/controller/servicecidr"
 	"skiff.dev/skiff/internal/controller/servicelb"
 	"skiff.dev/skiff/internal/controller/statefulset"
 	"skiff.dev/skiff/internal/controller/storageversionmigrator"
@@ -102,6 +103,7 @@ var all = []entry{
 	{"root-ca-certificate-publisher-controller", func(c Config) harness.Controller { return rootca.New(c.Client, c.RootCA) }},
 	{"extension-apiserver-authentication-controller", func(c Config) harness.Controller { return extensionauth.New(c.Client, c.Trust) }},
 	{"node-ipam-controller", func(c Config) harness.Controller { return nodeipam.New(c.Client, c.PodCIDRs, c.NodeMask) }},
+	{"service-cidr-controller", func(c Config) harness.Controller { return servicecidr.New(c.Client) }},
 	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},
 	{"taint-eviction-controller", func(c Config) harness.Controller { return tainteviction.New(c.Client) }},
 	{"garbage-collector-controller", func(c Config) harness.Controller { return garbage.New(c.Client, c.Kinds, c.Log) }},

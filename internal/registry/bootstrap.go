@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -14,7 +13,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"skiff.dev/skiff/internal/api"
-	"skiff.dev/skiff/internal/api/cidr"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -27,6 +25,9 @@ func (r *Registry) bootstrap(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := r.keepDefaultCIDR(ctx); err != nil { // services get their addresses of it
+		return err
+	}
 	ip := r.cfg.ServiceCIDRs[0].Masked().Addr().Next()
 	svc := &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "kubernetes", Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}},
@@ -36,11 +37,6 @@ func (r *Registry) bootstrap(ctx context.Context) error {
 		},
 	}
 	if err := r.ensure(ctx, "", "services", svc, nil); err != nil {
-		return err
-	}
-	if err := r.ensure(ctx, "networking.k8s.io", "servicecidrs", &networkingv1.ServiceCIDR{
-		ObjectMeta: metav1.ObjectMeta{Name: "kubernetes"}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: cidr.Strings(r.cfg.ServiceCIDRs)},
-	}, nil); err != nil {
 		return err
 	}
 	if !r.cfg.Advertise.IsValid() {

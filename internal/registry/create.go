@@ -116,8 +116,10 @@ func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, 
 	if err != nil || dryRun {
 		r.failed(ctx, a)
 		r.undone(ctx, q, taken)
+		return e, err
 	}
-	return e, err
+	taken.keep()
+	return e, nil
 }
 
 // admitted validates and stores.

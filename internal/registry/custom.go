@@ -80,11 +80,12 @@ func (r *Registry) put(ctx context.Context, q *Request, prev *store.Entry, obj a
 	}
 	var e *store.Entry
 	if prev != nil {
-		e, err = c.Update(ctx, prev, stored)
+		e, err = c.Update(ctx, prev, stored, r.beside(obj, prev.Object())...)
 	} else {
 		at := &Request{Resource: res, Namespace: obj.GetNamespace(), Name: obj.GetName()}
-		e, err = c.Create(ctx, at.key(), stored)
+		e, err = c.Create(ctx, at.key(), stored, r.beside(obj, nil)...)
 	}
+	err = lost(q, err)
 	switch {
 	case err != nil || res.Custom == nil:
 		return e, err

@@ -95,7 +95,7 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s, err := newServices(cfg.ServiceCIDRs, cfg.NodePortRange)
+	s, err := newServices(cfg)
 	if err != nil {
 		return nil, err
 	}

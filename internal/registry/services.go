@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -19,27 +20,31 @@ import (
 	"skiff.dev/skiff/internal/store"
 )
 
-// services knows which cluster IPs and node ports are taken, and by which Service.
+// services knows which cluster IPs and node ports are taken. Addresses are taken by IPAddress objects; flying are those that a request under way
+// has chosen and not yet written.
 type services struct {
 	families    []corev1.IPFamily // of the cluster, the primary first
-	ranges      map[corev1.IPFamily][]addresses
-	first, last int32 // node ports
+	first, last int32             // node ports
+	stored      *store.Collection
+	book        addressBook
+	cidrs       cidrs
 
-	mu    sync.Mutex
-	ips   map[netip.Addr]types.UID
-	ports map[int32]types.UID
+	mu     sync.Mutex
+	flying map[netip.Addr]int
+	ports  map[int32]types.UID
 }
 
-func newServices(cidrs []netip.Prefix, ports string) (*services, error) {
-	s := &services{ranges: map[corev1.IPFamily][]addresses{}, ips: map[netip.Addr]types.UID{}, ports: map[int32]types.UID{}}
-	for _, p := range cidrs {
-		f := familyOf(p.Addr())
-		s.families = append(s.families, f)
-		s.ranges[f] = append(s.ranges[f], addressesOf(p))
+func newServices(cfg Config) (*services, error) {
+	s := &services{flying: map[netip.Addr]int{}, ports: map[int32]types.UID{}}
+	for _, p := range cfg.ServiceCIDRs {
+		s.families = append(s.families, familyOf(p.Addr()))
 	}
 	if n := len(s.families); n == 0 || n > 2 || n == 2 && s.families[0] == s.families[1] {
-		return nil, fmt.Errorf("service-cidr: one range is needed, or one of each family, got %v", cidrs)
+		return nil, fmt.Errorf("service-cidr: one range is needed, or one of each family, got %v", cfg.ServiceCIDRs)
 	}
+	s.stored = cfg.Store.Collection(cfg.Table.ByResource(schema.GroupResource{Resource: "services"}))
+	s.book, s.cidrs.objects = newAddressBook(cfg), cfg.Store.Collection(cfg.Table.ByResource(schema.GroupResource{Group: networkingv1.GroupName, Resource: "servicecidrs"}))
+	ports := cfg.NodePortRange
 	low, high, ok := strings.Cut(ports, "-")
 	a, err1 := strconv.ParseUint(low, 10, 16)
 	b, err2 := strconv.ParseUint(high, 10, 16)
@@ -50,47 +55,35 @@ func newServices(cidrs []netip.Prefix, ports string) (*services, error) {
 	return s, nil
 }
 
-// takeStock claims what the stored services hold.
+// takeStock claims the ports of the stored services, and puts the records of their addresses right.
 func (r *Registry) takeStock(ctx context.Context) error {
-	page, err := r.cfg.Store.Collection(r.cfg.Table.ByResource(schema.GroupResource{Resource: "services"})).
-		List(ctx, store.ListOptions{Read: store.Read{Consistent: true}})
+	page, err := r.services.stored.List(ctx, store.ListOptions{Read: store.Read{Consistent: true}})
 	if err != nil {
 		return fmt.Errorf("list the services for their addresses: %w", err)
 	}
-	for _, e := range page.Entries {
-		svc := e.Object().(*corev1.Service)
-		for _, ip := range svc.Spec.ClusterIPs {
-			if a, err := netip.ParseAddr(ip); err == nil {
-				r.services.ips[a] = svc.UID
-			}
-		}
-		for _, n := range nodePorts(svc) {
-			r.services.ports[n] = svc.UID
+	r.services.cidrs.follow()
+	stored := make([]*corev1.Service, len(page.Entries))
+	for i, e := range page.Entries {
+		stored[i] = e.Object().(*corev1.Service)
+		for _, n := range nodePorts(stored[i]) {
+			r.services.ports[n] = stored[i].UID
 		}
 	}
-	return nil
+	return r.repairAddresses(ctx, stored)
 }
 
-// release gives back what a removed Service held.
+// release gives back the ports of a removed Service. Its addresses went with it.
 func (r *Registry) release(obj api.Object) {
-	svc, ok := obj.(*corev1.Service)
-	if !ok {
-		return
+	if svc, ok := obj.(*corev1.Service); ok {
+		r.services.mu.Lock()
+		defer r.services.mu.Unlock()
+		r.services.give(svc.UID, nodePorts(svc))
 	}
-	s := r.services
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.give(svc)
 }
 
-func (s *services) give(svc *corev1.Service) {
-	for _, ip := range svc.Spec.ClusterIPs {
-		if a, err := netip.ParseAddr(ip); err == nil && s.ips[a] == svc.UID {
-			delete(s.ips, a)
-		}
-	}
-	for _, n := range nodePorts(svc) {
-		if s.ports[n] == svc.UID {
+func (s *services) give(of types.UID, ports []int32) {
+	for _, n := range ports {
+		if s.ports[n] == of {
 			delete(s.ports, n)
 		}
 	}
@@ -261,14 +254,14 @@ func (t *taking) takeIPs(at *field.Path) (errs field.ErrorList) {
 func (t *taking) takeIP(ip string, at *field.Path) field.ErrorList {
 	a, err := netip.ParseAddr(ip)
 	why := ""
-	switch owner, taken := t.s.ips[a]; {
+	switch {
 	case err != nil:
 		return nil // validation says so
-	case taken && owner == t.svc.UID:
+	case t.was != nil && slices.Contains(heldBy(t.was), a), t.s.book.of(a, t.svc) && t.s.flying[a] == 0:
 		return nil
-	case taken:
+	case t.s.taken(a):
 		why = "provided IP is already allocated"
-	case !slices.ContainsFunc(t.s.ranges[familyOf(a)], func(r addresses) bool { return r.gives(a) }):
+	case !slices.ContainsFunc(t.s.cidrs.of(familyOf(a)), func(r addresses) bool { return r.gives(a) }):
 		why = fmt.Sprintf("the provided IP (%s) is not in the valid range. The range of valid IPs is %s", a, t.s.valid(familyOf(a)))
 	default:
 		t.claimIP(a)
@@ -278,7 +271,7 @@ func (t *taking) takeIP(ip string, at *field.Path) field.ErrorList {
 }
 
 func (t *taking) claimIP(a netip.Addr) {
-	t.s.ips[a] = t.svc.UID
+	t.s.flying[a]++
 	t.ips = append(t.ips, a)
 }
 
@@ -318,43 +311,41 @@ func (t *taking) claimPort(n int32) {
 	t.ports = append(t.ports, n)
 }
 
-// keep gives back what the Service held before and holds no more.
+// keep ends an allocation of a Service that is stored: what it held before and holds no more is free.
 func (t *taking) keep() {
-	if t == nil || t.was == nil {
+	if t == nil {
 		return
 	}
-	gone := t.was.DeepCopy()
-	gone.Spec.ClusterIPs = slices.DeleteFunc(gone.Spec.ClusterIPs, func(ip string) bool { return slices.Contains(t.svc.Spec.ClusterIPs, ip) })
-	kept := nodePorts(t.svc)
-	if slices.Contains(kept, gone.Spec.HealthCheckNodePort) {
-		gone.Spec.HealthCheckNodePort = 0
-	}
-	gone.Spec.Ports = slices.DeleteFunc(gone.Spec.Ports, func(p corev1.ServicePort) bool { return slices.Contains(kept, p.NodePort) })
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	t.s.give(gone)
+	t.land()
+	if t.was != nil {
+		kept := nodePorts(t.svc)
+		t.s.give(t.was.UID, slices.DeleteFunc(nodePorts(t.was), func(n int32) bool { return slices.Contains(kept, n) }))
+	}
 }
 
 // undo gives back what this call took, except what the Service that is stored now has: somebody else may have given it the same.
 func (t *taking) undo(stored *corev1.Service) {
-	if t == nil {
-		return
-	}
-	var ips []string
 	var ports []int32
 	if stored != nil && stored.UID == t.svc.UID {
-		ips, ports = stored.Spec.ClusterIPs, nodePorts(stored)
+		ports = nodePorts(stored)
 	}
 	t.s.mu.Lock()
 	defer t.s.mu.Unlock()
-	for _, a := range t.ips {
-		if !slices.Contains(ips, a.String()) {
-			delete(t.s.ips, a)
-		}
-	}
+	t.land()
 	for _, n := range t.ports {
 		if !slices.Contains(ports, n) {
 			delete(t.s.ports, n)
+		}
+	}
+}
+
+// land: the addresses are written by now, or never will be.
+func (t *taking) land() {
+	for _, a := range t.ips {
+		if t.s.flying[a]--; t.s.flying[a] == 0 {
+			delete(t.s.flying, a)
 		}
 	}
 }
@@ -373,26 +364,35 @@ func (r *Registry) undone(ctx context.Context, q *Request, t *taking) {
 	t.undo(stored)
 }
 
+func (s *services) taken(a netip.Addr) bool { return s.flying[a] > 0 || s.book.taken(a) }
+
 func (s *services) freeIP(f corev1.IPFamily) (netip.Addr, bool) {
-	for _, r := range s.ranges[f] {
-		if a, ok := r.free(func(a netip.Addr) bool { _, taken := s.ips[a]; return taken }); ok {
+	for _, r := range s.cidrs.of(f) {
+		if a, ok := r.free(s.taken); ok {
 			return a, true
 		}
 	}
 	return netip.Addr{}, false
 }
 
-// valid names the ranges of a family; full says that nothing is left of them.
+// valid names the ranges of a family; full says why it has no address to give.
 func (s *services) valid(f corev1.IPFamily) string {
 	var all []string
-	for _, r := range s.ranges[f] {
+	for _, r := range s.cidrs.of(f) {
 		all = append(all, r.prefix.String())
 	}
 	return strings.Join(all, ", ")
 }
 
 func (s *services) full(f corev1.IPFamily) string {
-	return fmt.Sprintf("range %s is full", s.valid(f))
+	switch all := s.valid(f); {
+	case all == "":
+		return fmt.Sprintf("no ServiceCIDR has %s addresses and is ready", f)
+	case strings.Contains(all, ","):
+		return fmt.Sprintf("ranges %s are full", all)
+	default:
+		return fmt.Sprintf("range %s is full", all)
+	}
 }
 
 // freePort picks a port at random above the band that is left to people (KEP-3668).

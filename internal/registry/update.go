@@ -174,11 +174,12 @@ func (r *Registry) remove(ctx context.Context, q *Request, prev *store.Entry, la
 	if err != nil {
 		return nil, err
 	}
-	gone, err := c.Delete(ctx, prev)
+	gone, err := c.Delete(ctx, prev, r.beside(nil, prev.Object())...)
 	if err != nil {
 		return nil, err
 	}
 	r.release(prev.Object())
+	r.mend(ctx, prev.Object())
 	if last == nil {
 		return gone, nil
 	}

@@ -28,16 +28,16 @@ type pendingWrite struct {
 func (p *pendingWrite) is(value []byte) bool { return bytes.Equal(p.saved, value) }
 
 // Create writes a new object. It fails with AlreadyExists when the key is taken. The object belongs to the store from then on.
-func (c *Collection) Create(ctx context.Context, key string, obj api.Object) (*Entry, error) {
-	return c.put(ctx, key, 0, obj)
+func (c *Collection) Create(ctx context.Context, key string, obj api.Object, and ...Beside) (*Entry, error) {
+	return c.put(ctx, key, 0, obj, and)
 }
 
 // Update replaces prev. It fails with Conflict when prev is no longer the newest. The object belongs to the store from then on.
-func (c *Collection) Update(ctx context.Context, prev *Entry, obj api.Object) (*Entry, error) {
-	return c.put(ctx, prev.key, prev.rev, obj)
+func (c *Collection) Update(ctx context.Context, prev *Entry, obj api.Object, and ...Beside) (*Entry, error) {
+	return c.put(ctx, prev.key, prev.rev, obj, and)
 }
 
-func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Object) (*Entry, error) {
+func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Object, and []Beside) (*Entry, error) {
 	value, err := encode(c.res, obj)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", c.res.Kind, key, err))
@@ -48,6 +48,10 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 		return nil, apierrors.NewInternalError(fmt.Errorf("encrypt %s %s: %w", c.res.Kind, key, err))
 	}
 	p := &pendingWrite{obj: obj, value: value, saved: saved}
+	t := transaction{full: full, rev: rev, then: []clientv3.Op{clientv3.OpPut(full, string(saved))}}
+	if err := t.join(ctx, and); err != nil {
+		return nil, err
+	}
 	unlock := c.s.locks.lock(full)
 	defer unlock()
 	c.s.expect(full, p)
@@ -57,13 +61,16 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 	if rev == 0 {
 		operation = "create"
 	}
-	resp, err := c.transact(ctx, operation, full, rev, clientv3.OpPut(full, string(saved)))
+	resp, err := c.transact(ctx, operation, &t)
 	if err != nil {
 		return nil, asStatus(err, "write")
 	}
 	if !resp.Succeeded {
 		// What was found instead is on its way into memory; a caller that reads again must see it.
 		_ = c.s.waitFor(ctx, resp.Header.Revision)
+		if taken := t.takenBeside(resp); taken != nil {
+			return nil, taken
+		}
 		return nil, c.refused(key, rev)
 	}
 	// The write has happened, so its caller's impatience no longer matters.
@@ -82,9 +89,13 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 }
 
 // Delete removes prev. It returns the deleted object's last entry, carrying the revision of the deletion.
-func (c *Collection) Delete(ctx context.Context, prev *Entry) (*Entry, error) {
+func (c *Collection) Delete(ctx context.Context, prev *Entry, and ...Beside) (*Entry, error) {
 	full := c.prefix + prev.key
-	resp, err := c.transact(ctx, "delete", full, prev.rev, clientv3.OpDelete(full))
+	t := transaction{full: full, rev: prev.rev, then: []clientv3.Op{clientv3.OpDelete(full)}}
+	if err := t.join(ctx, and); err != nil {
+		return nil, err
+	}
+	resp, err := c.transact(ctx, "delete", &t)
 	if err != nil {
 		return nil, asStatus(err, "delete")
 	}
@@ -98,12 +109,13 @@ func (c *Collection) Delete(ctx context.Context, prev *Entry) (*Entry, error) {
 	return prev.at(resp.Header.Revision), nil
 }
 
-// transact does one thing if the key is still at a revision.
-func (c *Collection) transact(ctx context.Context, operation, full string, rev int64, then clientv3.Op) (*clientv3.TxnResponse, error) {
+// transact does what t says if its key is still at its revision.
+func (c *Collection) transact(ctx context.Context, operation string, t *transaction) (*clientv3.TxnResponse, error) {
 	if c.s.cfg.Observe != nil {
 		defer func(start time.Time) { c.s.cfg.Observe(operation, c.res.Plural, time.Since(start)) }(time.Now())
 	}
-	return c.s.cfg.Client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(full), "=", rev)).Then(then).Commit()
+	is := append(t.is, clientv3.Compare(clientv3.ModRevision(t.full), "=", t.rev))
+	return c.s.cfg.Client.Txn(ctx).If(is...).Then(t.then...).Else(t.otherwise...).Commit()
 }
 
 // expect notes the write whose event is to come next for a key; nil forgets it.

@@ -1,0 +1,66 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"skiff.dev/skiff/internal/api"
+)
+
+// Beside is an object that is written in the same transaction as another: both are, or neither is. What is created must not be there yet; what is
+// removed may be gone already.
+type Beside struct {
+	In  *Collection
+	Key string
+	Obj api.Object // to create; nil: the key is removed
+}
+
+// Taken says that an object that was to be created beside another is there already.
+type Taken struct{ Key string }
+
+func (t *Taken) Error() string { return t.Key + " is there already" }
+
+// transaction is what is done at once if its key is at its revision, and what is looked up if not.
+type transaction struct {
+	full            string
+	rev             int64
+	is              []clientv3.Cmp
+	then, otherwise []clientv3.Op
+	created         []string // keys beside, in the order of otherwise
+}
+
+// join adds what is written beside. Memory decodes it like a write of somebody else's: it is small.
+func (t *transaction) join(ctx context.Context, and []Beside) error {
+	for _, b := range and {
+		full := b.In.prefix + b.Key
+		if b.Obj == nil {
+			t.then = append(t.then, clientv3.OpDelete(full))
+			continue
+		}
+		value, err := encode(b.In.res, b.Obj)
+		if err == nil {
+			value, err = b.In.seal(ctx, full, value)
+		}
+		if err != nil {
+			return apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", b.In.res.Kind, b.Key, err))
+		}
+		t.is = append(t.is, clientv3.Compare(clientv3.ModRevision(full), "=", 0))
+		t.then = append(t.then, clientv3.OpPut(full, string(value)))
+		t.otherwise = append(t.otherwise, clientv3.OpGet(full, clientv3.WithCountOnly()))
+		t.created = append(t.created, b.Key)
+	}
+	return nil
+}
+
+// takenBeside finds what stood in the way of a transaction, unless it was the key itself.
+func (t *transaction) takenBeside(resp *clientv3.TxnResponse) error {
+	for i, key := range t.created {
+		if i < len(resp.Responses) && resp.Responses[i].GetResponseRange().GetCount() > 0 {
+			return &Taken{key}
+		}
+	}
+	return nil
+}
