@@ -1,11 +1,14 @@
 package certificates
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -34,11 +37,15 @@ func NewApprover(c client.Client) harness.Controller {
 
 type approver struct {
 	client  client.Client
+	granted claims
 	allowed func(ctx context.Context, r *csr, subresource string) (bool, error)
 }
 
-// nodeChanged: a serving certificate waits for its node's addresses.
+// nodeChanged: a serving certificate waits for its node's addresses, and a name needs no claim once its node is there.
 func (a *approver) nodeChanged(old, current *corev1.Node) (keys []harness.Key) {
+	if current != nil {
+		a.granted.drop(current.Name)
+	}
 	if current == nil || old != nil && slices.Equal(old.Status.Addresses, current.Status.Addresses) {
 		return nil
 	}
@@ -90,6 +97,9 @@ func (a *approver) reconcile(ctx context.Context, key harness.Key) (time.Duratio
 	if v.kind == "" {
 		return 0, nil
 	}
+	if v.joins && !a.granted.take(name, req.RawSubjectPublicKeyInfo, time.Now()) {
+		v = taken("another host is joining as node %q just now; give this host another --node-name", name)
+	}
 	next := found.DeepCopy()
 	conclude(next, v.kind, v.reason, v.message)
 	if err := a.client.SubResource("approval").Update(ctx, next); err != nil && !apierrors.IsNotFound(err) {
@@ -101,6 +111,7 @@ func (a *approver) reconcile(ctx context.Context, key harness.Key) (time.Duratio
 // verdict about a request; without a kind there is none yet.
 type verdict struct {
 	needs           string // the subresource of certificatesigningrequests that who asks must be allowed to create
+	joins           bool   // it would make a new node of a host
 	kind            certificatesv1.RequestConditionType
 	reason, message string
 }
@@ -120,11 +131,50 @@ func judge(p purpose, r *csr, req *x509.CertificateRequest, node *corev1.Node, e
 		return verdict{needs: "selfnodeclient", kind: certificatesv1.CertificateApproved, reason: "AutoApproved",
 			message: "Auto approving self kubelet client certificate after SubjectAccessReview."}
 	case exists:
-		return verdict{needs: "nodeclient", kind: certificatesv1.CertificateDenied, reason: "NodeNameTaken",
-			message: fmt.Sprintf("the cluster has a node %q already; give this host another --node-name, or run 'kubectl delete node %s' first if it takes that node's place", name, name)}
+		return taken("the cluster has a node %q already; give this host another --node-name, or run 'kubectl delete node %[1]s' first if it takes that node's place", name)
 	}
-	return verdict{needs: "nodeclient", kind: certificatesv1.CertificateApproved, reason: "AutoApproved",
+	return verdict{needs: "nodeclient", joins: true, kind: certificatesv1.CertificateApproved, reason: "AutoApproved",
 		message: "Auto approving kubelet client certificate after SubjectAccessReview."}
+}
+
+func taken(why, name string) verdict {
+	return verdict{needs: "nodeclient", kind: certificatesv1.CertificateDenied, reason: "NodeNameTaken", message: fmt.Sprintf(why, name)}
+}
+
+// claims are the names under which hosts join just now. Between the certificate and the Node object that it lets a host make, a second host
+// would find the name free.
+type claims struct {
+	mu sync.Mutex
+	by map[string]claim
+}
+
+type claim struct {
+	key   []byte // the host's public key
+	until time.Time
+}
+
+// claimLife is ample for a host to register after its certificate was granted, and short for one whose first attempt failed with another key.
+const claimLife = time.Minute
+
+// take gives a name to a key, unless another key has it.
+func (c *claims) take(name string, key []byte, now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.by, func(_ string, held claim) bool { return now.After(held.until) })
+	if held, ok := c.by[name]; ok {
+		return bytes.Equal(held.key, key)
+	}
+	if c.by == nil {
+		c.by = map[string]claim{}
+	}
+	c.by[name] = claim{key: key, until: now.Add(claimLife)}
+	return true
+}
+
+func (c *claims) drop(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.by, name)
 }
 
 // covers says whether all names and addresses of a serving certificate are the node's own. A node writes its addresses itself, and the API

@@ -9,12 +9,14 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
 	"skiff.dev/skiff/internal/controller/harness"
@@ -121,6 +123,67 @@ func TestJudge(t *testing.T) {
 		if string(v.kind) != c.want || v.needs != c.needs {
 			t.Errorf("%s: %q by %q, want %q by %q", name, v.kind, v.needs, c.want, c.needs)
 		}
+	}
+}
+
+// Two hosts that join under one unused name at the same moment do not both become that node.
+func TestANameIsGrantedOnce(t *testing.T) {
+	ctx := t.Context()
+	var asked []crclient.Object
+	for _, host := range []string{"a", "b"} {
+		asked = append(asked, &csr{ObjectMeta: metav1.ObjectMeta{Name: host}, Spec: certificatesv1.CertificateSigningRequestSpec{
+			Request: request(t, node1), SignerName: forNode, Usages: forClient, Username: "system:bootstrap:abcdef", Groups: []string{"system:bootstrappers"},
+		}})
+	}
+	c, allowed := clienttest.New(t, asked...), false
+	a := &approver{client: c, allowed: func(context.Context, *csr, string) (bool, error) { return allowed, nil }}
+	decide := func(host string) (got string) {
+		t.Helper()
+		if _, err := a.reconcile(ctx, harness.Key{Name: host}); err != nil {
+			t.Fatal(err)
+		}
+		var r csr
+		if err := c.Get(ctx, harness.Key{Name: host}, &r); err != nil {
+			t.Fatal(err)
+		}
+		for _, condition := range r.Status.Conditions {
+			got += string(condition.Type) + " " + condition.Message
+		}
+		return got
+	}
+	if got := decide("b"); got != "" {
+		t.Errorf("who may not join is told %q", got)
+	}
+	allowed = true
+	if got := decide("a"); !strings.HasPrefix(got, "Approved") {
+		t.Errorf("the first: %q; who may not join has kept it from its name", got)
+	}
+	if got := decide("b"); !strings.Contains(got, `Denied another host is joining as node "n1" just now`) {
+		t.Errorf("the second: %q", got)
+	}
+}
+
+func TestClaims(t *testing.T) {
+	var c claims
+	now := time.Now()
+	a, b := []byte("a"), []byte("b")
+	for _, step := range []struct {
+		what string
+		key  []byte
+		at   time.Duration
+		want bool
+	}{
+		{"the first", a, 0, true},
+		{"the same host again", a, time.Second, true},
+		{"another", b, time.Second, false},
+		{"another, once the first has had its time", b, claimLife + 2*time.Second, true},
+	} {
+		if got := c.take("n1", step.key, now.Add(step.at)); got != step.want {
+			t.Errorf("%s: %v, want %v", step.what, got, step.want)
+		}
+	}
+	if c.drop("n1"); !c.take("n1", a, now) {
+		t.Error("a name is still claimed though its node came and went")
 	}
 }
 
