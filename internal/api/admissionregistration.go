@@ -32,7 +32,7 @@ func admissionRows() []*Resource {
 			Default: defaulted(defaultValidatingWebhooks), Validate: onCreate(validateValidatingWebhooks), ValidateUpdate: onUpdate(validateValidatingWebhooks),
 			Columns: columns(count("Webhooks", func(c *validatingWebhooks) int { return len(c.Webhooks) }))}),
 		of[validatingPolicy, admissionv1.ValidatingAdmissionPolicyList](Resource{Group: g, Version: v, Kind: "ValidatingAdmissionPolicy",
-			Plural: "validatingadmissionpolicies", Key: "validatingadmissionpolicies", Categories: extensions, Generation: true, Status: true,
+			Plural: "validatingadmissionpolicies", Key: "validatingadmissionpolicies", Categories: extensions, Generation: true, Status: true, StatusAlone: true,
 			Default: defaulted(defaultValidatingPolicy), Validate: onCreate(validateValidatingPolicy), ValidateUpdate: onUpdate(validateValidatingPolicy),
 			ValidateStatus: validatePolicyStatus,
 			Columns: columns(count("Validations", func(p *validatingPolicy) int { return len(p.Spec.Validations) }),

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"maps"
+
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,7 +16,7 @@ func appsRows() []*Resource {
 		of[appsv1.Deployment, appsv1.DeploymentList](Resource{
 			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.Deployment).Spec.Template }, "spec", "template"),
 			Group: "apps", Version: "v1", Kind: "Deployment", Plural: "deployments", Short: []string{"deploy"}, Categories: all, Key: "deployments", Namespaced: true,
-			Status: true, Generation: true, Subresources: []Subresource{scaleSubresource},
+			Status: true, StatusMeta: statusMetaOfDeployment, Generation: true, Subresources: []Subresource{scaleSubresource},
 			Scale: &Scale{
 				Get: func(o Object) (int32, int32, string) {
 					d := o.(*appsv1.Deployment)
@@ -22,8 +24,9 @@ func appsRows() []*Resource {
 				},
 				Set: func(o Object, n int32) { o.(*appsv1.Deployment).Spec.Replicas = &n },
 			},
+			Counts:   func(o, old Object) bool { return !maps.Equal(o.GetAnnotations(), old.GetAnnotations()) }, // its ReplicaSets get them
 			Default:  func(o Object) { defaultDeployment(o.(*appsv1.Deployment)) },
-			Validate: validateDeployment, ValidateUpdate: validateDeploymentUpdate, Columns: deploymentColumns,
+			Validate: validateDeployment, ValidateUpdate: validateDeploymentUpdate, ValidateStatus: validateDeploymentStatus, Columns: deploymentColumns,
 		}),
 		of[appsv1.ReplicaSet, appsv1.ReplicaSetList](Resource{
 			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.ReplicaSet).Spec.Template }, "spec", "template"),
@@ -41,7 +44,7 @@ func appsRows() []*Resource {
 			},
 			Indexes:  ownerIndex,
 			Default:  func(o Object) { defaultReplicaSet(o.(*appsv1.ReplicaSet)) },
-			Validate: validateReplicaSet, ValidateUpdate: validateReplicaSetUpdate, Columns: replicaSetColumns,
+			Validate: validateReplicaSet, ValidateUpdate: validateReplicaSetUpdate, ValidateStatus: validateReplicaSetStatus, Columns: replicaSetColumns,
 		}),
 		of[appsv1.StatefulSet, appsv1.StatefulSetList](Resource{
 			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.StatefulSet).Spec.Template }, "spec", "template"),
@@ -55,10 +58,7 @@ func appsRows() []*Resource {
 				Set: func(o Object, n int32) { o.(*appsv1.StatefulSet).Spec.Replicas = &n },
 			},
 			Default: func(o Object) { defaultStatefulSet(o.(*appsv1.StatefulSet)) }, Columns: statefulSetColumns,
-			Validate: validateStatefulSet,
-			ValidateUpdate: func(o, old Object) field.ErrorList {
-				return append(validateStatefulSet(o), validateStatefulSetSpecUpdate(&o.(*appsv1.StatefulSet).Spec, &old.(*appsv1.StatefulSet).Spec)...)
-			},
+			ValidateName: labelName, Validate: validateStatefulSet, ValidateUpdate: validateStatefulSetUpdate, ValidateStatus: validateStatefulSetStatus,
 		}),
 		of[appsv1.DaemonSet, appsv1.DaemonSetList](Resource{
 			Warn:  warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*appsv1.DaemonSet).Spec.Template }, "spec", "template"),
@@ -69,10 +69,11 @@ func appsRows() []*Resource {
 			ValidateUpdate: func(o, old Object) field.ErrorList {
 				return append(validateDaemonSet(o), immutableSelector(o.(*appsv1.DaemonSet).Spec.Selector, old.(*appsv1.DaemonSet).Spec.Selector)...)
 			},
+			ValidateStatus: validateDaemonSetStatus,
 		}),
 		of[appsv1.ControllerRevision, appsv1.ControllerRevisionList](Resource{
 			Group: "apps", Version: "v1", Kind: "ControllerRevision", Plural: "controllerrevisions", Key: "controllerrevisions", Namespaced: true, Cold: true,
-			Indexes: revisionOwnerIndex, Validate: none, ValidateUpdate: validateRevisionUpdate, Columns: controllerRevisionColumns,
+			Indexes: revisionOwnerIndex, Validate: validateRevision, ValidateUpdate: validateRevisionUpdate, Columns: controllerRevisionColumns,
 		}),
 	}
 }
@@ -88,7 +89,7 @@ func batchRows() []*Resource {
 			Indexes:       ownerIndex,
 			Default:       func(o Object) { defaultJob(o.(*batchv1.Job)) },
 			PrepareCreate: prepareJob,
-			Validate:      validateJob, ValidateUpdate: validateJobUpdate, Columns: jobColumns,
+			Validate:      validateJob, ValidateUpdate: validateJobUpdate, ValidateStatus: validateJobStatus, Columns: jobColumns,
 			DefaultPropagation: metav1.DeletePropagationBackground,
 		}),
 		of[batchv1.CronJob, batchv1.CronJobList](Resource{

@@ -191,6 +191,7 @@ func isDecision(kind certificatesv1.RequestConditionType) bool {
 
 // decide takes conditions from what is given, and nothing else. A decision that was made stays.
 func decide(into, given *csr) {
+	statusMeta(into, given)
 	old := into.Status.Conditions
 	into.Status.Conditions = nil
 	for _, c := range given.Status.Conditions {

@@ -71,7 +71,7 @@ func coreRows() []*Resource {
 				Set: func(o Object, n int32) { o.(*corev1.ReplicationController).Spec.Replicas = &n },
 			},
 			Default: func(o Object) { defaultReplicationController(o.(*corev1.ReplicationController)) }, Columns: replicationControllerColumns,
-			Validate: validateReplicationController, ValidateUpdate: sameAsCreate(validateReplicationController),
+			Validate: validateReplicationController, ValidateUpdate: sameAsCreate(validateReplicationController), ValidateStatus: validateReplicationControllerStatus,
 			DefaultPropagation: metav1.DeletePropagationOrphan, // as it was before there was a policy to name
 		}),
 		of[corev1.PersistentVolume, corev1.PersistentVolumeList](Resource{
@@ -112,7 +112,7 @@ var (
 )
 
 var podRow = Resource{
-	Version: "v1", Kind: "Pod", Plural: "pods", Short: []string{"po"}, Categories: all, Key: "pods", Namespaced: true, Status: true, Generation: true,
+	Version: "v1", Kind: "Pod", Plural: "pods", Short: []string{"po"}, Categories: all, Key: "pods", Namespaced: true, Status: true, StatusMeta: statusMetaOfPod, Generation: true,
 	Subresources: []Subresource{
 		{Name: "attach", Kind: "PodAttachOptions", Verbs: []string{"create", "get"}},
 		{Name: "binding", Kind: "Binding", Verbs: []string{"create"}, New: func() runtime.Object { return &corev1.Binding{} }},

@@ -195,21 +195,25 @@ func defaultJobSpec(s *batchv1.JobSpec) {
 	defaultPodSpec(&s.Template.Spec)
 }
 
-// prepareJob gives a job the selector and labels made from its uid, unless the user takes care of them.
+// The names that a job's labels had before they had a domain; its pods carry both.
+const (
+	legacyJobName       = "job-name"
+	legacyControllerUID = "controller-uid"
+)
+
+// prepareJob gives a job the selector and labels made from its uid, unless the user takes care of them. A label that is there already stays: one that
+// contradicts is refused.
 func prepareJob(o Object) {
 	j := o.(*batchv1.Job)
 	if value(j.Spec.ManualSelector) || j.UID == "" {
 		return
 	}
-	if j.Spec.Template.Labels == nil {
-		j.Spec.Template.Labels = map[string]string{}
+	labels, uid := &j.Spec.Template.Labels, string(j.UID)
+	for key, v := range map[string]string{legacyJobName: j.Name, batchv1.JobNameLabel: j.Name, legacyControllerUID: uid, batchv1.ControllerUidLabel: uid} {
+		fillKey(labels, key, v)
 	}
-	l := j.Spec.Template.Labels
-	l["job-name"], l[batchv1.JobNameLabel] = j.Name, j.Name
-	l["controller-uid"], l[batchv1.ControllerUidLabel] = string(j.UID), string(j.UID)
-	if j.Spec.Selector == nil {
-		j.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{batchv1.ControllerUidLabel: string(j.UID)}}
-	}
+	fillNil(&j.Spec.Selector, metav1.LabelSelector{})
+	fillKey(&j.Spec.Selector.MatchLabels, batchv1.ControllerUidLabel, uid)
 }
 
 func defaultCronJob(c *batchv1.CronJob) {

@@ -15,7 +15,7 @@ func deviceRows() []*Resource {
 		of[resourcev1.DeviceClass, resourcev1.DeviceClassList](Resource{Group: g, Version: v, Kind: "DeviceClass", Plural: "deviceclasses", Key: "deviceclasses",
 			Generation: true, Validate: validateDeviceClass, ValidateUpdate: sameAsCreate(validateDeviceClass)}),
 		of[resourcev1.ResourceClaim, resourcev1.ResourceClaimList](Resource{Group: g, Version: v, Kind: "ResourceClaim", Plural: "resourceclaims",
-			Key: "resourceclaims", Namespaced: true, Status: true, Indexes: ownerIndex, Default: func(o Object) { defaultDeviceClaim(&o.(*resourcev1.ResourceClaim).Spec.Devices) },
+			Key: "resourceclaims", Namespaced: true, Status: true, StatusAlone: true, Indexes: ownerIndex, Default: func(o Object) { defaultDeviceClaim(&o.(*resourcev1.ResourceClaim).Spec.Devices) },
 			Validate: validateResourceClaim, ValidateUpdate: validateResourceClaimUpdate, ValidateStatus: validateResourceClaimStatus, Columns: resourceClaimColumns}),
 		of[resourcev1.ResourceClaimTemplate, resourcev1.ResourceClaimTemplateList](Resource{Group: g, Version: v, Kind: "ResourceClaimTemplate",
 			Plural: "resourceclaimtemplates", Key: "resourceclaimtemplates", Namespaced: true,
@@ -25,7 +25,7 @@ func deviceRows() []*Resource {
 			Key: "resourceslices", Generation: true, Default: defaultResourceSlice, Validate: validateResourceSlice, ValidateUpdate: validateResourceSliceUpdate,
 			Fields: resourceSliceFields, Columns: resourceSliceColumns}),
 		of[resourcev1.DeviceTaintRule, resourcev1.DeviceTaintRuleList](Resource{Group: g, Version: v, Kind: "DeviceTaintRule", Plural: "devicetaintrules",
-			Key: "devicetaintrules", Status: true, Generation: true, Default: func(o Object) { defaultDeviceTaint(&o.(*resourcev1.DeviceTaintRule).Spec.Taint) },
+			Key: "devicetaintrules", Status: true, StatusAlone: true, Generation: true, Default: func(o Object) { defaultDeviceTaint(&o.(*resourcev1.DeviceTaintRule).Spec.Taint) },
 			Validate: validateDeviceTaintRule, ValidateUpdate: sameAsCreate(validateDeviceTaintRule), ValidateStatus: validateDeviceTaintRuleStatus}),
 	}
 }

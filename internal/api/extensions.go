@@ -27,7 +27,7 @@ func extensionRows() []*Resource {
 	return []*Resource{of[apiextensionsv1.CustomResourceDefinition, apiextensionsv1.CustomResourceDefinitionList](Resource{
 		Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition", Plural: "customresourcedefinitions", Short: []string{"crd", "crds"},
 		Categories: []string{"api-extensions"}, Key: "apiextensions.k8s.io/customresourcedefinitions", Cold: true,
-		Status: true, Generation: true, Conditional: true,
+		Status: true, StatusAlone: true, Generation: true, Conditional: true,
 		Decode: decodeDefinition,
 		Default: func(o Object) {
 			apiextensionsv1.SetObjectDefaults_CustomResourceDefinition(o.(*apiextensionsv1.CustomResourceDefinition))

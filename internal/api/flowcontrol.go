@@ -16,7 +16,7 @@ func flowControlRows() []*Resource {
 	const g, v = flowcontrolv1.GroupName, "v1"
 	return []*Resource{
 		of[flowcontrolv1.FlowSchema, flowcontrolv1.FlowSchemaList](Resource{
-			Group: g, Version: v, Kind: "FlowSchema", Plural: "flowschemas", Key: "flowschemas", Status: true, Generation: true,
+			Group: g, Version: v, Kind: "FlowSchema", Plural: "flowschemas", Key: "flowschemas", Status: true, StatusAlone: true, Generation: true,
 			Default: func(o Object) {
 				if s := &o.(*flowcontrolv1.FlowSchema).Spec; s.MatchingPrecedence == 0 {
 					s.MatchingPrecedence = 1000
@@ -39,7 +39,7 @@ func flowControlRows() []*Resource {
 			}, text("MissingPL", missingLevel)),
 		}),
 		of[flowcontrolv1.PriorityLevelConfiguration, flowcontrolv1.PriorityLevelConfigurationList](Resource{
-			Group: g, Version: v, Kind: "PriorityLevelConfiguration", Plural: "prioritylevelconfigurations", Key: "prioritylevelconfigurations", Status: true, Generation: true,
+			Group: g, Version: v, Kind: "PriorityLevelConfiguration", Plural: "prioritylevelconfigurations", Key: "prioritylevelconfigurations", Status: true, StatusAlone: true, Generation: true,
 			Default: defaultPriorityLevel,
 			PrepareCreate: func(o Object) {
 				o.(*flowcontrolv1.PriorityLevelConfiguration).Status = flowcontrolv1.PriorityLevelConfigurationStatus{}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"maps"
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -53,7 +54,7 @@ func networkingRows() []*Resource {
 		of[networkingv1.IPAddress, networkingv1.IPAddressList](Resource{Group: g, Version: v, Kind: "IPAddress", Plural: "ipaddresses", Short: []string{"ip"}, Key: "ipaddresses", Cold: true,
 			ValidateName: addressName, Validate: validateIPAddress, ValidateUpdate: validateIPAddressUpdate,
 			Columns: columns(text("ParentRef", func(a *networkingv1.IPAddress) string { return parentText(a.Spec.ParentRef) }))}),
-		of[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](Resource{Group: g, Version: v, Kind: "ServiceCIDR", Plural: "servicecidrs", Key: "servicecidrs", Status: true,
+		of[networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](Resource{Group: g, Version: v, Kind: "ServiceCIDR", Plural: "servicecidrs", Key: "servicecidrs", Status: true, StatusAlone: true,
 			Validate: validateServiceCIDR, ValidateUpdate: validateServiceCIDRUpdate,
 			Columns: columns(text("CIDRs", func(c *networkingv1.ServiceCIDR) string { return strings.Join(c.Spec.CIDRs, ",") }))}),
 	}
@@ -65,6 +66,7 @@ func discoveryRows() []*Resource {
 		Indexes: map[string]func(Object) []string{"service": func(o Object) []string {
 			return []string{o.GetNamespace() + "/" + o.GetLabels()[discoveryv1.LabelServiceName]}
 		}},
+		Counts:   func(o, old Object) bool { return !maps.Equal(o.GetLabels(), old.GetLabels()) }, // they say whose it is
 		Default:  func(o Object) { defaultEndpointSlice(o.(*discoveryv1.EndpointSlice)) },
 		Validate: validateEndpointSlice, ValidateUpdate: validateEndpointSliceUpdate, Columns: endpointSliceColumns,
 	})}

@@ -14,7 +14,7 @@ import (
 // A StorageVersionMigration asks for all objects of a resource to be stored anew, as they are stored now (KEP-4192).
 func migrationRows() []*Resource {
 	return []*Resource{of[migrationv1.StorageVersionMigration, migrationv1.StorageVersionMigrationList](Resource{
-		Group: "storagemigration.k8s.io", Version: "v1", Kind: "StorageVersionMigration", Plural: "storageversionmigrations", Key: "storageversionmigrations", Status: true,
+		Group: "storagemigration.k8s.io", Version: "v1", Kind: "StorageVersionMigration", Plural: "storageversionmigrations", Key: "storageversionmigrations", Status: true, StatusAlone: true,
 		Validate: validateMigration, ValidateUpdate: validateMigrationUpdate, ValidateStatus: validateMigrationStatus,
 	})}
 }

@@ -39,7 +39,7 @@ var certificateEnds = []string{
 }
 
 var podCertificateRow = Resource{
-	Group: "certificates.k8s.io", Version: "v1", Kind: "PodCertificateRequest", Plural: "podcertificaterequests", Key: "podcertificaterequests", Namespaced: true, Status: true,
+	Group: "certificates.k8s.io", Version: "v1", Kind: "PodCertificateRequest", Plural: "podcertificaterequests", Key: "podcertificaterequests", Namespaced: true, Status: true, StatusAlone: true,
 	Fields: func(o Object) fields.Set {
 		s := &o.(*podCertificate).Spec
 		return fields.Set{"spec.signerName": s.SignerName, "spec.podName": s.PodName, "spec.nodeName": string(s.NodeName)}

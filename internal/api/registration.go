@@ -16,7 +16,7 @@ import (
 func registrationRows() []*Resource {
 	return []*Resource{of[apiregistrationv1.APIService, apiregistrationv1.APIServiceList](Resource{
 		Group: apiregistrationv1.GroupName, Version: "v1", Kind: "APIService", Plural: "apiservices", Categories: []string{"api-extensions"},
-		Key: "apiregistration.k8s.io/apiservices", Cold: true, Status: true,
+		Key: "apiregistration.k8s.io/apiservices", Cold: true, Status: true, StatusAlone: true,
 		ValidateName:   pathSegment,
 		Default:        func(o Object) { apiregistrationv1.SetObjectDefaults_APIService(o.(*apiregistrationv1.APIService)) },
 		PrepareCreate:  prepareAPIService,

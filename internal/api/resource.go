@@ -43,8 +43,14 @@ type Resource struct {
 	// Status says that the kind has a status subresource: writes to the main resource keep the old status, writes to
 	// /status keep everything else (registry does both, by the fields named Spec and Status).
 	Status bool
+	// StatusMeta takes into an object what of the given one's metadata a write to status may change. Built-in kinds with a status have one unless
+	// StatusAlone is set, which says that nothing may.
+	StatusMeta  func(into, given Object)
+	StatusAlone bool
 	// Generation says that metadata.generation counts changes of everything but metadata and status.
 	Generation bool
+	// Counts, if set, says that a change counts for the generation though only metadata changed.
+	Counts func(obj, old Object) bool
 	// Subresources beyond status, by their names ("scale", "binding", "log").
 	Subresources []Subresource
 	// Scale, if set, makes /scale work.

@@ -34,7 +34,32 @@ func of[T, L any, PT interface {
 	if r.Verbs == nil {
 		r.Verbs = AllVerbs
 	}
+	if r.Status && !r.StatusAlone && r.StatusMeta == nil {
+		r.StatusMeta = statusMeta
+	}
 	return &r
+}
+
+// statusMeta lets whoever writes a status label and annotate, and hold the object or let it go: so it was before there were subresources.
+func statusMeta(into, given Object) {
+	into.SetLabels(given.GetLabels())
+	into.SetAnnotations(given.GetAnnotations())
+	into.SetFinalizers(given.GetFinalizers())
+	into.SetOwnerReferences(given.GetOwnerReferences())
+}
+
+// statusMetaOfPod keeps a pod's owners: kubelets of old lost them.
+func statusMetaOfPod(into, given Object) {
+	owners := into.GetOwnerReferences()
+	statusMeta(into, given)
+	into.SetOwnerReferences(owners)
+}
+
+// statusMetaOfDeployment keeps the labels.
+func statusMetaOfDeployment(into, given Object) {
+	labels := into.GetLabels()
+	statusMeta(into, given)
+	into.SetLabels(labels)
 }
 
 // review makes the row of a kind that is only ever created, never stored.

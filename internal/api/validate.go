@@ -2,7 +2,6 @@ package api
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -120,23 +119,22 @@ func dnsSubdomain(s string, p *field.Path) field.ErrorList {
 	return each(p, s, validation.IsDNS1123Subdomain(s))
 }
 
+func qualifiedName(s string, p *field.Path) field.ErrorList {
+	return each(p, s, validation.IsQualifiedName(s))
+}
+
 // dataKey checks the key of a ConfigMap or Secret.
 func dataKey(k string, p *field.Path) field.ErrorList {
 	return each(p, k, validation.IsConfigMapKey(k))
 }
 
+// address and cidr take what upstream takes since KEP-4858: no leading zeros, no bits beyond the prefix.
 func address(s string, p *field.Path) field.ErrorList {
-	if _, err := netip.ParseAddr(s); err != nil {
-		return field.ErrorList{field.Invalid(p, s, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")}
-	}
-	return nil
+	return validation.IsValidIPForLegacyField(p, s, true, nil)
 }
 
 func cidr(s string, p *field.Path) field.ErrorList {
-	if _, err := netip.ParsePrefix(s); err != nil {
-		return field.ErrorList{field.Invalid(p, s, "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")}
-	}
-	return nil
+	return validation.IsValidCIDRForLegacyField(p, s, true, nil)
 }
 
 // countOrPercent checks a field like maxSurge.

@@ -72,7 +72,8 @@ func TestDeploymentValidation(t *testing.T) {
 		{"replicas", `spec: {replicas: -1}`, one("spec.replicas Invalid")},
 		{"restart policy", `spec: {template: {spec: {restartPolicy: Never}}}`, one("spec.template.spec.restartPolicy NotSupported")},
 		{"container", `spec: {template: {spec: {containers: [{name: a}]}}}`, one("spec.template.spec.containers[0].image Required")},
-		{"strategy", `spec: {strategy: {type: Magic}}`, one("spec.strategy.type NotSupported")},
+		{"strategy", `spec: {strategy: {type: Magic}}`, one("spec.strategy NotSupported")},
+		{"pods that end", `spec: {template: {spec: {activeDeadlineSeconds: 1}}}`, one("spec.template.spec.activeDeadlineSeconds Forbidden")},
 		{"recreate and roll", `spec: {strategy: {type: Recreate, rollingUpdate: {maxSurge: 1}}}`, one("spec.strategy.rollingUpdate Forbidden")},
 		{"nothing may move", `spec: {strategy: {rollingUpdate: {maxSurge: 0, maxUnavailable: 0}}}`, one("spec.strategy.rollingUpdate.maxUnavailable Invalid")},
 		{"nothing may move, in percent", `spec: {strategy: {rollingUpdate: {maxSurge: 0%, maxUnavailable: 0}}}`, one("spec.strategy.rollingUpdate.maxUnavailable Invalid")},
@@ -95,7 +96,12 @@ func TestWorkloadValidation(t *testing.T) {
 	checkUpdate(t, "apps/StatefulSet", goodDeployment, []bad{
 		{"replicas", `spec: {replicas: 3}`, nil},
 		{"template", `spec: {template: {spec: {containers: [{name: a, image: other}]}}}`, nil},
-		{"service", `spec: {serviceName: other}`, one("spec Forbidden")},
+		{"service", `spec: {serviceName: other}`, one("spec.serviceName Invalid")},
+		{"order", `spec: {podManagementPolicy: Parallel}`, one("spec.podManagementPolicy Invalid")},
+		{"claims", `spec: {volumeClaimTemplates: [{metadata: {name: v}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}]}`,
+			one("spec.volumeClaimTemplates Invalid")},
+		{"history without end", `spec: {revisionHistoryLimit: -1}`, nil},
+		{"strategy", `spec: {updateStrategy: {type: OnDelete, rollingUpdate: null}}`, nil},
 	})
 	const job = `
 metadata: {name: j, namespace: default}

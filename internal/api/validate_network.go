@@ -85,15 +85,15 @@ func ipBlock(b *networkingv1.IPBlock, p *field.Path) (errs field.ErrorList) {
 		return field.ErrorList{field.Required(p.Child("cidr"), "")}
 	}
 	whole, err := netip.ParsePrefix(b.CIDR)
-	if err != nil {
-		return cidr(b.CIDR, p.Child("cidr"))
+	if errs = cidr(b.CIDR, p.Child("cidr")); err != nil {
+		return errs
 	}
 	for i, s := range b.Except {
 		at := p.Child("except").Index(i)
+		errs = append(errs, cidr(s, at)...)
 		part, err := netip.ParsePrefix(s)
 		switch {
 		case err != nil:
-			errs = append(errs, cidr(s, at)...)
 		case !whole.Contains(part.Addr()) || part.Bits() <= whole.Bits():
 			errs = append(errs, field.Invalid(at, s, "must be a strict subset of `cidr`"))
 		}

@@ -204,8 +204,8 @@ func limitItem(item *corev1.LimitRangeItem, p *field.Path) (errs field.ErrorList
 	return errs
 }
 
-// counted are the quota's names of objects, and of pods' requests and limits.
-var counted = []string{
+// quotaNames are the quota's names of objects, and of pods' requests and limits.
+var quotaNames = []string{
 	"pods", "services", "replicationcontrollers", "resourcequotas", "secrets", "configmaps", "persistentvolumeclaims", "services.nodeports", "services.loadbalancers",
 	"cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.storage", "requests.ephemeral-storage",
 	"limits.cpu", "limits.memory", "limits.ephemeral-storage",
@@ -216,7 +216,7 @@ func validateResourceQuota(o Object) (errs field.ErrorList) {
 	for name, q := range o.(*corev1.ResourceQuota).Spec.Hard {
 		p := field.NewPath("spec", "hard").Key(string(name))
 		errs = append(errs, each(p, string(name), validation.IsQualifiedName(string(name)))...)
-		known := slices.Contains(counted, string(name)) || strings.Contains(string(name), "/") || strings.HasPrefix(string(name), "hugepages-") ||
+		known := slices.Contains(quotaNames, string(name)) || strings.Contains(string(name), "/") || strings.HasPrefix(string(name), "hugepages-") ||
 			strings.HasPrefix(string(name), "requests.hugepages-")
 		if !known {
 			errs = append(errs, field.Invalid(p, name, "must be a standard resource for quota"))

@@ -111,6 +111,17 @@ func checkUpdate(t *testing.T, kind, good string, cases []bad) {
 	}
 }
 
+// checkStatus changes the status of what is there.
+func checkStatus(t *testing.T, kind, good string, cases []bad) {
+	t.Helper()
+	r := rowOf(t, kind)
+	for _, c := range append([]bad{{name: "unchanged"}}, cases...) {
+		t.Run(c.name, func(t *testing.T) {
+			check(t, r.ValidateStatus(parse(t, r, good, c.change), parse(t, r, good, "")), c.want)
+		})
+	}
+}
+
 func check(t *testing.T, errs field.ErrorList, want []string) {
 	t.Helper()
 	slices.Sort(want)

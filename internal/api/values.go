@@ -31,6 +31,17 @@ func fillNil[T any](p **T, v T) {
 	}
 }
 
+// fillKey sets a map's key where it has none.
+func fillKey[V any](m *map[string]V, key string, v V) {
+	if _, found := (*m)[key]; found {
+		return
+	}
+	if *m == nil {
+		*m = map[string]V{}
+	}
+	(*m)[key] = v
+}
+
 func boolText(b bool) string { return strconv.FormatBool(b) }
 func number(n int32) string  { return strconv.Itoa(int(n)) }
 func mapSelector(m map[string]string) string {

@@ -121,20 +121,12 @@ func mutated(q *Request, obj, old api.Object) (api.Object, error) {
 // replace validates and stores; an object whose last finalizer went is removed instead.
 func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a *Attributes, obj api.Object, dryRun bool) (*store.Entry, error) {
 	res, old := q.Resource, prev.Object()
-	if res.Generation && q.Subresource != "status" && changedContent(res, obj, old) {
+	if res.Generation && q.Subresource != "status" && (changedContent(res, obj, old) || res.Counts != nil && res.Counts(obj, old)) {
 		obj.SetGeneration(old.GetGeneration() + 1)
 	}
-	errs := validateMetaUpdate(obj, old)
-	switch {
-	case q.Subresource == "status":
-		if res.ValidateStatus != nil {
-			errs = append(errs, res.ValidateStatus(obj, old)...)
-		}
-	case res.ValidateUpdate != nil:
-		errs = append(errs, res.ValidateUpdate(obj, old)...)
-	}
-	if res.ValidateMain != nil && q.Subresource == "" {
-		errs = append(errs, res.ValidateMain(obj, old)...)
+	errs := validateChange(q, obj, old)
+	if len(errs) > 0 {
+		errs = brought(errs, validateChange(q, old, old))
 	}
 	errs = append(errs, lateFinalizers(obj, old)...)
 	if len(errs) > 0 {
@@ -155,6 +147,35 @@ func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a
 		return r.remove(ctx, q, prev, obj)
 	}
 	return r.put(ctx, q, prev, obj)
+}
+
+func validateChange(q *Request, obj, old api.Object) field.ErrorList {
+	res, errs := q.Resource, validateMetaUpdate(obj, old)
+	switch {
+	case q.Subresource == "status":
+		if res.ValidateStatus != nil {
+			errs = append(errs, res.ValidateStatus(obj, old)...)
+		}
+	case res.ValidateUpdate != nil:
+		errs = append(errs, res.ValidateUpdate(obj, old)...)
+	}
+	if res.ValidateMain != nil && q.Subresource == "" {
+		errs = append(errs, res.ValidateMain(obj, old)...)
+	}
+	return errs
+}
+
+// brought is what of the errors the change brings. What is told of the object as it was before, in the same words, was stored under another version's
+// rules and stays as it is (KEP-4008 calls it ratcheting).
+func brought(errs, before field.ErrorList) field.ErrorList {
+	if len(before) == 0 {
+		return errs
+	}
+	old := map[string]bool{}
+	for _, e := range before {
+		old[e.Error()] = true
+	}
+	return slices.DeleteFunc(errs, func(e *field.Error) bool { return old[e.Error()] })
 }
 
 // goes says that nothing keeps an object whose deletion has begun.
@@ -232,6 +253,9 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 		}
 		out := old.DeepCopyObject().(api.Object)
 		copyStatus(out, obj)
+		if res.StatusMeta != nil {
+			res.StatusMeta(out, obj)
+		}
 		return out, nil
 	case "finalize":
 		out := old.DeepCopyObject().(*corev1.Namespace)
@@ -243,8 +267,8 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 		return out, nil
 	case "resize":
 		out, given := old.DeepCopyObject().(*corev1.Pod), obj.(*corev1.Pod)
-		takeResources(out.Spec.Containers, given.Spec.Containers)
-		takeResources(out.Spec.InitContainers, given.Spec.InitContainers)
+		api.TakeResources(out.Spec.Containers, given.Spec.Containers)
+		api.TakeResources(out.Spec.InitContainers, given.Spec.InitContainers)
 		return out, nil
 	}
 	for _, s := range res.Subresources {
@@ -255,13 +279,4 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 		}
 	}
 	return nil, apierrors.NewMethodNotSupported(q.groupResource(), "update of "+q.Subresource)
-}
-
-// takeResources gives containers the resources of those of the same place and name.
-func takeResources(to, from []corev1.Container) {
-	for i := range min(len(to), len(from)) {
-		if to[i].Name == from[i].Name {
-			to[i].Resources = from[i].Resources
-		}
-	}
 }

@@ -4,6 +4,7 @@ package clienttest
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -50,7 +51,7 @@ func New(t testing.TB, objects ...crclient.Object) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Client{events: make(chan string, 10000), ctx: ctx, cancel: cancel, informers: map[schema.GroupVersionKind]toolscache.SharedIndexInformer{}}
 	builder := fake.NewClientBuilder().WithScheme(api.Scheme()).WithInterceptorFuncs(interceptor.Funcs{
-		Create: c.create, SubResourceCreate: c.createSub, SubResourceUpdate: c.updateSub, Delete: c.remove,
+		Create: c.create, SubResourceCreate: c.createSub, SubResourceUpdate: c.updateSub, SubResourcePatch: patchSub, Delete: c.remove,
 	})
 	for _, row := range api.NewTable().All() {
 		if row.Key == "" {
@@ -134,6 +135,24 @@ func (c *Client) updateSub(ctx context.Context, w crclient.Client, name string, 
 		return w.Update(ctx, ns)
 	}
 	return w.SubResource(name).Update(ctx, o, opts...)
+}
+
+// patchSub patches metadata through status too, which the fake client leaves as it is.
+func patchSub(ctx context.Context, w crclient.Client, name string, o crclient.Object, p crclient.Patch, opts ...crclient.SubResourcePatchOption) error {
+	data, err := p.Data(o)
+	if err != nil {
+		return err
+	}
+	var body struct {
+		Metadata json.RawMessage `json:"metadata"`
+	}
+	if err := w.SubResource(name).Patch(ctx, o, crclient.RawPatch(p.Type(), data), opts...); err != nil {
+		return err
+	}
+	if json.Unmarshal(data, &body) != nil || body.Metadata == nil || name != "status" {
+		return nil
+	}
+	return w.Patch(ctx, o, crclient.RawPatch(p.Type(), fmt.Appendf(nil, `{"metadata":%s}`, body.Metadata)))
 }
 
 // Live reads what everything here reads.

@@ -283,10 +283,12 @@ func (r *reconciler) annotate(ctx context.Context, d *appsv1.Deployment, revisio
 		return err
 	}
 	target := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name}}
-	if err := r.client.Patch(ctx, target, crclient.RawPatch(types.MergePatchType, body)); err != nil {
+	// Through status, for it is no change of what is wanted: one to the Deployment itself would begin a generation.
+	if err := r.client.SubResource("status").Patch(ctx, target, crclient.RawPatch(types.MergePatchType, body)); err != nil {
 		return fmt.Errorf("note revision %s on Deployment %s: %w", revision, d.Name, err)
 	}
-	d.ResourceVersion = target.ResourceVersion // so that the status write that follows is not outdated by our own
+	// So that the status write that follows is not outdated by our own, and does not take back what it says.
+	d.ResourceVersion, d.Annotations = target.ResourceVersion, target.Annotations
 	return nil
 }
 
