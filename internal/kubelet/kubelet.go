@@ -31,6 +31,7 @@ import (
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/csi"
+	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/local"
 	"skiff.dev/skiff/internal/kubelet/logs"
@@ -87,6 +88,7 @@ type Kubelet struct {
 	volumes *volume.Manager
 	locals  *local.Volumes
 	drivers *csi.Node
+	claims  *dra.Node
 	probes  *probe.Counts
 	logs    *logs.Keeper
 	node    nodeState
@@ -150,7 +152,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	k.volumes.CSI, k.volumes.Grown = k.drivers, func(_ *corev1.Pod, claim *corev1.PersistentVolumeClaim) {
 		k.events.Event(claim, corev1.EventTypeNormal, "FileSystemResizeSuccessful", "MountVolume.NodeExpandVolume succeeded for volume \""+claim.Spec.VolumeName+"\"")
 	}
+	if k.claims, err = dra.New(k.cfg.Root, k.cfg.NodeName, k.cfg.Client, k.log); err != nil {
+		return err
+	}
 	k.pods = newPods(k, k.deps(cgroups))
+	k.claims.Changed = k.pods.devices
 
 	listener, err := net.Listen("tcp", k.cfg.Listen)
 	if err != nil {
@@ -172,7 +178,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		func(ctx context.Context) error { return server.Run(ctx, listener) },
 		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.pods.watchMemory, k.locals.Run,
 		func(ctx context.Context) error { return k.drivers.Run(ctx, k.ready) },
-		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{registration.CSIPlugin: k.drivers}, k.log).Run,
+		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{
+			registration.CSIPlugin: k.drivers, registration.DRAPlugin: k.claims,
+		}, k.log).Run, k.claims.Run,
 		logs.NewRotator(k.pods, k.runtime, k.cfg.Logs, k.log).Run, k.logs.Run,
 	} {
 		parts.Go(func() {
@@ -207,7 +215,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	allocatable := k.machine.allocatable(k.cfg.MaxPods)
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
-		Volumes:  k.volumes,
+		Volumes: k.volumes, Claims: k.claims,
 		Settings: settings, Logs: k.logs, Log: k.log, Withdraw: k.cfg.Withdraw,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },

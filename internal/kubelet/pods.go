@@ -15,6 +15,7 @@ import (
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/oom"
 	"skiff.dev/skiff/internal/kubelet/pod"
 )
@@ -130,6 +131,22 @@ func (p *pods) refresh(r reference) {
 	for uid := range p.refs[r] {
 		if a := p.actors[uid]; a != nil {
 			a.Refresh()
+		}
+	}
+}
+
+// devices wakes pods whose devices' health changed; for nil, those that may wait for a driver.
+func (p *pods) devices(changed []types.UID) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, uid := range changed {
+		if a := p.actors[uid]; a != nil {
+			a.Observe()
+		}
+	}
+	for _, a := range p.actors {
+		if changed == nil && dra.Wants(a.View().Pod) {
+			a.Retry()
 		}
 	}
 }

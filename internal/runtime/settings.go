@@ -103,7 +103,7 @@ func runtimeSettings(cfg Config, restrictOOM bool) map[string]any {
 		},
 		"restrict_oom_score_adj":       restrictOOM,
 		"netns_mounts_under_state_dir": true,
-		"cdi_spec_dirs":                []string{},
+		"cdi_spec_dirs":                []string{"/etc/cdi", "/var/run/cdi"}, // where drivers write what their devices are
 		"enable_criu":                  false,
 		// Telemetry reads cgroups; containerd need not ask every shim every second.
 		"stats_collect_period":   "24h",

@@ -7,6 +7,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -245,6 +246,18 @@ func TestNodeRestriction(t *testing.T) {
 	if err != nil {
 		t.Errorf("a mirror pod: %v", err)
 	}
+	slice := func(node string) *resourcev1.ResourceSlice {
+		return &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: resourcev1.ResourceSliceSpec{
+			Driver: "d.example.com", NodeName: &node, Pool: resourcev1.ResourcePool{Name: node, ResourceSliceCount: 1},
+		}}
+	}
+	if _, err := r.Create(one, slice("one")); err != nil {
+		t.Error(err)
+	}
+	_, err = r.Create(one, slice("two"))
+	refused(t, err, 403, "can only create ResourceSlice with the same NodeName as the requesting node")
+	r.Must(slice("two"))
+	refused(t, r.Delete(one, slice("two")), 403, "can only delete ResourceSlice with the same NodeName as the requesting node")
 	lease := func(ns, name string) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}
 	}

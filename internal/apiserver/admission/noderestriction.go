@@ -53,6 +53,10 @@ func nodeRestriction(ctx context.Context, a *registry.Attributes) error {
 		if nameOf(a) != node {
 			return forbid(a, errors.New("can only access CSINode with the same name as the requesting node"))
 		}
+	case "resource.k8s.io/resourceslices/":
+		return nodeSlice(a, node)
+	case "certificates.k8s.io/podcertificaterequests/", "certificates.k8s.io/podcertificaterequests/status":
+		return nodePodCertificate(ctx, a, node)
 	case "/persistentvolumes/":
 		return nodeVolume(a, node)
 	case "/serviceaccounts/token":

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -259,6 +260,12 @@ func TestNoEscalation(t *testing.T) {
 	}
 }
 
+func sliceOf(node string) *resourcev1.ResourceSlice {
+	return &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: resourcev1.ResourceSliceSpec{
+		Driver: "d.example.com", NodeName: &node, Pool: resourcev1.ResourcePool{Name: node, ResourceSliceCount: 1},
+	}}
+}
+
 func TestNodes(t *testing.T) {
 	r, a := start(t)
 	one := registrytest.Node("one")
@@ -281,9 +288,11 @@ func TestNodes(t *testing.T) {
 				{Name: "v", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "mounted"}}},
 				{Name: "w", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "claim"}}},
 			}
+			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "r", ResourceClaimName: new("devices")}}
 			p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "env"}}}}
 		}),
 		registrytest.Pod("there", func(p *corev1.Pod) { p.Spec.NodeName, p.Spec.ServiceAccountName = "two", "other" }),
+		sliceOf("one"), sliceOf("two"),
 	)
 	for text, want := range map[string]bool{
 		"get :secrets default/mounted": true, "get :secrets default/pull": true, "get :secrets storage/stage": true, "watch :secrets default/mounted": true,
@@ -297,16 +306,24 @@ func TestNodes(t *testing.T) {
 		"list :services": true, "watch discovery.k8s.io:endpointslices": true, "list :nodes": true, "create :nodes": true, "delete :nodes /one": false,
 		"patch :nodes/status /one": true, "patch :pods/status default/here": true, "create :events default": true, "create :pods/eviction default/here": true,
 		"create certificates.k8s.io:certificatesigningrequests": true, "list apps:deployments": false, "create rbac.authorization.k8s.io:clusterroles": false,
+		"get resource.k8s.io:resourceclaims default/devices": true, "get resource.k8s.io:resourceclaims default/other": false,
+		"list resource.k8s.io:resourceclaims default": false, "update resource.k8s.io:resourceclaims default/devices": false,
+		"create resource.k8s.io:resourceslices": true, "update resource.k8s.io:resourceslices /one": true, "delete resource.k8s.io:resourceslices /two": false,
+		"list resource.k8s.io:resourceslices": false, "deletecollection resource.k8s.io:resourceslices": false,
+		"create certificates.k8s.io:podcertificaterequests default": true, "list certificates.k8s.io:podcertificaterequests default": false,
+		"get certificates.k8s.io:podcertificaterequests default/other": false, "update certificates.k8s.io:podcertificaterequests/status default/x": false,
 		"get /api": true,
 	} {
 		if got := allowed(t, a, one, text); got != want {
 			t.Errorf("%s: %v", text, got)
 		}
 	}
-	at := ask(one, "list :pods")
-	at.FieldSelectorRequirements = fields.OneTermEqualSelector("spec.nodeName", "one").Requirements()
-	if d, _, _ := a.Authorize(context.Background(), at); d != authorizer.DecisionAllow {
-		t.Error("a node must be able to list its own pods")
+	for _, text := range []string{"list :pods", "deletecollection resource.k8s.io:resourceslices", "watch certificates.k8s.io:podcertificaterequests"} {
+		at := ask(one, text)
+		at.FieldSelectorRequirements = fields.OneTermEqualSelector("spec.nodeName", "one").Requirements()
+		if d, _, _ := a.Authorize(context.Background(), at); d != authorizer.DecisionAllow {
+			t.Errorf("a node must be able to %s of its own", text)
+		}
 	}
 	r.Must(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "deny"}})
 	if !allowed(t, a, one, "watch :pods") || allowed(t, a, one, "get :pods default/there") {

@@ -58,7 +58,6 @@ var nodeRules = []rbacv1.PolicyRule{
 	rule("storage.k8s.io", "csidrivers", read...),
 	rule("node.k8s.io", "runtimeclasses", read...),
 	rule("skiff.dev", "addons", read...), // a disabled part is disabled on every node
-	rule("resource.k8s.io", "resourceslices", "create", "get", "list", "watch", "update", "patch", "delete", "deletecollection"),
 }
 
 // nodes decides for nodes: beside the fixed rules, a node reads what the pods bound to it refer to, and no more.
@@ -92,6 +91,12 @@ func (n *nodes) allow(ctx context.Context, node string, at authorizer.Attributes
 			if slices.Contains(read, at.GetVerb()) && at.GetSubresource() == "" {
 				return n.pods(ctx, node, at)
 			}
+		case target{"resource.k8s.io", "resourceclaims"}:
+			return n.byReference(ctx, node, at, []string{"get"}, podUsesResourceClaim)
+		case target{"resource.k8s.io", "resourceslices"}:
+			return n.slices(ctx, node, at)
+		case target{"certificates.k8s.io", "podcertificaterequests"}:
+			return n.podCertificates(ctx, node, at)
 		case target{"coordination.k8s.io", "leases"}:
 			return own(node, at, corev1.NamespaceNodeLease, "lease")
 		case target{"storage.k8s.io", "csinodes"}:

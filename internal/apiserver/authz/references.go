@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
 )
 
 // This file knows where a pod names other objects.
@@ -24,6 +25,16 @@ func claimsOf(p *corev1.Pod) []string {
 }
 
 func podUsesClaim(p *corev1.Pod, name string) bool { return slices.Contains(claimsOf(p), name) }
+
+// podUsesResourceClaim: by name, or by the one that was made for it.
+func podUsesResourceClaim(p *corev1.Pod, name string) bool {
+	for claim := range resourceclaim.PodClaims(p) {
+		if claim == name {
+			return true
+		}
+	}
+	return false
+}
 
 // anyEnv says whether a container's environment comes from what the two functions look for.
 func anyEnv(p *corev1.Pod, one func(*corev1.EnvVarSource) bool, all func(*corev1.EnvFromSource) bool) bool {

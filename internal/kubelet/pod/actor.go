@@ -17,6 +17,7 @@ import (
 
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/oom"
@@ -29,6 +30,7 @@ type Deps struct {
 	Runtime     runtimeapi.RuntimeServiceClient
 	Images      *image.Puller
 	Volumes     *volume.Manager
+	Claims      *dra.Node
 	Cgroups     *cgroup.Manager
 	Client      client.Client
 	Events      record.EventRecorder
@@ -130,6 +132,16 @@ func (a *Actor) Observe() { a.put(func() { a.dirty = true }) }
 
 // Refresh makes the actor bring volumes up to date, and try again what a missing object made fail.
 func (a *Actor) Refresh() { a.put(func() { a.refresh = true }) }
+
+// Retry tries at once what failed for want of a driver.
+func (a *Actor) Retry() {
+	a.put(func() {
+		a.results = append(a.results, func(s *State) {
+			delete(s.Retry, string(Prepare))
+			delete(s.Retry, string(CleanUp))
+		})
+	})
+}
 
 // Killed tells the actor that the kernel killed a process of a container for want of memory. An old kill is known to whoever wanted to know.
 func (a *Actor) Killed(container string, k *oom.Kill, old bool) {
@@ -255,6 +267,7 @@ func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 	}
 	a.crashing(pod, plan)
 	status := Status(pod, &a.s, &plan, a.d.Node(), now)
+	a.devicesHealth(pod, &status)
 	a.publish(pod, status)
 	retry := a.report(ctx, pod, status, plan, now)
 	return earliest(plan.Wake, retry, a.renew), false

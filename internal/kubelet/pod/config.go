@@ -33,7 +33,8 @@ type making struct {
 	values   map[string]string
 	mounts   []*runtimeapi.Mount
 	devices  []*runtimeapi.Device
-	target   string // ephemeral containers: whose processes to see
+	cdi      []string // names of devices by the Container Device Interface
+	target   string   // ephemeral containers: whose processes to see
 	settings *Settings
 }
 
@@ -74,6 +75,9 @@ func (m *making) config() (*runtimeapi.ContainerConfig, error) {
 			Resources:       containerResources(m.pod, m.c, m.settings),
 			SecurityContext: security,
 		},
+	}
+	for _, name := range m.cdi {
+		out.CDIDevices = append(out.CDIDevices, &runtimeapi.CDIDevice{Name: name})
 	}
 	if m.c.Lifecycle != nil && m.c.Lifecycle.StopSignal != nil {
 		if n, ok := runtimeapi.Signal_value["SIGNAL_"+string(*m.c.Lifecycle.StopSignal)]; ok {

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/logs"
 )
 
@@ -77,7 +78,7 @@ func (a *Actor) perform(ctx context.Context, pod *corev1.Pod, action Action) err
 	case RemoveContainer:
 		return a.removeContainer(ctx, action.ID)
 	case CleanUp:
-		return errors.Join(a.d.Volumes.Unmount(ctx, a.uid), a.d.Cgroups.Remove(a.uid))
+		return errors.Join(a.d.Claims.Unprepare(ctx, a.uid), a.d.Volumes.Unmount(ctx, a.uid), a.d.Cgroups.Remove(a.uid))
 	case Delete:
 		zero, uid := int64(0), a.uid
 		err := a.d.Client.Delete(ctx, pod.DeepCopy(), &crclient.DeleteOptions{
@@ -110,7 +111,7 @@ func (a *Actor) failed(pod *corev1.Pod, s *State, action Action, err error) {
 	switch action.Verb {
 	case Prepare:
 		first = 500 * time.Millisecond
-		if errors.Is(err, errDevices) {
+		if isDevices(err) {
 			a.event(pod, "", corev1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+err.Error())
 			break
 		}
@@ -122,6 +123,11 @@ func (a *Actor) failed(pod *corev1.Pod, s *State, action Action, err error) {
 		a.event(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+plain(err))
 	case StopSandbox:
 		a.event(pod, "", corev1.EventTypeWarning, "FailedKillPod", "error killing pod: "+plain(err))
+	case CleanUp:
+		if isDevices(err) {
+			limit = 10 * time.Second // others wait for them
+			a.event(pod, "", corev1.EventTypeWarning, "FailedSync", "Error syncing pod, skipping: "+err.Error())
+		}
 	}
 	a.log.Warn("cannot "+string(action.Verb)+"; trying again", "id", action.ID, "err", err)
 	a.delays[key] = min(max(first, 2*a.delays[key]), limit)
@@ -135,14 +141,14 @@ func unjoin(err error) []error {
 	return []error{err}
 }
 
-var errDevices = errors.New("this node has no driver plug-ins that prepare devices for resource claims (spec.resourceClaims)")
+func isDevices(err error) bool {
+	var e *dra.Error
+	return errors.As(err, &e)
+}
 
 func (a *Actor) prepare(ctx context.Context, pod *corev1.Pod) error {
 	if err := a.d.Cgroups.Create(a.uid, cgroup.Class(pod), cgroup.PodLimits(pod)); err != nil {
 		return err
-	}
-	if len(pod.Spec.ResourceClaims) > 0 { // it must not run without its devices
-		return errDevices
 	}
 	for _, dir := range []string{a.d.Volumes.PodDir(a.uid), a.d.Settings.LogDirOf(pod)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -152,7 +158,10 @@ func (a *Actor) prepare(ctx context.Context, pod *corev1.Pod) error {
 	if err := logs.Sign(a.d.Settings.LogDirOf(pod), pod); err != nil {
 		return err
 	}
-	return a.mount(ctx, pod)
+	if err := a.mount(ctx, pod); err != nil || !dra.Wants(pod) {
+		return err
+	}
+	return a.d.Claims.Prepare(ctx, pod)
 }
 
 func (a *Actor) mount(ctx context.Context, pod *corev1.Pod) error {

@@ -156,6 +156,9 @@ func (a *Actor) configure(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	if m.devices, err = devices(pod, c, a.d.Volumes); err != nil {
 		return nil, nil, bad(err)
 	}
+	if m.cdi, err = a.d.Claims.CDI(pod, c); err != nil {
+		return nil, nil, bad(err)
+	}
 	own, err := a.ownFiles(pod, c, restarts)
 	if err != nil {
 		return nil, nil, err

@@ -11,6 +11,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/dra"
 )
 
 // NodeFacts are what a pod's status says of its node.
@@ -55,6 +56,9 @@ func Status(pod *corev1.Pod, s *State, plan *Plan, node NodeFacts, now time.Time
 		st.EphemeralContainerStatuses = append(st.EphemeralContainerStatuses, cs)
 	}
 	st.Phase = b.phase(&st)
+	if isTerminal(st.Phase) && !isTerminal(pod.Status.Phase) && dra.Wants(pod) && !s.Cleaned {
+		st.Phase = corev1.PodRunning // a pod that has ended frees its devices for others, so they must have been taken back
+	}
 	if plan.Verdict != nil && over && !isTerminal(pod.Status.Phase) {
 		st.Reason, st.Message = plan.Verdict.Reason, plan.Verdict.Message
 	}

@@ -1,0 +1,25 @@
+package pod
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/internal/kubelet/dra"
+)
+
+// devicesHealth adds to a status how the devices of the pod's containers are (KEP-4680).
+func (a *Actor) devicesHealth(pod *corev1.Pod, st *corev1.PodStatus) {
+	if !dra.Wants(pod) {
+		return
+	}
+	for i := range pod.Spec.Containers {
+		c := &pod.Spec.Containers[i]
+		for j := range st.ContainerStatuses {
+			if st.ContainerStatuses[j].Name != c.Name {
+				continue
+			}
+			if health := a.d.Claims.Health(pod, c); health != nil {
+				st.ContainerStatuses[j].AllocatedResourcesStatus = health
+			}
+		}
+	}
+}

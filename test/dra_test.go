@@ -1,0 +1,148 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"skiff.dev/skiff/test/cluster"
+	"skiff.dev/skiff/test/dradriver"
+)
+
+const draName = "dra.test.skiff.dev"
+
+// TestDRA: a driver offers one device; a pod has it, through a crash of Skiff; another waits until the device was taken back, also while the driver is
+// away.
+func TestDRA(t *testing.T) {
+	t.Parallel()
+	c := cluster.Start(t)
+	node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	d := &dradriver.Driver{Name: draName, Node: node, Devices: []string{"one"}, Content: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(d.Content, "f"), []byte("of the device\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	serve := serveDRA(t, c, d)
+	stop := serve()
+	c.Kubectl("wait", "resourceslices", "--all", "--for=jsonpath={.spec.nodeName}="+node, "--timeout=20s")
+	c.Apply(`
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: things}
+spec: {selectors: [{cel: {expression: 'device.driver == "` + draName + `"'}}]}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: thing}
+spec: {spec: {devices: {requests: [{name: it, exactly: {deviceClassName: things}}]}}}
+` + claimant("p"))
+	p := c.WaitPodReady("p")
+	if out := c.Kubectl("exec", "p", "-c", "main", "--", "sh", "-c", "echo $DEVICE_IT; cat /device/f"); out != "one\nof the device\n" {
+		t.Errorf("the container sees %q", out)
+	}
+	if out := c.Kubectl("exec", "p", "-c", "other", "--", "sh", "-c", "echo -$DEVICE_IT-"); out != "--\n" {
+		t.Errorf("the container that asked for nothing sees %q", out)
+	}
+	sickDevice(t, c, d)
+	c.Apply(claimant("q"))
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out := c.Kubectl("get", "pod", "q", "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`)
+		if !strings.Contains(out, "cannot allocate all claims") {
+			return fmt.Errorf("it waits for %q", out)
+		}
+		return nil
+	})
+
+	c.Kill()
+	c.Up()
+	if now := c.WaitPodReady("p"); now.Status.ContainerStatuses[0].ContainerID != p.Status.ContainerStatuses[0].ContainerID {
+		t.Error("the container was restarted")
+	}
+	c.Kubectl("delete", "pod", "p")
+	c.WaitPodReady("q")
+	wantCalls(t, d, "prepare p-it", "unprepare p-it", "prepare q-it")
+
+	stop()
+	c.Kubectl("delete", "pod", "q", "--wait=false")
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out := c.Kubectl("get", "events", "-o", `jsonpath={.items[?(@.reason=="FailedSync")].message}`)
+		if !strings.Contains(out, "unprepare dynamic resources: DRA driver "+draName+" is not registered") {
+			return fmt.Errorf("the events say %q", out)
+		}
+		return nil
+	})
+	serve()
+	c.WaitPodGone("q")
+	cluster.Eventually(t, 20*time.Second, func() error {
+		if out := c.Kubectl("get", "resourceclaims", "--no-headers"); strings.Contains(out, "-it-") {
+			return fmt.Errorf("left: %s", out)
+		}
+		return nil
+	})
+	wantCalls(t, d, "unprepare q-it")
+}
+
+// serveDRA returns what starts the driver.
+func serveDRA(t *testing.T, c *cluster.Cluster, d *dradriver.Driver) func() (stop func()) {
+	t.Helper()
+	socket, err := os.MkdirTemp("", "dra") // a socket's path may not be long
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(socket) })
+	return func() func() {
+		t.Helper()
+		stop, err := d.Serve(c.Client(), socket, filepath.Join(c.DataDir, "kubelet", "plugins_registry"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(stop)
+		return stop
+	}
+}
+
+func claimant(name string) string {
+	return `
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: ` + name + `}
+spec:
+  terminationGracePeriodSeconds: 1
+  resourceClaims: [{name: it, resourceClaimTemplateName: thing}]
+  containers:
+  - {name: main, image: "skiff.dev/web:1", resources: {claims: [{name: it}]}}
+  - {name: other, image: "skiff.dev/web:1", command: [sleep, inf]}
+`
+}
+
+func sickDevice(t *testing.T, c *cluster.Cluster, d *dradriver.Driver) {
+	t.Helper()
+	d.Report("one", false, "too hot")
+	cluster.Eventually(t, 20*time.Second, func() error {
+		const about = `{.status.containerStatuses[?(@.name=="main")].allocatedResourcesStatus[0]}`
+		out := c.Kubectl("get", "pod", "p", "-o", "jsonpath="+about)
+		if !strings.Contains(out, `"name":"claim:it"`) || !strings.Contains(out, `"health":"Unhealthy"`) || !strings.Contains(out, "too hot") {
+			return fmt.Errorf("its status says %s", out)
+		}
+		return nil
+	})
+}
+
+// wantCalls wants calls that begin so, in this order.
+func wantCalls(t *testing.T, d *dradriver.Driver, want ...string) {
+	t.Helper()
+	calls, errs := d.Calls()
+	rest := calls
+	for _, w := range want {
+		i := slices.IndexFunc(rest, func(call string) bool { return strings.HasPrefix(call, w) })
+		if i < 0 {
+			t.Errorf("the driver was called %v, without %q in its place; %v", calls, w, errs)
+			return
+		}
+		rest = rest[i+1:]
+	}
+}
