@@ -38,12 +38,12 @@ func reached[T any](hints []T, match func(T) bool) reach {
 	return others
 }
 
-// endpointsOf collects a service port's endpoints from all slices, sorted, each once: while an endpoint moves between slices it may be
-// in two.
-func endpointsOf(spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node Node) []endpoint {
+// endpointsOf collects a service port's endpoints of a family from all slices, sorted, each once: while an endpoint moves between slices it
+// may be in two.
+func endpointsOf(spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node Node, like netip.Addr) []endpoint {
 	found := map[netip.AddrPort]endpoint{}
 	for _, s := range eps {
-		if s.AddressType != discoveryv1.AddressTypeIPv4 {
+		if s.AddressType != discoveryv1.AddressTypeIPv4 && s.AddressType != discoveryv1.AddressTypeIPv6 {
 			continue
 		}
 		number, ok := portOf(spec, s)
@@ -56,7 +56,7 @@ func endpointsOf(spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, nod
 				continue
 			}
 			a, err := netip.ParseAddr(e.Addresses[0]) // further addresses of one endpoint have no meaning
-			if err != nil || !a.Is4() {
+			if err != nil || a.BitLen() != like.BitLen() {
 				continue
 			}
 			one := endpoint{at: netip.AddrPortFrom(a, number), local: e.NodeName != nil && *e.NodeName == node.Name}

@@ -37,7 +37,7 @@ func (p Part) direct() map[string]bool {
 		}
 	}
 	for f, name := range p.Frontends {
-		if !f.Addr.IsValid() {
+		if f.OnNode() {
 			delete(out, name) // ports of the node have no place
 		}
 	}

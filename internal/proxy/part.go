@@ -34,11 +34,22 @@ func (p Protocol) String() string {
 	return "unknown"
 }
 
-// Frontend is what a packet is sent to. Without an address it is a port on every address of the node.
+// Frontend is what a packet is sent to. With 0.0.0.0 or :: for an address it is a port on every address that the node has of that family.
 type Frontend struct {
 	Addr     netip.Addr
 	Protocol Protocol
 	Port     uint16
+}
+
+// OnNode tells that a frontend is a port on every address of the node.
+func (f Frontend) OnNode() bool { return f.Addr.IsUnspecified() }
+
+// everywhere is the address of such a frontend, of the family of another.
+func everywhere(like netip.Addr) netip.Addr {
+	if like.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
 }
 
 func compareFrontends(a, b Frontend) int {

@@ -14,7 +14,7 @@ import (
 type Node struct {
 	Name string
 	Zone string
-	Pods netip.Prefix // the addresses of all pods of the cluster
+	Pods []netip.Prefix // the addresses of all pods of the cluster, a range for each family that it carries
 }
 
 // labelProxyName on a service says that somebody else carries its packets.
@@ -26,10 +26,31 @@ func Service(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, node Node) P
 	if !proxied(svc) {
 		return part
 	}
+	local := 0 // a pod with two addresses is one endpoint
+	for _, pods := range node.Pods {
+		before := len(part.Serving)
+		part.addFamily(svc, eps, node, pods)
+		local = max(local, len(part.Serving)-before)
+	}
+	if n := svc.Spec.HealthCheckNodePort; n != 0 {
+		part.Health = &Health{Namespace: svc.Namespace, Name: svc.Name, Port: uint16(n), Local: local}
+	}
+	slices.SortFunc(part.Loops, netip.Addr.Compare)
+	slices.SortFunc(part.Serving, netip.Addr.Compare)
+	slices.SortFunc(part.UDP, netip.AddrPort.Compare)
+	part.UDP = slices.Compact(part.UDP)
+	return part
+}
+
+// addFamily adds what leads to a service in the family of these pods, if it has that.
+func (part *Part) addFamily(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, node Node, pods netip.Prefix) {
+	if !slices.ContainsFunc(clusterIPs(svc), func(ip string) bool { return isLike(ip, pods.Addr()) }) {
+		return
+	}
 	seen, serving := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for i := range svc.Spec.Ports {
-		p := newPort(svc, &svc.Spec.Ports[i], eps, node)
-		p.addTo(&part)
+		p := newPort(svc, &svc.Spec.Ports[i], eps, node, pods)
+		p.addTo(part)
 		for _, e := range slices.Concat(p.all, p.local) {
 			if e.local && !seen[e.at.Addr()] {
 				seen[e.at.Addr()] = true
@@ -44,14 +65,20 @@ func Service(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, node Node) P
 			}
 		}
 	}
-	if n := svc.Spec.HealthCheckNodePort; n != 0 {
-		part.Health = &Health{Namespace: svc.Namespace, Name: svc.Name, Port: uint16(n), Local: len(serving)}
+}
+
+// isLike tells that a text is an address of the family of another.
+func isLike(ip string, other netip.Addr) bool {
+	a, err := netip.ParseAddr(ip)
+	return err == nil && a.BitLen() == other.BitLen()
+}
+
+// clusterIPs are a service's own addresses.
+func clusterIPs(svc *corev1.Service) []string {
+	if len(svc.Spec.ClusterIPs) > 0 {
+		return svc.Spec.ClusterIPs
 	}
-	slices.SortFunc(part.Loops, netip.Addr.Compare)
-	slices.SortFunc(part.Serving, netip.Addr.Compare)
-	slices.SortFunc(part.UDP, netip.AddrPort.Compare)
-	part.UDP = slices.Compact(part.UDP)
-	return part
+	return []string{svc.Spec.ClusterIP}
 }
 
 func proxied(svc *corev1.Service) bool {
@@ -62,20 +89,20 @@ func proxied(svc *corev1.Service) bool {
 	return !elsewhere
 }
 
-// port is one port of a service while its part is made.
+// port is one port of a service in one family, while its part is made.
 type port struct {
 	svc        *corev1.Service
 	spec       *corev1.ServicePort
-	node       Node
+	pods       netip.Prefix // of the cluster, of this family
 	protocol   Protocol
 	name       string     // the tail of its chains' names
 	all, local []endpoint // that packets may go to
 }
 
-func newPort(svc *corev1.Service, spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node Node) *port {
-	p := &port{svc: svc, spec: spec, node: node, protocol: protocolOf(spec.Protocol)}
+func newPort(svc *corev1.Service, spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node Node, pods netip.Prefix) *port {
+	p := &port{svc: svc, spec: spec, pods: pods, protocol: protocolOf(spec.Protocol)}
 	p.name = fmt.Sprintf("%s/%s/%s/%d", svc.Namespace, svc.Name, p.protocol, spec.Port)
-	found := endpointsOf(spec, eps, node)
+	found := endpointsOf(spec, eps, node, pods.Addr())
 	p.all = near(usable(found))
 	p.local = usable(slices.DeleteFunc(slices.Clone(found), func(e endpoint) bool { return !e.local }))
 	return p
@@ -92,7 +119,7 @@ func protocolOf(p corev1.Protocol) Protocol {
 }
 
 func (p *port) addTo(part *Part) {
-	clusterChain, localChain, external := "svc/"+p.name, "local/"+p.name, "ext/"+p.name
+	clusterChain, localChain, external := p.chain("svc"), p.chain("local"), p.chain("ext")
 	internalLocal := p.svc.Spec.InternalTrafficPolicy != nil && *p.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	externalLocal := p.svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 
@@ -132,16 +159,16 @@ func (p *port) addTo(part *Part) {
 	if externalLocal {
 		// Pods and the node itself are not outside: they reach every endpoint, as they would through the cluster address.
 		part.Chains[external] = []Rule{
-			{From: p.node.Pods, Goto: clusterChain},
+			{From: p.pods, Goto: clusterChain},
 			{FromHost: true, Masquerade: true, Goto: clusterChain},
 			{Goto: orDrop(localChain, localChain, p.local)},
 		}
 	}
 	target := external
-	if ranges := p.sourceRanges(); len(balancers) > 0 && len(ranges) > 0 {
-		target = "allow/" + p.name
+	if len(balancers) > 0 && len(p.svc.Spec.LoadBalancerSourceRanges) > 0 { // ranges of one family forbid the other
+		target = p.chain("allow")
 		rules := []Rule{}
-		for _, r := range ranges {
+		for _, r := range p.sourceRanges() {
 			rules = append(rules, Rule{From: r, Goto: external})
 		}
 		part.Chains[target] = append(rules, Rule{Goto: Drop})
@@ -150,6 +177,8 @@ func (p *port) addTo(part *Part) {
 		part.Frontends[f] = target
 	}
 }
+
+func (p *port) chain(name string) string { return kind(name, p.pods.Addr()) + "/" + p.name }
 
 // orDrop is the chain, unless it is the local one and there is no local endpoint.
 func orDrop(chain, localChain string, local []endpoint) string {
@@ -177,20 +206,16 @@ func affinity(svc *corev1.Service) time.Duration {
 	return time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
 }
 
-// at adds a frontend of this port when the address is one that this table carries.
+// at adds a frontend of this port when the address is of its family.
 func (p *port) at(list []Frontend, ip string) []Frontend {
-	if a, err := netip.ParseAddr(ip); err == nil && a.Is4() {
+	if a, err := netip.ParseAddr(ip); err == nil && a.BitLen() == p.pods.Addr().BitLen() {
 		return append(list, Frontend{a, p.protocol, uint16(p.spec.Port)})
 	}
 	return list
 }
 
 func (p *port) frontends() (out []Frontend) {
-	ips := p.svc.Spec.ClusterIPs
-	if len(ips) == 0 {
-		ips = []string{p.svc.Spec.ClusterIP}
-	}
-	for _, ip := range ips {
+	for _, ip := range clusterIPs(p.svc) {
 		out = p.at(out, ip)
 	}
 	return out
@@ -199,7 +224,7 @@ func (p *port) frontends() (out []Frontend) {
 // externalFrontends are the node port and the external addresses.
 func (p *port) externalFrontends() (out []Frontend) {
 	if p.spec.NodePort != 0 {
-		out = append(out, Frontend{Protocol: p.protocol, Port: uint16(p.spec.NodePort)})
+		out = append(out, Frontend{everywhere(p.pods.Addr()), p.protocol, uint16(p.spec.NodePort)})
 	}
 	for _, ip := range p.svc.Spec.ExternalIPs {
 		out = p.at(out, ip)
@@ -222,7 +247,7 @@ func (p *port) loadBalancers() (out []Frontend) {
 
 func (p *port) sourceRanges() (out []netip.Prefix) {
 	for _, s := range p.svc.Spec.LoadBalancerSourceRanges {
-		if r, err := netip.ParsePrefix(s); err == nil && r.Addr().Is4() {
+		if r, err := netip.ParsePrefix(s); err == nil && r.Addr().BitLen() == p.pods.Addr().BitLen() {
 			out = append(out, r.Masked())
 		}
 	}

@@ -19,15 +19,17 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "rewrite the tables in testdata from what the code decides")
 
-var testNode = Node{Name: "here", Zone: "x", Pods: netip.MustParsePrefix("10.42.0.0/16")}
+var testNode = Node{Name: "here", Zone: "x", Pods: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16"), netip.MustParsePrefix("fd42::/56")}}
 
 // text is how a part reads in testdata.
 func text(p Part) string {
 	var b strings.Builder
 	for _, f := range slices.SortedFunc(maps.Keys(p.Frontends), compareFrontends) {
 		addr := "*"
-		if f.Addr.IsValid() {
+		if !f.OnNode() {
 			addr = f.Addr.String()
+		} else if f.Addr.Is6() {
+			addr = "*6"
 		}
 		fmt.Fprintf(&b, "%s %s %d -> %s\n", addr, f.Protocol, f.Port, p.Frontends[f])
 	}

@@ -103,7 +103,7 @@ func TestMemoryFollowsItsChain(t *testing.T) {
 }
 
 func TestMostChainsAreNotWritten(t *testing.T) {
-	front, other := vip("10.43.0.5", 53), Frontend{Protocol: UDP, Port: 30053}
+	front, other := vip("10.43.0.5", 53), vip("0.0.0.0", 30053)
 	table := NewTable()
 	part := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
 	table.Set("a", part)
@@ -285,7 +285,7 @@ func (k *kernel) check(t *testing.T, table *Table) {
 }
 
 func TestHostPorts(t *testing.T) {
-	got := text(HostPorts("abc-eth0", addr("10.42.0.9"), []HostPort{
+	got := text(HostPorts("abc-eth0", []netip.Addr{addr("10.42.0.9"), addr("fd42::9")}, []HostPort{
 		{Protocol: TCP, HostPort: 8080, Container: 80},
 		{Protocol: TCP, HostIP: addr("127.0.0.1"), HostPort: 8080, Container: 81},
 		{Protocol: UDP, HostIP: addr("0.0.0.0"), HostPort: 53, Container: 53},
@@ -293,13 +293,16 @@ func TestHostPorts(t *testing.T) {
 	want := `* tcp 8080 -> host/abc-eth0/tcp/8080
 * udp 53 -> host/abc-eth0/udp/53
 127.0.0.1 tcp 8080 -> host/abc-eth0/tcp/8080/127.0.0.1
+*6 tcp 8080 -> host6/abc-eth0/tcp/8080
 chain host/abc-eth0/tcp/8080
   to 10.42.0.9:80
 chain host/abc-eth0/tcp/8080/127.0.0.1
   to 10.42.0.9:81
 chain host/abc-eth0/udp/53
   to 10.42.0.9:53
-loops [10.42.0.9]
+chain host6/abc-eth0/tcp/8080
+  to [fd42::9]:80
+loops [10.42.0.9 fd42::9]
 udp [10.42.0.9:53]
 `
 	if got != want {
