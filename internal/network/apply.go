@@ -20,8 +20,8 @@ func (r *ruleset) apply(c *nftables.Conn, d *proxy.Delta) error {
 	for _, name := range d.NewChains {
 		c.AddChain(b.chain(name))
 	}
-	for _, lead := range d.Frontends {
-		b.addPick(c, len(lead.To))
+	for f, lead := range d.Frontends {
+		b.addPick(c, b.side(familyOf(f.Addr)), len(lead.To))
 	}
 	// A chain that changes its memory is emptied before the old memory can go.
 	for name := range d.Chains {
@@ -34,7 +34,7 @@ func (r *ruleset) apply(c *nftables.Conn, d *proxy.Delta) error {
 		c.DelSet(&nftables.Set{Table: b.table, Name: name})
 	}
 	for name, keep := range d.Memory {
-		if err := c.AddSet(memory(b.table, name, keep), nil); err != nil {
+		if err := c.AddSet(memory(b.table, name, leadsTo(d.Chains[name]), keep), nil); err != nil {
 			return err
 		}
 	}
@@ -45,14 +45,10 @@ func (r *ruleset) apply(c *nftables.Conn, d *proxy.Delta) error {
 			}
 		}
 	}
-	if err := errors.Join(r.applyPlaces(c, d), r.applyFrontends(c, d)); err != nil {
-		return err
-	}
-	if err := deleteElements(c, b.hairpin, hairpinElements(d.GoneLoops)); err != nil {
-		return err
-	}
-	if err := addElements(c, b.hairpin, hairpinElements(d.Loops)); err != nil {
-		return err
+	for _, s := range b.sides {
+		if err := errors.Join(s.applyPlaces(c, d), s.applyFrontends(c, d), s.applyLoops(c, d)); err != nil {
+			return err
+		}
 	}
 	for _, name := range d.GoneChains {
 		c.DelChain(b.chain(name))
@@ -60,30 +56,38 @@ func (r *ruleset) apply(c *nftables.Conn, d *proxy.Delta) error {
 	return nil
 }
 
+// carries tells that an address is of this side's family.
+func (s *side) carries(a netip.Addr) bool { return familyOf(a) == s.family }
+
 // applyFrontends leads packets to chains. Where only the backends changed, there is nothing to do.
-func (r *ruleset) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
+func (s *side) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
 	var gone, now [2][]nftables.SetElement // of frontends, of nodePorts
 	put := func(list *[2][]nftables.SetElement, f proxy.Frontend, v *expr.Verdict) {
 		which := 0
-		if !f.Addr.IsValid() {
+		if f.OnNode() {
 			which = 1
 		}
 		list[which] = append(list[which], nftables.SetElement{Key: frontendKey(f), VerdictData: v})
 	}
 	for _, f := range d.GoneFrontends {
-		put(&gone, f, nil)
+		if s.carries(f.Addr) {
+			put(&gone, f, nil)
+		}
 	}
 	for f, lead := range d.Frontends {
-		target := chainOf(lead)
+		if !s.carries(f.Addr) {
+			continue
+		}
+		target := s.chainOf(lead)
 		if was, held := d.Old[f]; held {
-			if chainOf(was) == target {
+			if s.chainOf(was) == target {
 				continue
 			}
 			put(&gone, f, nil)
 		}
 		put(&now, f, &expr.Verdict{Kind: expr.VerdictGoto, Chain: target})
 	}
-	for i, set := range []*nftables.Set{r.base.frontends, r.base.nodePorts} {
+	for i, set := range []*nftables.Set{s.frontends, s.nodePorts} {
 		if err := errors.Join(deleteElements(c, set, gone[i]), addElements(c, set, now[i])); err != nil {
 			return err
 		}
@@ -92,60 +96,70 @@ func (r *ruleset) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
 }
 
 func frontendKey(f proxy.Frontend) []byte {
-	return append(f.Addr.AsSlice(), byte(f.Protocol), 0, 0, 0, byte(f.Port>>8), byte(f.Port), 0, 0)
+	port := []byte{byte(f.Protocol), 0, 0, 0, byte(f.Port >> 8), byte(f.Port), 0, 0}
+	if f.OnNode() {
+		return port
+	}
+	return append(f.Addr.AsSlice(), port...)
 }
 
 // applyPlaces puts backends into the places of their frontends.
-func (r *ruleset) applyPlaces(c *nftables.Conn, d *proxy.Delta) error {
+func (s *side) applyPlaces(c *nftables.Conn, d *proxy.Delta) error {
 	key := func(p proxy.Place) []byte { return append(frontendKey(p.Frontend), number(uint32(p.Index))...) }
 	gone := func(yield func(nftables.SetElement) bool) {
 		for _, p := range d.GonePlaces {
-			if !yield(nftables.SetElement{Key: key(p)}) {
+			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: key(p)}) {
 				return
 			}
 		}
 	}
 	now := func(yield func(nftables.SetElement) bool) {
 		for p, b := range d.Places() {
-			if !yield(nftables.SetElement{Key: key(p), Val: backend(b)}) {
+			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: key(p), Val: backend(b)}) {
 				return
 			}
 		}
 	}
 	return errors.Join(
-		inChunks(gone, func(e []nftables.SetElement) error { return c.SetDeleteElements(r.base.endpoints, e) }),
-		inChunks(now, func(e []nftables.SetElement) error { return c.SetAddElements(r.base.endpoints, e) }))
+		inChunks(gone, func(e []nftables.SetElement) error { return c.SetDeleteElements(s.endpoints, e) }),
+		inChunks(now, func(e []nftables.SetElement) error { return c.SetAddElements(s.endpoints, e) }))
+}
+
+func (s *side) applyLoops(c *nftables.Conn, d *proxy.Delta) error {
+	pairs := func(addrs []netip.Addr) (out []nftables.SetElement) {
+		for _, a := range addrs {
+			if s.carries(a) {
+				out = append(out, nftables.SetElement{Key: append(a.AsSlice(), a.AsSlice()...)})
+			}
+		}
+		return out
+	}
+	return errors.Join(deleteElements(c, s.hairpin, pairs(d.GoneLoops)), addElements(c, s.hairpin, pairs(d.Loops)))
 }
 
 // pick is the name of the chain that draws one of n backends.
-func pick(n int) string { return fmt.Sprintf("pick/%d", n) }
+func (f family) pick(n int) string { return fmt.Sprintf("pick%s/%d", f.digit(), n) }
 
-func chainOf(l proxy.Lead) string {
+func (f family) chainOf(l proxy.Lead) string {
 	if len(l.To) > 0 {
-		return pick(len(l.To))
+		return f.pick(len(l.To))
 	}
 	return l.Chain
 }
 
 // addPick adds the chain that leads to any of a frontend's n backends, each with the same probability, unless it is there. It serves all
-// frontends that have so many, and stays: the kernel walks through the map of all endpoints when another chain refers to it.
-func (b *base) addPick(c *nftables.Conn, n int) {
-	if n == 0 || b.picks[n] {
+// frontends of the family that have so many, and stays: the kernel walks through the map of all endpoints when another chain refers to it.
+func (b *base) addPick(c *nftables.Conn, s *side, n int) {
+	if n == 0 || s == nil || s.picks[n] {
 		return
 	}
-	b.picks[n] = true
-	c.AddChain(b.chain(pick(n)))
-	b.rule(c, pick(n), ipv4(), loadFrontend(), []expr.Any{
-		&expr.Numgen{Register: reg3, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
-		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: b.endpoints.Name, SetID: b.endpoints.ID},
-	}, redirect(reg0, reg1))
-}
-
-func hairpinElements(addrs []netip.Addr) (out []nftables.SetElement) {
-	for _, a := range addrs {
-		out = append(out, nftables.SetElement{Key: append(a.AsSlice(), a.AsSlice()...)})
-	}
-	return out
+	s.picks[n] = true
+	name, draw := s.pick(n), reg2+s.width()
+	c.AddChain(b.chain(name))
+	b.rule(c, name, isFamily(s.family), s.loadFrontend(), []expr.Any{
+		&expr.Numgen{Register: draw, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
+		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: s.endpoints.Name, SetID: s.endpoints.ID},
+	}, s.redirect(reg0))
 }
 
 // elementsPerMessage keeps a list of elements below the 64 KiB that a netlink attribute can hold, with the longest chain names.

@@ -13,12 +13,25 @@ import (
 	"skiff.dev/skiff/internal/proxy"
 )
 
-var typeBackend = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+// backendType is an address and a port.
+func (f family) backendType() nftables.SetDatatype {
+	return nftables.MustConcatSetType(f.addrType(), nftables.TypeInetService)
+}
 
 // memory is the map in which a chain remembers where it sent whom.
-func memory(t *nftables.Table, chain string, keep time.Duration) *nftables.Set {
+func memory(t *nftables.Table, chain string, f family, keep time.Duration) *nftables.Set {
 	return &nftables.Set{Table: t, Name: chain, IsMap: true, Dynamic: true, HasTimeout: true, Timeout: keep, Size: 65535,
-		KeyType: nftables.TypeIPAddr, DataType: typeBackend}
+		KeyType: f.addrType(), DataType: f.backendType()}
+}
+
+// leadsTo is the family of the addresses to which a chain that remembers leads.
+func leadsTo(rules []proxy.Rule) family {
+	for _, r := range rules {
+		if len(r.To) > 0 {
+			return familyOf(r.To[0].Addr())
+		}
+	}
+	return v4
 }
 
 // addRule translates one rule of the table's model.
@@ -37,6 +50,9 @@ func (r *ruleset) addRule(c *nftables.Conn, chain string, rule proxy.Rule) error
 		r.base.rule(c, chain, match, gotoChain(rule.Goto))
 		return nil
 	}
+	if len(rule.To) == 0 {
+		return nil
+	}
 	if rule.Sticky > 0 {
 		if err := r.addRecall(c, chain, match, rule); err != nil {
 			return err
@@ -47,8 +63,10 @@ func (r *ruleset) addRule(c *nftables.Conn, chain string, rule proxy.Rule) error
 
 // addRecall sends a known sender where it went before, if that backend still is one.
 func (r *ruleset) addRecall(c *nftables.Conn, chain string, match []expr.Any, rule proxy.Rule) error {
+	f := leadsTo([]proxy.Rule{rule})
+	backendAt := reg0 + f.width()
 	for part := range chunks(rule.To) {
-		still := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, KeyType: typeBackend}
+		still := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, KeyType: f.backendType()}
 		var elements []nftables.SetElement
 		for _, b := range part {
 			elements = append(elements, nftables.SetElement{Key: backend(b)})
@@ -57,11 +75,11 @@ func (r *ruleset) addRecall(c *nftables.Conn, chain string, match []expr.Any, ru
 			return err
 		}
 		r.base.rule(c, chain, match, []expr.Any{
-			loadSource(reg0),
-			&expr.Lookup{SourceRegister: reg0, DestRegister: reg1, IsDestRegSet: true, SetName: chain},
-			&expr.Lookup{SourceRegister: reg1, SetName: still.Name, SetID: still.ID},
-			&expr.Dynset{SrcRegKey: reg0, SrcRegData: reg1, SetName: chain, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: rule.Sticky},
-		}, redirect(reg1, reg2))
+			f.loadSource(reg0),
+			&expr.Lookup{SourceRegister: reg0, DestRegister: backendAt, IsDestRegSet: true, SetName: chain},
+			&expr.Lookup{SourceRegister: backendAt, SetName: still.Name, SetID: still.ID},
+			&expr.Dynset{SrcRegKey: reg0, SrcRegData: backendAt, SetName: chain, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: rule.Sticky},
+		}, f.redirect(backendAt))
 	}
 	return nil
 }
@@ -72,12 +90,13 @@ const dynsetDelete = 2
 // addBalance sends a packet to any backend, each with the same probability. More backends than one map can be created with are spread over
 // several rules: each draws among those that are left.
 func (r *ruleset) addBalance(c *nftables.Conn, chain string, match []expr.Any, rule proxy.Rule) error {
-	left := len(rule.To)
+	f, left := leadsTo([]proxy.Rule{rule}), len(rule.To)
+	addr, port, draw := reg0+f.width(), reg0+2*f.width(), reg1+2*f.width()
 	for part := range chunks(rule.To) {
-		choice := []expr.Any{&expr.Immediate{Register: reg1, Data: rule.To[0].Addr().AsSlice()},
-			&expr.Immediate{Register: reg2, Data: portBytes(rule.To[0])}}
+		choice := []expr.Any{&expr.Immediate{Register: addr, Data: rule.To[0].Addr().AsSlice()},
+			&expr.Immediate{Register: port, Data: portBytes(rule.To[0])}}
 		if len(rule.To) > 1 {
-			choose := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger, DataType: typeBackend}
+			choose := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger, DataType: f.backendType()}
 			var elements []nftables.SetElement
 			for i, b := range part {
 				elements = append(elements, nftables.SetElement{Key: number(uint32(i)), Val: backend(b)})
@@ -86,17 +105,17 @@ func (r *ruleset) addBalance(c *nftables.Conn, chain string, match []expr.Any, r
 				return err
 			}
 			choice = []expr.Any{
-				&expr.Numgen{Register: reg3, Modulus: uint32(left), Type: unix.NFT_NG_RANDOM},
-				&expr.Lookup{SourceRegister: reg3, DestRegister: reg1, IsDestRegSet: true, SetName: choose.Name, SetID: choose.ID},
+				&expr.Numgen{Register: draw, Modulus: uint32(left), Type: unix.NFT_NG_RANDOM},
+				&expr.Lookup{SourceRegister: draw, DestRegister: addr, IsDestRegSet: true, SetName: choose.Name, SetID: choose.ID},
 			}
 		}
 		if rule.Sticky > 0 {
 			// An update does not change what is remembered, so that goes first.
-			choice = append(choice, loadSource(reg0),
-				&expr.Dynset{SrcRegKey: reg0, SrcRegData: reg1, SetName: chain, Operation: dynsetDelete},
-				&expr.Dynset{SrcRegKey: reg0, SrcRegData: reg1, SetName: chain, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: rule.Sticky})
+			choice = append(choice, f.loadSource(reg0),
+				&expr.Dynset{SrcRegKey: reg0, SrcRegData: addr, SetName: chain, Operation: dynsetDelete},
+				&expr.Dynset{SrcRegKey: reg0, SrcRegData: addr, SetName: chain, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: rule.Sticky})
 		}
-		r.base.rule(c, chain, match, choice, redirect(reg1, reg2))
+		r.base.rule(c, chain, match, choice, f.redirect(addr))
 		left -= len(part)
 	}
 	return nil

@@ -2,7 +2,9 @@ package network
 
 import (
 	"hash/fnv"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -11,7 +13,7 @@ import (
 	"skiff.dev/skiff/internal/proxy"
 )
 
-// Names of the chains and maps that do not depend on services.
+// Names of the chains and maps that do not depend on services. There is a map of each for each family that the cluster has.
 const (
 	chainGuard       = "guard"
 	chainPrerouting  = "prerouting"
@@ -31,18 +33,43 @@ const (
 // usualEndpoints is the number of endpoints up to which a service finds its chain there, and does not wait for it.
 const usualEndpoints = 32
 
-var (
-	loopback  = netip.MustParsePrefix("127.0.0.0/8")
-	multicast = netip.MustParsePrefix("224.0.0.0/4")
-)
-
 // facts are what the fixed rules depend on.
 type facts struct {
-	cluster        string
-	pods, services netip.Prefix // of the whole cluster
-	nodePods       netip.Prefix // this node's share of the pods; zero until it is known
-	gateway        netip.Addr   // what pods know as their gateway; zero until it is known
-	dns            netip.Addr   // cluster DNS, which answers on every node; zero: there is none
+	cluster string
+	ranges  []ranges // one for each family that the cluster has
+}
+
+// ranges are what there is of one family.
+type ranges struct {
+	pods     netip.Prefix // of the whole cluster
+	services netip.Prefix // likewise; zero if services are of the other family alone
+	nodePods netip.Prefix // this node's share of the pods; zero until it is known
+	gateway  netip.Addr   // what pods know as their gateway; zero until it is known
+	dns      netip.Addr   // cluster DNS, which answers on every node; zero: there is none
+}
+
+func (r ranges) family() family { return familyOf(r.pods.Addr()) }
+
+func newFacts(cluster string, pods, services []netip.Prefix, dns netip.Addr) facts {
+	f := facts{cluster: cluster}
+	for _, p := range pods {
+		r := ranges{pods: p.Masked(), services: ofFamily(services, familyOf(p.Addr())).Masked()}
+		if dns.IsValid() && familyOf(dns) == r.family() {
+			r.dns = dns
+		}
+		f.ranges = append(f.ranges, r)
+	}
+	return f
+}
+
+// learn takes in which shares of the pods are this node's.
+func (f *facts) learn(shares []netip.Prefix) {
+	for i := range f.ranges {
+		r := &f.ranges[i]
+		if share := ofFamily(shares, r.family()); share.IsValid() {
+			r.nodePods, r.gateway = share, gatewayOf(share)
+		}
+	}
 }
 
 // group is the number that marks the links of one cluster's pods.
@@ -55,24 +82,59 @@ func group(cluster string) uint32 {
 // base is the fixed part of the table: where packets come in, how they are looked up, and what happens on their way out. Connections are
 // tracked, so only the first packet of each passes here, except in the guard and at the beginning of the policies.
 type base struct {
-	table                                    *nftables.Table
-	frontends, endpoints, nodePorts, hairpin *nftables.Set
-	isolated                                 map[isolation]*nftables.Set // pods of this node → the chain that says what may pass
-	picks                                    map[int]bool                // numbers of endpoints that have a chain to draw one
+	table    *nftables.Table
+	sides    []*side
+	isolated map[isolation]*nftables.Set // pods of this node → the chain that says what may pass
 }
 
-func newBase(cluster string) *base {
-	t := &nftables.Table{Family: nftables.TableFamilyINet, Name: cluster}
-	return &base{
-		table: t, isolated: isolationMaps(t), picks: map[int]bool{},
-		frontends: &nftables.Set{Table: t, Name: mapFrontends, IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
-			KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)},
-		endpoints: &nftables.Set{Table: t, Name: mapEndpoints, IsMap: true, Concatenation: true, DataType: typeBackend,
-			KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeMark)}, // nft can print marks, and integers not
-		nodePorts: &nftables.Set{Table: t, Name: mapNodePorts, IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
-			KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)},
-		hairpin: &nftables.Set{Table: t, Name: setHairpin, Concatenation: true,
-			KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr)},
+// side is what leads one family's packets.
+type side struct {
+	family
+	frontends, endpoints, nodePorts, hairpin *nftables.Set
+	picks                                    map[int]bool // numbers of endpoints that have a chain to draw one
+}
+
+func newBase(f facts) *base {
+	b := &base{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: f.cluster}}
+	b.isolated = isolationMaps(b.table)
+	for _, r := range f.ranges {
+		b.sides = append(b.sides, newSide(b.table, r.family()))
+	}
+	return b
+}
+
+func newSide(t *nftables.Table, f family) *side {
+	concat := func(types ...nftables.SetDatatype) nftables.SetDatatype { return nftables.MustConcatSetType(types...) }
+	frontend := []nftables.SetDatatype{f.addrType(), nftables.TypeInetProto, nftables.TypeInetService}
+	return &side{
+		family: f, picks: map[int]bool{},
+		frontends: &nftables.Set{Table: t, Name: mapFrontends + f.digit(), IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict, KeyType: concat(frontend...)},
+		endpoints: &nftables.Set{Table: t, Name: mapEndpoints + f.digit(), IsMap: true, Concatenation: true, DataType: f.backendType(),
+			KeyType: concat(append(frontend, nftables.TypeMark)...)}, // nft can print marks, and integers not
+		nodePorts: &nftables.Set{Table: t, Name: mapNodePorts + f.digit(), IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
+			KeyType: concat(frontend[1:]...)},
+		hairpin: &nftables.Set{Table: t, Name: setHairpin + f.digit(), Concatenation: true, KeyType: concat(f.addrType(), f.addrType())},
+	}
+}
+
+// side is the one of a family; nil if the cluster does not have that.
+func (b *base) side(f family) *side {
+	for _, s := range b.sides {
+		if s.family == f {
+			return s
+		}
+	}
+	return nil
+}
+
+func (s *side) sets() []*nftables.Set {
+	return []*nftables.Set{s.frontends, s.endpoints, s.nodePorts, s.hairpin}
+}
+
+// isLoop matches what a backend on this node sends to itself.
+func (s *side) isLoop() []expr.Any {
+	return []expr.Any{
+		s.loadSource(reg0), s.loadDestination(reg0 + s.width()), &expr.Lookup{SourceRegister: reg0, SetName: s.hairpin.Name, SetID: s.hairpin.ID},
 	}
 }
 
@@ -85,13 +147,11 @@ func (b *base) rule(c *nftables.Conn, chain string, parts ...[]expr.Any) {
 // create adds the table with its fixed part.
 func (b *base) create(c *nftables.Conn, f facts) error {
 	c.AddTable(b.table)
-	for _, s := range []*nftables.Set{b.frontends, b.endpoints, b.nodePorts, b.hairpin} {
-		s.ID = 0
-		if err := c.AddSet(s, nil); err != nil {
-			return err
-		}
+	sets := slices.Collect(maps.Values(b.isolated))
+	for _, s := range b.sides {
+		sets = append(sets, s.sets()...)
 	}
-	for _, s := range b.isolated {
+	for _, s := range sets {
 		s.ID = 0
 		if err := c.AddSet(s, nil); err != nil {
 			return err
@@ -110,65 +170,81 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	hook(chainPostrouting, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 
 	// Pods' links route to 127.0.0.0/8, for answers to connections the node made to a node port there; nothing else may use that.
-	b.rule(c, chainGuard, metaIs(expr.MetaKeyIIFGROUP, number(group(f.cluster))), ipv4(), to(loopback),
+	b.rule(c, chainGuard, metaIs(expr.MetaKeyIIFGROUP, number(group(f.cluster))), isFamily(v4), to(v4.loopback()),
 		verdict(expr.VerdictDrop, ""))
 	b.rule(c, chainPrerouting, verdict(expr.VerdictJump, chainDispatch))
 	b.rule(c, chainOutput, verdict(expr.VerdictJump, chainDispatch))
-	b.dispatch(c, f)
+	for _, r := range f.ranges {
+		b.dispatch(c, r)
+	}
 	b.rule(c, proxy.Reject, metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
 	b.rule(c, proxy.Reject, one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}))
 	b.rule(c, proxy.Drop, verdict(expr.VerdictDrop, ""))
-	clear(b.picks)
-	for n := range usualEndpoints {
-		b.addPick(c, n+1)
+	for _, s := range b.sides {
+		clear(s.picks)
+		for n := range usualEndpoints {
+			b.addPick(c, s, n+1)
+		}
 	}
 	b.policies(c)
 	b.wayOut(c, f)
 	return nil
 }
 
-func (b *base) dispatch(c *nftables.Conn, f facts) {
-	if f.dns.IsValid() {
+func (b *base) dispatch(c *nftables.Conn, r ranges) {
+	s, only := b.side(r.family()), isFamily(r.family())
+	if r.dns.IsValid() {
 		// This node answers, whatever a service of that address says.
-		b.rule(c, chainDispatch, ipv4(), to(netip.PrefixFrom(f.dns, 32)), verdict(expr.VerdictReturn, ""))
+		b.rule(c, chainDispatch, only, to(netip.PrefixFrom(r.dns, r.dns.BitLen())), verdict(expr.VerdictReturn, ""))
 	}
-	b.rule(c, chainDispatch, ipv4(), loadFrontend(), []expr.Any{
-		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: b.frontends.Name, SetID: b.frontends.ID},
+	b.rule(c, chainDispatch, only, s.loadFrontend(), []expr.Any{
+		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.frontends.Name, SetID: s.frontends.ID},
 	})
-	b.rule(c, chainDispatch, ipv4(), isLocal(false, false), []expr.Any{
+	b.rule(c, chainDispatch, only, isLocal(false, false), []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
 		loadDestinationPort(reg1),
-		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: b.nodePorts.Name, SetID: b.nodePorts.ID},
+		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.nodePorts.Name, SetID: s.nodePorts.ID},
 	})
-	// No service has this address or port: say so instead of sending the packet out into the world.
-	b.rule(c, chainDispatch, ipv4(), to(f.services), isLocal(false, true), gotoChain(proxy.Reject))
+	if r.services.IsValid() {
+		// No service has this address or port: say so instead of sending the packet out into the world.
+		b.rule(c, chainDispatch, only, to(r.services), isLocal(false, true), gotoChain(proxy.Reject))
+	}
 }
 
 // wayOut fills the chains that packets pass when they leave this host, or go to a pod.
 func (b *base) wayOut(c *nftables.Conn, f facts) {
 	b.rule(c, chainPostrouting, metaIs(expr.MetaKeyOIF, number(1)), verdict(expr.VerdictReturn, "")) // 1 is always lo
-	// Led nowhere, because what it was looked up in was replaced meanwhile. The kernel forgets a connection whose first packet is dropped, so when
-	// the sender tries again, after a second at most, it is led anew; out there it would learn that there is no such host.
-	b.rule(c, chainPostrouting, ipv4(), to(f.services), verdict(expr.VerdictDrop, ""))
-	b.rule(c, chainPostrouting, ipv4(), []expr.Any{
-		loadSource(reg0), loadDestination(reg1), &expr.Lookup{SourceRegister: reg0, SetName: b.hairpin.Name, SetID: b.hairpin.ID},
-	}, gotoChain(chainMasquerade))
-	b.rule(c, chainPostrouting, isMarked(), gotoChain(chainMasquerade))
-	// Sent by the node from an address that means another host there.
-	b.rule(c, chainPostrouting, wasRedirected(), ipv4(), from(loopback), gotoChain(chainMasquerade))
-	if f.nodePods.IsValid() {
-		// Not sent by a pod, and led to another node: that node would not send the answer back here.
-		b.rule(c, chainPostrouting, wasRedirected(), ipv4(), notFrom(f.pods), notTo(f.nodePods), gotoChain(chainMasquerade))
+	for _, r := range f.ranges {
+		if r.services.IsValid() {
+			// Led nowhere, because what it was looked up in was replaced meanwhile. The kernel forgets a connection whose first packet is dropped, so when
+			// the sender tries again, after a second at most, it is led anew; out there it would learn that there is no such host.
+			b.rule(c, chainPostrouting, isFamily(r.family()), to(r.services), verdict(expr.VerdictDrop, ""))
+		}
+		b.rule(c, chainPostrouting, isFamily(r.family()), b.side(r.family()).isLoop(), gotoChain(chainMasquerade))
 	}
-	// Sent by a pod to the world, which knows no pods.
-	b.rule(c, chainPostrouting, ipv4(), from(f.pods), notTo(f.pods), notTo(multicast), gotoChain(chainMasquerade))
-	if f.gateway.IsValid() {
-		b.rule(c, chainMasquerade, ipv4(), to(f.pods), []expr.Any{
-			&expr.Immediate{Register: reg0, Data: f.gateway.AsSlice()},
-			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg0, FullyRandom: true},
-		})
+	b.rule(c, chainPostrouting, isMarked(), gotoChain(chainMasquerade))
+	for _, r := range f.ranges {
+		b.masquerade(c, r)
 	}
 	b.rule(c, chainMasquerade, one(&expr.Masq{FullyRandom: true}))
+}
+
+func (b *base) masquerade(c *nftables.Conn, r ranges) {
+	s, only := b.side(r.family()), isFamily(r.family())
+	// Sent by the node from an address that means another host there.
+	b.rule(c, chainPostrouting, wasRedirected(), only, from(s.loopback()), gotoChain(chainMasquerade))
+	if r.nodePods.IsValid() {
+		// Not sent by a pod, and led to another node: that node would not send the answer back here.
+		b.rule(c, chainPostrouting, wasRedirected(), only, notFrom(r.pods), notTo(r.nodePods), gotoChain(chainMasquerade))
+	}
+	// Sent by a pod to the world, which knows no pods.
+	b.rule(c, chainPostrouting, only, from(r.pods), notTo(r.pods), notTo(s.multicast()), gotoChain(chainMasquerade))
+	if r.gateway.IsValid() {
+		b.rule(c, chainMasquerade, only, to(r.pods), []expr.Any{
+			&expr.Immediate{Register: reg0, Data: r.gateway.AsSlice()},
+			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(s.family), RegAddrMin: reg0, FullyRandom: true},
+		})
+	}
 }
 
 // rewriteWayOut replaces the rules that depend on this node's share of the pods.

@@ -55,8 +55,8 @@ func (c *cniConfig) hostPorts() (out []proxy.HostPort) {
 		}
 		if m.HostIP != "" {
 			a, err := netip.ParseAddr(m.HostIP)
-			if err != nil || !a.Is4() {
-				continue // an address of the other family
+			if err != nil {
+				continue // the API refuses it
 			}
 			p.HostIP = a
 		}
@@ -197,17 +197,19 @@ func (n *Network) serve(ctx context.Context, req *cniwire.Request) (reply cniwir
 var errNoPodCIDR = errors.New("this node has not been given pod addresses yet (Node.spec.podCIDRs is empty); " +
 	"the controllers do that once the node is registered")
 
-// add connects a container. Repeating it gives the same address.
+// add connects a container. Repeating it gives the same addresses.
 func (n *Network) add(ctx context.Context, req *cniwire.Request, conf *cniConfig) (json.RawMessage, error) {
-	gateway, err := n.node.wait(ctx, podCIDRPatience)
-	if err != nil {
+	if err := n.node.wait(ctx, podCIDRPatience); err != nil {
 		return nil, err
 	}
 	r, err := n.pool.reserve(reservation{ContainerID: req.ContainerID, IfName: req.IfName, Netns: req.Netns, Pod: podOf(req.Args), Ports: conf.hostPorts()})
 	if err != nil {
 		return nil, err
 	}
-	l := podLink{cluster: n.cfg.Cluster, host: linkName(n.cfg.Cluster, r.id()), name: r.IfName, netns: r.Netns, addr: r.Addr, gateway: gateway, mtu: n.mtu}
+	l := podLink{cluster: n.cfg.Cluster, host: linkName(n.cfg.Cluster, r.id()), name: r.IfName, netns: r.Netns, mtu: n.mtu}
+	for i, a := range r.Addrs {
+		l.ends = append(l.ends, ends{a, gatewayOf(n.node.pods[i])})
+	}
 	// Policies come first: the pod must not send or receive a packet that they forbid.
 	err = n.rules.Change(func(_ *proxy.Table, p *policy.Table) { setIsolation(p, r) })
 	var hostMAC, podMAC net.HardwareAddr
@@ -224,8 +226,10 @@ func (n *Network) add(ctx context.Context, req *cniwire.Request, conf *cniConfig
 	result := &cni.Result{
 		CNIVersion: cni.ImplementedSpecVersion,
 		Interfaces: []*cni.Interface{{Name: l.host, Mac: hostMAC.String()}, {Name: r.IfName, Mac: podMAC.String(), Sandbox: r.Netns}},
-		IPs:        []*cni.IPConfig{{Interface: &inside, Address: *single(r.Addr), Gateway: gateway.AsSlice()}},
-		Routes:     []*cnitypes.Route{{Dst: *network(netip.MustParsePrefix("0.0.0.0/0")), GW: gateway.AsSlice()}},
+	}
+	for _, e := range l.ends {
+		result.IPs = append(result.IPs, &cni.IPConfig{Interface: &inside, Address: *single(e.pod), Gateway: e.gateway.AsSlice()})
+		result.Routes = append(result.Routes, &cnitypes.Route{Dst: *network(familyOf(e.pod).whole()), GW: e.gateway.AsSlice()})
 	}
 	old, err := result.GetAsVersion(conf.CNIVersion)
 	if err != nil {
@@ -249,17 +253,17 @@ func podOf(args string) (key policy.Key) {
 
 func setIsolation(p *policy.Table, r *reservation) {
 	if r.Pod.Name != "" {
-		p.SetLocal(r.Pod, r.Addr)
+		p.SetLocal(r.Pod, r.Addrs...)
 	}
 }
 
-// setPod puts what is known of a pod's link into the tables: its address, and the host's ports that lead to it.
+// setPod puts what is known of a pod's link into the tables: its addresses, and the host's ports that lead to it.
 func setPod(t *proxy.Table, p *policy.Table, r *reservation) {
 	setIsolation(p, r)
-	t.Set("pod/"+r.id(), proxy.HostPorts(strings.ToLower(r.id()), r.Addr, r.Ports))
+	t.Set("pod/"+r.id(), proxy.HostPorts(strings.ToLower(r.id()), r.Addrs, r.Ports))
 }
 
-// del takes a container's connection away. The address comes last: as long as anything leads to it, nobody else may have it.
+// del takes a container's connection away. The addresses come last: as long as anything leads to one, nobody else may have it.
 func (n *Network) del(id string) error {
 	if err := deleteLink(linkName(n.cfg.Cluster, id)); err != nil {
 		return err
@@ -271,8 +275,10 @@ func (n *Network) del(id string) error {
 		}); err != nil {
 			return err
 		}
-		if err := forgetAddress(r.Addr); err != nil {
-			n.cfg.Log.Warn("clients may be led to a pod that is gone", "err", err)
+		for _, a := range r.Addrs {
+			if err := forgetAddress(a); err != nil {
+				n.cfg.Log.Warn("clients may be led to a pod that is gone", "err", err)
+			}
 		}
 	}
 	return n.pool.release(id)

@@ -133,22 +133,22 @@ func TestPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.setPods(netip.MustParsePrefix("10.42.0.0/29")) // .2 to .6 for pods
+	p.setPods([]netip.Prefix{netip.MustParsePrefix("10.42.0.0/29")}) // .2 to .6 for pods
 	seen := map[netip.Addr]bool{}
 	for i := range 5 {
 		r, err := p.reserve(reservation{ContainerID: fmt.Sprint(i), IfName: "eth0"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if seen[r.Addr] || r.Addr.Compare(netip.MustParseAddr("10.42.0.2")) < 0 || r.Addr.Compare(netip.MustParseAddr("10.42.0.6")) > 0 {
-			t.Errorf("got %s", r.Addr)
+		if seen[r.Addrs[0]] || r.Addrs[0].Compare(netip.MustParseAddr("10.42.0.2")) < 0 || r.Addrs[0].Compare(netip.MustParseAddr("10.42.0.6")) > 0 {
+			t.Errorf("got %s", r.Addrs)
 		}
-		seen[r.Addr] = true
+		seen[r.Addrs[0]] = true
 	}
 	if _, err := p.reserve(reservation{ContainerID: "x", IfName: "eth0"}); err == nil || !strings.Contains(err.Error(), "taken") {
 		t.Errorf("got %v, want an error that says that all are taken", err)
 	}
-	freed := p.get("3-eth0").Addr
+	freed := p.get("3-eth0").Addrs[0]
 	if err := p.release("3-eth0"); err != nil {
 		t.Fatal(err)
 	}
@@ -158,8 +158,8 @@ func TestPool(t *testing.T) {
 	if p, err = openPool(dir); err != nil {
 		t.Fatal(err)
 	}
-	p.setPods(netip.MustParsePrefix("10.42.0.0/29"))
-	if r, err := p.reserve(reservation{ContainerID: "y", IfName: "eth0"}); err != nil || r.Addr != freed {
+	p.setPods([]netip.Prefix{netip.MustParsePrefix("10.42.0.0/29")})
+	if r, err := p.reserve(reservation{ContainerID: "y", IfName: "eth0"}); err != nil || r.Addrs[0] != freed {
 		t.Errorf("got %v (%v), want the one free address, %s", r, err, freed)
 	}
 	if len(p.all()) != 5 {

@@ -48,7 +48,7 @@ type follower struct {
 	wake     chan struct{}
 }
 
-func newFollower(rules *ruleset, node proxy.Node, uplink netip.Addr, log *slog.Logger) *follower {
+func newFollower(rules *ruleset, node proxy.Node, uplinks []netip.Addr, log *slog.Logger) *follower {
 	return &follower{
 		rules: rules, node: node, log: log,
 		services: map[types.NamespacedName]*corev1.Service{},
@@ -56,7 +56,7 @@ func newFollower(rules *ruleset, node proxy.Node, uplink netip.Addr, log *slog.L
 		dirty:    map[types.NamespacedName]struct{}{},
 		wake:     make(chan struct{}, 1),
 		health:   newHealthPorts(log),
-		announce: announce.New(node.Name, func(a netip.Addr) (int, error) { return linkOf(a, uplink) }, log),
+		announce: announce.New(node.Name, func(a netip.Addr) (int, error) { return linkOf(a, uplinks) }, log),
 	}
 }
 

@@ -31,7 +31,7 @@ func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 		return s.lost[answers]
 	}
 	return s.fresh[proxy.Frontend{Addr: asked.Addr(), Protocol: proxy.UDP, Port: asked.Port()}] ||
-		s.fresh[proxy.Frontend{Protocol: proxy.UDP, Port: asked.Port()}]
+		s.fresh[proxy.Frontend{Addr: familyOf(asked.Addr()).whole().Addr(), Protocol: proxy.UDP, Port: asked.Port()}]
 }
 
 func addrPort(ip net.IP, port uint16) netip.AddrPort {
@@ -44,16 +44,20 @@ func forgetConnections(d *proxy.Delta, log *slog.Logger) {
 	if len(d.LostUDP)+len(d.FreshUDP) == 0 {
 		return
 	}
-	s := stale{map[netip.AddrPort]bool{}, map[proxy.Frontend]bool{}}
+	s, of := stale{map[netip.AddrPort]bool{}, map[proxy.Frontend]bool{}}, map[family]bool{}
 	for _, b := range d.LostUDP {
-		s.lost[b] = true
+		s.lost[b], of[familyOf(b.Addr())] = true, true
 	}
 	for _, f := range d.FreshUDP {
-		s.fresh[f] = true
+		s.fresh[f], of[familyOf(f.Addr)] = true, true
 	}
-	_, err := complete(func() (uint, error) { return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, s) })
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		log.Warn("UDP clients may go on to endpoints that are gone: could not forget their connections", "err", err)
+	for f := range of {
+		_, err := complete(func() (uint, error) {
+			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f), s)
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			log.Warn("UDP clients may go on to endpoints that are gone: could not forget their connections", "err", err)
+		}
 	}
 }
 
@@ -71,7 +75,7 @@ func forgetAddress(a netip.Addr) error {
 	err := errors.Join(forgetSource(nl.CTA_TUPLE_ORIG, filterOrigFlags, a), forgetSource(nl.CTA_TUPLE_REPLY, filterReplFlags, a))
 	if errors.Is(err, unix.EINVAL) { // Linux before 6.8 does not choose by itself
 		_, err = complete(func() (uint, error) {
-			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, ends(a))
+			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(a)), flowsOf(a))
 		})
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -83,9 +87,13 @@ func forgetAddress(a netip.Addr) error {
 // forgetSource has the kernel delete the connections that have an address as the source of one of their directions.
 func forgetSource(tuple, flags int, a netip.Addr) error {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET})
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(familyOf(a))})
+	attribute := nl.CTA_IP_V4_SRC
+	if a.Is6() {
+		attribute = nl.CTA_IP_V6_SRC
+	}
 	of := nl.NewRtAttr(unix.NLA_F_NESTED|tuple, nil)
-	of.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, a.AsSlice())
+	of.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(attribute, a.AsSlice())
 	req.AddData(of)
 	filter := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
 	filter.AddRtAttr(flags, nl.Uint32Attr(filterBySource))
@@ -94,11 +102,11 @@ func forgetSource(tuple, flags int, a netip.Addr) error {
 	return err
 }
 
-// ends picks the connections from and to an address.
-type ends netip.Addr
+// flowsOf picks the connections from and to an address.
+type flowsOf netip.Addr
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (e ends) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+func (e flowsOf) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	a := netip.Addr(e)
 	return addrPort(f.Forward.SrcIP, 0).Addr() == a || addrPort(f.Reverse.SrcIP, 0).Addr() == a
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -21,12 +22,30 @@ type reservation struct {
 	ContainerID string           `json:"containerID"`
 	IfName      string           `json:"ifName"`
 	Netns       string           `json:"netns"`
-	Addr        netip.Addr       `json:"addr"`
+	Addrs       []netip.Addr     `json:"addrs"` // one, or one of each family, the primary first
 	Pod         policy.Key       `json:"pod,omitzero"`
 	Ports       []proxy.HostPort `json:"ports,omitempty"`
 }
 
 func (r *reservation) id() string { return r.ContainerID + "-" + r.IfName }
+
+// readReservation reads what was written, also by versions that gave each pod one address; nil if it is no reservation.
+func readReservation(data []byte) *reservation {
+	var r struct {
+		reservation
+		Addr netip.Addr `json:"addr"`
+	}
+	if json.Unmarshal(data, &r) != nil {
+		return nil
+	}
+	if len(r.Addrs) == 0 {
+		r.Addrs = []netip.Addr{r.Addr}
+	}
+	if slices.ContainsFunc(r.Addrs, func(a netip.Addr) bool { return !a.IsValid() }) {
+		return nil
+	}
+	return &r.reservation
+}
 
 // pool gives out the addresses of this node's share of the pods, one after the other, so that an address comes back as late as possible:
 // who still knows the old pod's address would reach a stranger. Every reservation is a file in dir, written before its address is used.
@@ -34,8 +53,7 @@ type pool struct {
 	dir string
 
 	mu     sync.Mutex
-	pods   netip.Prefix // zero until it is known
-	next   netip.Addr
+	shares []share // one for each family; none until they are known
 	held   map[string]*reservation
 	byAddr map[netip.Addr]string
 }
@@ -56,56 +74,99 @@ func openPool(dir string) (*pool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read a pod's address: %w", err)
 		}
-		r := &reservation{}
-		if json.Unmarshal(data, r) != nil || !r.Addr.IsValid() || e.Name() != r.id()+".json" {
+		r := readReservation(data)
+		if r == nil || e.Name() != r.id()+".json" {
 			if err := os.Remove(name); err != nil {
 				return nil, fmt.Errorf("remove a broken reservation: %w", err)
 			}
 			continue
 		}
-		p.held[r.id()], p.byAddr[r.Addr] = r, r.id()
+		p.hold(r)
 	}
 	return p, nil
 }
 
+func (p *pool) hold(r *reservation) {
+	p.held[r.id()] = r
+	for _, a := range r.Addrs {
+		p.byAddr[a] = r.id()
+	}
+}
+
+func (p *pool) let(r *reservation) {
+	delete(p.held, r.id())
+	for _, a := range r.Addrs {
+		delete(p.byAddr, a)
+	}
+}
+
+// share is a range of this node's and the place in it from which the next address is looked for.
+type share struct {
+	pods netip.Prefix
+	next netip.Addr
+}
+
 // setPods tells which addresses there are. The first is the gateway's, the last is a broadcast address to some programs.
-func (p *pool) setPods(pods netip.Prefix) {
+func (p *pool) setPods(pods []netip.Prefix) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pods = pods.Masked()
-	p.next = gatewayOf(p.pods).Next()
-	for range rand.IntN(min(1<<(pods.Addr().BitLen()-pods.Bits()), 4096)) { // a restart must not begin at the addresses just given back
-		p.next = p.after(p.next)
+	p.shares = nil
+	for _, one := range pods {
+		s := share{one.Masked(), gatewayOf(one).Next()}
+		for range rand.IntN(1 << min(one.Addr().BitLen()-one.Bits(), 12)) { // a restart must not begin at the addresses just given back
+			s.next = s.after(s.next)
+		}
+		p.shares = append(p.shares, s)
 	}
 }
 
 func gatewayOf(pods netip.Prefix) netip.Addr { return pods.Masked().Addr().Next() }
 
 // after is the next address that pods may have.
-func (p *pool) after(a netip.Addr) netip.Addr {
+func (s share) after(a netip.Addr) netip.Addr {
 	a = a.Next()
-	if !p.pods.Contains(a) || !p.pods.Contains(a.Next()) {
-		return gatewayOf(p.pods).Next()
+	if !s.pods.Contains(a) || !s.pods.Contains(a.Next()) {
+		return gatewayOf(s.pods).Next()
 	}
 	return a
 }
 
-// reserve returns the interface's reservation, making one if there is none. It asks for an interface and a container that have names.
+// free is the next address that nobody has; zero if there is none.
+func (s share) free(taken map[netip.Addr]string) netip.Addr {
+	for a, first := s.next, true; first || a != s.next; a, first = s.after(a), false {
+		if _, is := taken[a]; !is {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// holds tells that addresses are those that a pod of this node has: one of each share.
+func (p *pool) holds(addrs []netip.Addr) bool {
+	return slices.EqualFunc(p.shares, addrs, func(s share, a netip.Addr) bool { return s.pods.Contains(a) })
+}
+
+// reserve returns the interface's reservation, making one if there is none: of all its addresses, or of none. It asks for an interface and a
+// container that have names.
 func (p *pool) reserve(r reservation) (*reservation, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if old := p.held[r.id()]; old != nil && p.pods.Contains(old.Addr) {
-		r.Addr = old.Addr
+	if old := p.held[r.id()]; old != nil && p.holds(old.Addrs) {
+		r.Addrs = old.Addrs
 		return p.keep(&r)
 	}
-	for a, first := p.next, true; first || a != p.next; a, first = p.after(a), false {
-		if _, taken := p.byAddr[a]; !taken {
-			r.Addr = a
-			p.next = p.after(a)
-			return p.keep(&r)
+	r.Addrs = nil
+	for _, s := range p.shares {
+		a := s.free(p.byAddr)
+		if !a.IsValid() {
+			return nil, fmt.Errorf("all addresses of %s are taken; delete pods on this node, or give nodes larger shares (node-cidr-mask-size)", s.pods)
 		}
+		r.Addrs = append(r.Addrs, a)
 	}
-	return nil, fmt.Errorf("all addresses of %s are taken; delete pods on this node, or give nodes larger shares (node-cidr-mask-size)", p.pods)
+	for i, a := range r.Addrs {
+		p.shares[i].next = p.shares[i].after(a)
+	}
+	return p.keep(&r)
 }
 
 func (p *pool) keep(r *reservation) (*reservation, error) {
@@ -121,13 +182,13 @@ func (p *pool) keep(r *reservation) (*reservation, error) {
 		return nil, fmt.Errorf("write reservation: %w", err)
 	}
 	if old := p.held[r.id()]; old != nil {
-		delete(p.byAddr, old.Addr)
+		p.let(old)
 	}
-	p.held[r.id()], p.byAddr[r.Addr] = r, r.id()
+	p.hold(r)
 	return r, nil
 }
 
-// release gives an interface's address back. One that has none is no error.
+// release gives an interface's addresses back. One that has none is no error.
 func (p *pool) release(id string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -136,10 +197,9 @@ func (p *pool) release(id string) error {
 		return nil
 	}
 	if err := os.Remove(filepath.Join(p.dir, id+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("release address %s: %w", r.Addr, err)
+		return fmt.Errorf("release addresses %s: %w", r.Addrs, err)
 	}
-	delete(p.held, id)
-	delete(p.byAddr, r.Addr)
+	p.let(r)
 	return nil
 }
 

@@ -1,7 +1,7 @@
 package network
 
 import (
-	"encoding/binary"
+	"net"
 	"net/netip"
 
 	"github.com/google/nftables/binaryutil"
@@ -14,7 +14,6 @@ const (
 	reg0 uint32 = unix.NFT_REG32_00 + iota
 	reg1
 	reg2
-	reg3
 )
 
 // masqueradeMark is the bit of the packet mark that asks for masquerade after routing; it is the one Kubernetes always used for this.
@@ -32,49 +31,53 @@ func exprs(parts ...[]expr.Any) (out []expr.Any) {
 
 func one(e expr.Any) []expr.Any { return []expr.Any{e} }
 
-func ipv4() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg0},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg0, Data: []byte{unix.NFPROTO_IPV4}},
+func isFamily(f family) []expr.Any { return metaIs(expr.MetaKeyNFPROTO, []byte{byte(f)}) }
+
+// loadSource and loadDestination load an address into as many registers as it takes.
+func (f family) loadSource(reg uint32) expr.Any {
+	at := uint32(12)
+	if f == v6 {
+		at = 8
 	}
+	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: f.size()}
 }
 
-func loadSource(reg uint32) expr.Any {
-	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
-}
-
-func loadDestination(reg uint32) expr.Any {
-	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
+func (f family) loadDestination(reg uint32) expr.Any {
+	at := uint32(16)
+	if f == v6 {
+		at = 24
+	}
+	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: f.size()}
 }
 
 func loadDestinationPort(reg uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
 }
 
-// loadFrontend loads what a packet is sent to into three registers.
-func loadFrontend() []expr.Any {
-	return []expr.Any{loadDestination(reg0), &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg1}, loadDestinationPort(reg2)}
+// loadFrontend loads what a packet is sent to: its address, and then two registers.
+func (f family) loadFrontend() []expr.Any {
+	w := f.width()
+	return []expr.Any{f.loadDestination(reg0), &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0 + w}, loadDestinationPort(reg1 + w)}
 }
 
-// within matches an address that lies, or with not does not lie, in a range.
+// within matches a packet of a range's family whose address lies, or with not does not lie, in the range.
 func within(load func(uint32) expr.Any, not bool, p netip.Prefix) []expr.Any {
 	op := expr.CmpOpEq
 	if not {
 		op = expr.CmpOpNeq
 	}
-	mask := make([]byte, 4)
-	binary.BigEndian.PutUint32(mask, ^uint32(0)<<(32-p.Bits()))
+	size := p.Addr().BitLen() / 8
 	return []expr.Any{
 		load(reg0),
-		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Bitwise{SourceRegister: reg0, DestRegister: reg0, Len: uint32(size), Mask: net.CIDRMask(p.Bits(), 8*size), Xor: make([]byte, size)},
 		&expr.Cmp{Op: op, Register: reg0, Data: p.Masked().Addr().AsSlice()},
 	}
 }
 
-func from(p netip.Prefix) []expr.Any    { return within(loadSource, false, p) }
-func notFrom(p netip.Prefix) []expr.Any { return within(loadSource, true, p) }
-func to(p netip.Prefix) []expr.Any      { return within(loadDestination, false, p) }
-func notTo(p netip.Prefix) []expr.Any   { return within(loadDestination, true, p) }
+func from(p netip.Prefix) []expr.Any    { return within(familyOf(p.Addr()).loadSource, false, p) }
+func notFrom(p netip.Prefix) []expr.Any { return within(familyOf(p.Addr()).loadSource, true, p) }
+func to(p netip.Prefix) []expr.Any      { return within(familyOf(p.Addr()).loadDestination, false, p) }
+func notTo(p netip.Prefix) []expr.Any   { return within(familyOf(p.Addr()).loadDestination, true, p) }
 
 // isLocal matches a packet whose source or destination is, or with not is not, an address of this host.
 func isLocal(source, not bool) []expr.Any {
@@ -125,7 +128,7 @@ func verdict(kind expr.VerdictKind, chain string) []expr.Any {
 
 func gotoChain(chain string) []expr.Any { return verdict(expr.VerdictGoto, chain) }
 
-// redirect changes the destination to address and port in two registers.
-func redirect(addr, port uint32) []expr.Any {
-	return one(&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: addr, RegProtoMin: port})
+// redirect changes the destination to an address in registers, and the port in the one after it.
+func (f family) redirect(addr uint32) []expr.Any {
+	return one(&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f), RegAddrMin: addr, RegProtoMin: addr + f.width()})
 }

@@ -24,20 +24,20 @@ import (
 
 // Config says whose network this is and where it keeps things. Remove needs no more than Cluster and the folders.
 type Config struct {
-	Cluster     string // the cluster's name, ≤ 11 characters: nft table and link ("<name>0") carry it
-	NodeName    string
-	NodeIP      netip.Addr
-	PodCIDR     netip.Prefix // the whole cluster's
-	ServiceCIDR netip.Prefix
-	DNSAddr     netip.Addr // cluster DNS: answered on this node by package dns
-	NodePorts   string     // "30000-32767"
-	Overlay     Overlay
-	StateDir    string // "<data-dir>/network": reservations of addresses survive a restart
-	RunDir      string // "/run/skiff/<cluster>": the CNI socket
-	CNIConfDir  string // the conflist is written here
-	CNIBinDir   string // holds skiff-cni
-	Client      client.Client
-	Log         *slog.Logger
+	Cluster      string // the cluster's name, ≤ 11 characters: nft table and link ("<name>0") carry it
+	NodeName     string
+	NodeIPs      []netip.Addr   // this node's: one, or one of each family, the primary first
+	PodCIDRs     []netip.Prefix // the whole cluster's: one, or one of each family, the primary first
+	ServiceCIDRs []netip.Prefix // likewise
+	DNSAddr      netip.Addr     // cluster DNS: answered on this node by package dns
+	NodePorts    string         // "30000-32767"
+	Overlay      Overlay
+	StateDir     string // "<data-dir>/network": reservations of addresses survive a restart
+	RunDir       string // "/run/skiff/<cluster>": the CNI socket
+	CNIConfDir   string // the conflist is written here
+	CNIBinDir    string // holds skiff-cni
+	Client       client.Client
+	Log          *slog.Logger
 }
 
 // Network is one node's.
@@ -52,25 +52,34 @@ type Network struct {
 
 // New reads the reservations of earlier runs; it changes nothing on the host.
 func New(cfg Config) (*Network, error) {
-	if !cfg.PodCIDR.Addr().Is4() || !cfg.ServiceCIDR.Addr().Is4() {
-		return nil, fmt.Errorf("pod addresses %s and service addresses %s must be IPv4", cfg.PodCIDR, cfg.ServiceCIDR)
+	if err := CheckFamilies(cfg.PodCIDRs); err != nil {
+		return nil, err
 	}
 	p, err := openPool(reservationDir(cfg.StateDir))
 	if err != nil {
 		return nil, err
 	}
-	mtu := mtuOf(cfg.NodeIP)
+	mtu := mtuOf(cfg.nodeIP())
 	if cfg.Overlay.on() {
+		overhead := overheadOver(familyOf(cfg.nodeIP()))
 		if mtu -= overhead; mtu < leastMTU {
 			return nil, fmt.Errorf("the link of the node's address %s carries packets of %d bytes, which leaves %d for pods between nodes; give it an MTU of at least %d",
-				cfg.NodeIP, mtu+overhead, mtu, leastMTU+overhead)
+				cfg.nodeIP(), mtu+overhead, mtu, leastMTU+overhead)
 		}
 	}
-	f := facts{cluster: cfg.Cluster, pods: cfg.PodCIDR.Masked(), services: cfg.ServiceCIDR.Masked(), dns: cfg.DNSAddr}
+	f := newFacts(cfg.Cluster, cfg.PodCIDRs, cfg.ServiceCIDRs, cfg.DNSAddr)
 	return &Network{
-		cfg: cfg, pool: p, node: newNodeShare(), rules: newRuleset(f, cfg.Log),
+		cfg: cfg, pool: p, node: newNodeShare(cfg.PodCIDRs), rules: newRuleset(f, cfg.Log),
 		mtu: mtu, ready: make(chan struct{}),
 	}, nil
+}
+
+// nodeIP is the primary one; zero for a node without a network.
+func (c *Config) nodeIP() netip.Addr {
+	if len(c.NodeIPs) == 0 {
+		return netip.Addr{}
+	}
+	return c.NodeIPs[0]
 }
 
 // Ready is closed when CNI answers and the services are programmed. Pods can be connected once the node has its addresses; until then
@@ -79,7 +88,7 @@ func (n *Network) Ready() <-chan struct{} { return n.ready }
 
 // Run carries packets until ctx ends. It leaves everything as it is then: pods outlive the agent.
 func (n *Network) Run(ctx context.Context) error {
-	if err := sysctl("net/ipv4/ip_forward", "1"); err != nil {
+	if err := forward(n.cfg.PodCIDRs); err != nil {
 		return err
 	}
 	l, err := n.listen()
@@ -98,7 +107,7 @@ func (n *Network) Run(ctx context.Context) error {
 	g.Go(func() error { return n.guardTable(ctx) })
 	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
 	g.Go(func() error {
-		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDR.Masked()}, n.cfg.NodeIP, n.cfg.Log)
+		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDRs}, n.cfg.NodeIPs, n.cfg.Log)
 		return f.Run(ctx, n.cfg.Client, func() {
 			// Not earlier: a pod's host port would write the table, and take away the services that an earlier agent wrote.
 			g.Go(func() error { return n.serveCNI(ctx, l) })
@@ -143,14 +152,16 @@ func (n *Network) followNode(ctx context.Context, in Informers) error {
 		return nil
 	case <-n.node.given:
 	}
-	pods, gateway := n.node.pods, gatewayOf(n.node.pods)
-	if pods.Bits() > 29 {
-		return fmt.Errorf("this node's share of the pod addresses, %s, is too small; give nodes at least a /29 (node-cidr-mask-size)", pods)
+	pods := n.node.pods
+	for _, p := range pods {
+		if least := p.Addr().BitLen() - 3; p.Bits() > least {
+			return fmt.Errorf("this node's share of the pod addresses, %s, is too small; give nodes at least a /%d (node-cidr-mask-size)", p, least)
+		}
 	}
-	if err := setUpHost(n.cfg.Cluster, gateway, n.cfg.ServiceCIDR); err != nil {
+	if err := setUpHost(n.cfg.Cluster, pods, n.cfg.ServiceCIDRs); err != nil {
 		return err
 	}
-	if err := n.rules.SetNode(pods, gateway); err != nil {
+	if err := n.rules.SetNode(pods); err != nil {
 		return err
 	}
 	n.pool.setPods(pods)
@@ -158,21 +169,21 @@ func (n *Network) followNode(ctx context.Context, in Informers) error {
 	if err := n.writeConflist(); err != nil {
 		return err
 	}
-	n.cfg.Log.Info("pods can be connected", "addresses", pods, "gateway", gateway)
+	n.cfg.Log.Info("pods can be connected", "addresses", pods)
 	if n.cfg.Overlay.on() {
-		return n.followPeers(ctx, in, gateway)
+		return n.followPeers(ctx, in)
 	}
 	<-ctx.Done()
 	return nil
 }
 
 // followPeers connects this node's pods with those of the other nodes.
-func (n *Network) followPeers(ctx context.Context, in Informers, gateway netip.Addr) error {
-	tunnel, link, err := setUpTunnel(n.cfg, gateway, n.mtu)
+func (n *Network) followPeers(ctx context.Context, in Informers) error {
+	tunnel, err := setUpTunnel(n.cfg, n.node.pods, n.mtu)
 	if err != nil {
 		return err
 	}
-	o := newOverlay(n.cfg.NodeName, n.node.pods, link, n.cfg.Overlay.Direct, tunnel, n.cfg.Log.Warn)
+	o := newOverlay(n.cfg.NodeName, n.node.pods, familyOf(n.cfg.nodeIP()), tunnel.links(n.cfg.Overlay.Direct), tunnel, n.cfg.Log.Warn)
 	synced, stop, err := subscribe(ctx, in, &corev1.Node{}, handler(o.see, o.gone))
 	if err != nil {
 		return err

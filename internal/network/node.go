@@ -9,26 +9,40 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// nodeShare is this node's share of the pods' addresses, once it is known. A node's share never changes.
+// nodeShare is this node's share of the pods' addresses, once it is known: one range, or one of each family. A node's share never changes.
 type nodeShare struct {
-	once  sync.Once
-	given chan struct{} // closed when pods is set
-	pods  netip.Prefix
-	ready chan struct{} // closed when pods can be connected
+	cluster []netip.Prefix // all pods'
+	once    sync.Once
+	given   chan struct{} // closed when pods is set
+	pods    []netip.Prefix
+	ready   chan struct{} // closed when pods can be connected
 }
 
-func newNodeShare() *nodeShare {
-	return &nodeShare{given: make(chan struct{}), ready: make(chan struct{})}
+func newNodeShare(cluster []netip.Prefix) *nodeShare {
+	return &nodeShare{cluster: cluster, given: make(chan struct{}), ready: make(chan struct{})}
 }
 
 // learn looks into a Node object.
 func (s *nodeShare) learn(node *corev1.Node) {
+	if pods := podsOf(node, s.cluster); len(pods) > 0 {
+		s.once.Do(func() { s.pods = pods; close(s.given) })
+	}
+}
+
+// podsOf are the ranges of a node's pods, of those families that the cluster has, in the cluster's order.
+func podsOf(node *corev1.Node, cluster []netip.Prefix) (out []netip.Prefix) {
+	var all []netip.Prefix
 	for _, c := range append(append([]string{}, node.Spec.PodCIDRs...), node.Spec.PodCIDR) {
-		if p, err := netip.ParsePrefix(c); err == nil && p.Addr().Is4() {
-			s.once.Do(func() { s.pods = p.Masked(); close(s.given) })
-			return
+		if p, err := netip.ParsePrefix(c); err == nil {
+			all = append(all, p.Masked())
 		}
 	}
+	for _, of := range cluster {
+		if p := ofFamily(all, familyOf(of.Addr())); p.IsValid() {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func (s *nodeShare) known() bool {
@@ -40,16 +54,16 @@ func (s *nodeShare) known() bool {
 	}
 }
 
-// wait returns the gateway for pods when they can be connected.
-func (s *nodeShare) wait(ctx context.Context, patience time.Duration) (netip.Addr, error) {
+// wait returns when pods can be connected.
+func (s *nodeShare) wait(ctx context.Context, patience time.Duration) error {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-s.ready:
-		return gatewayOf(s.pods), nil
+		return nil
 	case <-timer.C:
-		return netip.Addr{}, errNoPodCIDR
+		return errNoPodCIDR
 	case <-ctx.Done():
-		return netip.Addr{}, ctx.Err()
+		return ctx.Err()
 	}
 }

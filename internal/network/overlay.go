@@ -20,39 +20,52 @@ type Overlay struct {
 	Direct bool   // nodes on this node's own link are reached without vxlan
 }
 
-// overhead is what vxlan adds to a packet: outer Ethernet, IP, UDP and vxlan headers.
-const overhead = 50
+// overheadOver is what vxlan adds to a packet: outer Ethernet, IP, UDP and vxlan headers.
+func overheadOver(f family) int {
+	if f == v4 {
+		return 50
+	}
+	return 70
+}
 
 // leastMTU is the smallest packet that every IPv6 link must carry; a pod's link that cannot do so is of no use to many programs.
 const leastMTU = 1280
 
 func (o Overlay) on() bool { return o.Number != 0 }
 
-// peer is another node: where it is, and which pods are there.
+// peer is what another node has of one family: which pods are there, and which of its addresses leads to them.
 type peer struct {
 	node   string
 	addr   netip.Addr
 	pods   netip.Prefix
-	direct bool
+	direct bool // addr is on a link of this node's, and of the pods' family
 }
 
-// peerOf reads a Node; ok is false while the node's place or its pods' is not known.
-func peerOf(node *corev1.Node, link netip.Prefix, direct bool) (p peer, ok bool) {
-	p.node = node.Name
+// peersOf reads a Node: there is a peer for each family of pods that it has. The tunnel is between addresses of the family under; links are
+// this node's own, on which others are reached without it.
+func peersOf(node *corev1.Node, cluster []netip.Prefix, under family, links []netip.Prefix) (out []peer) {
+	var addrs []netip.Addr
 	for _, a := range node.Status.Addresses {
-		if ip, err := netip.ParseAddr(a.Address); err == nil && ip.Is4() && a.Type == corev1.NodeInternalIP {
-			p.addr = ip
-			break
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP && !ip.IsLoopback() {
+			addrs = append(addrs, ip)
 		}
 	}
-	for _, c := range append(append([]string{}, node.Spec.PodCIDRs...), node.Spec.PodCIDR) {
-		if r, err := netip.ParsePrefix(c); err == nil && r.Addr().Is4() {
-			p.pods = r.Masked()
-			break
+	for _, pods := range podsOf(node, cluster) {
+		p := peer{node: node.Name, pods: pods}
+		for _, a := range addrs {
+			if familyOf(a) == under && !p.addr.IsValid() {
+				p.addr = a
+			}
+			if link := ofFamily(links, familyOf(pods.Addr())); link.IsValid() && link.Contains(a) {
+				p.addr, p.direct = a, true
+				break
+			}
+		}
+		if p.addr.IsValid() {
+			out = append(out, p)
 		}
 	}
-	p.direct = direct && link.IsValid() && link.Contains(p.addr)
-	return p, p.addr.IsValid() && !p.addr.IsLoopback() && p.pods.IsValid()
+	return out
 }
 
 // hardware is the address of a node's end of the vxlan. It follows from the node's name, so nobody has to be told.
@@ -74,23 +87,29 @@ type tunnel interface {
 // overlay keeps the tunnel in step with the Node objects.
 type overlay struct {
 	self   string
-	own    netip.Prefix // this node's pods
-	link   netip.Prefix // addresses on this node's own link
-	direct bool
+	own    []netip.Prefix // this node's pods
+	under  family         // of the tunnel's ends
+	links  []netip.Prefix // addresses on this node's own links that are reached directly
 	tunnel tunnel
 	warn   func(msg string, args ...any)
 
 	mu    sync.Mutex
-	want  map[string]peer
-	have  map[string]peer
-	dirty map[string]struct{}
+	want  map[place]peer
+	have  map[place]peer
+	dirty map[place]struct{}
 	wake  chan struct{}
 }
 
-func newOverlay(self string, own, link netip.Prefix, direct bool, t tunnel, warn func(string, ...any)) *overlay {
+// place is a node's pods of one family.
+type place struct {
+	node string
+	family
+}
+
+func newOverlay(self string, own []netip.Prefix, under family, links []netip.Prefix, t tunnel, warn func(string, ...any)) *overlay {
 	return &overlay{
-		self: self, own: own, link: link, direct: direct, tunnel: t, warn: warn,
-		want: map[string]peer{}, have: map[string]peer{}, dirty: map[string]struct{}{}, wake: make(chan struct{}, 1),
+		self: self, own: own, under: under, links: links, tunnel: t, warn: warn,
+		want: map[place]peer{}, have: map[place]peer{}, dirty: map[place]struct{}{}, wake: make(chan struct{}, 1),
 	}
 }
 
@@ -98,30 +117,37 @@ func (o *overlay) see(node *corev1.Node) {
 	if node.Name == o.self {
 		return
 	}
-	p, ok := peerOf(node, o.link, o.direct)
-	if ok && p.pods.Overlaps(o.own) {
-		o.warn("another node has pods' addresses that are this node's; its pods cannot be reached: delete one of the two nodes", "node", node.Name, "addresses", p.pods, "own", o.own)
-		ok = false
+	now := map[place]peer{}
+	for _, p := range peersOf(node, o.own, o.under, o.links) {
+		f := familyOf(p.pods.Addr())
+		if own := ofFamily(o.own, f); p.pods.Overlaps(own) {
+			o.warn("another node has pods' addresses that are this node's; its pods cannot be reached: delete one of the two nodes", "node", node.Name, "addresses", p.pods, "own", own)
+			continue
+		}
+		now[place{node.Name, f}] = p
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if ok {
-		o.want[node.Name] = p
-	} else {
-		delete(o.want, node.Name)
-	}
-	o.touch(node.Name)
+	o.become(node.Name, now)
 }
 
-func (o *overlay) gone(node *corev1.Node) {
+func (o *overlay) gone(node *corev1.Node) { o.become(node.Name, nil) }
+
+// become takes over what a node has now.
+func (o *overlay) become(node string, now map[place]peer) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.want, node.Name)
-	o.touch(node.Name)
+	for _, f := range families {
+		at := place{node, f}
+		if p, is := now[at]; is {
+			o.want[at] = p
+		} else {
+			delete(o.want, at)
+		}
+		o.touch(at)
+	}
 }
 
-func (o *overlay) touch(node string) {
-	o.dirty[node] = struct{}{}
+func (o *overlay) touch(at place) {
+	o.dirty[at] = struct{}{}
 	select {
 	case o.wake <- struct{}{}:
 	default:
@@ -133,9 +159,9 @@ func (o *overlay) begin() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var all []peer
-	for name, p := range o.want {
+	for at, p := range o.want {
 		all = append(all, p)
-		o.touch(name)
+		o.touch(at)
 	}
 	return o.tunnel.keep(all)
 }
@@ -162,11 +188,11 @@ func (o *overlay) apply() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var errs []error
-	for name := range o.dirty {
-		want, is := o.want[name]
-		have, was := o.have[name]
+	for at := range o.dirty {
+		want, is := o.want[at]
+		have, was := o.have[at]
 		if is && was && want == have {
-			delete(o.dirty, name)
+			delete(o.dirty, at)
 			continue
 		}
 		var err error
@@ -174,18 +200,18 @@ func (o *overlay) apply() error {
 			err = o.tunnel.remove(have)
 		}
 		if err == nil {
-			delete(o.have, name)
+			delete(o.have, at)
 			if is {
 				if err = o.tunnel.set(want); err == nil {
-					o.have[name] = want
+					o.have[at] = want
 				}
 			}
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("node %s: %w", name, err))
+			errs = append(errs, fmt.Errorf("node %s: %w", at.node, err))
 			continue
 		}
-		delete(o.dirty, name)
+		delete(o.dirty, at)
 	}
 	return errors.Join(errs...)
 }

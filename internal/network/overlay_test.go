@@ -46,7 +46,7 @@ func TestPeersComeAndGo(t *testing.T) {
 	tunnel := &recorded{}
 	var warnings []string
 	warn := func(msg string, _ ...any) { warnings = append(warnings, msg) }
-	o := newOverlay("here", netip.MustParsePrefix("10.42.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"), true, tunnel, warn)
+	o := newOverlay("here", []netip.Prefix{netip.MustParsePrefix("10.42.0.0/24")}, v4, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, tunnel, warn)
 	steps := []struct {
 		what string
 		do   func()
@@ -97,14 +97,14 @@ func TestTunnel(t *testing.T) {
 	w := newWorld(t, true)
 	w.outside()
 	cfg := w.cfg
-	cfg.NodeIP, cfg.Overlay = netip.MustParseAddr("198.51.100.1"), Overlay{Number: 4711, Port: 8472}
-	gateway := netip.MustParseAddr("10.42.0.1")
-	if err := setUpHost(cfg.Cluster, gateway, cfg.ServiceCIDR); err != nil {
+	cfg.NodeIPs, cfg.Overlay = []netip.Addr{netip.MustParseAddr("198.51.100.1")}, Overlay{Number: 4711, Port: 8472}
+	pods := []netip.Prefix{netip.MustParsePrefix("10.42.0.0/24")}
+	if err := setUpHost(cfg.Cluster, pods, cfg.ServiceCIDRs); err != nil {
 		t.Fatal(err)
 	}
-	v, on, err := setUpTunnel(cfg, gateway, 1450)
-	if err != nil || on.String() != "198.51.100.0/24" {
-		t.Fatalf("%s, %v", on, err)
+	v, err := setUpTunnel(cfg, pods, 1450)
+	if err != nil || fmt.Sprint(v.links(true)) != "[198.51.100.0/24]" {
+		t.Fatalf("%+v, %v", v, err)
 	}
 	far := peer{node: "far", addr: netip.MustParseAddr("203.0.113.7"), pods: netip.MustParsePrefix("10.42.7.0/24")}
 	near := peer{node: "near", addr: netip.MustParseAddr("198.51.100.2"), pods: netip.MustParsePrefix("10.42.8.0/24"), direct: true}
@@ -143,7 +143,7 @@ func TestTunnel(t *testing.T) {
 	}
 	holds(append(toFar, "10.42.8.0/24 via 198.51.100.2")...)
 
-	again, _, err := setUpTunnel(cfg, gateway, 1400) // an agent that restarts finds its tunnel
+	again, err := setUpTunnel(cfg, pods, 1400) // an agent that restarts finds its tunnel
 	if err != nil || again.index != v.index {
 		t.Fatalf("link %d became %d: %v", v.index, again.index, err)
 	}
@@ -155,14 +155,14 @@ func TestTunnel(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.NodeName = "renamed"
-	if other, _, err := setUpTunnel(cfg, gateway, 1400); err != nil || other.index == v.index {
+	if other, err := setUpTunnel(cfg, pods, 1400); err != nil || other.index == v.index {
 		t.Errorf("another node's tunnel was taken for its own: %v", err)
 	}
-	if err := removeDirect(cfg.PodCIDR); err != nil {
+	if err := removeDirect(cfg.PodCIDRs); err != nil {
 		t.Fatal(err)
 	}
-	cfg.NodeIP = netip.MustParseAddr("192.0.2.77")
-	if _, _, err := setUpTunnel(cfg, gateway, 1400); err == nil || !strings.Contains(err.Error(), "--node-ip") {
+	cfg.NodeIPs = []netip.Addr{netip.MustParseAddr("192.0.2.77")}
+	if _, err := setUpTunnel(cfg, pods, 1400); err == nil || !strings.Contains(err.Error(), "--node-ip") {
 		t.Errorf("an address that is not this host's: %v", err)
 	}
 }

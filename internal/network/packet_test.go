@@ -351,7 +351,7 @@ func TestChangesLoseNoConnection(t *testing.T) {
 	for i := range 500 {
 		first := i % len(addrs)
 		some := append(slices.Clone(addrs[first:]), addrs[:first]...)[:1+i%4]
-		part := proxy.Service(tcp, []*discoveryv1.EndpointSlice{endpoints("s", some...)}, proxy.Node{Name: nodeName})
+		part := proxy.Service(tcp, []*discoveryv1.EndpointSlice{endpoints("s", some...)}, proxy.Node{Name: nodeName, Pods: w.cfg.PodCIDRs})
 		if err := w.net.rules.Change(func(t *proxy.Table, _ *policy.Table) { t.Set("service/default/s", part) }); err != nil {
 			t.Fatal(err)
 		}
@@ -391,13 +391,13 @@ func TestGonePodIsForgotten(t *testing.T) {
 		}
 		return n
 	}
-	if n := tracked(ends(a.addr)); n < 3 {
+	if n := tracked(flowsOf(a.addr)); n < 3 {
 		t.Fatalf("%d connections of a are tracked, want three at least", n)
 	}
 	if _, err := w.cni("DEL", "a", "", ""); err != nil {
 		t.Fatal(err)
 	}
-	if n, others := tracked(ends(a.addr)), tracked(ends(b.addr)); n != 0 || others == 0 {
+	if n, others := tracked(flowsOf(a.addr)), tracked(flowsOf(b.addr)); n != 0 || others == 0 {
 		t.Errorf("%d connections of a and %d of b are tracked, want none and some", n, others)
 	}
 }
@@ -415,7 +415,7 @@ func TestUnledPacket(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.nft("flush", "chain", "inet", "w", pick(1))
+	w.nft("flush", "chain", "inet", "w", v4.pick(1))
 	froms := map[string]*namespace{"a pod": b, "the node": nil}
 	for who, from := range froms {
 		if !silent(from, "10.43.0.20:80") {
@@ -454,7 +454,7 @@ func TestManyServices(t *testing.T) {
 	t.Logf("one more answers after %s", time.Since(begin))
 	begin = time.Now()
 	if err := w.net.rules.Change(func(t *proxy.Table, _ *policy.Table) {
-		t.Set("pod/x", proxy.HostPorts("x", pod.addr, []proxy.HostPort{{Protocol: proxy.TCP, HostPort: 7, Container: 7}}))
+		t.Set("pod/x", proxy.HostPorts("x", []netip.Addr{pod.addr}, []proxy.HostPort{{Protocol: proxy.TCP, HostPort: 7, Container: 7}}))
 	}); err != nil {
 		t.Error(err)
 	}

@@ -3,7 +3,6 @@ package network
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -16,7 +15,7 @@ import (
 // isolation tells the maps of isolated pods apart.
 type isolation struct {
 	direction policy.Direction
-	family    byte
+	family    family
 }
 
 var isolationNames = map[policy.Direction]string{policy.Ingress: "isolated-in", policy.Egress: "isolated-out"}
@@ -26,34 +25,18 @@ func isolationMaps(t *nftables.Table) map[isolation]*nftables.Set {
 	for _, dir := range []policy.Direction{policy.Egress, policy.Ingress} {
 		for _, family := range families {
 			out[isolation{dir, family}] = &nftables.Set{
-				Table: t, Name: isolationNames[dir] + suffix(family), IsMap: true, KeyType: addrType(family), DataType: nftables.TypeVerdict,
+				Table: t, Name: isolationNames[dir] + suffix(family), IsMap: true, KeyType: family.addrType(), DataType: nftables.TypeVerdict,
 			}
 		}
 	}
 	return out
 }
 
-var families = []byte{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
-
-func familyOf(a netip.Addr) byte {
-	if a.Is4() {
-		return unix.NFPROTO_IPV4
-	}
-	return unix.NFPROTO_IPV6
-}
-
-func suffix(family byte) string {
-	if family == unix.NFPROTO_IPV4 {
+func suffix(f family) string {
+	if f == v4 {
 		return "/4"
 	}
 	return "/6"
-}
-
-func addrType(family byte) nftables.SetDatatype {
-	if family == unix.NFPROTO_IPV4 {
-		return nftables.TypeIPAddr
-	}
-	return nftables.TypeIP6Addr
 }
 
 // policies fills the chain that packets pass which are neither from this host nor for it. What the node says to its own pods does not come
@@ -66,9 +49,9 @@ func (b *base) policies(c *nftables.Conn) {
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg0, Data: make([]byte, 4)},
 	}, verdict(expr.VerdictAccept, ""))
 	// No policy keeps a pod from itself.
-	b.rule(c, chainPolicy, ipv4(), []expr.Any{
-		loadSource(reg0), loadDestination(reg1), &expr.Lookup{SourceRegister: reg0, SetName: b.hairpin.Name, SetID: b.hairpin.ID},
-	}, verdict(expr.VerdictAccept, ""))
+	for _, s := range b.sides {
+		b.rule(c, chainPolicy, isFamily(s.family), s.isLoop(), verdict(expr.VerdictAccept, ""))
+	}
 	for _, dir := range []policy.Direction{policy.Egress, policy.Ingress} {
 		for _, family := range families {
 			m := b.isolated[isolation{dir, family}]
@@ -83,18 +66,12 @@ func (b *base) policies(c *nftables.Conn) {
 // wide is a register that holds an address of either family.
 const wide = unix.NFT_REG_1
 
-func isFamily(family byte) []expr.Any { return metaIs(expr.MetaKeyNFPROTO, []byte{family}) }
-
 // loadAddr loads a packet's source or destination into the wide register.
-func loadAddr(family byte, source bool) expr.Any {
-	p := &expr.Payload{DestRegister: wide, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}
-	if family == unix.NFPROTO_IPV6 {
-		p.Offset, p.Len = 24, 16
-	}
+func loadAddr(f family, source bool) expr.Any {
 	if source {
-		p.Offset -= p.Len
+		return f.loadSource(wide)
 	}
-	return p
+	return f.loadDestination(wide)
 }
 
 // applyPolicy orders the steps so that everything a step names exists: what is new comes first, what is gone goes last.
@@ -136,8 +113,8 @@ func (r *ruleset) applyPolicy(c *nftables.Conn, d *policy.Delta) error {
 	return nil
 }
 
-func (r *ruleset) peerSet(name string, family byte) *nftables.Set {
-	return &nftables.Set{Table: r.base.table, Name: "peers/" + name + suffix(family), KeyType: addrType(family)}
+func (r *ruleset) peerSet(name string, family family) *nftables.Set {
+	return &nftables.Set{Table: r.base.table, Name: "peers/" + name + suffix(family), KeyType: family.addrType()}
 }
 
 type change func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error
@@ -146,7 +123,7 @@ type change func(*nftables.Conn, *nftables.Set, []nftables.SetElement) error
 func (r *ruleset) eachSet(all []policy.Member, do change, c *nftables.Conn) error {
 	type which struct {
 		set    string
-		family byte
+		family family
 	}
 	elements := map[which][]nftables.SetElement{}
 	for _, m := range all {
@@ -217,7 +194,7 @@ func (r *ruleset) addPolicyRule(c *nftables.Conn, chain string, dir policy.Direc
 	case len(rule.Ranges) > 0:
 		family := familyOf(rule.Ranges[0].First)
 		for part := range slices.Chunk(rule.Ranges, 500) {
-			s := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, Interval: true, KeyType: addrType(family)}
+			s := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, Interval: true, KeyType: family.addrType()}
 			if err := c.AddSet(s, rangeElements(part)); err != nil {
 				return err
 			}

@@ -21,7 +21,7 @@ import (
 // crowd is a follower that has been told of many services, each with so many endpoints, and has written none.
 func crowd(b *testing.B, services, each int) *follower {
 	b.Helper()
-	f := facts{cluster: "w", pods: netip.MustParsePrefix("10.42.0.0/16"), services: netip.MustParsePrefix("10.43.0.0/16")}
+	f := newFacts("w", []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}, netip.Addr{})
 	log := slog.New(slog.NewTextHandler(testWriter{b}, nil))
 	rules := newRuleset(f, log)
 	b.Cleanup(func() {
@@ -29,7 +29,7 @@ func crowd(b *testing.B, services, each int) *follower {
 			b.Error(err)
 		}
 	})
-	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: f.pods}, netip.Addr{}, log)
+	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: []netip.Prefix{f.ranges[0].pods}}, nil, log)
 	for i := range services {
 		name := fmt.Sprintf("s%d", i)
 		key := types.NamespacedName{Namespace: "default", Name: name}
@@ -126,8 +126,8 @@ func BenchmarkConnect(b *testing.B) {
 	for _, services := range []int{10, 10000} {
 		b.Run(fmt.Sprint(services), func(b *testing.B) {
 			f := crowd(b, services, 5)
-			gateway := netip.MustParseAddr("10.42.0.1")
-			if err := setUpHost("w", gateway, f.rules.facts.services); err != nil {
+			share, gateway := netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1")
+			if err := setUpHost("w", []netip.Prefix{share}, []netip.Prefix{f.rules.facts.ranges[0].services}); err != nil {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() {

@@ -27,7 +27,7 @@ func Remove(ctx context.Context, cfg Config, progress func(string)) error {
 		}
 		errs = append(errs, deleteLink(name))
 	}
-	errs = append(errs, removeDirect(cfg.PodCIDR))
+	errs = append(errs, removeDirect(cfg.PodCIDRs))
 	progress("removing the nft table")
 	if err := newRuleset(facts{cluster: cfg.Cluster}, cfg.Log).Delete(); err != nil {
 		errs = append(errs, fmt.Errorf("remove nft table %s: %w", cfg.Cluster, err))

@@ -33,7 +33,7 @@ type ruleset struct {
 }
 
 func newRuleset(f facts, log *slog.Logger) *ruleset {
-	return &ruleset{log: log, facts: f, table: proxy.NewTable(), policy: policy.NewTable(), base: newBase(f.cluster), moved: make(chan struct{}), left: map[netip.Addr]time.Time{}}
+	return &ruleset{log: log, facts: f, table: proxy.NewTable(), policy: policy.NewTable(), base: newBase(f), moved: make(chan struct{}), left: map[netip.Addr]time.Time{}}
 }
 
 // Prepare changes the table without writing it, before the first Change.
@@ -99,11 +99,11 @@ func (r *ruleset) empty(c *nftables.Conn) {
 	c.DelTable(r.base.table)
 }
 
-// SetNode tells which share of the pods is this node's.
-func (r *ruleset) SetNode(pods netip.Prefix, gateway netip.Addr) error {
+// SetNode tells which shares of the pods are this node's.
+func (r *ruleset) SetNode(shares []netip.Prefix) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.facts.nodePods, r.facts.gateway = pods, gateway
+	r.facts.learn(shares)
 	if !r.begun {
 		return nil
 	}

@@ -149,7 +149,7 @@ func newWorld(t testing.TB, withPodCIDR bool) *world {
 	cl := &memoryClient{kinds: map[string]*memoryInformer{}, events: record.FakeRecorder{Events: make(chan string, 10)}}
 	w := &world{TB: t, client: cl, cfg: Config{
 		Cluster: "w", NodeName: nodeName,
-		PodCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
+		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), CNIConfDir: filepath.Join(dir, "conf"),
 		Client: cl, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}}
