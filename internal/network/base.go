@@ -200,7 +200,11 @@ func (b *base) dispatch(c *nftables.Conn, r ranges) {
 	b.rule(c, chainDispatch, only, s.loadFrontend(), []expr.Any{
 		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.frontends.Name, SetID: s.frontends.ID},
 	})
-	b.rule(c, chainDispatch, only, isLocal(false, false), []expr.Any{
+	notThere := []expr.Any{} // an answer to ::1 could not come back from a pod, and the kernel has no setting for that
+	if s.family == v6 {
+		notThere = notTo(s.loopback())
+	}
+	b.rule(c, chainDispatch, only, notThere, isLocal(false, false), []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg0},
 		loadDestinationPort(reg1),
 		&expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.nodePorts.Name, SetID: s.nodePorts.ID},

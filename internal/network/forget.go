@@ -72,8 +72,12 @@ const (
 // forgetAddress deletes the connections from and to the address of a pod that is gone. A connection whose end nobody saw is tracked for minutes
 // or days, and a client that takes its port again would be led where it led.
 func forgetAddress(a netip.Addr) error {
-	err := errors.Join(forgetSource(nl.CTA_TUPLE_ORIG, filterOrigFlags, a), forgetSource(nl.CTA_TUPLE_REPLY, filterReplFlags, a))
-	if errors.Is(err, unix.EINVAL) { // Linux before 6.8 does not choose by itself
+	var err error
+	if a.Is4() {
+		err = errors.Join(forgetSource(nl.CTA_TUPLE_ORIG, filterOrigFlags, a), forgetSource(nl.CTA_TUPLE_REPLY, filterReplFlags, a))
+	}
+	// Linux before 6.8 does not choose by itself, and of IPv6 it chooses all others (ctnetlink_filter_match_tuple, 6.18).
+	if a.Is6() || errors.Is(err, unix.EINVAL) {
 		_, err = complete(func() (uint, error) {
 			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(a)), flowsOf(a))
 		})
@@ -84,16 +88,12 @@ func forgetAddress(a netip.Addr) error {
 	return nil
 }
 
-// forgetSource has the kernel delete the connections that have an address as the source of one of their directions.
+// forgetSource has the kernel delete the connections that have an IPv4 address as the source of one of their directions.
 func forgetSource(tuple, flags int, a netip.Addr) error {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, unix.NLM_F_ACK)
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: uint8(familyOf(a))})
-	attribute := nl.CTA_IP_V4_SRC
-	if a.Is6() {
-		attribute = nl.CTA_IP_V6_SRC
-	}
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET})
 	of := nl.NewRtAttr(unix.NLA_F_NESTED|tuple, nil)
-	of.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(attribute, a.AsSlice())
+	of.AddRtAttr(unix.NLA_F_NESTED|nl.CTA_TUPLE_IP, nil).AddRtAttr(nl.CTA_IP_V4_SRC, a.AsSlice())
 	req.AddData(of)
 	filter := nl.NewRtAttr(unix.NLA_F_NESTED|ctaFilter, nil)
 	filter.AddRtAttr(flags, nl.Uint32Attr(filterBySource))

@@ -40,7 +40,7 @@ func silent(from *namespace, to string) bool {
 	var err error
 	from.in(func() {
 		var c net.Conn
-		if c, err = net.DialTimeout("tcp4", to, 200*time.Millisecond); err == nil {
+		if c, err = net.DialTimeout("tcp", to, 200*time.Millisecond); err == nil {
 			c.Close()
 		}
 	})

@@ -21,6 +21,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -145,14 +146,27 @@ const nodeName = "here"
 // newWorld starts a network for cluster w in the test's network namespace. It is removed, and must leave nothing, when the test ends.
 func newWorld(t testing.TB, withPodCIDR bool) *world {
 	t.Helper()
+	return newWorldOf(t, withPodCIDR, v4)
+}
+
+var (
+	testPods     = map[family]netip.Prefix{v4: netip.MustParsePrefix("10.42.0.0/16"), v6: netip.MustParsePrefix("fd42::/56")}
+	testServices = map[family]netip.Prefix{v4: netip.MustParsePrefix("10.43.0.0/16"), v6: netip.MustParsePrefix("fd43::/112")}
+)
+
+// newWorldOf is newWorld for a cluster of these families, the primary first.
+func newWorldOf(t testing.TB, withPodCIDR bool, of ...family) *world {
+	t.Helper()
 	dir := t.TempDir()
 	cl := &memoryClient{kinds: map[string]*memoryInformer{}, events: record.FakeRecorder{Events: make(chan string, 10)}}
 	w := &world{TB: t, client: cl, cfg: Config{
 		Cluster: "w", NodeName: nodeName,
-		PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		StateDir: filepath.Join(dir, "state"), RunDir: filepath.Join(dir, "run"), CNIConfDir: filepath.Join(dir, "conf"),
 		Client: cl, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}}
+	for _, f := range of {
+		w.cfg.PodCIDRs, w.cfg.ServiceCIDRs = append(w.cfg.PodCIDRs, testPods[f]), append(w.cfg.ServiceCIDRs, testServices[f])
+	}
 	if withPodCIDR {
 		cl.put(w.node())
 	}
@@ -170,7 +184,13 @@ func newWorld(t testing.TB, withPodCIDR bool) *world {
 }
 
 func (w *world) node() *corev1.Node {
-	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}, Spec: corev1.NodeSpec{PodCIDR: "10.42.0.0/24", PodCIDRs: []string{"10.42.0.0/24"}}}
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}
+	for _, p := range w.cfg.PodCIDRs {
+		share := netip.PrefixFrom(p.Addr(), p.Bits()+8)
+		n.Spec.PodCIDRs = append(n.Spec.PodCIDRs, share.String())
+	}
+	n.Spec.PodCIDR = n.Spec.PodCIDRs[0]
+	return n
 }
 
 func (w *world) start() {
@@ -234,7 +254,8 @@ type namespace struct {
 	ns     netns.NsHandle
 	path   string
 	id     string
-	addr   netip.Addr
+	addr   netip.Addr   // the primary one
+	addrs  []netip.Addr // of both families
 	closed sync.WaitGroup
 	open   []io.Closer
 }
@@ -340,24 +361,32 @@ func (w *world) pod(id, conf string) *namespace {
 	if err != nil {
 		w.Fatal(err)
 	}
-	n.addr = podAddr(w.TB, result)
+	n.addrs = podAddrs(w.TB, result)
+	if n.addr = n.addrs[0]; len(n.addrs) != len(w.cfg.PodCIDRs) {
+		w.Fatalf("want an address for each of %v, got %v", w.cfg.PodCIDRs, n.addrs)
+	}
 	return n
 }
 
-func podAddr(t testing.TB, result map[string]any) netip.Addr {
+func podAddr(t testing.TB, result map[string]any) netip.Addr { return podAddrs(t, result)[0] }
+
+func podAddrs(t testing.TB, result map[string]any) (out []netip.Addr) {
 	t.Helper()
 	ips, _ := result["ips"].([]any)
-	if len(ips) != 1 {
-		t.Fatalf("want one address, got %v", result)
+	for _, ip := range ips {
+		p, err := netip.ParsePrefix(ip.(map[string]any)["address"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, p.Addr())
 	}
-	p, err := netip.ParsePrefix(ips[0].(map[string]any)["address"].(string))
-	if err != nil {
-		t.Fatal(err)
+	if len(out) == 0 {
+		t.Fatalf("no address: %v", result)
 	}
-	return p.Addr()
+	return out
 }
 
-// outside makes a neighbour of the host on a link of its own: 198.51.100.1 is the host, 198.51.100.2 the neighbour.
+// outside makes a neighbour of the host on a link of its own: 198.51.100.1 and 2001:db8::1 are the host, those with 2 the neighbour.
 func (w *world) outside() *namespace {
 	w.Helper()
 	n := newNamespace(w.TB)
@@ -388,6 +417,20 @@ func (w *world) outside() *namespace {
 	must(h.AddrAdd(inside, peer))
 	must(h.LinkSetUp(inside))
 	must(h.RouteAdd(&netlink.Route{LinkIndex: inside.Attrs().Index, Gw: net.IPv4(198, 51, 100, 1)}))
+	if !has6(w.cfg.PodCIDRs) {
+		return n
+	}
+	for _, at := range []struct {
+		add  func(netlink.Link, *netlink.Addr) error
+		link netlink.Link
+		addr string
+	}{{netlink.AddrAdd, link, "2001:db8::1/64"}, {h.AddrAdd, inside, "2001:db8::2/64"}} {
+		a, err := netlink.ParseAddr(at.addr)
+		must(err)
+		a.Flags = unix.IFA_F_NODAD
+		must(at.add(at.link, a))
+	}
+	must(h.RouteAdd(&netlink.Route{LinkIndex: inside.Attrs().Index, Gw: net.ParseIP("2001:db8::1")}))
 	return n
 }
 
@@ -395,12 +438,12 @@ func (w *world) outside() *namespace {
 func (n *namespace) serve(name string, port int) {
 	n.t.Helper()
 	n.in(func() {
-		l, err := net.Listen("tcp4", fmt.Sprintf(":%d", port))
+		l, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			n.t.Error(err)
 			return
 		}
-		u, err := net.ListenPacket("udp4", fmt.Sprintf(":%d", port))
+		u, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			n.t.Error(err)
 			return
@@ -433,7 +476,7 @@ func (n *namespace) serve(name string, port int) {
 func (n *namespace) ask(to string) (server, saw string, err error) {
 	n.in(func() {
 		var c net.Conn
-		if c, err = net.DialTimeout("tcp4", to, 2*time.Second); err != nil {
+		if c, err = net.DialTimeout("tcp", to, 2*time.Second); err != nil {
 			return
 		}
 		defer c.Close()
@@ -449,7 +492,7 @@ func (n *namespace) ask(to string) (server, saw string, err error) {
 func (n *namespace) udp(t testing.TB, to string) (c net.Conn) {
 	t.Helper()
 	var err error
-	n.in(func() { c, err = net.Dial("udp4", to) })
+	n.in(func() { c, err = net.Dial("udp", to) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -503,6 +546,9 @@ func endpointsAt(name string, port int32, to ...netip.Addr) *discoveryv1.Endpoin
 		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: name + "-1", Labels: map[string]string{discoveryv1.LabelServiceName: name}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: &tcpName, Protocol: &tcp, Port: &port}, {Name: &udpName, Protocol: &udp, Port: &port}},
+	}
+	if len(to) > 0 && to[0].Is6() {
+		s.AddressType, s.Name = discoveryv1.AddressTypeIPv6, name+"-6"
 	}
 	for _, a := range to {
 		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{a.String()}, NodeName: &here})
