@@ -89,7 +89,7 @@ type Config struct {
 	DirectRouting bool `key:"direct-routing" help:"Reach the pods of nodes on this node's own link by routes, without vxlan; the same on all nodes"`
 
 	NodeName      string `key:"node-name" help:"Name of this node (default: the host's name)"`
-	NodeIP        string `key:"node-ip" help:"Address of this node (default: that of the default route)"`
+	NodeIP        string `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
 	KubeletListen string `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
 	MaxPods       int    `key:"max-pods" help:"Pods this node takes at most"`
 	LogMaxSize    int    `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
@@ -227,13 +227,43 @@ func (c *Config) checkAddresses() error {
 			return fmt.Errorf("%s: %q is no port", key, port)
 		}
 	}
-	for key, value := range map[string]string{"node-ip": c.NodeIP, "advertise-address": c.AdvertiseAddress} {
-		if value == "" {
-			continue
+	if c.AdvertiseAddress != "" {
+		if _, err := reachable(c.AdvertiseAddress); err != nil {
+			return fmt.Errorf("advertise-address: %w", err)
 		}
-		if a, err := netip.ParseAddr(value); err != nil || a.IsUnspecified() || a.IsLoopback() {
-			return fmt.Errorf("%s: %q is no address that others can reach", key, value)
+	}
+	return c.checkNodeIP()
+}
+
+func reachable(text string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.IsUnspecified() || a.IsLoopback() || a.Is6() && a.IsLinkLocalUnicast() || a.Is4In6() {
+		return a, fmt.Errorf("%q is no address that others can reach", text)
+	}
+	return a, nil
+}
+
+// NodeIPs are the addresses that were given for this node; none if that is left to the host.
+func (c *Config) NodeIPs() (out []netip.Addr) {
+	for _, text := range strings.Split(c.NodeIP, ",") {
+		if a, err := reachable(strings.TrimSpace(text)); err == nil {
+			out = append(out, a)
 		}
+	}
+	return out
+}
+
+func (c *Config) checkNodeIP() error {
+	if c.NodeIP == "" {
+		return nil
+	}
+	for _, text := range strings.Split(c.NodeIP, ",") {
+		if _, err := reachable(strings.TrimSpace(text)); err != nil {
+			return fmt.Errorf("node-ip: %w", err)
+		}
+	}
+	if all := c.NodeIPs(); len(all) > 2 || len(all) == 2 && all[0].Is4() == all[1].Is4() {
+		return fmt.Errorf("node-ip: %q is more than one address of a family", c.NodeIP)
 	}
 	return nil
 }

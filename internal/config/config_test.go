@@ -82,6 +82,8 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"listen", "", nil, []string{"--listen=6443"}, "listen:"},
 		{"listen by name", "", nil, []string{"--listen=localhost:6443"}, "no IP address"},
 		{"node ip", "", nil, []string{"--node-ip=127.0.0.1"}, "node-ip:"},
+		{"node ips of one family", "", nil, []string{"--node-ip=192.0.2.1,192.0.2.2"}, "node-ip:"},
+		{"node ips, one of which is none", "", nil, []string{"--node-ip=192.0.2.1,"}, "node-ip:"},
 		{"level", "", nil, []string{"--log-level=loud"}, "log-level:"},
 		{"log files", "", nil, []string{"--container-log-max-files=1"}, "container-log-max-files: 1 is too little; 2 is the least"},
 		{"log hours", "", nil, []string{"--log-keep-hours=-1"}, "log-keep-hours:"},

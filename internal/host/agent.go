@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,7 +35,7 @@ type member struct {
 	client    *join.Certificate
 	access    *rest.Config
 	api       crclient.WithWatch // past the cache, for certificates
-	nodeIP    net.IP
+	nodeIPs   []net.IP
 }
 
 // RunAgent runs a node of a cluster whose server is on another host, until ctx ends. Containers outlive it. With a token it joins first; once it
@@ -70,7 +71,7 @@ func (c *cluster) prepareAgent(ctx context.Context) error {
 	if err := skiffruntime.Probe(ctx, c.conf.CRIEndpoint); err != nil {
 		return err
 	}
-	if err := c.findNodeIP(); err != nil {
+	if err := c.findNodeIPs(); err != nil {
 		return err
 	}
 	if c.nodeIP.IsLoopback() {
@@ -79,6 +80,10 @@ func (c *cluster) prepareAgent(ctx context.Context) error {
 	if err := c.prepareMember(ctx); err != nil {
 		return err
 	}
+	if err := c.findNodeIPs(); err != nil { // now that it is known which families the cluster has
+		return err
+	}
+	c.member.nodeIPs = addressesOf(c.nodeIPs)
 	if err := meetNeighbours(c.conf); err != nil {
 		return err
 	}
@@ -88,11 +93,18 @@ func (c *cluster) prepareAgent(ctx context.Context) error {
 	return nil
 }
 
+func addressesOf(list []netip.Addr) (out []net.IP) {
+	for _, a := range list {
+		out = append(out, a.AsSlice())
+	}
+	return out
+}
+
 func agentDir(conf *config.Config) string { return filepath.Join(conf.DataDir, "agent") }
 
 // prepareMember joins, or finds what an earlier join left.
 func (c *cluster) prepareMember(ctx context.Context) error {
-	m := &member{conf: c.conf, o: c.Options, nodeIP: c.nodeIP.AsSlice()}
+	m := &member{conf: c.conf, o: c.Options}
 	rec, err := loadRecord(c.conf)
 	switch {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
@@ -237,7 +249,7 @@ func (c *cluster) makeClientCertificate() (runner, error) {
 
 // serving is the certificate that the node's kubelet answers with.
 func (m *member) serving() (func(*tls.ClientHelloInfo) (*tls.Certificate, error), task, error) {
-	s, err := join.Open(filepath.Join(agentDir(m.conf), "serving.pem"), join.NodeServing(m.conf.NodeName, m.nodeIP), m.o.Log)
+	s, err := join.Open(filepath.Join(agentDir(m.conf), "serving.pem"), join.NodeServing(m.conf.NodeName, m.nodeIPs...), m.o.Log)
 	if err != nil {
 		return nil, nil, err
 	}

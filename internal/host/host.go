@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -56,7 +57,8 @@ type cluster struct {
 	conf       *config.Config
 	listen     net.Listener
 	pods       net.Listener // where pods reach an API server that listens on loopback only; may be nil
-	nodeIP     netip.Addr
+	nodeIP     netip.Addr   // the primary one
+	nodeIPs    []netip.Addr
 	trust      *x509.CertPool // the cluster's authority, and what comes from it
 	number     uint32         // the cluster's, for the overlay
 	ca         *pki.Authority // a server's
@@ -171,7 +173,7 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := c.findNodeIP(); err != nil {
+	if err := c.findNodeIPs(); err != nil {
 		return err
 	}
 	if c.ca, err = pki.OpenAuthority(c.pkiDir(), "ca", "skiff", time.Now()); err != nil {
@@ -216,13 +218,16 @@ func (c *cluster) removeStarted() error {
 		os.Remove(recordFile(c.conf)))
 }
 
-func (c *cluster) findNodeIP() (err error) {
-	if c.conf.NodeIP != "" {
-		c.nodeIP = netip.MustParseAddr(c.conf.NodeIP)
-		return nil
+// findNodeIPs learns this host's addresses, and whether it can carry the cluster's families.
+func (c *cluster) findNodeIPs() (err error) {
+	pods := c.conf.ClusterCIDRs()
+	if c.nodeIPs = c.conf.NodeIPs(); len(c.nodeIPs) == 0 {
+		if c.nodeIPs, err = nodeIPs(pods); err != nil {
+			return err
+		}
 	}
-	c.nodeIP, err = nodeIP()
-	return err
+	c.nodeIP = c.nodeIPs[0]
+	return network.CheckFamilies(pods)
 }
 
 func (c *cluster) close() {
@@ -356,7 +361,7 @@ func (c *cluster) servingLeaf() pki.Leaf {
 		IPs:  []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},
 		Life: servingLife,
 	}
-	for _, a := range []netip.Addr{c.nodeIP, c.conf.ServiceAddr(1), c.listenAddr().Addr().Unmap(), c.advertise().Addr()} {
+	for _, a := range slices.Concat(c.nodeIPs, c.conf.ServiceAddrs(1), []netip.Addr{c.listenAddr().Addr().Unmap(), c.advertise().Addr()}) {
 		if !a.IsUnspecified() && !a.IsLoopback() {
 			leaf.IPs = append(leaf.IPs, a.AsSlice())
 		}

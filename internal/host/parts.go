@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"path/filepath"
@@ -370,7 +369,7 @@ func (c *cluster) makeNodeClient() (runner, error) {
 
 func (c *cluster) makeNetwork() (runner, error) {
 	cfg := networkConfig(c.conf, c.BinDir, c.Log)
-	cfg.NodeIP, cfg.Client, cfg.Overlay = c.nodeIP, c.nodeClient, c.overlay()
+	cfg.NodeIPs, cfg.Client, cfg.Overlay = c.nodeIPs, c.nodeClient, c.overlay()
 	n, err := network.New(cfg)
 	if err == nil {
 		c.network.Store(n)
@@ -406,7 +405,7 @@ func (c *cluster) kubeletCertificate() (func(*tls.ClientHelloInfo) (*tls.Certifi
 	}
 	leaf := pki.Leaf{
 		CommonName: "system:node:" + c.conf.NodeName, Organizations: []string{user.NodesGroup},
-		DNSNames: []string{c.conf.NodeName}, IPs: []net.IP{c.nodeIP.AsSlice()}, Life: servingLife,
+		DNSNames: []string{c.conf.NodeName}, IPs: addressesOf(c.nodeIPs), Life: servingLife,
 	}
 	serving, err := c.ca.Renew(leaf, c.Log)
 	if err != nil {
@@ -429,7 +428,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 	sampler := telemetry.New(measure)
 	k, err := kubelet.New(kubelet.Config{
 		NodeName: c.conf.NodeName,
-		NodeIP:   c.nodeIP,
+		NodeIPs:  c.nodeIPs,
 		Listen:   c.conf.KubeletListen,
 		Root:     filepath.Join(c.conf.DataDir, "kubelet"),
 		LogDir:   filepath.Join(c.conf.DataDir, "logs", "pods"),

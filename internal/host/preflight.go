@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/controller"
@@ -98,17 +99,44 @@ func listen(key, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// nodeIP is the address of the default route's link, else the first address that others could reach; loopback on a host
-// without any network.
-func nodeIP() (netip.Addr, error) {
-	if routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST); err == nil {
+// nodeIPs are this host's addresses, of those families in which pods have addresses, in their order. A host that has none of these has one of
+// the other family, and one without any network loopback.
+func nodeIPs(pods []netip.Prefix) (out []netip.Addr, err error) {
+	for _, p := range pods {
+		a, err := nodeIP(p.Addr().Is6())
+		if err != nil {
+			return nil, err
+		}
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	if len(out) > 0 {
+		return out, nil
+	}
+	if a, err := nodeIP(!pods[0].Addr().Is6()); err != nil || a.IsValid() {
+		return []netip.Addr{a}, err
+	}
+	if pods[0].Addr().Is6() {
+		return []netip.Addr{netip.IPv6Loopback()}, nil
+	}
+	return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, nil
+}
+
+// nodeIP is the address of the default route's link, else the first address that others could reach; zero if there is none.
+func nodeIP(six bool) (netip.Addr, error) {
+	family := netlink.FAMILY_V4
+	if six {
+		family = netlink.FAMILY_V6
+	}
+	if routes, err := netlink.RouteListFiltered(family, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST); err == nil {
 		for _, r := range routes {
 			if r.Src != nil {
 				a, _ := netip.AddrFromSlice(r.Src)
 				return a.Unmap(), nil
 			}
 			if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
-				if a, ok := firstAddr(link); ok {
+				if a, ok := firstAddr(link, family); ok {
 					return a, nil
 				}
 			}
@@ -123,21 +151,23 @@ func nodeIP() (netip.Addr, error) {
 		if link.Attrs().Flags&net.FlagUp == 0 || link.Attrs().Flags&net.FlagLoopback != 0 || link.Type() == "bridge" {
 			continue
 		}
-		if a, ok := firstAddr(link); ok {
+		if a, ok := firstAddr(link, family); ok {
 			return a, nil
 		}
 	}
-	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+	return netip.Addr{}, nil
 }
 
-func firstAddr(link netlink.Link) (netip.Addr, bool) {
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+// firstAddr is a link's first address that others could reach for as long as the host lives.
+func firstAddr(link netlink.Link, family int) (netip.Addr, bool) {
+	const passing = unix.IFA_F_TEMPORARY | unix.IFA_F_DEPRECATED | unix.IFA_F_DADFAILED
+	addrs, err := netlink.AddrList(link, family)
 	if err != nil {
 		return netip.Addr{}, false
 	}
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
-		if ip = ip.Unmap(); ok && ip.IsGlobalUnicast() && !ip.IsLinkLocalUnicast() {
+		if ip = ip.Unmap(); ok && ip.IsGlobalUnicast() && !ip.IsLinkLocalUnicast() && (ip.Is4() || a.Flags&passing == 0) {
 			return ip, true
 		}
 	}

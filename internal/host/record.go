@@ -115,16 +115,16 @@ func runtimeConfig(conf *config.Config, binDir string, log *slog.Logger) skiffru
 
 func networkConfig(conf *config.Config, binDir string, log *slog.Logger) network.Config {
 	return network.Config{
-		Cluster:     conf.ClusterName,
-		NodeName:    conf.NodeName,
-		PodCIDR:     conf.ClusterCIDRs()[0],
-		ServiceCIDR: conf.ServiceCIDRs()[0],
-		DNSAddr:     conf.ServiceAddr(10),
-		NodePorts:   conf.NodePorts,
-		StateDir:    filepath.Join(conf.DataDir, "network"),
-		RunDir:      conf.RunDir(),
-		CNIConfDir:  filepath.Join(conf.DataDir, "cni", "net.d"),
-		CNIBinDir:   binDir,
-		Log:         log.With("part", "network"),
+		Cluster:      conf.ClusterName,
+		NodeName:     conf.NodeName,
+		PodCIDRs:     conf.ClusterCIDRs(),
+		ServiceCIDRs: conf.ServiceCIDRs(),
+		DNSAddr:      conf.ServiceAddr(10),
+		NodePorts:    conf.NodePorts,
+		StateDir:     filepath.Join(conf.DataDir, "network"),
+		RunDir:       conf.RunDir(),
+		CNIConfDir:   filepath.Join(conf.DataDir, "cni", "net.d"),
+		CNIBinDir:    binDir,
+		Log:          log.With("part", "network"),
 	}
 }

@@ -46,9 +46,9 @@ func NodeClient(node string) Wanted {
 }
 
 // NodeServing is the one with which its kubelet answers.
-func NodeServing(node string, ip net.IP) Wanted {
+func NodeServing(node string, ips ...net.IP) Wanted {
 	return Wanted{
-		Signer: certificatesv1.KubeletServingSignerName, Name: "system:node:" + node, Groups: []string{"system:nodes"}, DNSNames: []string{node}, IPs: []net.IP{ip},
+		Signer: certificatesv1.KubeletServingSignerName, Name: "system:node:" + node, Groups: []string{"system:nodes"}, DNSNames: []string{node}, IPs: ips,
 	}
 }
 

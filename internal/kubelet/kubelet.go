@@ -45,13 +45,13 @@ import (
 // Config of a kubelet.
 type Config struct {
 	NodeName   string
-	NodeIP     netip.Addr
-	Listen     string      // "0.0.0.0:10250"; port 0 picks a free one, reported in Node.status.daemonEndpoints
-	Root       string      // "<data-dir>/kubelet": pods/<uid>/volumes …
-	LogDir     string      // "<data-dir>/logs/pods"
-	Logs       logs.Limits // zero: logs.Default
-	VolumeDir  string      // "<data-dir>/volumes": this node's local volumes
-	CgroupRoot string      // "/skiff": pods live in <root>/kubepods/…
+	NodeIPs    []netip.Addr // one, or one of each family, the primary first
+	Listen     string       // "0.0.0.0:10250"; port 0 picks a free one, reported in Node.status.daemonEndpoints
+	Root       string       // "<data-dir>/kubelet": pods/<uid>/volumes …
+	LogDir     string       // "<data-dir>/logs/pods"
+	Logs       logs.Limits  // zero: logs.Default
+	VolumeDir  string       // "<data-dir>/volumes": this node's local volumes
+	CgroupRoot string       // "/skiff": pods live in <root>/kubepods/…
 	ClusterDNS netip.Addr
 	Domain     string // "cluster.local"
 	ResolvConf string // the host's resolvers; "" for /etc/resolv.conf
@@ -211,7 +211,10 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	if k.cfg.ClusterDNS.IsValid() {
 		settings.ClusterDNS = k.cfg.ClusterDNS.String()
 	}
-	facts := pod.NodeFacts{IPs: []string{k.cfg.NodeIP.String()}, RuntimeName: k.version.RuntimeName}
+	facts := pod.NodeFacts{RuntimeName: k.version.RuntimeName}
+	for _, a := range k.cfg.NodeIPs {
+		facts.IPs = append(facts.IPs, a.String())
+	}
 	allocatable := k.machine.allocatable(k.cfg.MaxPods)
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,

@@ -243,10 +243,11 @@ func (k *Kubelet) nodeStatus(old *corev1.NodeStatus, facts runtimeFacts, now tim
 	for name, q := range k.machine.allocatable(k.cfg.MaxPods) {
 		out.Allocatable[name] = q
 	}
-	out.Addresses = []corev1.NodeAddress{
-		{Type: corev1.NodeInternalIP, Address: k.cfg.NodeIP.String()},
-		{Type: corev1.NodeHostName, Address: k.cfg.NodeName},
+	out.Addresses = nil
+	for _, a := range k.cfg.NodeIPs {
+		out.Addresses = append(out.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
 	}
+	out.Addresses = append(out.Addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: k.cfg.NodeName})
 	out.DaemonEndpoints.KubeletEndpoint.Port = k.node.port
 	runtimeVersion, _, _ := strings.Cut(strings.TrimPrefix(k.version.RuntimeVersion, "v"), "+")
 	out.NodeInfo = corev1.NodeSystemInfo{

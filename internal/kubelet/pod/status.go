@@ -77,10 +77,20 @@ func setIPs(st *corev1.PodStatus, pod *corev1.Pod, s *State, node NodeFacts) {
 	if len(ips) == 0 {
 		return // a stopped sandbox has none, but the status remembers
 	}
+	ips = primaryFirst(ips, node.IPs)
 	st.PodIP, st.PodIPs = ips[0], nil
 	for _, ip := range ips {
 		st.PodIPs = append(st.PodIPs, corev1.PodIP{IP: ip})
 	}
+}
+
+// primaryFirst puts a pod's addresses into the order of the node's families: runtimes have their own.
+func primaryFirst(ips, node []string) []string {
+	six := func(ip string) bool { return strings.Contains(ip, ":") }
+	if len(ips) != 2 || len(node) == 0 || six(ips[0]) == six(node[0]) {
+		return ips
+	}
+	return []string{ips[1], ips[0]}
 }
 
 func anyRunning(s *State) bool {
