@@ -18,6 +18,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Host is a machine as far as the network is concerned: a network namespace with a loopback and one address, 172.31.0.2 unless it is plugged
@@ -27,6 +28,7 @@ type Host struct {
 	name   string
 	handle netns.NsHandle
 	ip     string
+	ip6    string              // empty on a machine without IPv6, and for hosts that are alone
 	port   func(up bool) error // of the link that it is plugged into; nil if there is none
 }
 
@@ -44,15 +46,18 @@ func NewHost(t T) *Host {
 	t.Helper()
 	slots <- struct{}{}
 	t.Cleanup(func() { <-slots })
-	return newHost(t, HostIP, func() error {
+	return newHost(t, HostIP, "", func() error {
 		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "uplink"})
 	})
 }
 
 // newHost makes a host of a namespace in which connect has made eth0.
-func newHost(t T, ip string, connect func() error) *Host {
+func newHost(t T, ip, ip6 string, connect func() error) *Host {
 	t.Helper()
-	h := &Host{t: t, ip: ip, name: fmt.Sprintf("skifftest-%d-%d", os.Getpid(), hosts.Add(1))}
+	if !HasIPv6() {
+		ip6 = ""
+	}
+	h := &Host{t: t, ip: ip, ip6: ip6, name: fmt.Sprintf("skifftest-%d-%d", os.Getpid(), hosts.Add(1))}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own, err := netns.Get()
@@ -119,7 +124,23 @@ func (h *Host) plug(connect func() error) error {
 	if err := netlink.AddrAdd(eth0, addr); err != nil {
 		return err
 	}
+	if h.ip6 != "" {
+		addr, err := netlink.ParseAddr(h.ip6 + "/64")
+		if err != nil {
+			return err
+		}
+		addr.Flags = unix.IFA_F_NODAD
+		if err := netlink.AddrAdd(eth0, addr); err != nil {
+			return err
+		}
+	}
 	return netlink.RouteAdd(&netlink.Route{LinkIndex: eth0.Attrs().Index, Gw: net.IPv4(172, 31, 0, 1)})
+}
+
+// HasIPv6 tells whether this machine's kernel has it.
+func HasIPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return err == nil
 }
 
 // Command runs a program on the host. Only its network differs: mounts and cgroups are this machine's.
@@ -188,12 +209,12 @@ func (h *Host) leftovers() (left []string) {
 				left = append(left, "link "+name)
 			}
 		}
-		addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+		addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
 		}
 		for _, a := range addrs {
-			if ip := a.IP.String(); ip != "127.0.0.1" && ip != h.ip {
+			if ip := a.IP.String(); !a.IP.IsLoopback() && !a.IP.IsLinkLocalUnicast() && ip != h.ip && ip != h.ip6 {
 				left = append(left, "address "+ip)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// Link is a switch: hosts that are plugged into it see one another, as 172.31.0.11, .12 and so on.
+// Link is a switch: hosts that are plugged into it see one another, as 172.31.0.11 and fd31::11, .12 and so on.
 type Link struct {
 	t      T
 	handle netns.NsHandle
@@ -73,7 +73,7 @@ func (l *Link) NewHost(t T) *Host {
 	t.Helper()
 	l.plugs++
 	port := fmt.Sprintf("port%d", l.plugs)
-	h := newHost(t, fmt.Sprintf("172.31.0.%d", 10+l.plugs), func() error {
+	h := newHost(t, fmt.Sprintf("172.31.0.%d", 10+l.plugs), fmt.Sprintf("fd31::%d", 10+l.plugs), func() error {
 		return netlink.LinkAdd(&netlink.Veth{
 			LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: port, PeerNamespace: netlink.NsFd(int(l.handle)),
 		})
@@ -111,6 +111,9 @@ func (l *Link) set(port string, up bool) error {
 
 // IP is the host's address.
 func (h *Host) IP() string { return h.ip }
+
+// IP6 is its other one; empty on a machine without IPv6.
+func (h *Host) IP6() string { return h.ip6 }
 
 // Cut pulls the host's plug, and Mend puts it back.
 func (h *Host) Cut() { h.plugged(false) }

@@ -1,0 +1,111 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/test/cluster"
+)
+
+// onlyFriends keeps everybody but friends from the pods of the deployment.
+const onlyFriends = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: only-friends}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  policyTypes: [Ingress]
+  ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]
+`
+
+// TestDualStack: two hosts are a cluster in which pods and services have an address of each family.
+func TestDualStack(t *testing.T) {
+	t.Parallel()
+	if !cluster.HasIPv6() {
+		t.Skip("this machine has no IPv6")
+	}
+	c := cluster.StartNodes(t, 2, "--pod-cidr", "10.42.0.0/16,fd42::/56", "--service-cidr", "10.43.0.0/16,fd43::/112")
+	web := strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1)
+	c.Apply(strings.Replace(web, "type: NodePort", "type: NodePort\n  ipFamilyPolicy: PreferDualStack", 1))
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	byNode := podsByNode(t, c.Cluster, 2)
+	service := strings.Fields(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIPs[0]} {.spec.clusterIPs[1]}"))
+	if len(service) != 2 || !strings.HasPrefix(service[0], "10.43.") || !strings.HasPrefix(service[1], "fd43::") {
+		t.Fatalf("the service has %q", service)
+	}
+
+	t.Run("nodes and pods have two addresses", func(t *testing.T) {
+		for i, h := range c.Hosts() {
+			node := fmt.Sprintf("node-%d", i+1)
+			out := c.For(t).Kubectl("get", "node", node, "-o", `jsonpath={.status.addresses[?(@.type=="InternalIP")].address}`)
+			p := byNode[node]
+			if want := h.IP() + " " + h.IP6(); strings.TrimSpace(out) != want || fmt.Sprint(p.Status.HostIPs) != fmt.Sprintf("[{%s} {%s}]", h.IP(), h.IP6()) {
+				t.Errorf("%s has %s, its pod's node %v; want %s", node, out, p.Status.HostIPs, want)
+			}
+			if ips := p.Status.PodIPs; len(ips) != 2 || ips[0].IP != p.Status.PodIP || !strings.HasPrefix(ips[0].IP, "10.42.") || !strings.HasPrefix(ips[1].IP, "fd42:") {
+				t.Errorf("the pod on %s has %v", node, ips)
+			}
+		}
+	})
+	t.Run("pods talk to pods on other nodes", func(t *testing.T) {
+		podToPod(t, c.For(t), byNode)
+		for node, p := range byNode { // the same by the other family
+			p.Status.PodIP = "[" + p.Status.PodIPs[1].IP + "]"
+			byNode[node] = p
+		}
+		podToPod(t, c.For(t), byNode)
+	})
+	t.Run("a service answers at all its addresses", func(t *testing.T) {
+		for i, h := range c.Hosts() {
+			other := c.Hosts()[1-i]
+			for _, url := range []string{"http://" + service[0], "http://[" + service[1] + "]", "http://" + other.IP() + ":30080", "http://[" + other.IP6() + "]:30080"} {
+				if n := len(answerers(t, 20, func() (string, error) { return h.HTTP(url) })); n != 2 {
+					t.Errorf("%s from %s: %d of 2 replicas answered", url, h.IP(), n)
+				}
+			}
+		}
+		for node, p := range byNode {
+			n := len(answerers(t, 10, func() (string, error) { return fetch(c.For(t), p, "["+service[1]+"]") }))
+			if n != 2 {
+				t.Errorf("from a pod on %s: %d of 2 replicas answered", node, n)
+			}
+		}
+	})
+	t.Run("names have addresses of both families", func(t *testing.T) {
+		for node, p := range byNode {
+			out := c.For(t).Kubectl("exec", p.Name, "--", "nslookup", "web.default.svc.cluster.local")
+			if !strings.Contains(out, service[0]) || !strings.Contains(out, service[1]) {
+				t.Errorf("on %s: %s", node, out)
+			}
+		}
+	})
+	t.Run("a policy holds for both families", func(t *testing.T) {
+		v := c.For(t)
+		v.Apply(onlyFriends)
+		from, to := byNode["node-1"], byNode["node-2"]
+		reaches := func(ip string) bool { _, err := fetch(v, from, ip+":8080"); return err == nil }
+		four, six := to.Status.PodIPs[0].IP, "["+to.Status.PodIPs[1].IP+"]"
+		cluster.Eventually(t, 20*time.Second, func() error {
+			if reaches(four) || reaches(six) {
+				return fmt.Errorf("%s or %s is reached", four, six)
+			}
+			return nil
+		})
+		v.Kubectl("label", "pod", from.Name, "app=friend", "--overwrite")
+		cluster.Eventually(t, 20*time.Second, func() error {
+			if !reaches(four) || !reaches(six) {
+				return fmt.Errorf("%s or %s is not reached by a friend", four, six)
+			}
+			return nil
+		})
+	})
+}
+
+// fetch a page in a pod.
+func fetch(c *cluster.Cluster, p corev1.Pod, at string) (string, error) {
+	return c.TryKubectl("exec", p.Name, "--", "wget", "-q", "-T", "2", "-O", "-", "http://"+at)
+}
