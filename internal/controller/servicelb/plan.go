@@ -75,10 +75,16 @@ func take(held map[port]string, s *corev1.Service) (clash string) {
 }
 
 func addresses(v view, s *corev1.Service) []corev1.LoadBalancerIngress {
+	families := s.Spec.IPFamilies
+	if len(families) == 0 {
+		families = []corev1.IPFamily{corev1.IPv4Protocol}
+	}
 	var out []corev1.LoadBalancerIngress
 	for _, n := range v.eligible(s) {
-		if ip := address(n); ip != "" {
-			out = append(out, ingress(ip))
+		for _, family := range families {
+			if ip := address(n, family); ip != "" {
+				out = append(out, ingress(ip))
+			}
 		}
 	}
 	slices.SortFunc(out, func(a, b corev1.LoadBalancerIngress) int { return strings.Compare(a.IP, b.IP) })
@@ -99,16 +105,21 @@ func (v view) eligible(s *corev1.Service) []*corev1.Node {
 	return slices.DeleteFunc(slices.Clone(v.nodes), func(n *corev1.Node) bool { return !only[n.Name] })
 }
 
-// address under which the world reaches a node: its external one where it has one.
-func address(n *corev1.Node) string {
+// address under which the world reaches a node in a family: its external one where it has one.
+func address(n *corev1.Node, family corev1.IPFamily) string {
 	for _, kind := range []corev1.NodeAddressType{corev1.NodeExternalIP, corev1.NodeInternalIP} {
 		for _, a := range n.Status.Addresses {
-			if a.Type == kind {
+			if a.Type == kind && strings.Contains(a.Address, ":") == (family == corev1.IPv6Protocol) {
 				return a.Address
 			}
 		}
 	}
 	return ""
+}
+
+// sameAddresses tells that two states of a node are reached by the world alike.
+func sameAddresses(a, b *corev1.Node) bool {
+	return address(a, corev1.IPv4Protocol) == address(b, corev1.IPv4Protocol) && address(a, corev1.IPv6Protocol) == address(b, corev1.IPv6Protocol)
 }
 
 // takesTraffic says whether a node may be one of the load balancer's.

@@ -57,12 +57,19 @@ func TestPlan(t *testing.T) {
 	external.Status.Addresses = append(external.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "192.0.2.3"})
 	udp := service("udp", 80)
 	udp.Spec.Ports[0].Protocol = corev1.ProtocolUDP
+	dual, six := service("dual", 80), service("six", 80)
+	dual.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv4Protocol, corev1.IPv6Protocol}
+	six.Spec.IPFamilies = []corev1.IPFamily{corev1.IPv6Protocol}
+	both := node("b", "10.0.0.2")
+	both.Status.Addresses = append(both.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: "2001:db8::2"})
 	for name, c := range map[string]struct {
 		services []*corev1.Service
 		nodes    []*corev1.Node
 		want     string
 	}{
 		"all nodes":                      {[]*corev1.Service{service("a", 80, 443)}, []*corev1.Node{node("b", "10.0.0.2"), node("a", "10.0.0.1")}, "10.0.0.1,10.0.0.2"},
+		"both families":                  {[]*corev1.Service{dual}, []*corev1.Node{node("a", "10.0.0.1"), both}, "10.0.0.1,10.0.0.2,2001:db8::2"},
+		"one of a node's families":       {[]*corev1.Service{six}, []*corev1.Node{node("a", "10.0.0.1"), both}, "2001:db8::2"},
 		"no nodes":                       {[]*corev1.Service{service("a", 80)}, nil, ""},
 		"an external address goes first": {[]*corev1.Service{service("a", 80)}, []*corev1.Node{external}, "192.0.2.3"},
 		"the older service keeps its port": {[]*corev1.Service{service("a", 80), service("b", 8080, 80), service("c", 8080)}, []*corev1.Node{node("a", "10.0.0.1")},
@@ -123,7 +130,7 @@ func TestPool(t *testing.T) {
 			v := view{services: c.services, nodes: c.nodes, pool: pool, hosts: map[netip.Addr]string{},
 				local: func(*corev1.Service) map[string]bool { return map[string]bool{"b": true} }}
 			for _, n := range c.nodes {
-				v.hosts[netip.MustParseAddr(address(n))] = "node " + n.Name
+				v.hosts[netip.MustParseAddr(address(n, corev1.IPv4Protocol))] = "node " + n.Name
 			}
 			if got := text(plan(v)); got != c.want {
 				t.Errorf("plan says %q, want %q", got, c.want)

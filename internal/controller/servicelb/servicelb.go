@@ -67,7 +67,7 @@ func serviceChanged(old, current *corev1.Service) []harness.Key {
 
 // nodeChanged: leases and images change all the time, and mean nothing here.
 func nodeChanged(old, current *corev1.Node) []harness.Key {
-	if old != nil && current != nil && takesTraffic(old) == takesTraffic(current) && address(old) == address(current) {
+	if old != nil && current != nil && takesTraffic(old) == takesTraffic(current) && sameAddresses(old, current) {
 		return nil
 	}
 	return all
