@@ -43,6 +43,7 @@ func main() {
 	idle := flag.Duration("idle", 5*time.Minute, "how long the idle benchmark waits after the start")
 	nodes := flag.String("nodes", "1000,5000", "sizes of the clusters that the scheduler benchmark drives over HTTPS")
 	shape := flag.String("shape", "", "part of the names of the shapes or workloads to which the scheduler's benchmarks are limited")
+	full := flag.Bool("full", false, "run scheduler_perf's workloads over HTTPS at upstream's sizes; without, at a quarter of them")
 	kubeconfig := flag.String("kubeconfig", "", "drive the API server of this kubeconfig (api, watch, scheduler) instead of a cluster of our own")
 	pids := flag.String("pids", "", "the processes of that API server on this machine, whose CPU and memory count: 123,456")
 	profile := flag.String("profile", "", "folder for CPU profiles of the server in the api, watch and scheduler benchmarks")
@@ -70,6 +71,9 @@ func main() {
 		fmt.Printf("\n%s: %s\n", bm.name, bm.about)
 		b := &bench{rounds: *rounds, objects: *objects, callers: *callers, idle: *idle, pids: *pids}
 		b.nodes, b.shape, b.kubeconfig, b.profile = numbers(*nodes), *shape, *kubeconfig, *profile
+		if b.share = 4; *full {
+			b.share = 1
+		}
 		failed = !b.guard(bm.run) || failed
 	}
 	if failed {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -24,7 +25,27 @@ type scheduling struct {
 	nodes                      []int  // sizes of the clusters driven over HTTPS
 	shape, kubeconfig, profile string // see the flags
 
-	number int // of the next pod
+	share  int     // of upstream's sizes, a workload's over HTTPS
+	number int     // of the next pod
+	rows   [][]any // of the table, the first its head
+}
+
+// table keeps a row for tell.
+func (b *bench) table(cells ...any) { b.rows = append(b.rows, cells) }
+
+// tell prints the rows as the table that docs/benchmarks.md has.
+func (b *bench) tell() {
+	fmt.Println()
+	for k, row := range b.rows {
+		line := "|"
+		for _, cell := range row {
+			line += fmt.Sprintf(" %v |", cell)
+		}
+		fmt.Println(line)
+		if k == 0 {
+			fmt.Println("|" + strings.Repeat(" --- |", len(row)))
+		}
+	}
 }
 
 // guard runs f and then its clean-ups, and says whether all went well.

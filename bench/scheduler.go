@@ -35,9 +35,30 @@ func benchAlgorithm(b *bench) {
 
 // benchScheduler measures all the way from a client's create over HTTPS to the binding in the API.
 func benchScheduler(b *bench) {
+	b.table("nodes", "shape", "create to bound /s", "server CPU a pod, ms", "of which after the create, ms", "resident MB")
 	for _, nodes := range b.nodes {
 		newTarget(b).schedule(nodes)
 	}
+	b.tell()
+}
+
+// figures of pods that were created and bound. Without a server of our own only the rate is known.
+type figures struct {
+	rate  rounded // pods a second
+	cpu   rounded // milliseconds a pod, the server's
+	spent time.Duration
+
+	resident rounded // megabytes
+}
+
+// rounded is a figure for a table.
+type rounded float64
+
+func (r rounded) String() string {
+	if r < 10 {
+		return fmt.Sprintf("%.2f", float64(r))
+	}
+	return fmt.Sprintf("%.0f", float64(r))
 }
 
 func schedulerAlone(b *bench, nodes int, s schedulertest.Shape) {
@@ -69,7 +90,8 @@ type target struct {
 	ctx     context.Context
 }
 
-func newTarget(b *bench) *target {
+// newTarget's controllers run besides that for service accounts.
+func newTarget(b *bench, controllers ...string) *target {
 	t := &target{b: b}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	b.Cleanup(cancel)
@@ -81,7 +103,7 @@ func newTarget(b *bench) *target {
 			b.Fatal(err)
 		}
 	} else {
-		t.own = cluster.New(b, "--no-agent", "--controllers=serviceaccount-controller")
+		t.own = cluster.New(b, "--no-agent", "--controllers="+strings.Join(append(controllers, "serviceaccount-controller"), ","))
 		t.own.Server()
 		cfg = t.own.RESTConfig()
 	}
@@ -123,14 +145,18 @@ func (t *target) schedule(nodes int) {
 	for _, s := range t.b.shapes() {
 		name := fmt.Sprintf("%d nodes, %s", nodes, s.Name)
 		stop := t.profile(name)
-		spent := t.run(m, name, boundPods, s.Pod, true)
+		f := t.run(m, name, boundPods, s.Pod, true)
 		stop()
+		after, memory := rounded((f.spent-unscheduled.spent).Seconds()*1000/boundPods), "–"
 		if t.own != nil {
-			report(name+": CPU of scheduling and binding a pod", "ms", (spent-unscheduled).Seconds()*1000/boundPods)
+			report(name+": CPU of scheduling and binding a pod", "ms", float64(after))
+			resident := t.own.Memory().Resident
 			if placed += boundPods; placed == 2*boundPods {
-				report(fmt.Sprintf("resident memory, %d nodes, %d pods", nodes, placed), "MB", t.own.Memory().Resident)
+				report(fmt.Sprintf("resident memory, %d nodes, %d pods", nodes, placed), "MB", resident)
 			}
+			memory = fmt.Sprintf("%.0f", resident)
 		}
+		t.b.table(nodes, s.Name, f.rate, f.cpu, after, memory)
 		if s.Alone {
 			t.clear()
 		}
@@ -155,8 +181,8 @@ func hollow(ctx context.Context, cs *kubernetes.Clientset, node *corev1.Node) er
 	return err
 }
 
-// run creates pods, waits until they are bound, and returns the server's CPU.
-func (t *target) run(m meter, name string, pods int, pod func(i int) *corev1.Pod, bound bool) time.Duration {
+// run creates pods and waits until they are bound, if they are to be.
+func (t *target) run(m meter, name string, pods int, pod func(i int) *corev1.Pod, bound bool) (f figures) {
 	done := t.bindings(pods)
 	first := t.b.number // names are used once
 	t.b.number += pods
@@ -166,19 +192,21 @@ func (t *target) run(m meter, name string, pods int, pod func(i int) *corev1.Pod
 		return err
 	})
 	if !bound {
-		return t.cpu() - cpu
+		f.spent = t.cpu() - cpu
+		return f
 	}
 	select {
 	case <-done:
 	case <-time.After(10 * time.Minute):
 		t.b.Fatalf("%s: not all pods were bound within ten minutes", name)
 	}
-	wall, spent := time.Since(began).Seconds(), t.cpu()-cpu
-	report(name+": create to bound", "pods/s", float64(pods)/wall)
+	f.rate, f.spent = rounded(float64(pods)/time.Since(began).Seconds()), t.cpu()-cpu
+	f.cpu = rounded(f.spent.Seconds() * 1000 / float64(pods))
+	report(name+": create to bound", "pods/s", float64(f.rate))
 	if t.own != nil {
-		report(name+": server CPU a pod", "ms", spent.Seconds()*1000/float64(pods))
+		report(name+": server CPU a pod", "ms", float64(f.cpu))
 	}
-	return spent
+	return f
 }
 
 // clear deletes all pods and waits until they are gone.

@@ -3,17 +3,21 @@ package test
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 
 	"skiff.dev/skiff/internal/scheduler/schedulertest"
 	"skiff.dev/skiff/test/cluster"
@@ -90,22 +94,67 @@ func explainPod(t *testing.T, c *cluster.Cluster) {
 	if out, err := c.Skiff("explain", "pod", "big", "-o", "json"); err != nil || !strings.Contains(out, `"missing":"200m"`) {
 		t.Errorf("as JSON: %v\n%s", err, out)
 	}
+	c.Kubectl("delete", "pods", "--all", "--grace-period=0", "--force")
+	c.Kubectl("delete", "nodes", "--all")
 }
 
-// killedWhileBinding: after a crash amid many bindings every pod is bound, to the node it was first bound to, and no node has more than it takes.
+// killedWhileBinding: a crash amid ten thousand bindings. Every pod is bound, to the node it was first bound to; then the nodes take as many more as they
+// have room for, and not one too many.
 func killedWhileBinding(t *testing.T, c *cluster.Cluster) {
-	const nodes, pods, callers = 25, 2000, 8
-	ctx := context.Background()
+	const nodes, pods, takes = 92, 10000, 110
 	cs := fast(t, c)
 	for i := range nodes {
 		hollow(t, cs, schedulertest.Node(i+1))
 	}
+	done := make(chan struct{})
+	go func() { defer close(done); createAll(t, func() *kubernetes.Clientset { return fast(t, c) }, 0, pods) }()
+	cluster.Eventually(t, 3*time.Minute, func() error {
+		if n := len(bindings(t, cs)); n < pods/3 {
+			return fmt.Errorf("%d of %d pods are bound", n, pods)
+		}
+		return nil
+	})
+	before := bindings(t, cs)
+	c.Kill()
+	c.Server()
+	<-done
+	allBound(t, c, pods)
+	now := bindings(t, fast(t, c))
+	for name, node := range before {
+		if now[name] != node {
+			t.Errorf("%s was on %s and is on %s", name, node, now[name])
+		}
+	}
+	createAll(t, func() *kubernetes.Clientset { return fast(t, c) }, pods, nodes*takes+1)
+	allBound(t, c, nodes*takes)
+	on := map[string]int{}
+	for _, node := range bindings(t, fast(t, c)) {
+		on[node]++
+	}
+	for node, n := range on {
+		if n != takes {
+			t.Errorf("%s has %d pods and takes %d", node, n, takes)
+		}
+	}
+}
+
+// createAll creates the pods from first to end, each until the server says that it has it.
+func createAll(t *testing.T, client func() *kubernetes.Clientset, first, end int) {
+	const callers = 16
 	var all sync.WaitGroup
 	for caller := range callers {
 		all.Go(func() {
-			for i := caller; i < pods; i += callers {
+			cs := client()
+			for i := first + caller; i < end; i += callers {
 				p := schedulertest.Shapes[0].Pod(i)
-				if _, err := cs.CoreV1().Pods("default").Create(ctx, p, metav1.CreateOptions{}); err != nil {
+				err := retry.OnError(wait.Backoff{Duration: 50 * time.Millisecond, Steps: 2000}, func(error) bool { return true }, func() error {
+					_, err := cs.CoreV1().Pods("default").Create(context.Background(), p, metav1.CreateOptions{})
+					if apierrors.IsAlreadyExists(err) {
+						return nil // it was done, and the answer lost
+					}
+					return err
+				})
+				if err != nil {
 					t.Errorf("create %s: %v", p.Name, err)
 					return
 				}
@@ -113,27 +162,85 @@ func killedWhileBinding(t *testing.T, c *cluster.Cluster) {
 		})
 	}
 	all.Wait()
-	before := bindings(t, cs)
-	c.Kill()
-	c.Server()
-	cluster.Eventually(t, 2*time.Minute, func() error {
-		if n := len(bindings(t, fast(t, c))); n < pods+1 { // and web
-			return fmt.Errorf("%d of %d pods are bound", n, pods+1)
+}
+
+func allBound(t *testing.T, c *cluster.Cluster, pods int) {
+	t.Helper()
+	cluster.Eventually(t, 3*time.Minute, func() error {
+		if n := len(bindings(t, fast(t, c))); n != pods {
+			return fmt.Errorf("%d of %d pods are bound", n, pods)
 		}
 		return nil
 	})
+}
+
+// TestTwoSchedulers: two servers on one etcd, each with a scheduler. One works and the other stands by, whoever is asked, and when the first is killed amid
+// its bindings the other takes its place: no pod is bound twice or lost, no node has more than it takes. The first, started again, stands by.
+func TestTwoSchedulers(t *testing.T) {
+	t.Parallel()
+	const nodes, pods, takes = 20, 2200, 110
+	flags := func(port string) []string {
+		return []string{"--no-agent", "--leader-elect", "--controllers=serviceaccount-controller", "--etcd-endpoints", etcdURL, "--listen", "127.0.0.1:" + port}
+	}
+	bin := cluster.GoBuild(t, "go.etcd.io/etcd/server/v3")
+	first := cluster.New(t, flags("6443")...)
+	etcd := &etcdServer{t: t, c: first, bin: bin, data: filepath.Join(t.TempDir(), "etcd")}
+	etcd.start()
+	t.Cleanup(func() { etcd.kill() })
+	first.Server()
+	second := first.Host().New(t, flags("6444")...)
+	second.Server()
+	for i := range nodes {
+		hollow(t, fast(t, first), schedulertest.Node(i))
+	}
+	create(t, fast(t, first), asking("first", "1m"))
+	cluster.Eventually(t, time.Minute, func() error { return works(first) })
+	if err := works(second); err == nil {
+		t.Error("two are at work")
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		createAll(t, func() *kubernetes.Clientset { return fast(t, second) }, 0, pods-1)
+	}()
+	cluster.Eventually(t, time.Minute, func() error {
+		if works(second) == nil {
+			t.Error("two are at work")
+		}
+		if n := len(bindings(t, fast(t, second))); n < pods/4 {
+			return fmt.Errorf("%d of %d pods are bound", n, pods)
+		}
+		return nil
+	})
+	before := bindings(t, fast(t, second))
+	first.Kill()
+	cluster.Eventually(t, time.Minute, func() error { return works(second) })
+	first.Server()
+	<-done
+	allBound(t, second, pods)
+	if works(first) == nil {
+		t.Error("two are at work after one came back")
+	}
 	on := map[string]int{}
-	for name, node := range bindings(t, fast(t, c)) {
-		on[node]++
-		if was, bound := before[name]; bound && was != node {
-			t.Errorf("%s was on %s and is on %s", name, was, node)
+	for name, node := range bindings(t, fast(t, second)) {
+		if on[node]++; before[name] != "" && before[name] != node {
+			t.Errorf("%s was on %s and is on %s", name, before[name], node)
 		}
 	}
 	for node, n := range on {
-		if n > 110 {
-			t.Errorf("%s has %d pods and takes 110", node, n)
+		if n != takes {
+			t.Errorf("%s has %d pods and takes %d", node, n, takes)
 		}
 	}
+}
+
+// works asks the scheduler of a server about a pod: one that stands by does not know.
+func works(c *cluster.Cluster) error {
+	out, err := c.Skiff("explain", "pod", "first")
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 // bindings are the nodes of all pods that have one.

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -51,8 +52,9 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 	}
 }
 
-// report writes the condition PodScheduled=False and the nominated node unless the pod has them already, then calls after.
-func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after func(ctx context.Context)) {
+// report writes the condition PodScheduled=False and the nominated node unless the pod has them already, then calls after. What could not be
+// written is found out and written anew soon.
+func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after func(ctx context.Context) error) {
 	told := p.Status.NominatedNodeName == nominated && !l.turns.busy(p.UID)
 	if told {
 		told = false
@@ -66,8 +68,9 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 		return
 	}
 	l.write(p.UID, func(ctx context.Context) {
+		var err error
 		if !told {
-			l.patchStatus(ctx, p, "write why a pod is not scheduled", func(status *corev1.PodStatus) {
+			err = l.patchStatus(ctx, p, "write why a pod is not scheduled", func(status *corev1.PodStatus) {
 				status.NominatedNodeName = nominated
 				setCondition(status, corev1.PodCondition{
 					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation,
@@ -75,45 +78,52 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 			})
 		}
 		if after != nil {
-			after(ctx)
+			err = errors.Join(err, after(ctx))
+		}
+		if err != nil {
+			l.mail.post(func() { l.queue.Again(p.UID, l.now()) })
 		}
 	})
 }
 
 // writeNomination writes only where a pod is expected to go.
 func (l *loop) writeNomination(ctx context.Context, p *corev1.Pod, node string) {
-	l.patchStatus(ctx, p, "write a pod's nominated node", func(status *corev1.PodStatus) { status.NominatedNodeName = node })
+	_ = l.patchStatus(ctx, p, "write a pod's nominated node", func(status *corev1.PodStatus) { status.NominatedNodeName = node })
 }
 
-// evict deletes a pod that gives way, with its own grace, and says why on it and in an event.
-func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node string) {
-	if !l.patchStatus(ctx, victim, "say on a pod that it is preempted", func(status *corev1.PodStatus) {
+// evict deletes a pod that gives way, with its own grace, and says why on it and in an event. One that is gone already is no error.
+func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node string) error {
+	if err := l.patchStatus(ctx, victim, "say on a pod that it is preempted", func(status *corev1.PodStatus) {
 		setCondition(status, corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
 			Message: preemptor.Spec.SchedulerName + ": preempting to accommodate a higher priority pod", ObservedGeneration: victim.Generation,
 		}, l.now())
-	}) {
-		return
+	}); err != nil {
+		return err
 	}
 	err := l.cfg.Client.Delete(ctx, victim.DeepCopy(), crclient.Preconditions{UID: &victim.UID})
-	if crclient.IgnoreNotFound(err) != nil {
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil
+	case err != nil:
 		if ctx.Err() == nil {
 			l.cfg.Log.Warn("delete a pod that gives way", "pod", victim.Namespace+"/"+victim.Name, "error", err)
 		}
-		return
+		return err
 	}
 	l.events[preemptor.Spec.SchedulerName].Eventf(victim, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v", preemptor.UID, node)
+	return nil
 }
 
-// patchStatus writes a change of a pod's status and says whether that went well.
-func (l *loop) patchStatus(ctx context.Context, p *corev1.Pod, what string, change func(status *corev1.PodStatus)) bool {
+// patchStatus writes a change of a pod's status. A pod that is gone needs none.
+func (l *loop) patchStatus(ctx context.Context, p *corev1.Pod, what string, change func(status *corev1.PodStatus)) error {
 	changed := p.DeepCopy()
 	change(&changed.Status)
-	err := l.cfg.Client.SubResource("status").Patch(ctx, changed, crclient.StrategicMergeFrom(p))
-	if crclient.IgnoreNotFound(err) != nil && ctx.Err() == nil {
+	err := crclient.IgnoreNotFound(l.cfg.Client.SubResource("status").Patch(ctx, changed, crclient.StrategicMergeFrom(p)))
+	if err != nil && ctx.Err() == nil {
 		l.cfg.Log.Warn(what, "pod", p.Namespace+"/"+p.Name, "error", err)
 	}
-	return err == nil
+	return err
 }
 
 func setCondition(status *corev1.PodStatus, c corev1.PodCondition, now time.Time) {

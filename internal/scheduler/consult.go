@@ -240,8 +240,9 @@ func (l *loop) fail(e *queue.Entry, err error) {
 		return
 	}
 	e.Verdict = why
-	l.report(p, corev1.PodReasonSchedulerError, why, p.Status.NominatedNodeName, func(context.Context) {
+	l.report(p, corev1.PodReasonSchedulerError, why, p.Status.NominatedNodeName, func(context.Context) error {
 		l.tell(p, corev1.EventTypeWarning, "FailedScheduling", "%s", why)
+		return nil
 	})
 }
 

@@ -209,6 +209,12 @@ func missOf(f *class.Finding, lacks []filter.Lack, node *corev1.Node) miss {
 		return miss{200 + float64(len(node.Spec.Taints)), "its taint were tolerated (" + strings.TrimPrefix(f.Detail, "not tolerated: ") + ")"}
 	case f.Plugin == "DynamicResources":
 		return miss{70, "devices for its claims were free (" + f.Detail + ")"}
+	case f.Plugin == "NodeVolumeLimits":
+		return miss{80, "fewer volumes were attached (" + f.Detail + ")"}
+	case f.Plugin == "VolumeRestrictions" && f.Detail != "":
+		return miss{90, "another pod gave its volume back (" + f.Detail + ")"}
+	case f.Plugin == "VolumeBinding" && f.Detail != "":
+		return miss{300, "there were a volume (" + f.Detail + ")"}
 	case f.Plugin == "NodePorts":
 		return miss{50, "the host port were free (" + f.Detail + ")"}
 	case f.Plugin == "InterPodAffinity" && len(f.Pods) > 0:

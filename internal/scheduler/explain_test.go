@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
@@ -124,5 +125,45 @@ func TestExplainRules(t *testing.T) {
 	}
 	if out, _ := explained(t, s, "db-0"); out.State != explain.Scheduled || out.Node == "" {
 		t.Errorf("got %+v", out)
+	}
+}
+
+// What is in the way of a pod's volumes is told with the volume, the claim, who has it, or the figure.
+func TestExplainVolumes(t *testing.T) {
+	const later = storagev1.VolumeBindingWaitForFirstConsumer
+	sole := func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}
+	}
+	zoned := storageVolume("zoned", "", "")
+	zoned.Labels = map[string]string{corev1.LabelTopologyZone: "west"}
+	one := int32(1)
+	s, c := beginScheduler(t, labelled(node("a", "4"), corev1.LabelTopologyZone, "east"),
+		&storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
+			{Name: "e.com", NodeID: "a", Allocatable: &storagev1.VolumeNodeResources{Count: &one}}}}},
+		storageVolume("v", "", ""), storageClaim("had", "", boundTo("v"), sole), on(using(pod("first", "100m"), "had"), "a"),
+		storageClaim("second", "", boundTo("w")), storageVolume("w", "", ""), storageClass("e", "e.com", later), storageClaim("new", "e"),
+		storageVolume("far", "", "b"), storageClaim("elsewhere", "", boundTo("far")),
+		storageClaim("west", "", boundTo("zoned")), zoned,
+		storageClaim("slow", "slow"), storageClass("slow", "kubernetes.io/no-provisioner", later), storageVolume("there", "slow", "b"))
+	for claim, want := range map[string]string{
+		"had":    "default/first has the claim for itself",
+		"second": "e.com: asks 1, attached 1 of 1",
+		"new":    "e.com: asks 1, attached 1 of 1", // also for one that is still to be made
+		"slow":   "claim slow asks 1Gi of class slow: 1 free volumes of the class, none that fits here",
+	} {
+		name := "p-" + claim
+		create(t, c, using(pod(name, "100m"), claim))
+		if _, text := explained(t, s, name); !strings.Contains(text, want) || !strings.Contains(text, "Nearest:") {
+			t.Errorf("%s: want %q in:\n%s", claim, want, text)
+		}
+	}
+	unlimited := labelled(node("c", "4"), corev1.LabelTopologyZone, "east")
+	create(t, c, unlimited)
+	for claim, want := range map[string]string{"elsewhere": "volume far cannot be reached from here", "west": "volume zoned is in zone west, the node in east"} {
+		name := "p-" + claim
+		create(t, c, using(pod(name, "100m"), claim))
+		if _, text := explained(t, s, name); !strings.Contains(text, want) {
+			t.Errorf("%s: want %q in:\n%s", claim, want, text)
+		}
 	}
 }

@@ -43,7 +43,6 @@ type loop struct {
 	turns     turns
 	extenders []*extender.Extender
 	inquiries inquiries
-	now       func() time.Time
 
 	pending cluster.Change // not yet told to the queue
 	freed   int32          // the highest priority of a pod that left since
@@ -58,7 +57,7 @@ func newLoop(s *Scheduler) (*loop, error) {
 	l := &loop{
 		Scheduler: s, extenders: extenders, mail: mailbox{signal: make(chan struct{}, 1)}, nodes: cluster.New(), queue: queue.New(s.cfg.Settings.InitialBackoff, s.cfg.Settings.MaxBackoff), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
 		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{},
-		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}}, now: time.Now,
+		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}},
 	}
 	l.volumes, l.binding = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}
 	l.devices = device.NewBook(s.cfg.Client)
@@ -221,7 +220,8 @@ func (l *loop) placed(old, current *corev1.Pod) {
 	l.queue.Remove(uid)
 	if at, there := l.nodes.Where(uid); there && l.nodes.Name(at) == current.Spec.NodeName {
 		p := l.nodes.Placed(uid)
-		if sameDemand(p.Pod, current) {
+		made := p.Volumes != nil && len(p.Volumes.Unbound) > 0 // when it was placed they were not there yet
+		if sameDemand(p.Pod, current) && !made {
 			if !p.Status.StartTime.Equal(current.Status.StartTime) {
 				l.finder.Forget() // the younger of equals give way
 			}

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -144,7 +145,7 @@ func (l *loop) eligible(p *cluster.Pod, c *class.Class, v *class.Verdict, held i
 }
 
 // evictions carries a choice out: others that only hold the place are sent back to the queue at once; what writes the rest is returned.
-func (l *loop) evictions(p *cluster.Pod, choice *preempt.Choice) func(ctx context.Context) {
+func (l *loop) evictions(p *cluster.Pod, choice *preempt.Choice) func(ctx context.Context) error {
 	if choice == nil {
 		return nil
 	}
@@ -161,25 +162,27 @@ func (l *loop) evictions(p *cluster.Pod, choice *preempt.Choice) func(ctx contex
 		}
 	}
 	node, object := l.nodes.Name(choice.Node), p.Pod
-	return func(ctx context.Context) {
+	return func(ctx context.Context) (err error) {
 		for _, v := range victims {
-			l.evict(ctx, v, object, node)
+			err = errors.Join(err, l.evict(ctx, v, object, node))
 		}
+		return err
 	}
 }
 
 // refuse puts a pod back and tells the world why, if it has not been told already; after is done behind that.
-func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominated string, after func(ctx context.Context)) {
+func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominated string, after func(ctx context.Context) error) {
 	l.queue.Refuse(e, helps, l.now())
 	p := e.Pod.Pod
 	if e.Verdict == why && nominated == p.Status.NominatedNodeName && after == nil {
 		return
 	}
 	e.Verdict = why
-	l.report(p, corev1.PodReasonUnschedulable, why, nominated, func(ctx context.Context) {
+	l.report(p, corev1.PodReasonUnschedulable, why, nominated, func(ctx context.Context) error {
 		l.tell(p, corev1.EventTypeWarning, "FailedScheduling", "%s", why)
-		if after != nil {
-			after(ctx)
+		if after == nil {
+			return nil
 		}
+		return after(ctx)
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -44,6 +45,7 @@ type Scheduler struct {
 	begun  sync.Once
 	loop   atomic.Pointer[loop]   // nil while nothing is scheduled here
 	leader atomic.Pointer[string] // nil without election
+	now    func() time.Time       // the clock; waits are measured on its monotonic reading
 }
 
 // New returns a scheduler that does nothing yet.
@@ -55,7 +57,7 @@ func New(cfg Config) *Scheduler {
 	for name := range cfg.Settings.Profiles {
 		events[name] = cfg.Client.Recorder(name)
 	}
-	return &Scheduler{cfg: cfg, events: events, ready: make(chan struct{})}
+	return &Scheduler{cfg: cfg, events: events, ready: make(chan struct{}), now: time.Now}
 }
 
 // Ready closes when the scheduler knows every node and pod and has begun, or stands by.

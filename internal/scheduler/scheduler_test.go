@@ -43,6 +43,12 @@ func beginScheduler(t *testing.T, objects ...crclient.Object) (*Scheduler, *clie
 func run(t *testing.T, cfg Config) *Scheduler {
 	t.Helper()
 	s := New(cfg)
+	start(t, s)
+	return s
+}
+
+func start(t *testing.T, s *Scheduler) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
@@ -53,7 +59,6 @@ func run(t *testing.T, cfg Config) *Scheduler {
 		}
 	})
 	<-s.Ready()
-	return s
 }
 
 func get(t *testing.T, c *clienttest.Client, name string) *corev1.Pod {

@@ -511,3 +511,20 @@ func BenchmarkList10000(b *testing.B) {
 		}
 	}
 }
+
+// A write that is done waits for memory longer than a read does, and its answer never asks for the write to be done again.
+func TestWrittenAndNotSeenYet(t *testing.T) {
+	t.Parallel()
+	s := New(Config{Sole: true})
+	late := time.AfterFunc(waitPatience+200*time.Millisecond, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.advance(7)
+	})
+	defer late.Stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.written(ctx, 7); err != nil {
+		t.Error(err)
+	}
+}

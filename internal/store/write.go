@@ -73,8 +73,7 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 		}
 		return nil, c.refused(key, rev)
 	}
-	// The write has happened, so its caller's impatience no longer matters.
-	if err := c.s.waitFor(context.WithoutCancel(ctx), resp.Header.Revision); err != nil {
+	if err := c.s.written(ctx, resp.Header.Revision); err != nil {
 		return nil, err
 	}
 	if p.entry != nil {
@@ -103,7 +102,7 @@ func (c *Collection) Delete(ctx context.Context, prev *Entry, and ...Beside) (*E
 		_ = c.s.waitFor(ctx, resp.Header.Revision)
 		return nil, c.refused(prev.key, prev.rev)
 	}
-	if err := c.s.waitFor(context.WithoutCancel(ctx), resp.Header.Revision); err != nil {
+	if err := c.s.written(ctx, resp.Header.Revision); err != nil {
 		return nil, err
 	}
 	return prev.at(resp.Header.Revision), nil
@@ -116,6 +115,20 @@ func (c *Collection) transact(ctx context.Context, operation string, t *transact
 	}
 	is := append(t.is, clientv3.Compare(clientv3.ModRevision(t.full), "=", t.rev))
 	return c.s.cfg.Client.Txn(ctx).If(is...).Then(t.then...).Else(t.otherwise...).Commit()
+}
+
+// patientWrites is how many times as long as a read a write waits until memory has it.
+const patientWrites = 10
+
+// written returns once memory has a write that has happened, so that its caller's impatience no longer matters. When memory lags for long, the error has no
+// hint to try again: clients would follow it, and be told that what they create exists already.
+func (s *Store) written(ctx context.Context, rev int64) (err error) {
+	for range patientWrites {
+		if err = s.waitFor(context.WithoutCancel(ctx), rev); err == nil {
+			return nil
+		}
+	}
+	return apierrors.NewTimeoutError(fmt.Sprintf("it is written, but the server has not seen it come back from etcd yet: %v", err), 0)
 }
 
 // expect notes the write whose event is to come next for a key; nil forgets it.

@@ -220,7 +220,9 @@ func (c *Class) spreads(list []constraint, every bool) []spread {
 	out := make([]spread, 0, len(list))
 	for _, one := range list {
 		t := c.topology(one.key)
-		all = append(all, t)
+		if !slices.Contains(all, t) {
+			all = append(all, t)
+		}
 		out = append(out, spread{one, c.axis(t, c.counted(1, true, one.matcher))})
 	}
 	for s := range out {

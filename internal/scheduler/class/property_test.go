@@ -20,6 +20,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/profile"
+	"skiff.dev/skiff/internal/scheduler/volume"
 )
 
 var (
@@ -106,6 +107,12 @@ func (d dice) pod(name string) *corev1.Pod {
 			p.Spec.Containers[0].Resources.Requests["memory"] = resource.MustParse(pick(d, "100Mi", "700Mi"))
 		}
 	}
+	if d.one(25) {
+		d.volumes(p)
+	}
+	if d.one(25) {
+		d.unusual(p)
+	}
 	if d.one(10) {
 		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: int32(80 + d.IntN(2)), Protocol: corev1.ProtocolTCP}}
 	}
@@ -134,6 +141,42 @@ func (d dice) pod(name string) *corev1.Pod {
 		p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, c)
 	}
 	return p
+}
+
+// unusual gives a pod requests that are not just its container's: init containers and sidecars, overhead, the pod's own, a resize that is not done.
+func (d dice) unusual(p *corev1.Pod) {
+	some := func() corev1.ResourceList {
+		list := corev1.ResourceList{}
+		if d.one(80) {
+			list["cpu"] = resource.MustParse(pick(d, "50m", "200m", "700m", "1500m"))
+		}
+		if d.one(50) {
+			list["memory"] = resource.MustParse(pick(d, "50Mi", "300Mi"))
+		}
+		return list
+	}
+	for range d.IntN(3) {
+		c := corev1.Container{Name: fmt.Sprint("init", len(p.Spec.InitContainers)), Resources: corev1.ResourceRequirements{Requests: some()}}
+		if d.one(50) {
+			c.RestartPolicy = new(corev1.ContainerRestartPolicyAlways)
+		}
+		p.Spec.InitContainers = append(p.Spec.InitContainers, c)
+	}
+	if d.one(30) {
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "second", Resources: corev1.ResourceRequirements{Requests: some()}})
+	}
+	if d.one(30) {
+		p.Spec.Overhead = some()
+	}
+	if d.one(30) {
+		p.Spec.Resources = &corev1.ResourceRequirements{Requests: some()}
+	}
+	if d.one(40) {
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", AllocatedResources: some(), Resources: &corev1.ResourceRequirements{Requests: some()}}}
+		if d.one(30) {
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: corev1.PodReasonInfeasible}}
+		}
+	}
 }
 
 func (d dice) affinity(p *corev1.Pod) {
@@ -180,7 +223,9 @@ func draw(d dice) (steps []step) {
 	}
 	for i := range 10 + d.IntN(25) {
 		name := fmt.Sprintf("p%d", i)
-		switch k := d.IntN(20); {
+		switch k := d.IntN(23); {
+		case k >= 20:
+			steps = append(steps, d.storageStep())
 		case k < 11: // the same few pods again and again, as sets make them
 			p := pick(d, templates...).DeepCopy()
 			p.Name, p.UID = name, types.UID(name)
@@ -233,8 +278,19 @@ func (w *world) dropNode(n *cluster.Nodes, name string) {
 }
 
 func (w *world) place(n *cluster.Nodes, p *corev1.Pod) {
+	w.settle(n, p)
+}
+
+// settle puts a pod on its node, in both pictures.
+func (w *world) settle(n *cluster.Nodes, p *corev1.Pod) {
 	w.pods = append(w.pods, p)
-	n.Place(cluster.PodOf(p), p.Spec.NodeName)
+	w.storage.attached[p.Name] = w.storage.handles(p)
+	q := cluster.PodOf(p)
+	q.Volumes = w.book.Placed(p)
+	if u, why, err := w.book.Of(p); why == "" && err == nil && u != nil { // as when it is scheduled: a volume to come counts
+		q.Volumes.Attached = u.Attached
+	}
+	n.Place(q, p.Spec.NodeName)
 }
 
 func (w *world) remove(n *cluster.Nodes, at int) {
@@ -250,18 +306,26 @@ func (w *world) end(n *cluster.Nodes, at int) {
 		at %= len(w.pods)
 		p := w.pods[at].DeepCopy()
 		p.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
-		w.pods[at] = p
-		n.Place(cluster.PodOf(p), p.Spec.NodeName)
+		w.pods = slices.Delete(w.pods, at, at+1)
+		w.settle(n, p)
 	}
 }
 
 // schedule compares the two ways, and the kept class with one made from nothing, then places the pod.
 func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
+	volumes, why, err := w.book.Of(p)
+	if want := w.unusable(p); why != want || err != nil {
+		return fmt.Errorf("pod %s: %q, %v, the reference says %q", p.Name, why, err, want)
+	}
+	if why != "" {
+		return nil
+	}
 	asked := func() *cluster.Pod {
 		q := cluster.PodOf(p)
 		if w.rules != nil {
 			q.Use(w.rules)
 		}
+		q.Volumes = volumes
 		return q
 	}
 	c := t.Of(asked())
@@ -308,8 +372,7 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 	}
 	p = p.DeepCopy()
 	p.Spec.NodeName = n.Name(best)
-	w.pods = append(w.pods, p)
-	n.Place(cluster.PodOf(p), p.Spec.NodeName)
+	w.settle(n, p)
 	return nil
 }
 
@@ -348,12 +411,45 @@ func (d dice) rules(t *testing.T) *profile.Profile {
 
 func play(steps []step, at setting) error {
 	n, siblings := cluster.New(), at.siblings
-	w := &world{spaces: map[string]map[string]string{}, siblings: siblings, rules: at.rules}
+	w := &world{spaces: map[string]map[string]string{}, siblings: siblings, rules: at.rules, storage: newShelf()}
+	w.book = volume.NewBook(w.storage, n)
 	table := NewTable(n, func(p *corev1.Pod) labels.Selector { return siblings[p.Namespace] })
 	for k, s := range steps {
 		if err := s.do(w, n, table); err != nil {
 			return fmt.Errorf("step %d, %s: %w", k, s.text, err)
 		}
+		if err := w.rebuilt(n); err != nil {
+			return fmt.Errorf("step %d, %s: %w", k, s.text, err)
+		}
+	}
+	return nil
+}
+
+// rebuilt compares the columns with those made from nothing.
+func (w *world) rebuilt(n *cluster.Nodes) error {
+	m := cluster.New()
+	for _, node := range w.nodes {
+		m.Set(node)
+	}
+	for _, p := range w.pods {
+		m.Place(cluster.PodOf(p), p.Spec.NodeName)
+	}
+	for _, node := range w.nodes {
+		i, _ := n.Index(node.Name)
+		k, _ := m.Index(node.Name)
+		same := maps.Equal(n.Ports[i], m.Ports[k]) && len(n.On[i]) == len(m.On[k]) && n.Node[i] == node
+		for r := range n.Requested {
+			same = same && n.Requested[r][i] == m.Requested[r][k] && n.Allocatable[r][i] == m.Allocatable[r][k]
+		}
+		for r := range n.Estimated {
+			same = same && n.Estimated[r][i] == m.Estimated[r][k]
+		}
+		if !same {
+			return fmt.Errorf("node %s is not what its pods make it", node.Name)
+		}
+	}
+	if n.Count() != m.Count() {
+		return fmt.Errorf("%d nodes, rebuilt %d", n.Count(), m.Count())
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/labels"
 	helpers "k8s.io/component-helpers/scheduling/corev1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -12,6 +13,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/profile"
+	"skiff.dev/skiff/internal/scheduler/volume"
 )
 
 // world is a cluster as plain objects, and this file the slow, obvious way to schedule: it counts everything anew for every pod and node.
@@ -21,6 +23,8 @@ type world struct {
 	spaces   map[string]map[string]string
 	siblings map[string]labels.Selector // by namespace: pods that are spread by default
 	rules    *profile.Profile
+	storage  *shelf
+	book     *volume.Book // the fast way's, of the same shelf
 }
 
 func (w *world) on(node string) (pods []*corev1.Pod) {
@@ -110,8 +114,83 @@ func (w *world) static(p *corev1.Pod, n *corev1.Node) (affine, tolerates bool, o
 	return affine, tolerates, other
 }
 
-func request(p *corev1.Pod, name corev1.ResourceName) int64 {
-	q := p.Spec.Containers[0].Resources.Requests[name]
+func request(p *corev1.Pod, name corev1.ResourceName) int64 { return needs(p, name, 0) }
+
+// view is one way to see a container's request: as its spec has it, as the kubelet has granted it, as it is in force.
+type view int
+
+const (
+	spec view = iota
+	allocated
+	actuated
+)
+
+// needs is what a pod takes: the most that its containers need as any view has it, spec left out if the node can't ever give that; or what the pod itself asks
+// for; and overhead. A container that asks for nothing counts as missing.
+func needs(p *corev1.Pod, name corev1.ResourceName, missing int64) int64 {
+	total := max(together(p, name, missing, allocated), together(p, name, missing, actuated))
+	if !infeasible(p) {
+		total = max(total, together(p, name, missing, spec))
+	}
+	if p.Spec.Resources != nil {
+		if q, has := p.Spec.Resources.Requests[name]; has {
+			total = amount(name, q)
+		}
+	}
+	return total + amount(name, p.Spec.Overhead[name])
+}
+
+// together is what runs side by side, or what the init containers need one after the other beside the sidecars begun before them.
+func together(p *corev1.Pod, name corev1.ResourceName, missing int64, as view) int64 {
+	running, peak, sidecars := int64(0), int64(0), int64(0)
+	for i := range p.Spec.Containers {
+		running += one(p, &p.Spec.Containers[i], name, missing, as)
+	}
+	for i := range p.Spec.InitContainers {
+		c := &p.Spec.InitContainers[i]
+		v := one(p, c, name, missing, as)
+		if c.RestartPolicy != nil {
+			sidecars += v
+			peak = max(peak, sidecars)
+		} else {
+			peak = max(peak, sidecars+v)
+		}
+	}
+	return max(running+sidecars, peak)
+}
+
+// one is a container's request in a view.
+func one(p *corev1.Pod, c *corev1.Container, name corev1.ResourceName, missing int64, as view) int64 {
+	list := c.Resources.Requests
+	if as != spec && infeasible(p) {
+		list = nil
+	}
+	for _, s := range p.Status.ContainerStatuses {
+		switch {
+		case s.Name != c.Name || as == spec:
+		case as == allocated:
+			list = s.AllocatedResources
+		default:
+			list = s.Resources.Requests
+		}
+	}
+	q, has := list[name]
+	if !has {
+		return missing
+	}
+	return amount(name, q)
+}
+
+func infeasible(p *corev1.Pod) bool {
+	for _, r := range p.Status.Conditions {
+		if r.Type == corev1.PodResizePending && r.Reason == corev1.PodReasonInfeasible {
+			return true
+		}
+	}
+	return false
+}
+
+func amount(name corev1.ResourceName, q resource.Quantity) int64 {
 	if name == corev1.ResourceCPU {
 		return q.MilliValue()
 	}
@@ -160,6 +239,9 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 		if request(p, name) > 0 && used > capacity(n, name) {
 			return "Insufficient " + string(name)
 		}
+	}
+	if r := w.keepsOff(p, n); r != "" {
+		return r
 	}
 	if r := w.skew(p, n); r != "" && w.rules.Runs("PodTopologySpread") {
 		return r
@@ -346,10 +428,7 @@ func (w *world) scores(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 
 
 func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {
 	guessed := func(q *corev1.Pod, name corev1.ResourceName) int64 {
-		if _, has := q.Spec.Containers[0].Resources.Requests[name]; has {
-			return request(q, name)
-		}
-		return map[corev1.ResourceName]int64{"cpu": 100, "memory": 200 << 20}[name]
+		return needs(q, name, map[corev1.ResourceName]int64{"cpu": 100, "memory": 200 << 20}[name])
 	}
 	least, most, fractions := int64(0), int64(0), []float64{}
 	for _, name := range []corev1.ResourceName{"cpu", "memory"} {

@@ -53,7 +53,8 @@ type Nodes struct {
 	sets       map[string]*LabelSet
 	spaces     map[string]*space
 	serial     uint64
-	claims     map[string][]*Pod // placed pods by claim
+	claims     map[string][]*Pod  // placed pods by claim
+	attached   map[Attachment]int // by how many placed pods
 	sweepAt    int
 }
 

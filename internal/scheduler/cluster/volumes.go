@@ -11,7 +11,9 @@ type Volumes struct {
 	Key      string                     // equal keys mean the same to every node
 	Bound    []*corev1.PersistentVolume // behind the pod's claims
 	Unbound  []Unbound                  // claims that get their volume on the node, the smallest first
-	Attached []Attachment               // what a driver attaches to the node
+	Attached []Attachment               // what a driver attaches to the node: of these
+	Shared   []Attachment               // a placed pod has too, and of the others
+	Fresh    map[string]int             // so many by driver
 	Disks    []Disk                     // that a node cannot have twice
 	Claims   []string                   // all of the pod's, namespace/name
 	Held     []*Pod                     // other pods that hold a claim which only one pod may use
@@ -59,13 +61,19 @@ func (n *Nodes) SetAttachLimits(node string, limits map[string]int) {
 // Claimants are the placed pods that use a claim.
 func (n *Nodes) Claimants(claim string) []*Pod { return n.claims[claim] }
 
-// enter and leave keep the claims of placed pods.
+// Attached says whether a placed pod has a volume attached.
+func (n *Nodes) Attached(a Attachment) bool { return n.attached[a] > 0 }
+
+// enter and leave keep the claims and attachments of placed pods.
 func (n *Nodes) enter(p *Pod) {
 	if p.Volumes == nil {
 		return
 	}
 	if n.claims == nil {
-		n.claims = map[string][]*Pod{}
+		n.claims, n.attached = map[string][]*Pod{}, map[Attachment]int{}
+	}
+	for _, a := range p.Volumes.Attached {
+		n.attached[a]++
 	}
 	for _, claim := range p.Volumes.Claims {
 		n.claims[claim] = append(n.claims[claim], p)
@@ -76,6 +84,11 @@ func (n *Nodes) enter(p *Pod) {
 func (n *Nodes) leave(p *Pod) {
 	if p.entered == nil {
 		return
+	}
+	for _, a := range p.entered.Attached {
+		if n.attached[a]--; n.attached[a] == 0 {
+			delete(n.attached, a)
+		}
 	}
 	for _, claim := range p.entered.Claims {
 		var rest []*Pod

@@ -27,6 +27,8 @@ func Detail(plugin string, p *cluster.Pod, n *cluster.Nodes, i int) string {
 		return affinityDetail(p, node)
 	case "NodePorts":
 		return portsDetail(p, n, i)
+	case "VolumeRestrictions", "NodeVolumeLimits", "VolumeBinding", "VolumeZone":
+		return volumesDetail(plugin, p.Volumes, n, i)
 	}
 	return ""
 }

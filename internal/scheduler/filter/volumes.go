@@ -103,7 +103,10 @@ func nodeVolumeLimits(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.P
 			add(other.Volumes.Attached)
 		}
 	}
-	add(p.Volumes.Attached)
+	add(p.Volumes.Shared)
+	for driver, k := range p.Volumes.Fresh {
+		count[driver] += k
+	}
 	for _, a := range p.Volumes.Attached {
 		if limit, has := limits[a.Driver]; has && count[a.Driver] > limit {
 			return limitRefusal

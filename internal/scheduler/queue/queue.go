@@ -156,6 +156,18 @@ func (q *Queue) Wake(what cluster.Change, now time.Time, helped func(e *Entry) (
 // Retry gives a pod that was just refused another try at once.
 func (q *Queue) Retry(e *Entry) { q.move(e, &q.active) }
 
+// Again is for a pod whose verdict could not be told: it is forgotten, and the pod tried anew after its pause.
+func (q *Queue) Again(uid types.UID, now time.Time) {
+	e := q.entries[uid]
+	if e == nil {
+		return
+	}
+	e.Verdict = ""
+	if e.in == &q.unschedulable {
+		q.retry(e, now)
+	}
+}
+
 // Get finds a pod's entry, nil if it is not in the queue.
 func (q *Queue) Get(uid types.UID) *Entry { return q.entries[uid] }
 

@@ -6,6 +6,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // Workload is one of kube-scheduler's own benchmarks (scheduler_perf), by its name there, at the largest of its sizes that upstream runs
@@ -16,7 +17,14 @@ type Workload struct {
 	Zones   []string // nodes are in, in turn; nil: none
 	Before  []Batch  // pods there are when the measured ones come
 	Measure Batch
-	Churn   bool // nodes, pods that fit nowhere and services come and go meanwhile
+
+	// What there is besides, made before what uses it; nil: nothing. A workload with such objects is not one for the algorithm alone.
+	Once            []Object
+	PerNode, PerPod func(i int) []Object
+
+	Controllers []string // that it needs
+
+	Churn bool // nodes, pods that fit nowhere and services come and go meanwhile
 
 	// Floor is what upstream's CI asks for, in pods a second on 6 cores; 0: nothing.
 	Floor int
@@ -35,23 +43,38 @@ var (
 	perfBase = shaped("basic", func(*corev1.Pod, int) {})
 )
 
-// Workloads are those that need nothing which the scheduler does not have yet.
-var Workloads = []Workload{
-	{Name: "SchedulingBasic", Nodes: 5000, Before: []Batch{{perfBase, 1000, false}}, Measure: Batch{perfBase, 10000, false}, Floor: 680},
-	{Name: "SchedulingPodAntiAffinity", Nodes: 5000, Before: []Batch{{antiAffinity, 1000, false}}, Measure: Batch{antiAffinity, 2000, false}, Floor: 180},
-	{Name: "SchedulingPodAffinity", Nodes: 5000, Zones: zone1, Before: []Batch{{affinity, 5000, false}}, Measure: Batch{affinity, 5000, false}, Floor: 70},
-	{Name: "SchedulingPreferredPodAffinity", Nodes: 5000, Before: []Batch{{likes, 5000, false}}, Measure: Batch{likes, 5000, false}},
-	{Name: "SchedulingPreferredPodAntiAffinity", Nodes: 5000, Before: []Batch{{dislikes, 5000, false}}, Measure: Batch{dislikes, 5000, false}},
-	{Name: "SchedulingNodeAffinity", Nodes: 5000, Zones: zone1, Before: []Batch{{perfBase, 5000, false}}, Measure: Batch{nodeAffinity, 10000, false}},
-	{Name: "TopologySpreading", Nodes: 5000, Zones: moons, Before: []Batch{{perfBase, 5000, false}}, Measure: Batch{spreading(corev1.DoNotSchedule, 5), 5000, false}, Floor: 460},
-	{Name: "PreferredTopologySpreading", Nodes: 5000, Zones: moons, Before: []Batch{{perfBase, 5000, false}}, Measure: Batch{spreading(corev1.ScheduleAnyway, 5), 5000, false}},
-	{Name: "MixedSchedulingBasePod", Nodes: 5000, Zones: zone1, Before: []Batch{{perfBase, 2000, false}, {affinity, 2000, false}, {antiAffinity, 2000, false},
-		{likes, 2000, false}, {dislikes, 2000, false}}, Measure: Batch{perfBase, 1000, false}},
-	{Name: "Preemption", Nodes: 5000, Before: []Batch{{lowPriority, 20000, false}}, Measure: Batch{highPriority, 5000, false}, Floor: 570},
-	{Name: "Unschedulable", Nodes: 5000, Before: []Batch{{tooLarge, 200, true}}, Measure: Batch{perfBase, 10000, false}, Floor: 590},
-	{Name: "SchedulingWhileGated", Nodes: 1, Before: []Batch{{gated, 10000, true}}, Measure: Batch{tiny, 100, false}},
-	{Name: "SchedulingDaemonset", Nodes: 15000, Measure: Batch{daemon(15000), 30000, false}, Floor: 1100},
-	{Name: "SchedulingWithMixedChurn", Nodes: 5000, Measure: Batch{perfBase, 10000, false}, Churn: true},
+// Object of any kind.
+type Object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// Workloads are upstream's, with its numbers of nodes and pods divided by share; 1 leaves them as they are.
+func Workloads(share int) []Workload {
+	n := func(full int) int { return full / share }
+	return []Workload{
+		{Name: "SchedulingBasic", Nodes: n(5000), Before: []Batch{{perfBase, n(1000), false}}, Measure: Batch{perfBase, n(10000), false}, Floor: 680},
+		{Name: "SchedulingPodAntiAffinity", Nodes: n(5000), Before: []Batch{{antiAffinity, n(1000), false}}, Measure: Batch{antiAffinity, n(2000), false}, Floor: 180},
+		{Name: "SchedulingPodAffinity", Nodes: n(5000), Zones: zone1, Before: []Batch{{affinity, n(5000), false}}, Measure: Batch{affinity, n(5000), false}, Floor: 70},
+		{Name: "SchedulingPreferredPodAffinity", Nodes: n(5000), Before: []Batch{{likes, n(5000), false}}, Measure: Batch{likes, n(5000), false}},
+		{Name: "SchedulingPreferredPodAntiAffinity", Nodes: n(5000), Before: []Batch{{dislikes, n(5000), false}}, Measure: Batch{dislikes, n(5000), false}},
+		{Name: "SchedulingNodeAffinity", Nodes: n(5000), Zones: zone1, Before: []Batch{{perfBase, n(5000), false}}, Measure: Batch{nodeAffinity, n(10000), false}},
+		{Name: "TopologySpreading", Nodes: n(5000), Zones: moons, Before: []Batch{{perfBase, n(5000), false}},
+			Measure: Batch{spreading(corev1.DoNotSchedule, 5), n(5000), false}, Floor: 460},
+		{Name: "PreferredTopologySpreading", Nodes: n(5000), Zones: moons, Before: []Batch{{perfBase, n(5000), false}},
+			Measure: Batch{spreading(corev1.ScheduleAnyway, 5), n(5000), false}},
+		{Name: "MixedSchedulingBasePod", Nodes: n(5000), Zones: zone1, Before: []Batch{{perfBase, n(2000), false}, {affinity, n(2000), false},
+			{antiAffinity, n(2000), false}, {likes, n(2000), false}, {dislikes, n(2000), false}}, Measure: Batch{perfBase, n(1000), false}},
+		{Name: "Preemption", Nodes: n(5000), Before: []Batch{{lowPriority, n(20000), false}}, Measure: Batch{highPriority, n(5000), false}, Floor: 570},
+		{Name: "Unschedulable", Nodes: n(5000), Before: []Batch{{tooLarge, n(200), true}}, Measure: Batch{perfBase, n(10000), false}, Floor: 590},
+		{Name: "SchedulingWhileGated", Nodes: 1, Before: []Batch{{gated, n(10000), true}}, Measure: Batch{tiny, 100, false}},
+		{Name: "SchedulingDaemonset", Nodes: n(15000), Measure: Batch{daemon(n(15000)), n(30000), false}, Floor: 1100},
+		{Name: "SchedulingWithMixedChurn", Nodes: n(5000), Measure: Batch{perfBase, n(10000), false}, Churn: true},
+		{Name: "SchedulingCSIPVs", Nodes: n(5000), Before: []Batch{{withVolume, n(5000), false}}, Measure: Batch{withVolume, n(5000), false}, Floor: 100,
+			PerNode: attachLimits, PerPod: boundVolume},
+		{Name: "SchedulingWithResourceClaimTemplate", Nodes: n(500), Before: []Batch{{withDevice, n(2500), false}}, Measure: Batch{withDevice, n(2500), false}, Floor: 56,
+			Once: deviceTemplate(), PerNode: devices, Controllers: []string{"resourceclaim-controller"}},
+	}
 }
 
 func shaped(name string, shape func(p *corev1.Pod, i int)) Shape { return Shape{name, false, shape} }
@@ -122,6 +145,15 @@ func daemon(nodes int) Shape {
 			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{
 				{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{Node(i % nodes).Name}}}}}}}}
 	})
+}
+
+// Pods are all that a workload has.
+func (w *Workload) Pods() int {
+	n := w.Measure.Pods
+	for _, b := range w.Before {
+		n += b.Pods
+	}
+	return n
 }
 
 // Node is the i-th node of a workload.

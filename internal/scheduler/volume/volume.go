@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -104,6 +105,9 @@ func (b *Book) inline(p *corev1.Pod, v *corev1.Volume, out *cluster.Volumes) {
 	}
 }
 
+// unmade comes before the claim's name in the handle of a volume that is still to be made.
+const unmade = "claim/"
+
 func attach(pv *corev1.PersistentVolume, out *cluster.Volumes) {
 	if c := pv.Spec.CSI; c != nil {
 		out.Attached = append(out.Attached, cluster.Attachment{Driver: c.Driver, Handle: c.VolumeHandle})
@@ -169,14 +173,36 @@ func (b *Book) Of(p *corev1.Pod) (out *cluster.Volumes, why string, err error) {
 			if immediate = immediate || !delayed; delayed {
 				out.Unbound = append(out.Unbound, u)
 			}
+			if u.Makes { // it will be attached once it is made
+				out.Attached = append(out.Attached, cluster.Attachment{Driver: u.Class.Provisioner, Handle: unmade + p.Namespace + "/" + name})
+			}
 		}
 	}
 	if immediate {
 		return nil, "pod has unbound immediate PersistentVolumeClaims", nil
 	}
 	slices.SortStableFunc(out.Unbound, func(a, c cluster.Unbound) int { s, t := a.Size(), c.Size(); return s.Cmp(t) })
+	b.sort(out)
 	out.Key = b.key(out)
 	return out, "", nil
+}
+
+// sort tells attachments that a placed pod has too, which make a difference on its node, from those that are alike for every node.
+func (b *Book) sort(v *cluster.Volumes) {
+	seen := map[cluster.Attachment]bool{}
+	for _, a := range v.Attached {
+		switch {
+		case seen[a]:
+		case b.nodes.Attached(a):
+			v.Shared = append(v.Shared, a)
+		default:
+			if v.Fresh == nil {
+				v.Fresh = map[string]int{}
+			}
+			v.Fresh[a.Driver]++
+		}
+		seen[a] = true
+	}
 }
 
 // unusable says why a pod must wait for its claim.
@@ -290,8 +316,11 @@ func (b *Book) key(v *cluster.Volumes) string {
 			fmt.Fprintf(&s, "\x01%s\x01%d", u.Claim.UID, b.serial)
 		}
 	}
-	for _, a := range v.Attached {
+	for _, a := range v.Shared {
 		s.WriteString("\x03" + a.Driver + "\x01" + a.Handle)
+	}
+	for _, driver := range slices.Sorted(maps.Keys(v.Fresh)) {
+		fmt.Fprintf(&s, "\x06%s\x01%d", driver, v.Fresh[driver])
 	}
 	for _, d := range v.Disks {
 		fmt.Fprintf(&s, "\x04%s\x01%v", d.Name, d.ReadOnly)
