@@ -49,7 +49,10 @@ type RemoteOptions struct {
 // NodeOptions are those of a node: it reads its own pods and what they refer to.
 func NodeOptions(node string) RemoteOptions {
 	return RemoteOptions{
-		Only: map[crclient.Object]fields.Selector{&corev1.Pod{}: fields.OneTermEqualSelector("spec.nodeName", node)},
+		Only: map[crclient.Object]fields.Selector{
+			&corev1.Pod{}:                           fields.OneTermEqualSelector("spec.nodeName", node),
+			&certificatesv1.PodCertificateRequest{}: fields.OneTermEqualSelector("spec.nodeName", node),
+		},
 		// Of volumes it follows those whose directories it keeps; any other it reads when a pod of it needs it.
 		Marked: map[crclient.Object]labels.Selector{&corev1.PersistentVolume{}: labels.SelectorFromSet(labels.Set{localvolume.NodeLabel: node})},
 		Named:  []crclient.Object{&corev1.Secret{}, &corev1.ConfigMap{}, &corev1.PersistentVolumeClaim{}},

@@ -3,6 +3,7 @@ package kubelet
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +34,7 @@ type pods struct {
 	known      bool // all pods of the API have been seen once
 	running    sync.WaitGroup
 	kills      oom.Kills
+	certified  bool  // certificates are followed
 	burst      int64 // milli-CPU that burstable pods request, as last set
 }
 
@@ -125,6 +127,42 @@ func (p *pods) watchSource(ctx context.Context, kind string, object crclient.Obj
 	return func() { _ = informer.RemoveEventHandler(registration) }, nil
 }
 
+// followCertificates wakes pods when signers have decided about their requests. It begins with the first pod that wants a certificate.
+func (p *pods) followCertificates(ctx context.Context) {
+	informer, err := p.k.cfg.Client.Cache().GetInformer(ctx, &certificatesv1.PodCertificateRequest{}, cache.BlockUntilSynced(false))
+	if err == nil {
+		var registration toolscache.ResourceEventHandlerRegistration
+		registration, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{UpdateFunc: func(_, o any) {
+			r, ok := o.(*certificatesv1.PodCertificateRequest)
+			if !ok {
+				return
+			}
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if a := p.actors[r.Spec.PodUID]; a != nil {
+				a.Refresh()
+			}
+		}})
+		if err == nil {
+			<-ctx.Done()
+			_ = informer.RemoveEventHandler(registration)
+			return
+		}
+	}
+	if ctx.Err() == nil {
+		p.k.log.Warn("cannot follow the requests for pods' certificates", "err", err)
+	}
+}
+
+func wantsCertificate(one *corev1.Pod) bool {
+	for _, v := range one.Spec.Volumes {
+		if v.Projected != nil && slices.ContainsFunc(v.Projected.Sources, func(s corev1.VolumeProjection) bool { return s.PodCertificate != nil }) {
+			return true
+		}
+	}
+	return false
+}
+
 func (p *pods) refresh(r reference) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -196,6 +234,10 @@ func (p *pods) begin(one *corev1.Pod, gone bool) {
 	}
 	ctx := p.ctx
 	p.running.Go(func() { a.Run(ctx) })
+	if !p.certified && wantsCertificate(one) {
+		p.certified = true
+		p.running.Go(func() { p.followCertificates(ctx) })
+	}
 	p.weigh()
 }
 

@@ -56,13 +56,7 @@ func (m *Manager) projected(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 		if err != nil {
 			return fmt.Errorf("failed to fetch token: %w", err)
 		}
-		f := file{data: []byte(text), mode: def}
-		if uid := commonUser(pod); uid != nil && fsGroup(pod) == nil {
-			f.mode, f.uid = 0o600, uid
-		} else if fsGroup(pod) != nil {
-			f.mode = 0o600
-		}
-		files[s.ServiceAccountToken.Path] = f
+		files[s.ServiceAccountToken.Path] = private(pod, []byte(text), def)
 		return nil
 	case s.ClusterTrustBundle != nil:
 		text, err := m.trust(ctx, s.ClusterTrustBundle)
@@ -72,9 +66,20 @@ func (m *Manager) projected(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 		files[path.Clean(s.ClusterTrustBundle.Path)] = file{data: text, mode: def}
 		return nil
 	case s.PodCertificate != nil:
-		return fmt.Errorf("podCertificate projections are not supported by this node")
+		return m.certificate(ctx, pod, fmt.Sprintf("%s/%d", v.Name, index), s.PodCertificate, def, p, now, files)
 	}
 	return nil
+}
+
+// private is a file for the pod's own user or group alone, where it has one.
+func private(pod *corev1.Pod, data []byte, def int32) file {
+	f := file{data: data, mode: def}
+	if uid := commonUser(pod); uid != nil && fsGroup(pod) == nil {
+		f.mode, f.uid = 0o600, uid
+	} else if fsGroup(pod) != nil {
+		f.mode = 0o600
+	}
+	return f
 }
 
 // token returns the token of before unless four fifths of its life are over.

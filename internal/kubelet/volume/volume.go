@@ -32,6 +32,7 @@ type Source interface {
 	Claim(ctx context.Context, namespace, name string) (*corev1.PersistentVolumeClaim, error)
 	Volume(ctx context.Context, name string) (*corev1.PersistentVolume, error)
 	Trust
+	Certificates
 }
 
 // Facts about the node that downward API files can ask for.
@@ -59,8 +60,9 @@ func New(root string, source Source, facts func() Facts) *Manager {
 
 // Pod is what is kept of one pod's volumes between calls.
 type Pod struct {
-	tokens    map[string]token
-	republish bool // a volume is to be looked at again now and then
+	tokens      map[string]token
+	credentials map[string]*credentials
+	republish   bool // a volume is to be looked at again now and then
 }
 
 type token struct {
@@ -86,7 +88,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // date, and must be at refresh, if that isn't zero.
 func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod, p *Pod, now time.Time) (refresh time.Time, err error) {
 	if p.tokens == nil {
-		p.tokens = map[string]token{}
+		p.tokens, p.credentials = map[string]token{}, map[string]*credentials{}
 	}
 	var errs []error
 	for i := range pod.Spec.Volumes {
@@ -98,6 +100,11 @@ func (m *Manager) Mount(ctx context.Context, pod *corev1.Pod, p *Pod, now time.T
 	for _, t := range p.tokens {
 		if refresh.IsZero() || t.refresh.Before(refresh) {
 			refresh = t.refresh
+		}
+	}
+	for _, c := range p.credentials {
+		if due := c.due(); !due.IsZero() && (refresh.IsZero() || due.Before(refresh)) {
+			refresh = due
 		}
 	}
 	if again := now.Add(republishEvery); p.republish && (refresh.IsZero() || again.Before(refresh)) {
@@ -120,6 +127,11 @@ func (m *Manager) mount(ctx context.Context, pod *corev1.Pod, v *corev1.Volume, 
 		return m.csiInline(ctx, pod, v, p)
 	case v.ConfigMap != nil, v.Secret != nil, v.DownwardAPI != nil, v.Projected != nil:
 		files, err := m.payload(ctx, pod, v, p, now)
+		if errors.Is(err, errNotIssued) {
+			if _, old := os.Lstat(filepath.Join(m.Path(pod, v), dataLink)); old == nil {
+				return nil // what a former kubelet put there serves until then
+			}
+		}
 		if err != nil {
 			return err
 		}
