@@ -109,3 +109,43 @@ func TestDualStack(t *testing.T) {
 func fetch(c *cluster.Cluster, p corev1.Pod, at string) (string, error) {
 	return c.TryKubectl("exec", p.Name, "--", "wget", "-q", "-T", "2", "-O", "-", "http://"+at)
 }
+
+// TestIPv6Alone: two hosts are a cluster that has IPv6 alone, between its nodes too.
+func TestIPv6Alone(t *testing.T) {
+	t.Parallel()
+	if !cluster.HasIPv6() {
+		t.Skip("this machine has no IPv6")
+	}
+	c := cluster.StartNodes(t, 2, "--pod-cidr", "fd42::/56", "--service-cidr", "fd43::/112")
+	c.Apply(strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1))
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	service := strings.TrimSpace(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIPs[*]}"))
+	byNode := podsByNode(t, c.Cluster, 2)
+	for node, p := range byNode {
+		if len(p.Status.PodIPs) != 1 || !strings.HasPrefix(p.Status.PodIP, "fd42:") || !strings.HasPrefix(p.Status.HostIP, "fd31::") {
+			t.Fatalf("the pod on %s has %v on a node with %s", node, p.Status.PodIPs, p.Status.HostIP)
+		}
+		p.Status.PodIP = "[" + p.Status.PodIP + "]"
+		byNode[node] = p
+	}
+	podToPod(t, c.Cluster, byNode)
+	for i, h := range c.Hosts() {
+		for _, url := range []string{"http://[" + service + "]", "http://[" + c.Hosts()[1-i].IP6() + "]:30080"} {
+			if n := len(answerers(t, 20, func() (string, error) { return h.HTTP(url) })); n != 2 {
+				t.Errorf("%s from %s: %d of 2 replicas answered", url, h.IP6(), n)
+			}
+		}
+	}
+	for node, p := range byNode {
+		if out, err := fetch(c.Cluster, p, "web.default.svc.cluster.local"); err != nil {
+			t.Errorf("by name, on %s: %v: %s", node, err, out)
+		}
+		out, err := c.TryKubectl("exec", p.Name, "--", "sh", "-c", "wget -q -T 5 -O - https://kubernetes.default.svc/version 2>&1 || true")
+		if err != nil || strings.Contains(out, "refused") || strings.Contains(out, "timed out") || strings.Contains(out, "bad address") {
+			t.Errorf("the API server from a pod on %s: %v: %s", node, err, out)
+		}
+		if out := c.Kubectl("logs", p.Name); !strings.Contains(out, "GET /") {
+			t.Errorf("logs show no request:\n%s", out)
+		}
+	}
+}

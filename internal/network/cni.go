@@ -275,10 +275,8 @@ func (n *Network) del(id string) error {
 		}); err != nil {
 			return err
 		}
-		for _, a := range r.Addrs {
-			if err := forgetAddress(a); err != nil {
-				n.cfg.Log.Warn("clients may be led to a pod that is gone", "err", err)
-			}
+		if err := n.forgetter.forget(r.Addrs); err != nil {
+			n.cfg.Log.Warn("clients may be led to a pod that is gone", "err", err)
 		}
 	}
 	return n.pool.release(id)

@@ -144,10 +144,17 @@ func packetsOfIPv6(t *testing.T, w *world) {
 		if err != nil || len(all) == 0 {
 			t.Fatalf("%d connections, %v", len(all), err)
 		}
+		others := 0
 		for _, f := range all {
-			if flowsOf(b6).MatchConntrackFlow(f) {
+			if (flowsOf{a6: true}).MatchConntrackFlow(f) {
+				others++
+			}
+			if (flowsOf{b6: true}).MatchConntrackFlow(f) {
 				t.Errorf("a connection of its is tracked: %v", f)
 			}
+		}
+		if others == 0 {
+			t.Error("another's connections are forgotten")
 		}
 	})
 	if !w.net.rules.intact {

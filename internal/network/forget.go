@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -69,23 +70,67 @@ const (
 	filterBySource  = 1 << 0
 )
 
-// forgetAddress deletes the connections from and to the address of a pod that is gone. A connection whose end nobody saw is tracked for minutes
-// or days, and a client that takes its port again would be led where it led.
-func forgetAddress(a netip.Addr) error {
-	var err error
-	if a.Is4() {
-		err = errors.Join(forgetSource(nl.CTA_TUPLE_ORIG, filterOrigFlags, a), forgetSource(nl.CTA_TUPLE_REPLY, filterReplFlags, a))
+// forgetter deletes the connections from and to the addresses of pods that are gone. A connection whose end nobody saw is tracked for minutes or
+// days, and a client that takes its port again would be led where it led.
+type forgetter struct {
+	mu   sync.Mutex
+	next *gone      // what is looked for next, and who waits for it
+	work sync.Mutex // held while connections are looked through
+}
+
+// gone are addresses that are looked for together.
+type gone struct {
+	addrs flowsOf
+	done  chan struct{}
+	err   error
+}
+
+// forget returns when the connections of these addresses are deleted.
+func (f *forgetter) forget(addrs []netip.Addr) error {
+	var seek []netip.Addr
+	for _, a := range addrs {
+		if a.Is6() { // of IPv6 the kernel chooses all others (ctnetlink_filter_match_tuple, Linux 6.18)
+			seek = append(seek, a)
+			continue
+		}
+		err := errors.Join(forgetSource(nl.CTA_TUPLE_ORIG, filterOrigFlags, a), forgetSource(nl.CTA_TUPLE_REPLY, filterReplFlags, a))
+		switch {
+		case errors.Is(err, unix.EINVAL): // Linux before 6.8 does not choose by itself
+			seek = append(seek, a)
+		case err != nil && !errors.Is(err, unix.ENOENT):
+			return fmt.Errorf("forget the connections of %s: %w", a, err)
+		}
 	}
-	// Linux before 6.8 does not choose by itself, and of IPv6 it chooses all others (ctnetlink_filter_match_tuple, 6.18).
-	if a.Is6() || errors.Is(err, unix.EINVAL) {
-		_, err = complete(func() (uint, error) {
-			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(familyOf(a)), flowsOf(a))
-		})
+	if len(seek) == 0 {
+		return nil
 	}
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("forget the connections of %s: %w", a, err)
+	return f.seek(seek)
+}
+
+// seek looks through all connections there are. Pods that go while that is done are waited for, and looked for together.
+func (f *forgetter) seek(addrs []netip.Addr) error {
+	f.mu.Lock()
+	g, first := f.next, f.next == nil
+	if first {
+		g = &gone{addrs: flowsOf{}, done: make(chan struct{})}
+		f.next = g
 	}
-	return nil
+	for _, a := range addrs {
+		g.addrs[a] = true
+	}
+	f.mu.Unlock()
+	if !first {
+		<-g.done
+		return g.err
+	}
+	f.work.Lock()
+	defer f.work.Unlock()
+	f.mu.Lock()
+	f.next = nil
+	f.mu.Unlock()
+	defer close(g.done)
+	g.err = g.addrs.forget()
+	return g.err
 }
 
 // forgetSource has the kernel delete the connections that have an IPv4 address as the source of one of their directions.
@@ -102,11 +147,26 @@ func forgetSource(tuple, flags int, a netip.Addr) error {
 	return err
 }
 
-// flowsOf picks the connections from and to an address.
-type flowsOf netip.Addr
+// flowsOf picks the connections from and to addresses.
+type flowsOf map[netip.Addr]bool
+
+func (of flowsOf) forget() error {
+	in := map[family]bool{}
+	for a := range of {
+		in[familyOf(a)] = true
+	}
+	for f := range in {
+		_, err := complete(func() (uint, error) {
+			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(f), of)
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("forget the connections of pods that are gone: %w", err)
+		}
+	}
+	return nil
+}
 
 // MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (e flowsOf) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	a := netip.Addr(e)
-	return addrPort(f.Forward.SrcIP, 0).Addr() == a || addrPort(f.Reverse.SrcIP, 0).Addr() == a
+func (of flowsOf) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	return of[addrPort(f.Forward.SrcIP, 0).Addr()] || of[addrPort(f.Reverse.SrcIP, 0).Addr()]
 }

@@ -391,13 +391,13 @@ func TestGonePodIsForgotten(t *testing.T) {
 		}
 		return n
 	}
-	if n := tracked(flowsOf(a.addr)); n < 3 {
+	if n := tracked(flowsOf{a.addr: true}); n < 3 {
 		t.Fatalf("%d connections of a are tracked, want three at least", n)
 	}
 	if _, err := w.cni("DEL", "a", "", ""); err != nil {
 		t.Fatal(err)
 	}
-	if n, others := tracked(flowsOf(a.addr)), tracked(flowsOf(b.addr)); n != 0 || others == 0 {
+	if n, others := tracked(flowsOf{a.addr: true}), tracked(flowsOf{b.addr: true}); n != 0 || others == 0 {
 		t.Errorf("%d connections of a and %d of b are tracked, want none and some", n, others)
 	}
 }
