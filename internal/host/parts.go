@@ -384,6 +384,13 @@ func (c *cluster) withdraw(ctx context.Context, addrs []netip.Addr) {
 	}
 }
 
+// alive tells the network until when the cluster holds this node to be alive.
+func (c *cluster) alive(until time.Time) {
+	if n := c.network.Load(); n != nil {
+		n.Alive(until)
+	}
+}
+
 func (c *cluster) makeDNS() (runner, error) {
 	addr := c.conf.ServiceAddr(10)
 	if err := network.AddLocal(addr); err != nil {
@@ -447,6 +454,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		Certificate: certificate,
 		ClientCA:    c.trust,
 		Withdraw:    c.withdraw,
+		Renewed:     c.alive,
 		Log:         c.Log.With("part", "kubelet"),
 	})
 	if err != nil {

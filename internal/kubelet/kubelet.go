@@ -65,7 +65,9 @@ type Config struct {
 	ClientCA    *x509.CertPool // who may ask: API server's client certificate, admins
 	// Withdraw, if set, returns when no new connection is led to these addresses of this node's pods, or after a while.
 	Withdraw func(ctx context.Context, addrs []netip.Addr)
-	Log      *slog.Logger
+	// Renewed, if set, is told until when the cluster holds this node to be alive, each time that is put off.
+	Renewed func(until time.Time)
+	Log     *slog.Logger
 }
 
 // Telemetry is what the kubelet's HTTP API shows of package telemetry.

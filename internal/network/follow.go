@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -48,7 +47,7 @@ type follower struct {
 	wake     chan struct{}
 }
 
-func newFollower(rules *ruleset, node proxy.Node, uplinks []netip.Addr, log *slog.Logger) *follower {
+func newFollower(rules *ruleset, node proxy.Node, a *announce.Announcer, log *slog.Logger) *follower {
 	return &follower{
 		rules: rules, node: node, log: log,
 		services: map[types.NamespacedName]*corev1.Service{},
@@ -56,7 +55,7 @@ func newFollower(rules *ruleset, node proxy.Node, uplinks []netip.Addr, log *slo
 		dirty:    map[types.NamespacedName]struct{}{},
 		wake:     make(chan struct{}, 1),
 		health:   newHealthPorts(log),
-		announce: announce.New(node.Name, func(a netip.Addr) (int, error) { return linkOf(a, uplinks) }, log),
+		announce: a,
 	}
 }
 

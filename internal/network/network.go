@@ -13,11 +13,13 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
 	"skiff.dev/skiff/internal/client"
+	"skiff.dev/skiff/internal/network/announce"
 	"skiff.dev/skiff/internal/policy"
 	"skiff.dev/skiff/internal/proxy"
 )
@@ -42,12 +44,14 @@ type Config struct {
 
 // Network is one node's.
 type Network struct {
-	cfg   Config
-	rules *ruleset
-	pool  *pool
-	node  *nodeShare
-	mtu   int
-	ready chan struct{}
+	cfg       Config
+	rules     *ruleset
+	pool      *pool
+	forgetter forgetter
+	announce  *announce.Announcer
+	node      *nodeShare
+	mtu       int
+	ready     chan struct{}
 }
 
 // New reads the reservations of earlier runs; it changes nothing on the host.
@@ -69,7 +73,8 @@ func New(cfg Config) (*Network, error) {
 	}
 	f := newFacts(cfg.Cluster, cfg.PodCIDRs, cfg.ServiceCIDRs, cfg.DNSAddr)
 	return &Network{
-		cfg: cfg, pool: p, node: newNodeShare(cfg.PodCIDRs), rules: newRuleset(f, cfg.Log),
+		announce: announce.New(cfg.NodeName, func(a netip.Addr) (int, error) { return linkOf(a, cfg.NodeIPs) }, cfg.Log),
+		cfg:      cfg, pool: p, node: newNodeShare(cfg.PodCIDRs), rules: newRuleset(f, cfg.Log),
 		mtu: mtu, ready: make(chan struct{}),
 	}, nil
 }
@@ -81,6 +86,10 @@ func (c *Config) nodeIP() netip.Addr {
 	}
 	return c.NodeIPs[0]
 }
+
+// Alive tells until when the cluster holds this node to be alive. Afterwards another node may answer for services' addresses on the link, so this
+// one does not.
+func (n *Network) Alive(until time.Time) { n.announce.Alive(until) }
 
 // Ready is closed when CNI answers and the services are programmed. Pods can be connected once the node has its addresses; until then
 // their ADD waits.
@@ -107,7 +116,7 @@ func (n *Network) Run(ctx context.Context) error {
 	g.Go(func() error { return n.guardTable(ctx) })
 	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
 	g.Go(func() error {
-		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDRs}, n.cfg.NodeIPs, n.cfg.Log)
+		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDRs}, n.announce, n.cfg.Log)
 		return f.Run(ctx, n.cfg.Client, func() {
 			// Not earlier: a pod's host port would write the table, and take away the services that an earlier agent wrote.
 			g.Go(func() error { return n.serveCNI(ctx, l) })

@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"skiff.dev/skiff/internal/network/announce"
 	"skiff.dev/skiff/internal/proxy"
 )
 
@@ -29,7 +30,7 @@ func crowd(b *testing.B, services, each int) *follower {
 			b.Error(err)
 		}
 	})
-	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: []netip.Prefix{f.ranges[0].pods}}, nil, log)
+	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: []netip.Prefix{f.ranges[0].pods}}, announce.New(nodeName, nil, log), log)
 	for i := range services {
 		name := fmt.Sprintf("s%d", i)
 		key := types.NamespacedName{Namespace: "default", Name: name}

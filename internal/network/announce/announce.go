@@ -2,7 +2,8 @@
 // it replies with the node's own hardware address, and it tells the whole link when it begins to.
 //
 // Addresses are on no interface: the nft table of each node leads their packets on before the kernel would ask whether an address is its own. The
-// invariant: a link has one socket and one goroutine while there is an address to answer for on it, and none otherwise.
+// invariants: a link has one socket and one goroutine while there is an address to answer for on it, and none otherwise; a node that the cluster may
+// hold to be dead does not answer, for another may.
 package announce
 
 import (
@@ -10,6 +11,8 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -22,6 +25,8 @@ type Announcer struct {
 	node   string
 	linkOf func(netip.Addr) (int, error)
 	log    *slog.Logger
+	begun  time.Time
+	until  atomic.Int64 // when the cluster may hold this node to be dead, in nanoseconds since begun: clocks of the day can be set
 
 	mu    sync.Mutex
 	held  map[types.NamespacedName][]holding
@@ -36,8 +41,24 @@ type holding struct {
 
 // New returns the announcer of a node. linkOf says on which of the host's links an address belongs, by index.
 func New(node string, linkOf func(netip.Addr) (int, error), log *slog.Logger) *Announcer {
-	return &Announcer{node: node, linkOf: linkOf, log: log, held: map[types.NamespacedName][]holding{}, links: map[int]*speaker{}}
+	return &Announcer{node: node, linkOf: linkOf, log: log, begun: time.Now(), held: map[types.NamespacedName][]holding{}, links: map[int]*speaker{}}
 }
+
+// Alive tells that the cluster holds this node to be alive until then. Nobody is answered before it is called.
+func (a *Announcer) Alive(until time.Time) {
+	was := a.alive()
+	a.until.Store(int64(until.Sub(a.begun)))
+	if was {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.links {
+		s.tellAll()
+	}
+}
+
+func (a *Announcer) alive() bool { return int64(time.Since(a.begun)) < a.until.Load() }
 
 // Follow learns how services have changed; nil is a service that is gone.
 func (a *Announcer) Follow(services map[types.NamespacedName]*corev1.Service) {
@@ -78,7 +99,7 @@ func (a *Announcer) set(key types.NamespacedName, want []netip.Addr) {
 			continue
 		}
 		if a.links[link] == nil {
-			a.links[link] = speak(link, a.log)
+			a.links[link] = speak(link, a.alive, a.log)
 		}
 		a.log.Info("answering for a service's address", "service", key, "address", addr)
 		a.links[link].add(addr)

@@ -103,6 +103,7 @@ func TestAnnouncer(t *testing.T) {
 	l := listener{t, sock}
 	a := New("a", func(netip.Addr) (int, error) { return here.Index, nil }, slog.New(slog.DiscardHandler))
 	defer a.Close()
+	a.Alive(time.Now().Add(time.Hour))
 	web, db := types.NamespacedName{Name: "web"}, types.NamespacedName{Name: "db"}
 	says := func(key types.NamespacedName, s *corev1.Service) {
 		a.Follow(map[types.NamespacedName]*corev1.Service{key: s})
@@ -120,6 +121,14 @@ func TestAnnouncer(t *testing.T) {
 	}
 	if by := l.answered(addr, 5*time.Second); by.String() != here.HardwareAddr.String() {
 		t.Errorf("%s answered for the address", by)
+	}
+	a.Alive(time.Now()) // it may have a successor
+	if by := l.answered(addr, 200*time.Millisecond); by != nil {
+		t.Errorf("%s answers, and is not sure to be alive", by)
+	}
+	a.Alive(time.Now().Add(time.Hour))
+	if p, ok := l.next(5 * time.Second); !ok || p.sender != addr || p.target != addr {
+		t.Errorf("back again, it tells the link %+v", p)
 	}
 	says(db, service("a", addr.Next().Next()))
 	if by := l.answered(addr.Next().Next(), 5*time.Second); by == nil {

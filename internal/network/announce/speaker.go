@@ -21,6 +21,7 @@ const reopenAfter = time.Second
 // speaker answers on one link.
 type speaker struct {
 	index int
+	alive func() bool // a node that is not may have a successor
 	log   *slog.Logger
 	stop  chan struct{}
 	ended chan struct{}
@@ -32,8 +33,8 @@ type speaker struct {
 }
 
 // speak starts a speaker without addresses.
-func speak(index int, log *slog.Logger) *speaker {
-	s := &speaker{index: index, log: log, stop: make(chan struct{}), ended: make(chan struct{}), addrs: map[netip.Addr]int{}}
+func speak(index int, alive func() bool, log *slog.Logger) *speaker {
+	s := &speaker{index: index, alive: alive, log: log, stop: make(chan struct{}), ended: make(chan struct{}), addrs: map[netip.Addr]int{}}
 	if err := s.open(); err != nil {
 		log.Error("cannot answer for services' addresses; trying again", "err", err)
 	}
@@ -83,11 +84,19 @@ func (s *speaker) drop(a netip.Addr) int {
 
 // tell the link where an address is, if it is here. The lock is held.
 func (s *speaker) tell(a netip.Addr) {
-	if s.addrs[a] == 0 || s.sock == nil {
+	if s.addrs[a] == 0 || s.sock == nil || !s.alive() {
 		return
 	}
 	for _, p := range gratuitous(a, s.mac) {
 		_, _ = s.sock.Write(p.frame()) // a link that fails wakes the reader, which tells it all again
+	}
+}
+
+func (s *speaker) tellAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for a := range s.addrs {
+		s.tell(a)
 	}
 }
 
@@ -160,7 +169,7 @@ func (s *speaker) answer(sock *os.File) error {
 			continue
 		}
 		s.mu.Lock()
-		if s.addrs[p.target] > 0 {
+		if s.addrs[p.target] > 0 && s.alive() {
 			_, _ = sock.Write(p.answer(s.mac).frame())
 		}
 		s.mu.Unlock()
