@@ -116,7 +116,8 @@ func TestIPv6Alone(t *testing.T) {
 	if !cluster.HasIPv6() {
 		t.Skip("this machine has no IPv6")
 	}
-	c := cluster.StartNodes(t, 2, "--pod-cidr", "fd42::/56", "--service-cidr", "fd43::/112")
+	// The harness joins hosts by the server's IPv4 address, which is not the node's here.
+	c := cluster.StartNodes(t, 2, "--pod-cidr", "fd42::/56", "--service-cidr", "fd43::/112", "--tls-san", "172.31.0.11")
 	c.Apply(strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1))
 	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
 	service := strings.TrimSpace(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIPs[*]}"))
