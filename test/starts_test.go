@@ -43,6 +43,9 @@ func TestBadStarts(t *testing.T) {
 		{"value that makes no sense", func(_ *testing.T, c *cluster.Cluster) []string {
 			return []string{"up", "--data-dir", c.DataDir, "--pod-cidr=10.42.0.0"}
 		}, `pod-cidr: "10.42.0.0" is no address range such as 10.42.0.0/16`},
+		{"pods' range holds the host's address", func(_ *testing.T, c *cluster.Cluster) []string {
+			return []string{"up", "--data-dir", c.DataDir, "--pod-cidr=172.31.0.0/16"}
+		}, "pod-cidr: 172.31.0.0/16 holds this host's own address"},
 		{"unknown controller", func(_ *testing.T, c *cluster.Cluster) []string {
 			return []string{"up", "--data-dir", c.DataDir, "--controllers", "*,-nonesuch-controller"}
 		}, "nonesuch-controller"},

@@ -23,6 +23,7 @@ import (
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/join"
+	"skiff.dev/skiff/internal/network"
 	"skiff.dev/skiff/internal/pki"
 	skiffruntime "skiff.dev/skiff/internal/runtime"
 )
@@ -77,6 +78,9 @@ func (c *cluster) prepareAgent(ctx context.Context) error {
 	if c.nodeIP.IsLoopback() {
 		return errors.New("node-ip: this host has no address that other nodes could reach; connect it to a network, or give --node-ip")
 	}
+	if err := network.CheckLink(c.nodeIP); err != nil {
+		return err
+	}
 	if err := c.prepareMember(ctx); err != nil {
 		return err
 	}
@@ -104,7 +108,7 @@ func agentDir(conf *config.Config) string { return filepath.Join(conf.DataDir, "
 
 // prepareMember joins, or finds what an earlier join left.
 func (c *cluster) prepareMember(ctx context.Context) error {
-	m := &member{conf: c.conf, o: c.Options}
+	m := &member{conf: c.conf, o: c.Options, nodeIPs: addressesOf(c.nodeIPs)}
 	rec, err := loadRecord(c.conf)
 	switch {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
@@ -228,6 +232,9 @@ func (m *member) settle(ctx context.Context, rec record) error {
 	m.conf.PodCIDR, m.conf.ServiceCIDR, m.conf.ClusterDomain, m.conf.NodePorts = rec.PodCIDR, rec.ServiceCIDR, rec.ClusterDomain, rec.NodePorts
 	if rec.Server == m.conf.Server {
 		return nil
+	}
+	if err := apartFromPods(m.conf, m.nodeIPs); err != nil {
+		return err
 	}
 	rec.Server = m.conf.Server
 	return writeRecord(m.conf, rec)

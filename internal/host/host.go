@@ -176,6 +176,9 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 	if err := c.findNodeIPs(); err != nil {
 		return err
 	}
+	if err := apartFromPods(c.conf, addressesOf(c.nodeIPs)); err != nil {
+		return err
+	}
 	if c.ca, err = pki.OpenAuthority(c.pkiDir(), "ca", "skiff", time.Now()); err != nil {
 		return err
 	}

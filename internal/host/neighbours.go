@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -72,6 +74,27 @@ func (n neighbour) clash(other neighbour, sameName bool) error {
 			taken, err2 := cidr.ParseList(theirs)
 			if a, b, clash := cidr.Overlap(ours, taken); err1 == nil && err2 == nil && clash {
 				return fmt.Errorf("%s: %s overlaps %s of the cluster at %s on this host; "+remedy, mine.key, a, b, other.DataDir, other.DataDir)
+			}
+		}
+	}
+	return nil
+}
+
+// apartFromPods refuses ranges of pods or services that hold one of the host's own addresses: what is sent to other hosts of its network would go
+// to pods that are not there.
+func apartFromPods(conf *config.Config, host []net.IP) error {
+	for _, r := range []struct{ key, list string }{{"pod-cidr", conf.PodCIDR}, {"service-cidr", conf.ServiceCIDR}} {
+		ranges, err := cidr.ParseList(r.list)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.key, err)
+		}
+		for _, own := range host {
+			addr, _ := netip.AddrFromSlice(own)
+			for _, held := range ranges {
+				if held.Contains(addr.Unmap()) {
+					return fmt.Errorf("%s: %s holds this host's own address %s; the cluster needs ranges that no host's network has (give the server another --%s), or the host another --node-ip",
+						r.key, held, own, r.key)
+				}
 			}
 		}
 	}

@@ -1,8 +1,11 @@
 package host
 
 import (
+	"net"
 	"strings"
 	"testing"
+
+	"skiff.dev/skiff/internal/config"
 )
 
 func TestNeighbours(t *testing.T) {
@@ -29,5 +32,18 @@ func TestNeighbours(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestApartFromPods(t *testing.T) {
+	conf := &config.Config{PodCIDR: "10.42.0.0/16,fd42::/56", ServiceCIDR: "10.43.0.0/16"}
+	for addr, want := range map[string]string{
+		"192.0.2.1": "", "10.42.7.1": "pod-cidr: 10.42.0.0/16 holds this host's own address 10.42.7.1", "fd42::1": "pod-cidr: fd42::/56 holds",
+		"10.43.0.9": "service-cidr: 10.43.0.0/16 holds", "127.0.0.1": "",
+	} {
+		err := apartFromPods(conf, []net.IP{net.ParseIP(addr)})
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: got %v, want %q", addr, err, want)
+		}
 	}
 }

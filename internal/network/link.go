@@ -287,6 +287,26 @@ func clusterLinks(cluster string) (names []string, err error) {
 	return names, nil
 }
 
+// CheckLink says why pods' packets between nodes would not fit through the link of a node's address. A host learns that before it joins.
+func CheckLink(addr netip.Addr) error {
+	_, err := podMTU(addr, true)
+	return err
+}
+
+// podMTU is the size of pods' packets on a node, which between nodes travel in vxlan.
+func podMTU(addr netip.Addr, betweenNodes bool) (int, error) {
+	mtu := mtuOf(addr)
+	if !betweenNodes {
+		return mtu, nil
+	}
+	overhead := overheadOver(familyOf(addr))
+	if mtu -= overhead; mtu < leastMTU {
+		return 0, fmt.Errorf("the link of the node's address %s carries packets of %d bytes, which leaves %d for pods between nodes; give it an MTU of at least %d",
+			addr, mtu+overhead, mtu, leastMTU+overhead)
+	}
+	return mtu, nil
+}
+
 // mtuOf is the packet size of the link that has an address: pods' packets have to fit through it.
 func mtuOf(addr netip.Addr) int {
 	const usual = 1500

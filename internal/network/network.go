@@ -63,13 +63,9 @@ func New(cfg Config) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	mtu := mtuOf(cfg.nodeIP())
-	if cfg.Overlay.on() {
-		overhead := overheadOver(familyOf(cfg.nodeIP()))
-		if mtu -= overhead; mtu < leastMTU {
-			return nil, fmt.Errorf("the link of the node's address %s carries packets of %d bytes, which leaves %d for pods between nodes; give it an MTU of at least %d",
-				cfg.nodeIP(), mtu+overhead, mtu, leastMTU+overhead)
-		}
+	mtu, err := podMTU(cfg.nodeIP(), cfg.Overlay.on())
+	if err != nil {
+		return nil, err
 	}
 	f := newFacts(cfg.Cluster, cfg.PodCIDRs, cfg.ServiceCIDRs, cfg.DNSAddr)
 	return &Network{
