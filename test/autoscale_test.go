@@ -41,6 +41,7 @@ func TestAutoscale(t *testing.T) {
 	rawMetrics(t, c)
 	kubeletMetrics(t, c)
 	scraped(t, c)
+	scrapedByToken(t, c)
 	autoscaleCommand(t, c)
 
 	eventually(t, c, 20*time.Second, "the target's usage", func() error { return targets(c, "0%/50%", "1%/50%", "2%/50%", "3%/50%") })

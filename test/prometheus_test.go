@@ -12,6 +12,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"k8s.io/client-go/rest"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -47,6 +48,47 @@ func scraped(t *testing.T, c *cluster.Cluster) {
 			if how == "anything" {
 				lint(t, path, families)
 			}
+		}
+	}
+}
+
+// scrapedByToken: a Prometheus in the cluster asks the kubelet itself, as its ServiceAccount, and gets what RBAC lets that have.
+func scrapedByToken(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	c.Kubectl("create", "clusterrole", "scraper", "--verb=get", "--resource=nodes/metrics")
+	c.Kubectl("create", "clusterrolebinding", "scraper", "--clusterrole=scraper", "--serviceaccount=default:scraper")
+	tokens := map[string]string{"nobody": "nonsense"}
+	for _, name := range []string{"scraper", "bystander"} {
+		c.Kubectl("create", "serviceaccount", name)
+		tokens[name] = strings.TrimSpace(c.Kubectl("create", "token", name))
+	}
+	for _, tc := range []struct {
+		who, path string
+		code      int
+		says      string
+	}{
+		{"scraper", "/metrics/cadvisor", 200, "container_cpu_usage_seconds_total"},
+		{"scraper", "/metrics/resource", 200, "node_cpu_usage_seconds_total"},
+		{"scraper", "/pods", 403, "Forbidden (user=system:serviceaccount:default:scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])"},
+		{"bystander", "/metrics", 403, "Forbidden (user=system:serviceaccount:default:bystander"},
+		{"nobody", "/metrics", 401, "Unauthorized"},
+	} {
+		cfg := rest.AnonymousClientConfig(c.RESTConfig())
+		cfg.BearerToken = tokens[tc.who]
+		client, err := rest.HTTPClientFor(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Get("https://" + cluster.HostIP + ":10250" + tc.path)
+		if err != nil {
+			t.Errorf("%s as %s: %v", tc.path, tc.who, err)
+			continue
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		client.CloseIdleConnections()
+		if resp.StatusCode != tc.code || !strings.Contains(string(body), tc.says) {
+			t.Errorf("%s as %s: %s: %.300s", tc.path, tc.who, resp.Status, body)
 		}
 	}
 }

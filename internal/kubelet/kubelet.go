@@ -164,7 +164,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	serving := serve.Config{NodeName: k.cfg.NodeName, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log,
+	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log,
 		Search: k.logs.Searcher(k.pods.labels).Search}
 	if k.cfg.Telemetry != nil {
 		serving.Summary, serving.Containers, serving.History = k.summary, k.cfg.Telemetry.Containers(), k.cfg.Telemetry.History()

@@ -1,7 +1,7 @@
 // Package serve is the kubelet's HTTP API: logs, exec, attach, port-forward, pods, figures.
 //
-// Everybody who may ask anything may ask everything: the API server and members of system:masters, known by client certificates. Streams
-// are the container runtime's: it is asked for a URL, and the connection is passed on to that, upgraded as the caller wished (SPDY
+// The API server and members of system:masters, known by client certificates, may ask everything; of others the API server is asked who they are and what
+// they may do (access.go). Streams are the container runtime's: it is asked for a URL, and the connection is passed on to that, upgraded as the caller wished (SPDY
 // or WebSocket). Package kubelet runs the server.
 package serve
 
@@ -13,8 +13,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/pod"
@@ -37,6 +36,7 @@ type Pods interface {
 // Config of the server.
 type Config struct {
 	NodeName string
+	API      crclient.Writer // asked about callers; nil: nobody but the API server and administrators is let in
 	Pods     Pods
 	Runtime  runtimeapi.RuntimeServiceClient
 	Summary  func(context.Context) (any, error) // nil: there are no figures
@@ -54,12 +54,13 @@ type Config struct {
 
 // Server of one kubelet.
 type Server struct {
-	cfg Config
-	mux *http.ServeMux
+	cfg    Config
+	access *access
+	mux    *http.ServeMux
 }
 
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, mux: http.NewServeMux()}
+	s := &Server{cfg: cfg, access: newAccess(cfg.NodeName, cfg.API), mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
 	s.mux.HandleFunc("GET /pods", s.pods)
 	s.mux.HandleFunc("GET /runningpods/", s.pods)
@@ -119,33 +120,11 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 
 // ServeHTTP lets in who may ask.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		http.Error(w, "Unauthorized", http.StatusUnauthorized)
-		return
-	}
-	subject := r.TLS.VerifiedChains[0][0].Subject
-	if !slices.Contains(subject.Organization, "system:masters") && subject.CommonName != "kube-apiserver-kubelet-client" {
-		http.Error(w, "Forbidden (user="+subject.CommonName+", verb="+verb(r.Method)+", resource=nodes, subresource="+subresource(r.URL.Path)+")", http.StatusForbidden)
+	if no := s.access.check(r); no != nil {
+		http.Error(w, no.message, no.code)
 		return
 	}
 	s.mux.ServeHTTP(w, r)
-}
-
-func verb(method string) string {
-	if method == http.MethodPost {
-		return "create"
-	}
-	return strings.ToLower(method)
-}
-
-func subresource(path string) string {
-	switch first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/"); first {
-	case "stats", "metrics", "pods":
-		return first
-	case "logs":
-		return "log"
-	}
-	return "proxy"
 }
 
 func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
