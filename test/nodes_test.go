@@ -91,6 +91,7 @@ func TestNodes(t *testing.T) {
 	})
 	t.Run("an agent that restarts keeps its containers", func(t *testing.T) { restartAgent(t, c, byNode["node-2"]) })
 	t.Run("a server that restarts is found again", func(t *testing.T) { restartServer(t, c, byNode) })
+	t.Run("over nodes", func(t *testing.T) { overNodes(t, c) })
 	t.Run("who may not join", func(t *testing.T) { mayNotJoin(t, c) })
 	t.Run("a host that dies", func(t *testing.T) { hostDies(t, c, byNode["node-3"]) })
 	t.Run("down leaves nothing", func(t *testing.T) {
@@ -281,6 +282,20 @@ func mayNotJoin(t *testing.T, c *cluster.Nodes) {
 			t.Errorf("got %v:\n%s", err, out)
 		}
 	})
+	t.Run("one name, two hosts at once", func(t *testing.T) { joinTogether(t, c, good) })
+	t.Run("a link too narrow for pods", func(t *testing.T) {
+		h := c.NewAgent(t, "node-9")
+		if out, err := h.Run("ip", "link", "set", "eth0", "mtu", "1300"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		out, err := h.TryAgent("--server", c.URL(), "--token", good)
+		if err == nil || !strings.Contains(out, "give it an MTU of at least 1330") || strings.Count(strings.TrimSpace(out), "\n") > 0 {
+			t.Errorf("got %v:\n%s", err, out)
+		}
+		if _, err := os.Stat(h.DataDir); err == nil {
+			t.Error("a join that failed left its data dir behind")
+		}
+	})
 	t.Run("join command", func(t *testing.T) {
 		out, err := v.Skiff("token", "create", "--print-join-command")
 		if err != nil || !regexp.MustCompile(`^skiff agent --server `+c.URL()+` --token skiff1[0-9a-f]{64}::[a-z0-9]{6}\.[a-z0-9]{16}\n$`).MatchString(out) {
@@ -289,10 +304,35 @@ func mayNotJoin(t *testing.T, c *cluster.Nodes) {
 	})
 }
 
+// joinTogether: of two hosts that ask for one unused name at the same time, one becomes that node and the other is told so.
+func joinTogether(t *testing.T, c *cluster.Nodes, token string) {
+	both := []*cluster.Cluster{c.NewAgent(t, "node-9"), c.NewAgent(t, "node-9")}
+	joined := make(chan bool, len(both))
+	for _, h := range both {
+		h.BeginAgent("--server", c.URL(), "--token", token)
+		go func() { joined <- h.Joined(time.Minute) }()
+	}
+	if first, second := <-joined, <-joined; first == second {
+		t.Errorf("both joined: %t; they said\n%s\nand\n%s", first, both[0].Output(), both[1].Output())
+	}
+	if said := both[0].Output() + both[1].Output(); !regexp.MustCompile(`node-name: .*node "?node-9"?`).MatchString(said) {
+		t.Errorf("nobody was told that the name is taken:\n%s", said)
+	}
+	for _, h := range both {
+		h.Remove()
+	}
+	c.For(t).Kubectl("delete", "node", "node-9", "--timeout=30s")
+}
+
 // hostDies: a host that loses its link is noticed within 15 s and its pod runs elsewhere; when it comes back it is taken in, and does not run
 // what was replaced.
 func hostDies(t *testing.T, c *cluster.Nodes, p corev1.Pod) {
 	v, host := c.For(t), c.Agents[1].Host()
+	v.Apply(database)
+	db := *v.WaitPodReady("db-0")
+	if db.Spec.NodeName != "node-3" {
+		t.Fatalf("db-0 is on %s", db.Spec.NodeName)
+	}
 	at := time.Now()
 	host.Cut()
 	v.Kubectl("wait", "node/node-3", "--for=condition=Ready=Unknown", "--timeout=30s")
@@ -321,8 +361,10 @@ func hostDies(t *testing.T, c *cluster.Nodes, p corev1.Pod) {
 			}
 		}
 	}
+	heldIdentity(t, v, db)
 	host.Mend()
 	v.Kubectl("wait", "node/node-3", "--for=condition=Ready", "--timeout=30s")
+	replacedIdentity(t, v, db)
 	v.Kubectl("wait", "pod/"+p.Name, "--for=delete", "--timeout=30s")
 	cluster.Eventually(t, 15*time.Second, func() error {
 		var node corev1.Node

@@ -24,7 +24,7 @@ func StartNodes(t T, n int, flags ...string) *Nodes {
 	for i := 2; i <= n; i++ {
 		agent := c.NewAgent(t, fmt.Sprintf("node-%d", i), flags...)
 		c.Agents = append(c.Agents, agent)
-		agent.begin("--server", c.URL(), "--token", token)
+		agent.BeginAgent("--server", c.URL(), "--token", token)
 		go func() { <-agent.out.ready; started <- struct{}{} }()
 	}
 	for range c.Agents {
@@ -60,8 +60,8 @@ func (c *Nodes) Token(flags ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// begin starts the process as an agent and does not wait. The flags are for this start alone.
-func (c *Cluster) begin(flags ...string) {
+// BeginAgent starts the process as an agent and does not wait. The flags are for this start alone.
+func (c *Cluster) BeginAgent(flags ...string) {
 	c.t.Helper()
 	own := c.flags
 	c.flags = append(append([]string{}, own...), flags...)
@@ -69,10 +69,21 @@ func (c *Cluster) begin(flags ...string) {
 	c.flags = own
 }
 
+// Joined waits until an agent is Ready, or has given up.
+func (c *Cluster) Joined(patience time.Duration) bool {
+	select {
+	case <-c.out.ready:
+		return true
+	case <-c.exited:
+	case <-time.After(patience):
+	}
+	return false
+}
+
 // Agent starts the process as an agent and waits until it is Ready. The flags are for this start alone.
 func (c *Cluster) Agent(flags ...string) {
 	c.t.Helper()
-	c.begin(flags...)
+	c.BeginAgent(flags...)
 	c.WaitReady(time.Minute)
 }
 
