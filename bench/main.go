@@ -33,6 +33,7 @@ var benchmarks = []benchmark{
 	{"scheduler_perf", "kube-scheduler's own benchmarks by name, the algorithm alone and over HTTPS", benchWorkloads},
 	{"scheduler_plot", "time a pod against nodes and against pods placed, drawn into docs/", benchPlot},
 	{"rollout", "twenty rolling updates under 500 requests a second: how many are lost", benchRollout},
+	{"autoscale", "from the start to figures, from load to more pods", benchAutoscale},
 	{"idle", "memory and CPU of a cluster left alone", benchIdle},
 }
 
