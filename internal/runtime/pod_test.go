@@ -252,8 +252,8 @@ func TestContainersOutliveTheRuntime(t *testing.T) {
 	left, _ := pidsIn(groups)
 	running, _ := shims("/proc", cfg.State)
 	mounts, _ := mountsBelow(base)
-	if left := append(left, running...); len(left) > 0 {
-		t.Errorf("processes are left: %v", left)
+	if len(left)+len(running) > 0 {
+		t.Errorf("processes are left: %v, shims: %v", left, running)
 	}
 	if len(mounts) > 0 {
 		t.Errorf("mounts are left: %v", mounts)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,7 +40,10 @@ func Remove(ctx context.Context, cfg Config, progress func(string)) error {
 	} else if n > 0 {
 		progress(fmt.Sprintf("ended %d processes of containers", n))
 	}
-	if n, err := killAll(ctx, func() ([]int, error) { return shims("/proc", cfg.State) }); err != nil {
+	if n, err := killAll(ctx, func() ([]int, error) {
+		found, err := shims("/proc", cfg.State)
+		return slices.Collect(maps.Keys(found)), err
+	}); err != nil {
 		return fmt.Errorf("end the shims: %w", err)
 	} else if n > 0 {
 		progress(fmt.Sprintf("ended %d shims", n))
@@ -119,13 +123,14 @@ func pidsIn(dirs []string) (pids []int, err error) {
 	return slices.Compact(pids), nil
 }
 
-// shims finds the shim processes that publish to this cluster's socket, by their command line: `-address <socket>`. A bundle's files
-// name no process, and what is not known to be a shim of this cluster is not killed.
-func shims(proc, state string) (pids []int, err error) {
+// shims finds the shim processes that publish to this cluster's socket, by their command line: `-address <socket>`, and what they were started for: `-id
+// <sandbox>`. A bundle's files name no process, and what is not known to be a shim of this cluster is not killed.
+func shims(proc, state string) (ids map[int]string, err error) {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
 		return nil, err
 	}
+	ids = map[int]string{}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || pid == os.Getpid() {
@@ -136,12 +141,19 @@ func shims(proc, state string) (pids []int, err error) {
 			continue // it ended meanwhile
 		}
 		args := strings.Split(string(raw), "\x00")
-		at := slices.Index(args, "-address")
-		if strings.HasSuffix(args[0], "containerd-shim-runc-v2") && at > 0 && at+1 < len(args) && args[at+1] == Socket(state) {
-			pids = append(pids, pid)
+		if strings.HasSuffix(args[0], "containerd-shim-runc-v2") && flagOf(args, "-address") == Socket(state) {
+			ids[pid] = flagOf(args, "-id")
 		}
 	}
-	return pids, nil
+	return ids, nil
+}
+
+// flagOf is what a command line gives for a flag; "" if it doesn't.
+func flagOf(args []string, flag string) string {
+	if at := slices.Index(args, flag); at > 0 && at+1 < len(args) {
+		return args[at+1]
+	}
+	return ""
 }
 
 // killAll kills until nobody is left: what is being killed may still start others.
