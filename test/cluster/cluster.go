@@ -238,6 +238,18 @@ func (c *Cluster) Kill() {
 	<-c.exited
 }
 
+// Crash starts the process and kills it after a while, however far it has got by then.
+func (c *Cluster) Crash(after time.Duration) {
+	c.t.Helper()
+	c.spawn("up")
+	select {
+	case <-c.exited:
+		c.t.Fatalf("skiff ended by itself: %v\n%s", c.exit, c.out)
+	case <-time.After(after):
+		c.Kill()
+	}
+}
+
 func (c *Cluster) signal(s syscall.Signal) {
 	if err := c.cmd.Process.Signal(s); err != nil && c.running() {
 		c.t.Fatal(err)

@@ -247,13 +247,7 @@ func leftovers(dataDir, name string) (left []string) {
 			left = append(left, "mount "+line)
 		}
 	}
-	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
-	for _, file := range cmdlines {
-		raw, err := os.ReadFile(file)
-		if line := strings.ReplaceAll(string(raw), "\x00", " "); err == nil && (strings.Contains(line, dataDir) || name != "" && strings.Contains(line, runDir+"/")) {
-			left = append(left, fmt.Sprintf("process %s: %s", filepath.Base(filepath.Dir(file)), line))
-		}
-	}
+	left = append(left, processes(dataDir, name)...)
 	if name == "" {
 		return left
 	}
@@ -267,4 +261,26 @@ func leftovers(dataDir, name string) (left []string) {
 		}
 	}
 	return left
+}
+
+// processes lists those whose command lines name a cluster's folders.
+func processes(dataDir, name string) (found []string) {
+	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range cmdlines {
+		raw, err := os.ReadFile(file)
+		if line := strings.ReplaceAll(string(raw), "\x00", " "); err == nil && (strings.Contains(line, dataDir) || name != "" && strings.Contains(line, "/run/skiff/"+name+"/")) {
+			found = append(found, fmt.Sprintf("process %s: %s", filepath.Base(filepath.Dir(file)), line))
+		}
+	}
+	return found
+}
+
+// Sandboxes are the shims that the cluster has on its host, of which every pod that runs has one.
+func (c *Cluster) Sandboxes() (shims []string) {
+	for _, p := range processes(c.DataDir, c.Name()) {
+		if strings.Contains(p, "containerd-shim") {
+			shims = append(shims, p)
+		}
+	}
+	return shims
 }
