@@ -28,6 +28,23 @@ func BenchmarkAlone(b *testing.B) {
 	}
 }
 
+// BenchmarkWorkloads is the cost of one pod of upstream's workloads, at their sizes.
+func BenchmarkWorkloads(b *testing.B) {
+	for _, w := range Workloads(1) {
+		if w.PerNode != nil {
+			continue
+		}
+		b.Run(w.Name, func(b *testing.B) {
+			pods, took := 0, time.Duration(0)
+			for range b.N {
+				t, placed := w.Run()
+				took, pods = took+t, pods+placed
+			}
+			b.ReportMetric(float64(pods)/took.Seconds(), "pods/s")
+		})
+	}
+}
+
 // cpu is what this process has used.
 func cpu() time.Duration {
 	var u syscall.Rusage
