@@ -47,7 +47,7 @@ func main() {
 	full := flag.Bool("full", false, "run scheduler_perf's workloads over HTTPS at upstream's sizes; without, at a quarter of them")
 	kubeconfig := flag.String("kubeconfig", "", "drive the API server of this kubeconfig (api, watch, scheduler) instead of a cluster of our own")
 	pids := flag.String("pids", "", "the processes of that API server on this machine, whose CPU and memory count: 123,456")
-	profile := flag.String("profile", "", "folder for CPU profiles of the server in the api, watch and scheduler benchmarks")
+	profile := flag.String("profile", "", "folder for profiles of the server in the api, watch and scheduler benchmarks")
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] [benchmark …]")
 		for _, b := range benchmarks {

@@ -113,6 +113,7 @@ var (
 
 var podRow = Resource{
 	Version: "v1", Kind: "Pod", Plural: "pods", Short: []string{"po"}, Categories: all, Key: "pods", Namespaced: true, Status: true, StatusMeta: statusMetaOfPod, Generation: true,
+	Share: sharePod,
 	Subresources: []Subresource{
 		{Name: "attach", Kind: "PodAttachOptions", Verbs: []string{"create", "get"}},
 		{Name: "binding", Kind: "Binding", Verbs: []string{"create"}, New: func() runtime.Object { return &corev1.Binding{} }},

@@ -81,6 +81,9 @@ type Resource struct {
 	// Terminating, if set, marks obj once its deletion has begun (a namespace's phase).
 	Terminating func(obj Object)
 
+	// Share, if set, puts parts that many objects have alike in the place of obj's own, before anybody sees obj. old is what obj was made of, or nil.
+	Share func(obj, old Object, p *Pool)
+
 	// Deprecated, if set, is what everybody who uses the resource is warned of.
 	Deprecated string
 

@@ -93,6 +93,7 @@ type Server struct {
 	behind   *aggregate.Aggregator // API servers behind this one; nil without a front proxy
 	fair     *fairness.Controller  // nil: every request goes through at once
 	shapes   chan struct{}         // turns at putting big lists together
+	lists    turns                 // at writing them
 	metrics  *metrics
 	flushes  pace
 	remarked atomic.Int64 // when a warning about a client's certificate was last logged
@@ -130,6 +131,7 @@ func New(cfg Config) (*Server, error) {
 		requests: &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")},
 		metrics:  newMetrics(cfg.Metrics),
 		shapes:   make(chan struct{}, bigLists),
+		lists:    newTurns(),
 		ready:    make(chan struct{}),
 		stopping: stopping, stop: stop,
 	}

@@ -77,9 +77,9 @@ func (c *call) writeList(f format, entries []*store.Entry, meta metav1.ListMeta)
 		}
 		writeBody(c.w, http.StatusOK, f, body)
 	case f.media == mediaProtobuf:
-		err = writeProtobufList(c.w, c.q, entries, meta)
+		err = c.writeProtobufList(entries, meta)
 	default:
-		err = writeJSONList(c.w, f, c.q, entries, meta)
+		err = c.writeJSONList(f, entries, meta)
 	}
 	if err != nil {
 		c.s.log.Debug("a list was not written to its end", "err", err)
@@ -126,8 +126,8 @@ func listKind(q *registry.Request) (apiVersion, kind string) {
 }
 
 // writeJSONList splices the items' shared encodings into a list.
-func writeJSONList(w http.ResponseWriter, f format, q *registry.Request, entries []*store.Entry, meta metav1.ListMeta) error {
-	apiVersion, kind := listKind(q)
+func (c *call) writeJSONList(f format, entries []*store.Entry, meta metav1.ListMeta) error {
+	apiVersion, kind := listKind(c.q)
 	head, err := json.Marshal(struct {
 		Kind       string          `json:"kind"`
 		APIVersion string          `json:"apiVersion"`
@@ -137,9 +137,16 @@ func writeJSONList(w http.ResponseWriter, f format, q *registry.Request, entries
 		return err
 	}
 	size := len(head) + len(`,"items":[]}`)
+	out := c.splice(len(entries))
+	defer out.end()
 	bodies := make([][]byte, len(entries))
 	for i, e := range entries {
 		if bodies[i], err = e.Bytes(store.JSON); err != nil {
+			c.fail(apierrors.NewInternalError(err))
+			return err
+		}
+		if err = out.pause(i); err != nil {
+			c.fail(apierrors.NewTimeoutError("too many long lists are being made; take protobuf, or pages", 1))
 			return err
 		}
 		size += len(bodies[i]) + 1
@@ -159,13 +166,11 @@ func writeJSONList(w http.ResponseWriter, f format, q *registry.Request, entries
 				return err
 			}
 		}
-		writeBody(w, http.StatusOK, f, buf)
+		writeBody(c.w, http.StatusOK, f, buf)
 		return nil
 	}
-	w.Header().Set("Content-Type", mediaJSON)
-	w.WriteHeader(http.StatusOK)
-	out := borrowFrames(w)
-	defer giveFramesBack(out)
+	c.w.Header().Set("Content-Type", mediaJSON)
+	c.w.WriteHeader(http.StatusOK)
 	_, _ = out.Write(head[:len(head)-1])
 	_, _ = out.WriteString(`,"items":[`)
 	for i, b := range bodies {
@@ -180,8 +185,8 @@ func writeJSONList(w http.ResponseWriter, f format, q *registry.Request, entries
 
 // writeProtobufList writes runtime.Unknown{typeMeta, raw: list{metadata, items…}} around the items' shared encodings, each of which is a field of the
 // list already.
-func writeProtobufList(w http.ResponseWriter, q *registry.Request, entries []*store.Entry, meta metav1.ListMeta) error {
-	apiVersion, kind := listKind(q)
+func (c *call) writeProtobufList(entries []*store.Entry, meta metav1.ListMeta) error {
+	apiVersion, kind := listKind(c.q)
 	metadata, err := meta.Marshal()
 	if err != nil {
 		return err
@@ -190,7 +195,7 @@ func writeProtobufList(w http.ResponseWriter, q *registry.Request, entries []*st
 	items := make([][]byte, len(entries))
 	for i, e := range entries {
 		if items[i], err = e.ProtobufItem(); err != nil {
-			writeError(w, &http.Request{}, apierrors.NewInternalError(err))
+			c.fail(apierrors.NewInternalError(err))
 			return err
 		}
 		size += len(items[i])
@@ -202,10 +207,10 @@ func writeProtobufList(w http.ResponseWriter, q *registry.Request, entries []*st
 	head = append(head, 2<<3|2)
 	head = binary.AppendUvarint(head, uint64(size))
 	head = appendField(head, 1, metadata)
-	w.Header().Set("Content-Type", mediaProtobuf)
-	w.WriteHeader(http.StatusOK)
-	out := borrowFrames(w)
-	defer giveFramesBack(out)
+	c.w.Header().Set("Content-Type", mediaProtobuf)
+	c.w.WriteHeader(http.StatusOK)
+	out := c.splice(len(entries))
+	defer out.end()
 	_, _ = out.Write(head)
 	for _, b := range items {
 		_, _ = out.Write(b)
@@ -220,15 +225,39 @@ const frameBytes = 16<<10 - 9
 
 var frames = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, frameBytes) }}
 
-func borrowFrames(w http.ResponseWriter) *bufio.Writer {
-	out := frames.Get().(*bufio.Writer)
-	out.Reset(w)
+// spliced is the body of a list on its way: whole frames, and in turns where the list is long.
+type spliced struct {
+	*bufio.Writer
+	turn *turn // nil: the list is short
+}
+
+// splice begins the body of a list with so many items; end must be called.
+func (c *call) splice(items int) spliced {
+	out := spliced{Writer: frames.Get().(*bufio.Writer)}
+	if items < bigList {
+		out.Reset(c.w)
+		return out
+	}
+	out.turn = c.s.lists.begin(c.r.Context(), c.w)
+	out.Reset(out.turn)
 	return out
 }
 
-func giveFramesBack(out *bufio.Writer) {
-	out.Reset(nil)
-	frames.Put(out)
+// pause lets others have their turn while the items of a long list are encoded; i is the number of one.
+func (b spliced) pause(i int) error {
+	const items = 64
+	if b.turn == nil || i%items != 0 {
+		return nil
+	}
+	return b.turn.step(turnBytes / 4)
+}
+
+func (b spliced) end() {
+	if b.turn != nil {
+		b.turn.end()
+	}
+	b.Reset(nil)
+	frames.Put(b.Writer)
 }
 
 // field is how long a length-delimited field of n bytes is, with a tag of one byte.

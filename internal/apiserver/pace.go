@@ -12,9 +12,9 @@ import (
 // moment is sent at once.
 const (
 	paceSlot  = 16 * time.Millisecond  // flushes are counted over this long
-	paceCost  = 100 * time.Microsecond // how long one flush makes every watch wait
+	paceCost  = 500 * time.Microsecond // how long one flush makes every watch wait
 	paceLeast = 300 * time.Microsecond // shorter waits cost more than they save
-	paceMost  = 25 * time.Millisecond
+	paceMost  = 40 * time.Millisecond
 )
 
 // pace is how busy the server's watches are. The zero value is ready.

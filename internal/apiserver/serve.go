@@ -35,7 +35,20 @@ func (s *Server) enter(w http.ResponseWriter, r *http.Request) {
 		s.ui.ServeHTTP(w, r)
 		return
 	}
+	_ = makeRoom(0)
 	s.serve(w, r)
+}
+
+// room is how much stack most requests need.
+const room = 12 << 10
+
+// makeRoom grows the stack of a request's goroutine at once, while there is hardly anything on it to move: its own frame doesn't fit into the 2 KB that a
+// goroutine begins with. Growing by doubling, deep within the request, was 6 % of what creating a pod costs.
+//
+//go:noinline
+func makeRoom(at int) byte {
+	var frame [room]byte
+	return frame[at]
 }
 
 // serve takes a request through the filters: panic, who, audit, whether, when, what.

@@ -134,6 +134,7 @@ func (c *cluster) run(parent context.Context) (served bool, err error) {
 		}
 		if len(waiting) == 0 {
 			c.Progress(Progress{Part: AllReady})
+			c.releasePages(ctx)
 		}
 		<-ctx.Done()
 		if parent.Err() != nil {

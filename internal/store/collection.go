@@ -25,7 +25,8 @@ type Collection struct {
 	indexes   map[string]index
 	log       eventLog
 	snapshots []*snapshot
-	over      chan struct{} // closed when watches must end: the resource is another now, or no more
+	listed    atomic.Pointer[listed] // the last long list; nil once something has changed. Set with the lock held for reading
+	over      chan struct{}          // closed when watches must end: the resource is another now, or no more
 	closed    bool
 	changes   *atomic.Int64 // counts changes for an observer; may be nil
 }
@@ -69,6 +70,7 @@ func (c *Collection) get(key string) *Entry {
 // insert puts an entry in the place of the one with its key. Called with the store's lock held.
 func (c *Collection) insert(e *Entry) {
 	old, replaced := c.tree.ReplaceOrInsert(e)
+	c.listed.Store(nil)
 	if c.changes != nil {
 		c.changes.Add(1)
 	}
@@ -89,6 +91,7 @@ func (c *Collection) insert(e *Entry) {
 // remove takes an entry out. Called with the store's lock held.
 func (c *Collection) remove(e *Entry) {
 	c.tree.Delete(e)
+	c.listed.Store(nil)
 	if c.changes != nil {
 		c.changes.Add(1)
 	}
@@ -225,15 +228,17 @@ func (c *Collection) each(tree *btree.BTreeG[*Entry], p *Predicate, from string,
 		}
 		return
 	}
-	low := from
-	if ns := p.Namespace + "/"; p.Namespace != "" && low < ns {
-		low = ns
+	low, ns := from, ""
+	if p.Namespace != "" {
+		ns = p.Namespace + "/"
+		low = max(low, ns)
 	}
+	every := p.Name == "" && !p.selects()
 	tree.AscendGreaterOrEqual(&Entry{key: low}, func(e *Entry) bool {
-		if p.Namespace != "" && !strings.HasPrefix(e.key, p.Namespace+"/") {
+		if !strings.HasPrefix(e.key, ns) {
 			return false
 		}
-		return !p.match(c, e) || f(e)
+		return !every && !p.match(c, e) || f(e)
 	})
 }
 

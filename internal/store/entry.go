@@ -73,6 +73,7 @@ func decodeEntry(c *Collection, key string, value []byte, rev int64) (*Entry, er
 			return nil, err
 		}
 	}
+	c.share(obj, nil)
 	return newEntry(c, key, rev, obj, value), nil
 }
 

@@ -23,7 +23,7 @@ type ListOptions struct {
 	Continue      string
 }
 
-// Page is one page of a list, in key order.
+// Page is one page of a list, in key order. Entries are shared: lists of the same may be the same slice.
 type Page struct {
 	Entries   []*Entry
 	Revision  int64
@@ -109,7 +109,12 @@ func (c *Collection) unchangedSince(rev int64) bool {
 
 func (c *Collection) page(tree *btree.BTreeG[*Entry], o *ListOptions, from string, rev int64) *Page {
 	p := &Page{Revision: rev}
-	if o.Limit == 0 && !o.selects() && o.Namespace == "" && o.Name == "" {
+	whole := tree == c.tree && from == "" && o.Limit == 0 && !o.selects() && o.Name == ""
+	if whole {
+		if l := c.listed.Load(); l != nil && l.namespace == o.Namespace {
+			p.Entries = l.entries
+			return p
+		}
 		p.Entries = make([]*Entry, 0, tree.Len())
 	}
 	more := false
@@ -121,6 +126,10 @@ func (c *Collection) page(tree *btree.BTreeG[*Entry], o *ListOptions, from strin
 		p.Entries = append(p.Entries, e)
 		return true
 	})
+	if whole && len(p.Entries) >= longList {
+		p.Entries = slices.Clip(p.Entries)
+		c.listed.Store(&listed{o.Namespace, p.Entries})
+	}
 	if !more {
 		return p
 	}
@@ -136,6 +145,15 @@ func (c *Collection) page(tree *btree.BTreeG[*Entry], o *ListOptions, from strin
 	}
 	return p
 }
+
+// listed is a namespace's entries (or all) as they were listed last, until one changes: who lists again need not walk through the tree.
+type listed struct {
+	namespace string
+	entries   []*Entry
+}
+
+// longList is how long a list is before it is kept.
+const longList = 500
 
 // keepSnapshot remembers the present tree for the pages to come. Called with the lock held for writing.
 func (c *Collection) keepSnapshot(rev int64) {

@@ -60,6 +60,7 @@ type Store struct {
 
 	reads sharedRead
 	locks keyLocks
+	pool  api.Pool // parts that objects share
 }
 
 type rawValue struct {

@@ -221,6 +221,47 @@ func TestListPagesAndSnapshots(t *testing.T) {
 	}
 }
 
+// A long list is walked once; whoever lists again sees every change since.
+func TestLongListsAreKeptUntilSomethingChanges(t *testing.T) {
+	s, _ := start(t)
+	ctx, c := context.Background(), s.Collection(pods)
+	for i := range longList {
+		mustCreate(t, c, pod(fmt.Sprintf("p%d", i)))
+	}
+	list := func(namespace string) []*Entry {
+		p, err := c.List(ctx, ListOptions{Predicate: Predicate{Namespace: namespace}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.Entries
+	}
+	first := list("default")
+	if again := list("default"); len(again) != longList || &again[0] != &first[0] {
+		t.Error("the list was made anew")
+	}
+	if len(list("")) != longList || len(list("other")) != 0 {
+		t.Error("another namespace has this one's list")
+	}
+	list("default")
+	e := mustCreate(t, c, pod("q"))
+	if got := list("default"); len(got) != longList+1 || len(first) != longList {
+		t.Errorf("%d after a create", len(got))
+	}
+	updated, err := c.Update(ctx, e, pod("q", func(p *corev1.Pod) { p.Labels["app"] = "b" }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := list("default"); got[longList] != updated {
+		t.Error("the list is older than an update")
+	}
+	if _, err := c.Delete(ctx, updated); err != nil {
+		t.Fatal(err)
+	}
+	if got := list("default"); len(got) != longList {
+		t.Errorf("%d after a delete", len(got))
+	}
+}
+
 func TestSelectionsAndIndexes(t *testing.T) {
 	s, _ := start(t)
 	ctx, c := context.Background(), s.Collection(pods)
@@ -487,6 +528,7 @@ func BenchmarkCreate(b *testing.B) {
 	s, _ := start(b, func(c *Config) { c.DetectMutation = false })
 	c := s.Collection(pods)
 	i := 0
+	b.ReportAllocs()
 	for b.Loop() {
 		i++
 		mustCreate(b, c, pod(fmt.Sprintf("p%d", i)))
@@ -505,6 +547,7 @@ func BenchmarkList10000(b *testing.B) {
 		})
 	}
 	group.Wait()
+	b.ReportAllocs()
 	for b.Loop() {
 		if p, err := c.List(context.Background(), ListOptions{Read: Read{Consistent: true}}); err != nil || len(p.Entries) != 10000 {
 			b.Fatal(err)

@@ -29,15 +29,22 @@ func (p *pendingWrite) is(value []byte) bool { return bytes.Equal(p.saved, value
 
 // Create writes a new object. It fails with AlreadyExists when the key is taken. The object belongs to the store from then on.
 func (c *Collection) Create(ctx context.Context, key string, obj api.Object, and ...Beside) (*Entry, error) {
-	return c.put(ctx, key, 0, obj, and)
+	return c.put(ctx, key, nil, obj, and)
 }
 
 // Update replaces prev. It fails with Conflict when prev is no longer the newest. The object belongs to the store from then on.
 func (c *Collection) Update(ctx context.Context, prev *Entry, obj api.Object, and ...Beside) (*Entry, error) {
-	return c.put(ctx, prev.key, prev.rev, obj, and)
+	return c.put(ctx, prev.key, prev, obj, and)
 }
 
-func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Object, and []Beside) (*Entry, error) {
+func (c *Collection) put(ctx context.Context, key string, prev *Entry, obj api.Object, and []Beside) (*Entry, error) {
+	rev := int64(0)
+	if prev != nil {
+		rev = prev.rev
+		c.share(obj, prev.obj)
+	} else {
+		c.share(obj, nil)
+	}
 	value, err := encode(c.res, obj)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", c.res.Kind, key, err))
@@ -85,6 +92,16 @@ func (c *Collection) put(ctx context.Context, key string, rev int64, obj api.Obj
 		err = apierrors.NewConflict(c.res.GroupResource(), key, errors.New("it was deleted at the same time"))
 	}
 	return e, err
+}
+
+// share lets an object have what it has in common with others from them. Of cold kinds there are no objects to share with.
+func (c *Collection) share(obj, old api.Object) {
+	if c.res.Share == nil || c.res.Cold {
+		return
+	}
+	c.s.pool.Lock()
+	defer c.s.pool.Unlock()
+	c.res.Share(obj, old, &c.s.pool)
 }
 
 // Delete removes prev. It returns the deleted object's last entry, carrying the revision of the deletion.
