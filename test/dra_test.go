@@ -15,8 +15,8 @@ import (
 
 const draName = "dra.test.skiff.dev"
 
-// TestDRA: a driver offers one device; a pod has it, through a crash of Skiff; another waits until the device was taken back, also while the driver is
-// away.
+// TestDRA: a driver offers one device; a pod has it, through a crash of Skiff; another waits until the device was taken back. A
+// taint evicts that one while the driver is away, which it must wait for.
 func TestDRA(t *testing.T) {
 	t.Parallel()
 	c := cluster.Start(t)
@@ -66,7 +66,12 @@ spec: {spec: {devices: {requests: [{name: it, exactly: {deviceClassName: things}
 	wantCalls(t, d, "prepare p-it", "unprepare p-it", "prepare q-it")
 
 	stop()
-	c.Kubectl("delete", "pod", "q", "--wait=false")
+	c.Apply(`
+apiVersion: resource.k8s.io/v1
+kind: DeviceTaintRule
+metadata: {name: broken}
+spec: {deviceSelector: {driver: ` + draName + `}, taint: {key: test.skiff.dev/broken, effect: NoExecute}}
+`)
 	cluster.Eventually(t, 20*time.Second, func() error {
 		out := c.Kubectl("get", "events", "-o", `jsonpath={.items[?(@.reason=="FailedSync")].message}`)
 		if !strings.Contains(out, "unprepare dynamic resources: DRA driver "+draName+" is not registered") {

@@ -23,6 +23,7 @@ import (
 	"skiff.dev/skiff/internal/controller/cronjob"
 	"skiff.dev/skiff/internal/controller/daemonset"
 	"skiff.dev/skiff/internal/controller/deployment"
+	"skiff.dev/skiff/internal/controller/devicetainteviction"
 	"skiff.dev/skiff/internal/controller/disruption"
 	"skiff.dev/skiff/internal/controller/endpoints"
 	"skiff.dev/skiff/internal/controller/endpointslice"
@@ -106,6 +107,7 @@ var all = []entry{
 	{"service-cidr-controller", func(c Config) harness.Controller { return servicecidr.New(c.Client) }},
 	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},
 	{"taint-eviction-controller", func(c Config) harness.Controller { return tainteviction.New(c.Client) }},
+	{"device-taint-eviction-controller", func(c Config) harness.Controller { return devicetainteviction.New(c.Client) }},
 	{"garbage-collector-controller", func(c Config) harness.Controller { return garbage.New(c.Client, c.Kinds, c.Log) }},
 	{"certificatesigningrequest-approving-controller", func(c Config) harness.Controller { return certificates.NewApprover(c.Client) }},
 	{"certificatesigningrequest-signing-controller", func(c Config) harness.Controller { return certificates.NewSigner(c.Client, c.Sign) }},

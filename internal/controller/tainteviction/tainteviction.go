@@ -134,19 +134,24 @@ func (r *reconciler) stop(uid types.UID) (ran bool) {
 
 func (r *reconciler) evict(ctx context.Context, pod *corev1.Pod) error {
 	r.events.Eventf(pod, corev1.EventTypeNormal, "TaintManagerEviction", "Marking for deletion Pod %s/%s", pod.Namespace, pod.Name)
+	return Evict(ctx, r.client, pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", r.now())
+}
+
+// Evict says of a pod that it is disrupted, and why, and deletes it.
+func Evict(ctx context.Context, c client.Client, pod *corev1.Pod, reason, message string, now time.Time) error {
 	marked := pod.DeepCopy()
 	if podstate.Set(&marked.Status, corev1.PodCondition{
-		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager",
-		Message: "Taint manager: deleting due to NoExecute taint", LastTransitionTime: metav1.NewTime(r.now()),
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reason,
+		Message: message, LastTransitionTime: metav1.NewTime(now),
 		ObservedGeneration: pod.Generation,
 	}) {
-		if err := r.client.SubResource("status").Update(ctx, marked); crclient.IgnoreNotFound(err) != nil {
+		if err := c.SubResource("status").Update(ctx, marked); crclient.IgnoreNotFound(err) != nil {
 			return fmt.Errorf("mark pod %s/%s for eviction: %w", pod.Namespace, pod.Name, err)
 		}
 	}
 	uid := pod.UID
 	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
-	err := r.client.Delete(ctx, target, crclient.Preconditions{UID: &uid})
+	err := c.Delete(ctx, target, crclient.Preconditions{UID: &uid})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("evict pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
