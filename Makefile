@@ -6,12 +6,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := build
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.1.0-dev)
+KUBERNETES := $(shell sed -n 's/.*Kubernetes = "\(.*\)"/\1/p' internal/version/version.go)
 BIN := bin
 # The product is static: one file runs on any distribution. runc enters namespaces in C and is the exception.
 export CGO_ENABLED := 0
 # Programs and tests are compiled alike, so that one cache serves both.
 export GOFLAGS := -trimpath -buildvcs=false
 LDFLAGS := -s -w -X skiff.dev/skiff/internal/version.Skiff=$(VERSION)
+# What the built-in kubectl says of itself.
+LDFLAGS += $(addprefix -X k8s.io/component-base/version.,gitVersion=$(KUBERNETES) gitMajor=1 gitMinor=$(word 2,$(subst ., ,$(KUBERNETES))))
 GOBUILD := go build -ldflags '$(LDFLAGS)'
 
 PROGRAMS := skiff containerd-shim-runc-v2 runc skiff-cni pause skiff-web skiff-ingress

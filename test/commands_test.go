@@ -34,6 +34,9 @@ func TestCommands(t *testing.T) {
 				t.Errorf("no line like %s in\n%s", want, out)
 			}
 		}
+		if out := run(t, "kubectl", "version", "--client"); !strings.HasPrefix(out, "Client Version: v1.37.") {
+			t.Errorf("kubectl says of itself\n%s", out)
+		}
 	})
 	t.Run("help", func(t *testing.T) {
 		out := run(t, "up", "--help")

@@ -189,5 +189,11 @@ var eventRow = Resource{
 		To:      func(o Object) Object { return eventToEvents(o.(*corev1.Event)) },
 		From:    func(o Object) Object { return eventFromEvents(o.(*eventsv1.Event)) },
 		Columns: eventsColumns,
+		Fields: map[string]string{
+			"regarding.kind": "involvedObject.kind", "regarding.namespace": "involvedObject.namespace", "regarding.name": "involvedObject.name",
+			"regarding.uid": "involvedObject.uid", "regarding.apiVersion": "involvedObject.apiVersion",
+			"regarding.resourceVersion": "involvedObject.resourceVersion", "regarding.fieldPath": "involvedObject.fieldPath",
+			"reason": "reason", "reportingController": "reportingComponent", "type": "type",
+		},
 	}},
 }

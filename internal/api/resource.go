@@ -106,6 +106,8 @@ type Served struct {
 	To                   func(stored Object) Object // stored → served
 	From                 func(served Object) Object // served → stored
 	Columns              []Column
+	// Fields, if set, are those that this version's field selectors may name, beside metadata's: the stored version's name of each.
+	Fields map[string]string
 	// Own, if set, is the row that rules the version: requests in it are about that row, which converts for itself (custom resources).
 	Own *Resource
 

@@ -27,8 +27,10 @@ func (s *Server) plainRoutes() *http.ServeMux {
 	if s.cfg.Metrics != nil {
 		m.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}))
 	}
-	m.HandleFunc("GET /api", s.discoverCore)
-	m.HandleFunc("GET /apis", s.discoverGroups)
+	for _, end := range []string{"", "/{$}"} { // upstream's e2e and older clients write the slash
+		m.HandleFunc("GET /api"+end, s.discoverCore)
+		m.HandleFunc("GET /apis"+end, s.discoverGroups)
+	}
 	m.HandleFunc("GET /apis/{group}", s.discoverGroup)
 	m.HandleFunc("GET /api/{version}", s.discoverVersion)
 	m.HandleFunc("GET /apis/{group}/{version}", s.discoverVersion)

@@ -335,6 +335,11 @@ func TestPlainPaths(t *testing.T) {
 			t.Errorf("%s is listed and not served", p)
 		}
 	}
+	for _, p := range []string{"/api", "/apis"} {
+		if with, without := f.ask("GET "+p+"/", "").ok(200), f.ask("GET "+p, "").ok(200); !bytes.Equal(with.body, without.body) {
+			t.Errorf("%s/ is not %s:\n%s\n%s", p, p, with.body, without.body)
+		}
+	}
 	if metrics := f.ask("GET /metrics", "").ok(200); !bytes.Contains(metrics.body, []byte("apiserver_request_total")) {
 		t.Errorf("%.300s", metrics.body)
 	}

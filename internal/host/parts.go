@@ -218,7 +218,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		Sources:     authnSources(c.conf),
 		TokenKeys:   apiserver.TokenKeys{SigningPEM: private, VerifyPEM: [][]byte{public}},
 		Issuer:      "https://kubernetes.default.svc." + c.conf.ClusterDomain,
-		ExternalURL: c.serverURL(),
+		ExternalURL: "https://" + c.advertise().String(),
 		Metrics:     c.metrics,
 		Usage:       c.usage,
 		Checks:      c.checks(),

@@ -1,9 +1,11 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -159,29 +161,46 @@ func predicate(q *Request, o *metainternalversion.ListOptions) (store.Predicate,
 	if o.FieldSelector == nil || o.FieldSelector.Empty() {
 		return p, nil
 	}
+	selector, err := storedFields(q, o.FieldSelector)
+	if err != nil {
+		return p, err
+	}
 	known := KnownFields(q.Resource)
-	for _, req := range o.FieldSelector.Requirements() {
+	for _, req := range selector.Requirements() {
 		if !known.Has(req.Field) {
 			return p, unknownField(q.Resource, req.Field)
 		}
 	}
-	p.Fields = o.FieldSelector
-	if name, ok := o.FieldSelector.RequiresExactMatch("metadata.name"); ok {
+	p.Fields = selector
+	if name, ok := selector.RequiresExactMatch("metadata.name"); ok {
 		if p.Name != "" && p.Name != name {
 			p.Name = "\x00" // nothing has two names
 		} else {
 			p.Name = name
 		}
 	}
-	if ns, ok := o.FieldSelector.RequiresExactMatch("metadata.namespace"); ok && q.Resource.Namespaced && p.Namespace == "" {
+	if ns, ok := selector.RequiresExactMatch("metadata.namespace"); ok && q.Resource.Namespaced && p.Namespace == "" {
 		p.Namespace = ns
 	}
 	for name := range q.Resource.Indexes {
-		if v, ok := o.FieldSelector.RequiresExactMatch(name); ok {
+		if v, ok := selector.RequiresExactMatch(name); ok {
 			p.Index, p.Value = name, v
 		}
 	}
 	return p, nil
+}
+
+// storedFields is the selector in the stored version's names.
+func storedFields(q *Request, selector fields.Selector) (fields.Selector, error) {
+	if q.Served == nil || q.Served.Fields == nil {
+		return selector, nil
+	}
+	return selector.Transform(func(name, value string) (string, string, error) {
+		if stored, ok := q.Served.Fields[name]; ok || strings.HasPrefix(name, "metadata.") {
+			return cmp.Or(stored, name), value, nil
+		}
+		return "", "", unknownField(q.Resource, name)
+	})
 }
 
 // unknownField is the answer to a selector of a field that cannot be selected by. Upstream has two: for kinds with fields of their own, and for the rest.

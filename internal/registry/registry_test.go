@@ -154,6 +154,16 @@ func TestEventsOfBothGroups(t *testing.T) {
 	if err != nil || res.Object.(*eventsv1.Event).Note != "it went very well" {
 		t.Errorf("in events.k8s.io: %v, %v", res, err)
 	}
+	q.Name = ""
+	for selector, want := range map[string]int{
+		"reportingController=c": 1, "reportingController!=c": 0, "regarding.name=p,metadata.name=e": 1, "regarding.kind=Node": 0,
+		"involvedObject.name=p": -1, "source=c": -1,
+	} {
+		page, err := f.List(ctx, q, &metainternalversion.ListOptions{FieldSelector: fields.ParseSelectorOrDie(selector)})
+		if want < 0 && (err == nil || !strings.HasPrefix(err.Error(), "field label not supported: ")) || want >= 0 && (err != nil || len(page.Entries) != want) {
+			t.Errorf("%s in events.k8s.io: %v, %v", selector, page, err)
+		}
+	}
 }
 
 func TestListOptions(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -37,6 +38,13 @@ func attachmentName(handle, driver, node string) string {
 	return "csi-" + hex.EncodeToString(sum[:])
 }
 
+// ours says whether this controller asked for an attachment; those of others are theirs to end.
+func ours(a *storagev1.VolumeAttachment) bool {
+	sum, ok := strings.CutPrefix(a.Name, "csi-")
+	raw, err := hex.DecodeString(sum)
+	return ok && err == nil && len(raw) == sha256.Size
+}
+
 // decide compares who uses a volume with where it is attached.
 func decide(pv *corev1.PersistentVolume, s observed, now time.Time) (p plan) {
 	wanted := map[string]*corev1.Pod{}
@@ -51,7 +59,7 @@ func decide(pv *corev1.PersistentVolume, s observed, now time.Time) (p plan) {
 	held := map[string]bool{}
 	for _, a := range s.attachments {
 		held[a.Spec.NodeName] = true
-		if wanted[a.Spec.NodeName] != nil || a.DeletionTimestamp != nil {
+		if wanted[a.Spec.NodeName] != nil || a.DeletionTimestamp != nil || !ours(a) {
 			continue
 		}
 		switch wait, may := mayDetach(pv, s.nodes[a.Spec.NodeName], now); {

@@ -20,8 +20,10 @@ func TestDecide(t *testing.T) {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "on-" + node}, Spec: corev1.PodSpec{NodeName: node}, Status: corev1.PodStatus{Phase: phase}}
 	}
 	on := func(node string) *storagev1.VolumeAttachment {
-		return &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: "at-" + node}, Spec: storagev1.VolumeAttachmentSpec{NodeName: node}}
+		return &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: attachmentName("h", "d", node)}, Spec: storagev1.VolumeAttachmentSpec{NodeName: node}}
 	}
+	others := on("a")
+	others.Name = "made-by-hand"
 	node := func(name string, uses bool, unreadyFor time.Duration) map[string]*corev1.Node {
 		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		if uses {
@@ -48,10 +50,11 @@ func TestDecide(t *testing.T) {
 		"two at once":         {pv: pv(once), s: observed{attaches: true, pods: []*corev1.Pod{pod("a", "Pending"), pod("b", "Pending")}}, attach: []string{"a"}, refused: 1},
 		"many":                {pv: pv(many), s: observed{attaches: true, pods: []*corev1.Pod{pod("a", "Running"), pod("b", "Pending")}, attachments: []*storagev1.VolumeAttachment{on("a")}, nodes: node("a", true, 0)}, attach: []string{"b"}},
 		"over, still in use":  {pv: pv(once), s: observed{attaches: true, pods: []*corev1.Pod{pod("a", "Succeeded")}, attachments: []*storagev1.VolumeAttachment{on("a")}, nodes: node("a", true, 0)}},
-		"over":                {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{on("a")}, nodes: node("a", false, 0)}, detach: []string{"at-a"}},
-		"the node is gone":    {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{on("a")}}, detach: []string{"at-a"}},
+		"over":                {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{on("a")}, nodes: node("a", false, 0)}, detach: []string{on("a").Name}},
+		"somebody else's":     {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{others}, nodes: node("a", false, 0)}},
+		"the node is gone":    {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{on("a")}}, detach: []string{on("a").Name}},
 		"the node is silent":  {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{on("a")}, nodes: node("a", true, time.Minute)}, again: 5 * time.Minute},
-		"silent for too long": {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{on("a")}, nodes: node("a", true, time.Hour)}, detach: []string{"at-a"}},
+		"silent for too long": {pv: pv(once), s: observed{attaches: true, attachments: []*storagev1.VolumeAttachment{on("a")}, nodes: node("a", true, time.Hour)}, detach: []string{on("a").Name}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := decide(tt.pv, tt.s, noon)
