@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	certificatesv1 "k8s.io/api/certificates/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -62,8 +61,6 @@ func nodeRestriction(ctx context.Context, a *registry.Attributes) error {
 		return nodeVolume(a, node)
 	case "/serviceaccounts/token":
 		return nodeToken(ctx, a, node)
-	case "certificates.k8s.io/podcertificaterequests/":
-		return nodePodCertificate(ctx, a, node)
 	}
 	return nil
 }
@@ -313,44 +310,4 @@ func nodeToken(ctx context.Context, a *registry.Attributes, node string) error {
 		return forbid(a, errors.New("node requested token bound to a pod scheduled on a different node"))
 	}
 	return nil
-}
-
-// nodePodCertificate: a node asks for certificates only on behalf of pods that run on it, as the accounts that they have.
-func nodePodCertificate(ctx context.Context, a *registry.Attributes, node string) error {
-	if a.Operation != create {
-		return nil
-	}
-	req, ok := a.Object.(*certificatesv1.PodCertificateRequest)
-	if !ok {
-		return nil
-	}
-	s := &req.Spec
-	if string(s.NodeName) != node {
-		return forbid(a, fmt.Errorf("PodCertificateRequest.Spec.NodeName=%q, which is not the requesting node %q", s.NodeName, node))
-	}
-	pod, err := find[*corev1.Pod](ctx, a, "", "pods", a.Namespace+"/"+s.PodName)
-	if err != nil {
-		return err
-	}
-	why := ""
-	switch {
-	case pod == nil:
-		why = fmt.Sprintf("pod %q not found", s.PodName)
-	case pod.UID != s.PodUID:
-		why = fmt.Sprintf("PodCertificateRequest for pod %q contains pod UID (%q) which differs from running pod %q", s.PodName, s.PodUID, pod.UID)
-	case pod.Annotations[corev1.MirrorPodAnnotationKey] != "":
-		why = fmt.Sprintf("pod %q is a mirror pod", s.PodName)
-	case pod.Spec.NodeName != node:
-		why = fmt.Sprintf("pod %q is not running on node %q", s.PodName, node)
-	case pod.Spec.ServiceAccountName != s.ServiceAccountName:
-		why = fmt.Sprintf("PodCertificateRequest for pod %q contains service account name %q, but the pod's is %q", s.PodName, s.ServiceAccountName, pod.Spec.ServiceAccountName)
-	}
-	if why != "" {
-		return forbid(a, errors.New(why))
-	}
-	account, err := find[*corev1.ServiceAccount](ctx, a, "", "serviceaccounts", a.Namespace+"/"+s.ServiceAccountName)
-	if err == nil && (account == nil || account.UID != s.ServiceAccountUID) {
-		err = forbid(a, fmt.Errorf("PodCertificateRequest for pod %q contains a service account UID (%q) which is not that of service account %q", s.PodName, s.ServiceAccountUID, s.ServiceAccountName))
-	}
-	return err
 }
