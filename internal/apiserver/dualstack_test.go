@@ -12,12 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/registry"
 )
 
 // A client of a cluster of two families: a Service gets, gains and gives back addresses, each an IPAddress; a ServiceCIDR adds some more.
 func TestServicesOfTwoFamilies(t *testing.T) {
-	f := startOver(t, func(c *registry.Config) {
+	f := startOver(t, func(c *registry.Config, _ func() *authz.Authorizer) {
 		c.ServiceCIDRs = []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("fd96::/112")}
 	})
 	c := f.clientset()

@@ -10,9 +10,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	apiversion "k8s.io/apimachinery/pkg/version"
 
+	"skiff.dev/skiff/internal/apiserver/admission"
 	"skiff.dev/skiff/internal/version"
 )
 
@@ -25,7 +27,7 @@ func (s *Server) plainRoutes() *http.ServeMux {
 		m.HandleFunc("GET /"+name+"/{check}", s.health(name))
 	}
 	if s.cfg.Metrics != nil {
-		m.Handle("GET /metrics", promhttp.HandlerFor(s.cfg.Metrics, promhttp.HandlerOpts{}))
+		m.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{s.cfg.Metrics, admission.Dynamic{}}, promhttp.HandlerOpts{}))
 	}
 	for _, end := range []string{"", "/{$}"} { // upstream's e2e and older clients write the slash
 		m.HandleFunc("GET /api"+end, s.discoverCore)

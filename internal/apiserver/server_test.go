@@ -69,7 +69,7 @@ func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 }
 
 // startOver is start over a registry that beneath changes.
-func startOver(t *testing.T, beneath func(*registry.Config), change ...func(*apiserver.Config)) *fixture {
+func startOver(t *testing.T, beneath func(*registry.Config, func() *authz.Authorizer), change ...func(*apiserver.Config)) *fixture {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var a *authz.Authorizer
@@ -78,7 +78,7 @@ func startOver(t *testing.T, beneath func(*registry.Config), change ...func(*api
 		func(c *registry.Config) {
 			c.Log = log
 			if beneath != nil {
-				beneath(c)
+				beneath(c, func() *authz.Authorizer { return a })
 			}
 		})
 	a = authz.New(reg.Registry, log)

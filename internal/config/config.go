@@ -55,6 +55,9 @@ type Config struct {
 	AuthorizationConfig         string   `key:"authorization-config" help:"File with the AuthorizationConfiguration: who is asked, in order (Node, RBAC, Webhook)"`
 	AuthorizationWebhookConfig  string   `key:"authorization-webhook-config-file" help:"Kubeconfig of a service that answers SubjectAccessReviews, asked after RBAC"`
 
+	EnableAdmission  []string `key:"enable-admission-plugins" help:"Admission plug-ins to run beside those that are on by default, by upstream's names; their order doesn't matter"`
+	DisableAdmission []string `key:"disable-admission-plugins" help:"Admission plug-ins not to run, by upstream's names"`
+
 	AuditPolicyFile    string `key:"audit-policy-file" help:"File with the audit Policy: which requests are recorded, and how much of them (default: none)"`
 	AuditLogPath       string `key:"audit-log-path" help:"File that audit events are written to; - for standard output"`
 	AuditLogMaxSize    int    `key:"audit-log-maxsize" help:"Megabytes at which the audit log is rotated"`

@@ -31,7 +31,7 @@ import (
 func cluster(t *testing.T) client.Client {
 	t.Helper()
 	admit, validate := admission.Default()
-	r := registrytest.Start(t, admit, append(validate, admission.Last()))
+	r := registrytest.Start(t, admit, validate)
 	log := slog.New(slog.DiscardHandler)
 	c := client.Local(r.Registry, registrytest.Admin, log)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -131,15 +131,11 @@ func (c *cluster) makeStore() (runner, error) {
 }
 
 func (c *cluster) makeRegistry() (runner, error) {
-	admit, validate := admission.Default()
-	// The authorizer reads roles through the registry, and the registry asks it whether somebody may grant a role.
-	validate = append(validate, func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Validate(ctx, a) },
-		func(ctx context.Context, a *registry.Attributes) error {
-			return c.authorizer.ValidateCertificates(ctx, a)
-		})
 	asked := dynamic.New()
-	admit, validate = append(admit, asked.Admit), append(validate, asked.Validate, admission.Last())
-	var err error
+	admit, validate, err := c.admission(asked)
+	if err != nil {
+		return nil, err
+	}
 	c.registry, err = registry.New(registry.Config{
 		Store:         c.store,
 		Table:         api.NewTable(),
@@ -160,6 +156,24 @@ func (c *cluster) makeRegistry() (runner, error) {
 	asked.Start(c.registry, c.authorizer)
 	c.usage = usage.New(c.registry, c.Log.With("part", "usage"))
 	return c.registry, nil
+}
+
+// admission is the chain of plug-ins. The authorizer reads roles through the registry, which asks it whether somebody may grant a role.
+func (c *cluster) admission(asked *dynamic.Plugins) ([]registry.Admit, []registry.Validate, error) {
+	signers := func(about string) registry.Validate {
+		return func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Signers(ctx, a, about) }
+	}
+	return admission.New(admission.Config{
+		Enable: c.conf.EnableAdmission, Disable: c.conf.DisableAdmission, Metrics: c.metrics,
+		Admit: map[string]registry.Admit{"MutatingAdmissionPolicy": asked.MutateByPolicies, "MutatingAdmissionWebhook": asked.MutateByWebhooks},
+		Validate: map[string]registry.Validate{
+			"CertificateApproval": signers("approve"), "CertificateSigning": signers("sign"), "ClusterTrustBundleAttest": signers("attest"),
+			"OwnerReferencesPermissionEnforcement": func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.OwnerReferences(ctx, a) },
+			"ValidatingAdmissionPolicy":            asked.ValidateByPolicies, "ValidatingAdmissionWebhook": asked.ValidateByWebhooks,
+		},
+		AlwaysAdmit:    []registry.Admit{asked.Settle},
+		AlwaysValidate: []registry.Validate{func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Validate(ctx, a) }},
+	})
 }
 
 // localClient is a part's client within this process.

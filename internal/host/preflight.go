@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"skiff.dev/skiff/internal/apiserver/admission"
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/controller"
 )
@@ -27,6 +28,9 @@ func preflight(c *config.Config, binDir string) error {
 		return errors.New("skiff runs containers and must be root; run it with sudo")
 	}
 	if err := controller.Check(c.Controllers); err != nil {
+		return err
+	}
+	if err := admission.Check(c.EnableAdmission, c.DisableAdmission); err != nil {
 		return err
 	}
 	if _, err := schedulerSettings(c); err != nil {

@@ -114,7 +114,7 @@ func TestApplyIsRefused(t *testing.T) {
 		{"no YAML", q, types.ApplyYAMLPatchType, "one", "}", false, 400},
 		{"another kind", q, types.ApplyYAMLPatchType, "one", "{apiVersion: v1, kind: Secret, metadata: {name: c}}", false, 400},
 		{"another name", q, types.ApplyYAMLPatchType, "one", "{apiVersion: v1, kind: ConfigMap, metadata: {name: d}}", false, 400},
-		{"unknown field", q, types.ApplyYAMLPatchType, "one", "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dta: {}}", false, 500},
+		{"unknown field", q, types.ApplyYAMLPatchType, "one", "{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, dta: {}}", false, 400},
 		{"uid of nothing", q, types.ApplyYAMLPatchType, "one", "{apiVersion: v1, kind: ConfigMap, metadata: {name: c, uid: x}}", false, 409},
 		{"nothing has a status", a.request("", "pods", "status", "p"), types.ApplyYAMLPatchType, "one", "{apiVersion: v1, kind: Pod, metadata: {name: p}}", false, 404},
 		{"may not create", nobody, types.ApplyYAMLPatchType, "one", configHead + "{}", false, 403},

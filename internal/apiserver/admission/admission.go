@@ -1,8 +1,8 @@
 // Package admission holds the built-in admission plug-ins, one file each, under upstream's names, with upstream's behaviour and messages.
 //
 // A plug-in is a function that looks at one request and, if it mutates, changes only the request's own object. What it needs to know of the cluster it
-// reads from the store's memory; none of them writes, waits on the network or keeps state. Package host hands Default's two lists to the registry,
-// which runs them in order; nobody else calls this package.
+// reads from the store's memory; none of them writes, waits on the network or keeps state. Which run, in upstream's order, is in chain.go: package host
+// names those that the user wants, adds those that live elsewhere, and hands the two lists to the registry.
 package admission
 
 import (
@@ -23,18 +23,6 @@ const (
 	update = "UPDATE"
 	remove = "DELETE"
 )
-
-// Default lists the plug-ins that upstream has on by default and Skiff serves, in upstream's order.
-func Default() ([]registry.Admit, []registry.Validate) {
-	return []registry.Admit{
-			namespaceExists, limitDefaults, serviceAccount, taintNewNode, priority, defaultTolerations, topologyLabels, defaultStorageClass, inUseProtection, runtimeClass, requestor, defaultIngressClass,
-		}, []registry.Validate{
-			namespaceProtected, limits, mountableSecrets, nodeRestriction, onePriorityDefault, claimResize, runtimeOverhead, certificateSubject, podSecurity(),
-		}
-}
-
-// Last is asked after all others, webhooks included: what it charges has been let in by everybody else.
-func Last() registry.Validate { return quotas() }
 
 // is says whether the request is about the resource itself ("" for the core group), not one of its subresources.
 func is(a *registry.Attributes, group, plural string) bool {

@@ -19,7 +19,7 @@ import (
 
 func start(t *testing.T) *registrytest.Registry {
 	admit, validate := Default()
-	r := registrytest.Start(t, admit, append(validate, Last()))
+	r := registrytest.Start(t, admit, validate)
 	r.Must(registrytest.Account("default"))
 	return r
 }

@@ -16,10 +16,10 @@ import (
 	"skiff.dev/skiff/internal/registry"
 )
 
-// ValidateCertificates is a registry.Validate (CertificateApproval, CertificateSigning, ClusterTrustBundleAttest): who decides about a request for a
-// certificate must be allowed to approve for its signer, who gives the certificate to sign for it, and who says what a signer's certificates are
-// trusted by to attest for it.
-func (a *Authorizer) ValidateCertificates(ctx context.Context, at *registry.Attributes) error {
+// Signers is a registry.Validate for each of the verbs "approve" (CertificateApproval), "sign" (CertificateSigning) and "attest"
+// (ClusterTrustBundleAttest): who decides about a request for a certificate must be allowed to approve for its signer, who gives the certificate to
+// sign for it, and who says what a signer's certificates are trusted by to attest for it.
+func (a *Authorizer) Signers(ctx context.Context, at *registry.Attributes, about string) error {
 	if at.Resource.Group != certificatesv1.GroupName || at.User == nil || slices.Contains(at.User.GetGroups(), user.SystemPrivilegedGroup) {
 		return nil
 	}
@@ -40,7 +40,7 @@ func (a *Authorizer) ValidateCertificates(ctx context.Context, at *registry.Attr
 			verb, signer, name = "sign", old.Spec.SignerName, old.Name
 		}
 	}
-	if verb == "" {
+	if verb == "" || verb != about {
 		return nil
 	}
 	may, err := a.forSigner(ctx, at.User, verb, signer)

@@ -19,6 +19,8 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"regexp"
+	"strings"
 	"sync"
 
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
@@ -134,8 +136,26 @@ func status(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
+	if strings.HasPrefix(err.Error(), "failed to create typed patch object") {
+		return untyped(err.Error())
+	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
 }
+
+// untyped: what is applied does not fit its kind's schema, which is the client's fault; upstream's words, with a cause for each field that is not of
+// the kind.
+func untyped(message string) error {
+	refusal := apierrors.NewBadRequest(message)
+	refusal.ErrStatus.Details = &metav1.StatusDetails{}
+	for _, part := range unknownField.FindAllStringSubmatch(message, -1) {
+		refusal.ErrStatus.Details.Causes = append(refusal.ErrStatus.Details.Causes, metav1.StatusCause{
+			Type: metav1.CauseTypeFieldValueInvalid, Field: strings.TrimPrefix(part[1], "."), Message: "field not declared in schema",
+		})
+	}
+	return refusal
+}
+
+var unknownField = regexp.MustCompile(`(\.\S+): field not declared in schema`)
 
 // tracked says whether a part's write to an object must be.
 func tracked(subresource string, old api.Object) bool {

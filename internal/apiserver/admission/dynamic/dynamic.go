@@ -74,25 +74,42 @@ func (p *Plugins) row(plural string) *api.Resource {
 	return p.reg.Table().ByResource(schema.GroupResource{Group: admissionv1.GroupName, Resource: plural})
 }
 
-// Admit runs the mutating half. What it changes makes the registry run mutating admission once more.
+// Admit runs the mutating half.
 func (p *Plugins) Admit(ctx context.Context, a *registry.Attributes) error {
+	for _, f := range []registry.Admit{p.MutateByPolicies, p.MutateByWebhooks, p.Settle} {
+		if err := f(ctx, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MutateByPolicies is the plug-in MutatingAdmissionPolicy.
+func (p *Plugins) MutateByPolicies(ctx context.Context, a *registry.Attributes) error {
 	c, err := p.configured(a)
-	if c == nil || err != nil {
+	if c == nil || err != nil || len(c.mutate) == 0 || a.Operation == string(admission.Delete) { // a deletion has nothing to change
 		return err
 	}
 	r := requestOf(ctx, a)
-	again := r.GetReinvocationContext()
-	ctx = r.warnings(ctx)
-	if len(c.mutate) > 0 && a.Operation != string(admission.Delete) { // a deletion has nothing to change
-		if err := p.mutateByPolicies.Dispatch(ctx, r, r, c.mutate); err != nil {
-			return err
-		}
+	return p.mutateByPolicies.Dispatch(r.warnings(ctx), r, r, c.mutate)
+}
+
+// MutateByWebhooks is the plug-in MutatingAdmissionWebhook.
+func (p *Plugins) MutateByWebhooks(ctx context.Context, a *registry.Attributes) error {
+	c, err := p.configured(a)
+	if c == nil || err != nil || c.mutating == nil {
+		return err
 	}
-	if c.mutating != nil {
-		if err := c.mutating.mutate(ctx, r); err != nil {
-			return err
-		}
+	r := requestOf(ctx, a)
+	return c.mutating.mutate(r.warnings(ctx), r)
+}
+
+// Settle comes after both of them: what they changed makes the registry run mutating admission once more.
+func (p *Plugins) Settle(ctx context.Context, a *registry.Attributes) error {
+	if a.Dynamic == nil {
+		return nil // neither was asked
 	}
+	again := requestOf(ctx, a).GetReinvocationContext()
 	if again.ShouldReinvoke() {
 		a.Mutated = true
 		a.Again = !again.IsReinvoke()
@@ -103,21 +120,30 @@ func (p *Plugins) Admit(ctx context.Context, a *registry.Attributes) error {
 
 // Validate runs the validating half.
 func (p *Plugins) Validate(ctx context.Context, a *registry.Attributes) error {
+	if err := p.ValidateByPolicies(ctx, a); err != nil {
+		return err
+	}
+	return p.ValidateByWebhooks(ctx, a)
+}
+
+// ValidateByPolicies is the plug-in ValidatingAdmissionPolicy.
+func (p *Plugins) ValidateByPolicies(ctx context.Context, a *registry.Attributes) error {
 	c, err := p.configured(a)
-	if c == nil || err != nil {
+	if c == nil || err != nil || len(c.validate) == 0 {
 		return err
 	}
 	r := requestOf(ctx, a)
-	ctx = r.warnings(ctx)
-	if len(c.validate) > 0 {
-		if err := p.decideByPolicies.Dispatch(ctx, r, r, c.validate); err != nil {
-			return err
-		}
+	return p.decideByPolicies.Dispatch(r.warnings(ctx), r, r, c.validate)
+}
+
+// ValidateByWebhooks is the plug-in ValidatingAdmissionWebhook.
+func (p *Plugins) ValidateByWebhooks(ctx context.Context, a *registry.Attributes) error {
+	c, err := p.configured(a)
+	if c == nil || err != nil || c.validating == nil {
+		return err
 	}
-	if c.validating != nil {
-		return c.validating.validate(ctx, r)
-	}
-	return nil
+	r := requestOf(ctx, a)
+	return c.validating.validate(r.warnings(ctx), r)
 }
 
 // configured is what is to be asked about a request; nil for nothing.
