@@ -62,6 +62,8 @@ type Class struct {
 	*columns
 	verdict   *Verdict // as of verdictAt
 	verdictAt uint64
+	helps     cluster.Change // as of helpsAt; 0: not known
+	helpsAt   uint64
 }
 
 // columns are indexed by node.
@@ -164,7 +166,7 @@ func (c *Class) build() {
 	for i := range size {
 		c.update(i, true)
 	}
-	c.built, c.seen, c.flips, c.verdict = true, c.nodes.Now(), c.currentFlips(), nil
+	c.built, c.seen, c.flips, c.verdict, c.helps = true, c.nodes.Now(), c.currentFlips(), nil, 0
 }
 
 // arrange decides what the parts of a group's key are: the kind, a domain for each topology that nodes share, a value for each axis otherwise.

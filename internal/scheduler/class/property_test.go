@@ -357,6 +357,9 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 			return fmt.Errorf("scores of pod %s, %s class: %v, the reference says %v", p.Name, which, got, want)
 		}
 	}
+	if all := c.Verdict().Helps; c.Helps()&all != all {
+		return fmt.Errorf("what helps pod %s: %v, of %v", p.Name, c.Helps().Words(), all.Words())
+	}
 	best, ok := c.Best()
 	if ok != (len(feasible) > 0) {
 		return fmt.Errorf("best of %d nodes: %t", len(feasible), ok)

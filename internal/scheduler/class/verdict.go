@@ -159,3 +159,24 @@ func (c *Class) Verdict() *Verdict {
 	c.verdict, c.verdictAt = v, c.nodes.Now()
 	return v
 }
+
+// Helps is what might give the class a node, or more than that: what it was for nodes that have not changed since it was last asked, and what it is for
+// those that have. It costs what changed, where Verdict costs all nodes.
+func (c *Class) Helps() cluster.Change {
+	changes, near := c.nodes.Since(c.helpsAt)
+	if c.helps == 0 || !near || len(changes) > c.nodes.Count() {
+		c.helps = c.Verdict().Helps
+	} else {
+		for _, ch := range changes {
+			if i := int(ch.Node); c.nodes.Node[i] != nil {
+				_, helps := c.Why(i)
+				c.helps |= helps
+			}
+		}
+	}
+	if len(c.axes) > 0 {
+		c.helps |= others // a change elsewhere may have had one of these rules refuse the node
+	}
+	c.helpsAt = c.nodes.Now()
+	return c.helps
+}
