@@ -84,7 +84,7 @@ func TestAutoscalerValidation(t *testing.T) {
 	metric := func(m string) string { return "spec: {metrics: [" + m + "]}" }
 	cases := map[string]string{
 		"spec: {minReplicas: -1}": "spec.minReplicas: Invalid value: -1: must be greater than or equal to 0",
-		"spec: {minReplicas: 0, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 60}}}]}": "must be greater than or equal to 1",
+		"spec: {minReplicas: 0, metrics: [{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 60}}}]}": "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas",
 		"spec: {maxReplicas: 0}":                                      "spec.maxReplicas: Invalid value: 0: must be greater than 0",
 		"spec: {maxReplicas: 1}":                                      "must be greater than or equal to `minReplicas`",
 		"spec: {scaleTargetRef: {name: null}}":                        "spec.scaleTargetRef.name: Required value",

@@ -36,7 +36,7 @@ func certificateRows() []*Resource {
 		Validate:       func(o Object) field.ErrorList { return validateCSR(o.(*csr)) },
 		PrepareUpdate:  func(o, old Object) { o.(*csr).Spec = *old.(*csr).Spec.DeepCopy() }, // a request is what it was when it was made
 		PrepareStatus:  func(o, old Object) { keepDecision(o.(*csr), old.(*csr)) },
-		ValidateUpdate: func(o, _ Object) field.ErrorList { return validateDecision(o.(*csr)) },
+		ValidateUpdate: func(o, old Object) field.ErrorList { return validateDecision(o.(*csr), old.(*csr)) },
 		ValidateStatus: func(o, old Object) field.ErrorList { return validateIssue(o.(*csr), old.(*csr)) },
 		Columns:        csrColumns,
 	}),
@@ -150,7 +150,16 @@ func validateConditions(r *csr) field.ErrorList {
 	return errs
 }
 
-func validateDecision(r *csr) field.ErrorList { return validateConditions(r) }
+// validateDecision: what was decided, or failed, stays so.
+func validateDecision(r, old *csr) field.ErrorList {
+	errs := validateConditions(r)
+	for _, kind := range [...]certificatesv1.RequestConditionType{certificatesv1.CertificateApproved, certificatesv1.CertificateDenied, certificatesv1.CertificateFailed} {
+		if decision(old, kind) != nil && decision(r, kind) == nil {
+			errs = append(errs, field.Forbidden(field.NewPath("status", "conditions"), fmt.Sprintf("updates may not remove a condition of type %q", kind)))
+		}
+	}
+	return errs
+}
 
 // validateIssue: a certificate is given once, is one, and never beside a failure.
 func validateIssue(r, old *csr) field.ErrorList {
@@ -162,7 +171,7 @@ func validateIssue(r, old *csr) field.ErrorList {
 		}
 	}
 	if len(old.Status.Certificate) > 0 && !slices.Equal(old.Status.Certificate, r.Status.Certificate) {
-		errs = append(errs, field.Forbidden(p, "updates may not set certificate content multiple times"))
+		errs = append(errs, field.Forbidden(p, "updates may not modify existing certificate content"))
 	}
 	return errs
 }
@@ -189,18 +198,13 @@ func isDecision(kind certificatesv1.RequestConditionType) bool {
 	return kind == certificatesv1.CertificateApproved || kind == certificatesv1.CertificateDenied
 }
 
-// decide takes conditions from what is given, and nothing else. A decision that was made stays.
+// decide takes conditions and metadata from what is given, and nothing else.
 func decide(into, given *csr) {
 	statusMeta(into, given)
 	old := into.Status.Conditions
 	into.Status.Conditions = nil
 	for _, c := range given.Status.Conditions {
 		into.Status.Conditions = append(into.Status.Conditions, *c.DeepCopy())
-	}
-	for _, c := range old {
-		if isDecision(c.Type) && decision(into, c.Type) == nil {
-			into.Status.Conditions = append(into.Status.Conditions, c)
-		}
 	}
 	stamp(into, old)
 }

@@ -79,16 +79,17 @@ func TestDecisionsAndCertificates(t *testing.T) {
 	if string(stored.Status.Certificate) != "old" || csrState(stored) != "Approved,Issued" || stored.Status.Conditions[0].LastTransitionTime.IsZero() {
 		t.Errorf("after approval: %+v", stored.Status)
 	}
-	decide(stored, &csr{})
-	if csrState(stored) != "Approved,Issued" {
-		t.Errorf("a decision was taken back: %+v", stored.Status)
+	back := stored.DeepCopy()
+	decide(back, &csr{})
+	if errs := validateDecision(back, stored); len(errs) == 0 || !strings.Contains(errs.ToAggregate().Error(), `updates may not remove a condition of type "Approved"`) {
+		t.Errorf("a decision was taken back: %v", errs)
 	}
 	next := &csr{Status: certificatesv1.CertificateSigningRequestStatus{Conditions: []certificatesv1.CertificateSigningRequestCondition{yes("Denied"), yes("Failed")}}}
 	keepDecision(next, stored)
 	if csrState(next) != "Approved,Failed" {
 		t.Errorf("a signer decided: %s", csrState(next))
 	}
-	if errs := validateIssue(next, stored); len(errs) == 0 || !strings.Contains(errs.ToAggregate().Error(), "multiple times") {
+	if errs := validateIssue(next, stored); len(errs) == 0 || !strings.Contains(errs.ToAggregate().Error(), "updates may not modify existing certificate content") {
 		t.Errorf("a certificate was taken away: %v", errs)
 	}
 }

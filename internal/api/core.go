@@ -82,7 +82,7 @@ func coreRows() []*Resource {
 		of[corev1.PersistentVolumeClaim, corev1.PersistentVolumeClaimList](Resource{
 			Version: "v1", Kind: "PersistentVolumeClaim", Plural: "persistentvolumeclaims", Short: []string{"pvc"}, Key: "persistentvolumeclaims", Namespaced: true, Status: true,
 			Default: func(o Object) { defaultPersistentVolumeClaim(o.(*corev1.PersistentVolumeClaim)) }, Columns: persistentVolumeClaimColumns,
-			Warn: warnClaim, Validate: validatePersistentVolumeClaim, ValidateUpdate: validatePersistentVolumeClaimUpdate,
+			Warn: warnClaim, Validate: validatePersistentVolumeClaim, ValidateUpdate: validatePersistentVolumeClaimUpdate, ValidateStatus: validatePersistentVolumeClaimStatus,
 		}),
 		of[corev1.PodTemplate, corev1.PodTemplateList](Resource{
 			Version: "v1", Kind: "PodTemplate", Plural: "podtemplates", Key: "podtemplates", Namespaced: true, Generation: true,

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 // defaultPod fills a pod's spec: as that of a template, and with what follows from it once there is a pod.
@@ -21,6 +22,44 @@ func defaultPod(s *corev1.PodSpec) {
 			}
 		}
 	}
+}
+
+// defaultPodResources fills what a pod asks for as a whole from what its containers ask for, once no more of them join: limits of huge pages, then the
+// requests of all that it limits or they request (KEP-2837).
+func defaultPodResources(p *corev1.Pod) {
+	r := p.Spec.Resources
+	if r == nil || len(r.Limits)+len(r.Requests) == 0 {
+		return
+	}
+	for name, q := range resourcehelper.AggregateContainerLimits(p, resourcehelper.PodResourcesOptions{}) {
+		if _, asked := r.Requests[name]; !asked && hugePages(name) && resourcehelper.IsSupportedPodLevelResource(name) {
+			fillAmount(&r.Limits, name, q)
+		}
+	}
+	if len(r.Limits) == 0 {
+		return
+	}
+	for name, q := range resourcehelper.AggregateContainerRequests(p, resourcehelper.PodResourcesOptions{}) {
+		if resourcehelper.IsSupportedPodLevelResource(name) && overcommits(name) {
+			fillAmount(&r.Requests, name, q)
+		}
+	}
+	for name, q := range r.Limits {
+		if resourcehelper.IsSupportedPodLevelResource(name) {
+			fillAmount(&r.Requests, name, q)
+		}
+	}
+}
+
+// fillAmount sets the amount of a resource where a list has none.
+func fillAmount(list *corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) {
+	if _, found := (*list)[name]; found {
+		return
+	}
+	if *list == nil {
+		*list = corev1.ResourceList{}
+	}
+	(*list)[name] = q.DeepCopy()
 }
 
 // requestLimits requests in full what is limited but not requested.

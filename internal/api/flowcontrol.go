@@ -9,6 +9,7 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
+	"k8s.io/apiserver/pkg/util/shufflesharding"
 )
 
 // Which requests wait for which others. Package apiserver/fairness follows these.
@@ -141,6 +142,8 @@ func validateFlowSchema(f *flowcontrolv1.FlowSchema) field.ErrorList {
 	}
 	if name := at.Child("priorityLevelConfiguration", "name"); s.PriorityLevelConfiguration.Name == "" {
 		errs = append(errs, field.Required(name, "must reference a priority level"))
+	} else {
+		errs = append(errs, dnsSubdomain(s.PriorityLevelConfiguration.Name, name)...)
 	}
 	for i := range s.Rules {
 		errs = append(errs, validateFlowRule(&s.Rules[i], at.Child("rules").Index(i))...)
@@ -159,66 +162,126 @@ func validateFlowRule(r *flowcontrolv1.PolicyRulesWithSubjects, at *field.Path) 
 	if len(r.ResourceRules) == 0 && len(r.NonResourceRules) == 0 {
 		errs = append(errs, field.Required(at, "at least one of resourceRules and nonResourceRules has to be non-empty"))
 	}
-	list := func(at *field.Path, values []string) {
-		if len(values) == 0 {
-			errs = append(errs, field.Required(at, at.String()[strings.LastIndex(at.String(), ".")+1:]+" must contain at least one value"))
-		} else if len(values) > 1 && slices.Contains(values, "*") {
-			errs = append(errs, field.Invalid(at, values, "if '*' is present, must not specify other values"))
-		}
-	}
 	for i := range r.ResourceRules {
-		rr, at := &r.ResourceRules[i], at.Child("resourceRules").Index(i)
-		list(at.Child("verbs"), rr.Verbs)
-		list(at.Child("apiGroups"), rr.APIGroups)
-		list(at.Child("resources"), rr.Resources)
-		if len(rr.Namespaces) == 0 && !rr.ClusterScope {
-			errs = append(errs, field.Required(at.Child("namespaces"), "resource rules that are not cluster scoped must supply at least one namespace"))
-		}
+		errs = append(errs, validateFlowResources(&r.ResourceRules[i], at.Child("resourceRules").Index(i))...)
 	}
 	for i := range r.NonResourceRules {
 		nr, at := &r.NonResourceRules[i], at.Child("nonResourceRules").Index(i)
-		list(at.Child("verbs"), nr.Verbs)
-		list(at.Child("nonResourceURLs"), nr.NonResourceURLs)
+		errs = append(errs, flowVerbs(nr.Verbs, at.Child("verbs"))...)
+		urls := at.Child("nonResourceURLs")
+		errs = append(errs, flowList(nr.NonResourceURLs, "nonResourceURLs must contain at least one value", "non-resource URLs", urls)...)
+		for i, url := range nr.NonResourceURLs {
+			if why := badURL(url); why != "" && !slices.Contains(nr.NonResourceURLs, "*") {
+				errs = append(errs, field.Invalid(urls.Index(i), url, why))
+			}
+		}
 	}
 	return errs
 }
 
-func validateFlowSubject(s *flowcontrolv1.Subject, at *field.Path) field.ErrorList {
-	required := func(name string, given bool, value string) field.ErrorList {
-		if !given {
-			return field.ErrorList{field.Required(at.Child(name), fmt.Sprintf("%s is required when subject kind is '%s'", name, s.Kind))}
-		}
-		if value == "" {
-			return field.ErrorList{field.Required(at.Child(name, "name"), "")}
-		}
-		return nil
+func validateFlowResources(r *flowcontrolv1.ResourcePolicyRule, at *field.Path) field.ErrorList {
+	errs := flowVerbs(r.Verbs, at.Child("verbs"))
+	errs = append(errs, flowList(r.APIGroups, "resource rules must supply at least one api group", "api groups", at.Child("apiGroups"))...)
+	errs = append(errs, flowList(r.Resources, "resource rules must supply at least one resource", "resources", at.Child("resources"))...)
+	names := at.Child("namespaces")
+	if len(r.Namespaces) == 0 && !r.ClusterScope {
+		return append(errs, field.Required(names, "resource rules that are not cluster scoped must supply at least one namespace"))
 	}
-	switch s.Kind {
-	case flowcontrolv1.SubjectKindUser:
-		return required("user", s.User != nil, nameOf(s.User, func(u *flowcontrolv1.UserSubject) string { return u.Name }))
-	case flowcontrolv1.SubjectKindGroup:
-		return required("group", s.Group != nil, nameOf(s.Group, func(g *flowcontrolv1.GroupSubject) string { return g.Name }))
-	case flowcontrolv1.SubjectKindServiceAccount:
-		return required("serviceAccount", s.ServiceAccount != nil, nameOf(s.ServiceAccount, func(a *flowcontrolv1.ServiceAccountSubject) string {
-			if a.Namespace == "" {
-				return ""
-			}
-			return a.Name
-		}))
+	if slices.Contains(r.Namespaces, "*") {
+		return append(errs, onlyStar(r.Namespaces, names, "namespaces")...)
 	}
-	return field.ErrorList{field.NotSupported(at.Child("kind"), s.Kind,
-		[]flowcontrolv1.SubjectKind{flowcontrolv1.SubjectKindServiceAccount, flowcontrolv1.SubjectKindGroup, flowcontrolv1.SubjectKindUser})}
+	for i, n := range r.Namespaces {
+		for _, why := range labelName(n, false) {
+			errs = append(errs, field.Invalid(names.Index(i), n, "each member of this list must be '*' or a DNS-1123 label; "+why))
+		}
+	}
+	return errs
 }
 
-func nameOf[T any](p *T, f func(*T) string) string {
-	if p == nil {
-		return ""
+// flowList is of names of which there must be some, or everything.
+func flowList(list []string, none, what string, at *field.Path) field.ErrorList {
+	if len(list) == 0 {
+		return field.ErrorList{field.Required(at, none)}
 	}
-	return f(p)
+	return onlyStar(list, at, what)
+}
+
+var flowVerbList = []string{"create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"}
+
+func flowVerbs(list []string, at *field.Path) field.ErrorList {
+	errs := flowList(list, "verbs must contain at least one value", "verbs", at)
+	known := func(v string) bool { return !slices.Contains(flowVerbList, v) }
+	if len(errs) == 0 && !slices.Contains(list, "*") && slices.ContainsFunc(list, known) {
+		errs = append(errs, field.NotSupported(at, list, flowVerbList))
+	}
+	return errs
+}
+
+// badURL says what is wrong with a path, which may end in a star.
+func badURL(path string) string {
+	switch stars := strings.Count(path, "*"); {
+	case path == "":
+		return "must not be empty"
+	case path == "/":
+		return ""
+	case !strings.HasPrefix(path, "/"):
+		return "must start with slash"
+	case strings.Contains(path, " "):
+		return "must not contain white-space"
+	case strings.Contains(path, "//"):
+		return "must not contain double slash"
+	case stars > 1 || stars == 1 && !strings.HasSuffix(path, "/*"):
+		return "wildcard can only do suffix matching"
+	}
+	return ""
+}
+
+// validateFlowSubject: a subject of one kind says nothing of the others.
+func validateFlowSubject(s *flowcontrolv1.Subject, at *field.Path) (errs field.ErrorList) {
+	kinds := []flowcontrolv1.SubjectKind{flowcontrolv1.SubjectKindGroup, flowcontrolv1.SubjectKindServiceAccount, flowcontrolv1.SubjectKindUser}
+	if !slices.Contains(kinds, s.Kind) {
+		return field.ErrorList{field.NotSupported(at.Child("kind"), s.Kind, kinds)}
+	}
+	for _, part := range [...]struct {
+		kind  flowcontrolv1.SubjectKind
+		name  string
+		given bool
+	}{{flowcontrolv1.SubjectKindUser, "user", s.User != nil}, {flowcontrolv1.SubjectKindGroup, "group", s.Group != nil},
+		{flowcontrolv1.SubjectKindServiceAccount, "serviceAccount", s.ServiceAccount != nil}} {
+		switch at := at.Child(part.name); {
+		case part.given && part.kind != s.Kind:
+			errs = append(errs, field.Forbidden(at, fmt.Sprintf("%s is forbidden when subject kind is not '%s'", part.name, part.kind)))
+		case !part.given && part.kind == s.Kind:
+			errs = append(errs, field.Required(at, fmt.Sprintf("%s is required when subject kind is '%s'", part.name, part.kind)))
+		}
+	}
+	switch {
+	case s.Kind == flowcontrolv1.SubjectKindUser && s.User != nil:
+		errs = append(errs, required(s.User.Name, at.Child("user", "name"))...)
+	case s.Kind == flowcontrolv1.SubjectKindGroup && s.Group != nil:
+		errs = append(errs, required(s.Group.Name, at.Child("group", "name"))...)
+	case s.Kind == flowcontrolv1.SubjectKindServiceAccount && s.ServiceAccount != nil:
+		errs = append(errs, flowAccount(s.ServiceAccount, at.Child("serviceAccount"))...)
+	}
+	return errs
+}
+
+func flowAccount(a *flowcontrolv1.ServiceAccountSubject, at *field.Path) field.ErrorList {
+	errs := required(a.Name, at.Child("name"))
+	if a.Name != "" && a.Name != "*" {
+		errs = append(errs, dnsSubdomain(a.Name, at.Child("name"))...)
+	}
+	if a.Namespace == "" {
+		return append(errs, field.Required(at.Child("namespace"), "must specify namespace for service account"))
+	}
+	return append(errs, dnsLabel(a.Namespace, at.Child("namespace"))...)
 }
 
 func validatePriorityLevel(p *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
 	at, s := field.NewPath("spec"), &p.Spec
+	if (p.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != (s.Type == flowcontrolv1.PriorityLevelEnablementExempt) {
+		return field.ErrorList{field.Invalid(at.Child("type"), s.Type, "type must be 'Exempt' if and only if name is 'exempt'")}
+	}
 	for _, m := range bootstrap.MandatoryPriorityLevelConfigurations {
 		if m.Name != p.Name {
 			continue
@@ -288,6 +351,10 @@ func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, at *fie
 		}
 		if q.HandSize > q.Queues {
 			errs = append(errs, field.Invalid(response.Child("queuing", "handSize"), q.HandSize, fmt.Sprintf("should not be greater than queues (%d)", q.Queues)))
+		}
+		if bits := shufflesharding.RequiredEntropyBits(int(q.Queues), int(q.HandSize)); q.Queues > 0 && q.HandSize > 0 && q.HandSize <= q.Queues && bits > shufflesharding.MaxHashBits {
+			errs = append(errs, field.Invalid(response.Child("queuing", "handSize"), q.HandSize, fmt.Sprintf(
+				"required entropy bits of deckSize %d and handSize %d should not be greater than %d", q.Queues, q.HandSize, shufflesharding.MaxHashBits)))
 		}
 		if q.Queues > 10_000_000 {
 			errs = append(errs, field.Invalid(response.Child("queuing", "queues"), q.Queues, "must not be greater than 10000000"))

@@ -20,7 +20,7 @@ func policyRows() []*Resource {
 	return []*Resource{
 		of[policyv1.PodDisruptionBudget, policyv1.PodDisruptionBudgetList](Resource{
 			Group: "policy", Version: "v1", Kind: "PodDisruptionBudget", Plural: "poddisruptionbudgets", Short: []string{"pdb"}, Key: "poddisruptionbudgets",
-			Namespaced: true, Status: true, Generation: true, Validate: validateDisruptionBudget, ValidateUpdate: sameAsCreate(validateDisruptionBudget),
+			Namespaced: true, Status: true, Generation: true, Validate: validateDisruptionBudget, ValidateUpdate: sameAsCreate(validateDisruptionBudget), ValidateStatus: validateDisruptionStatus,
 			Columns: disruptionBudgetColumns,
 		}),
 	}
@@ -44,10 +44,10 @@ func networkingRows() []*Resource {
 	const g, v = "networking.k8s.io", "v1"
 	return []*Resource{
 		of[networkingv1.NetworkPolicy, networkingv1.NetworkPolicyList](Resource{Group: g, Version: v, Kind: "NetworkPolicy", Plural: "networkpolicies", Short: []string{"netpol"},
-			Key: "networkpolicies", Namespaced: true, Generation: true, Default: func(o Object) { defaultNetworkPolicy(o.(*networkingv1.NetworkPolicy)) }, Columns: networkPolicyColumns,
+			Key: "networkpolicies", Namespaced: true, Generation: true, Default: func(o Object) { defaultNetworkPolicy(o.(*networkingv1.NetworkPolicy)) }, Columns: networkPolicyColumns, Warn: warnNetworkPolicy,
 			Validate: validateNetworkPolicy, ValidateUpdate: sameAsCreate(validateNetworkPolicy)}),
 		of[networkingv1.Ingress, networkingv1.IngressList](Resource{Group: g, Version: v, Kind: "Ingress", Plural: "ingresses", Short: []string{"ing"}, Key: "ingress",
-			Namespaced: true, Status: true, Generation: true, Columns: ingressColumns, Warn: warnIngress, Validate: validateIngress, ValidateUpdate: sameAsCreate(validateIngress)}),
+			Namespaced: true, Status: true, Generation: true, Columns: ingressColumns, Warn: warnIngress, Validate: validateNewIngress, ValidateUpdate: sameAsCreate(validateIngress), ValidateStatus: validateIngressStatus}),
 		of[networkingv1.IngressClass, networkingv1.IngressClassList](Resource{Group: g, Version: v, Kind: "IngressClass", Plural: "ingressclasses", Key: "ingressclasses",
 			Generation: true, Columns: ingressClassColumns, Default: func(o Object) { defaultIngressClass(o.(*networkingv1.IngressClass)) },
 			Validate: validateIngressClass, ValidateUpdate: validateIngressClassUpdate}),

@@ -13,7 +13,7 @@ import (
 func nodeRows() []*Resource {
 	return []*Resource{of[nodev1.RuntimeClass, nodev1.RuntimeClassList](Resource{
 		Group: "node.k8s.io", Version: "v1", Kind: "RuntimeClass", Plural: "runtimeclasses", Key: "runtimeclasses",
-		Validate: validateRuntimeClass, ValidateUpdate: validateRuntimeClassUpdate,
+		Warn: warnRuntimeClass, Validate: validateRuntimeClass, ValidateUpdate: validateRuntimeClassUpdate,
 		Columns: columns(text("Handler", func(c *nodev1.RuntimeClass) string { return c.Handler })),
 	})}
 }

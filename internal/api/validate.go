@@ -19,7 +19,7 @@ import (
 // Name rules, as apimachinery spells them: prefix says that a generated suffix will follow.
 var (
 	labelName   = apivalidation.NameIsDNSLabel
-	serviceName = apivalidation.NameIsDNS1035Label
+	serviceName = labelName // since 1.37; it was stricter before (KEP-5311)
 )
 
 func pathSegment(name string, _ bool) []string { return path.IsValidPathSegmentName(name) }

@@ -91,16 +91,7 @@ func validateIngressClass(o Object) (errs field.ErrorList) {
 		return errs
 	}
 	r, at := s.Parameters, p.Child("parameters")
-	if r.APIGroup != nil {
-		errs = append(errs, each(at.Child("apiGroup"), *r.APIGroup, validation.IsDNS1123Subdomain(*r.APIGroup))...)
-	}
-	for _, part := range []struct{ name, value string }{{"kind", r.Kind}, {"name", r.Name}} {
-		if part.value == "" {
-			errs = append(errs, field.Required(at.Child(part.name), part.name+" is required"))
-		} else {
-			errs = append(errs, each(at.Child(part.name), part.value, path.IsValidPathSegmentName(part.value))...)
-		}
-	}
+	errs = append(errs, localReference(r.APIGroup, r.Kind, r.Name, at)...)
 	return append(errs, parametersScope(r, at)...)
 }
 

@@ -18,12 +18,11 @@ const (
 
 func validateAutoscaler(o Object) (errs field.ErrorList) {
 	s, spec := &o.(*autoscalingv2.HorizontalPodAutoscaler).Spec, field.NewPath("spec")
-	least := int32(1)
-	if scalesToZero(s.Metrics) {
-		least = 0
+	if s.MinReplicas != nil && *s.MinReplicas < 0 {
+		errs = append(errs, field.Invalid(spec.Child("minReplicas"), *s.MinReplicas, "must be greater than or equal to 0"))
 	}
-	if s.MinReplicas != nil && *s.MinReplicas < least {
-		errs = append(errs, field.Invalid(spec.Child("minReplicas"), *s.MinReplicas, fmt.Sprintf("must be greater than or equal to %d", least)))
+	if s.MinReplicas != nil && *s.MinReplicas == 0 && !scalesToZero(s.Metrics) {
+		errs = append(errs, field.Forbidden(spec.Child("metrics"), "must specify at least one Object or External metric to support scaling to zero replicas"))
 	}
 	if s.MaxReplicas < 1 {
 		errs = append(errs, field.Invalid(spec.Child("maxReplicas"), s.MaxReplicas, "must be greater than 0"))
@@ -107,8 +106,10 @@ func metricErrors(m *autoscalingv2.MetricSpec, p *field.Path) (errs field.ErrorL
 		}},
 		{autoscalingv2.ContainerResourceMetricSourceType, "containerResource", m.ContainerResource != nil, func(p *field.Path) field.ErrorList {
 			errs := resourceMetricErrors(string(m.ContainerResource.Name), m.ContainerResource.Target, p)
-			if m.ContainerResource.Container == "" {
+			if c := m.ContainerResource.Container; c == "" {
 				errs = append(errs, field.Required(p.Child("container"), "must specify a container"))
+			} else {
+				errs = append(errs, dnsLabel(c, p.Child("container"))...)
 			}
 			return errs
 		}},

@@ -3,11 +3,14 @@ package api
 import (
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -38,6 +41,14 @@ func validateNode(o Object) field.ErrorList {
 		}
 		seen[id] = true
 	}
+	for i, a := range n.Status.Addresses {
+		if slices.Contains(n.Status.Addresses[:i], a) {
+			errs = append(errs, field.Duplicate(field.NewPath("status", "addresses").Index(i), a))
+		}
+	}
+	for name, q := range n.Status.Allocatable {
+		errs = append(errs, quantity(name, q, field.NewPath("status", "allocatable").Key(string(name)))...)
+	}
 	for name, q := range n.Status.Capacity {
 		errs = append(errs, quantity(name, q, field.NewPath("status", "capacity").Key(string(name)))...)
 	}
@@ -50,7 +61,14 @@ func validateNodeUpdate(o, old Object) field.ErrorList {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"))
 	}
 	if was.Spec.ProviderID != "" && n.Spec.ProviderID != was.Spec.ProviderID {
-		errs = append(errs, field.Forbidden(field.NewPath("spec", "providerID"), "node updates may not change providerID except from \"\" to valid"))
+		why := "field cannot be modified once set"
+		if n.Spec.ProviderID == "" {
+			why = "field cannot be cleared once set"
+		}
+		errs = append(errs, field.Invalid(field.NewPath("spec", "providerID"), nil, why))
+	}
+	if n.Spec.DoNotUseExternalID != was.Spec.DoNotUseExternalID {
+		errs = append(errs, field.Forbidden(field.NewPath("spec", "externalID"), "may not be updated"))
 	}
 	return errs
 }
@@ -143,13 +161,24 @@ func validateEndpoints(o Object) (errs field.ErrorList) {
 		for at, list := range map[string][]corev1.EndpointAddress{"addresses": s.Addresses, "notReadyAddresses": s.NotReadyAddresses} {
 			for j := range list {
 				errs = append(errs, endpointAddress(list[j].IP, p.Child(at).Index(j).Child("ip"))...)
+				if h := list[j].Hostname; h != "" {
+					errs = append(errs, dnsLabel(h, p.Child(at).Index(j).Child("hostname"))...)
+				}
+				if n := list[j].NodeName; n != nil {
+					errs = append(errs, dnsSubdomain(*n, p.Child(at).Index(j).Child("nodeName"))...)
+				}
 			}
 		}
 		for j := range s.Ports {
 			at := p.Child("ports").Index(j)
 			errs = append(errs, port(s.Ports[j].Port, at.Child("port"))...)
-			if s.Ports[j].Name == "" && len(s.Ports) > 1 {
+			if name := s.Ports[j].Name; name != "" {
+				errs = append(errs, dnsLabel(name, at.Child("name"))...)
+			} else if len(s.Ports) > 1 {
 				errs = append(errs, field.Required(at.Child("name"), ""))
+			}
+			if app := s.Ports[j].AppProtocol; app != nil {
+				errs = append(errs, qualifiedName(*app, at.Child("appProtocol"))...)
 			}
 			errs = append(errs, protocol(s.Ports[j].Protocol, at.Child("protocol"))...)
 		}
@@ -189,38 +218,88 @@ func validateEndpointSlice(o Object) field.ErrorList {
 		errs = append(errs, field.TooMany(field.NewPath("endpoints"), len(s.Endpoints), 1000))
 	}
 	for i := range s.Endpoints {
-		p := field.NewPath("endpoints").Index(i).Child("addresses")
-		list := s.Endpoints[i].Addresses
-		if len(list) == 0 {
-			errs = append(errs, field.Required(p, "must contain at least 1 address"))
+		errs = append(errs, validateEndpoint(&s.Endpoints[i], s.AddressType, field.NewPath("endpoints").Index(i))...)
+	}
+	return append(errs, slicePorts(s.Ports, field.NewPath("ports"))...)
+}
+
+// Upstream's limits of a slice.
+const (
+	mostAddresses      = 100
+	mostSlicePorts     = 20_000
+	mostHints          = 8
+	mostTopologyLabels = 16
+)
+
+func validateEndpoint(e *discoveryv1.Endpoint, t discoveryv1.AddressType, p *field.Path) (errs field.ErrorList) {
+	at := p.Child("addresses")
+	if len(e.Addresses) == 0 {
+		errs = append(errs, field.Required(at, "must contain at least 1 address"))
+	}
+	errs = append(errs, atMost(len(e.Addresses), mostAddresses, at)...)
+	for j, a := range e.Addresses {
+		if t == discoveryv1.AddressTypeFQDN {
+			errs = append(errs, validation.IsFullyQualifiedDomainName(at.Index(j), a)...)
+			continue
 		}
-		if len(list) > 100 {
-			errs = append(errs, field.TooMany(p, len(list), 100))
+		errs = append(errs, endpointAddress(a, at.Index(j))...)
+		errs = append(errs, ofFamily(a, t, at.Index(j))...)
+	}
+	if e.NodeName != nil {
+		errs = append(errs, dnsSubdomain(*e.NodeName, p.Child("nodeName"))...)
+	}
+	if e.Hostname != nil {
+		errs = append(errs, dnsLabel(*e.Hostname, p.Child("hostname"))...)
+	}
+	if len(e.DeprecatedTopology) > 0 {
+		errs = append(errs, atMost(len(e.DeprecatedTopology), mostTopologyLabels, p.Child("deprecatedTopology"))...)
+		errs = append(errs, metavalidation.ValidateLabels(e.DeprecatedTopology, p.Child("deprecatedTopology"))...)
+	}
+	if e.Hints == nil {
+		return errs
+	}
+	hints := p.Child("hints")
+	errs = append(errs, hintNames(e.Hints.ForZones, func(z discoveryv1.ForZone) string { return z.Name }, validation.IsValidLabelValue, hints.Child("forZones"))...)
+	return append(errs, hintNames(e.Hints.ForNodes, func(n discoveryv1.ForNode) string { return n.Name }, validation.IsDNS1123Subdomain, hints.Child("forNodes"))...)
+}
+
+// hintNames are whom an endpoint is best for, each once.
+func hintNames[H any](list []H, name func(H) string, rule func(string) []string, p *field.Path) (errs field.ErrorList) {
+	if errs = atMost(len(list), mostHints, p); len(errs) > 0 {
+		return errs
+	}
+	seen := map[string]bool{}
+	for i := range list {
+		n, at := name(list[i]), p.Index(i).Child("name")
+		if seen[n] {
+			errs = append(errs, field.Duplicate(at, n))
 		}
-		for j, a := range list {
-			if s.AddressType == discoveryv1.AddressTypeFQDN {
-				errs = append(errs, validation.IsFullyQualifiedDomainName(p.Index(j), a)...)
-			} else {
-				errs = append(errs, endpointAddress(a, p.Index(j))...)
-				errs = append(errs, ofFamily(a, s.AddressType, p.Index(j))...)
-			}
-		}
+		seen[n] = true
+		errs = append(errs, each(at, n, rule(n))...)
+	}
+	return errs
+}
+
+// slicePorts checks names and protocols; a port without a number is all of them.
+func slicePorts(list []discoveryv1.EndpointPort, p *field.Path) (errs field.ErrorList) {
+	if errs = atMost(len(list), mostSlicePorts, p); len(errs) > 0 {
+		return errs
 	}
 	names := map[string]bool{}
-	for i := range s.Ports {
-		p, sp := field.NewPath("ports").Index(i), &s.Ports[i]
+	for i := range list {
+		sp, at := &list[i], p.Index(i)
 		name := value(sp.Name)
+		if name != "" {
+			errs = append(errs, dnsLabel(name, at.Child("name"))...)
+		}
 		if names[name] {
-			errs = append(errs, field.Duplicate(p.Child("name"), name))
+			errs = append(errs, field.Duplicate(at.Child("name"), name))
 		}
 		names[name] = true
-		if name != "" {
-			errs = append(errs, dnsLabel(name, p.Child("name"))...)
+		errs = append(errs, protocol(value(sp.Protocol), at.Child("protocol"))...)
+		if sp.AppProtocol != nil {
+			errs = append(errs, qualifiedName(*sp.AppProtocol, at.Child("appProtocol"))...)
 		}
-		if sp.Port != nil {
-			errs = append(errs, port(*sp.Port, p.Child("port"))...)
-		}
-		errs = append(errs, protocol(value(sp.Protocol), p.Child("protocol"))...)
 	}
 	return errs
 }
@@ -243,17 +322,39 @@ func validateEndpointSliceUpdate(o, old Object) field.ErrorList {
 		immutable(o.(*discoveryv1.EndpointSlice).AddressType, old.(*discoveryv1.EndpointSlice).AddressType, field.NewPath("addressType"))...)
 }
 
+// Upstream's limits of an event that has a time of its own.
+const (
+	longestEventWord = 128
+	longestEventNote = 1024
+)
+
+// validateEvent: an event is in the namespace of what it is about. Those in the newer form, which say when, must say more.
 func validateEvent(o Object) (errs field.ErrorList) {
 	e := o.(*corev1.Event)
-	namespace := e.InvolvedObject.Namespace
-	if namespace == "" && e.Namespace != corev1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem {
-		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), namespace, "does not match event.namespace"))
+	about, at := e.InvolvedObject.Namespace, field.NewPath("involvedObject", "namespace")
+	const differs = "does not match event.namespace"
+	if e.EventTime.IsZero() {
+		if about == "" && e.Namespace != "" && e.Namespace != corev1.NamespaceDefault || about != "" && about != e.Namespace {
+			errs = append(errs, field.Invalid(at, about, differs))
+		}
+		return errs
 	}
-	if namespace != "" && namespace != e.Namespace {
-		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), namespace, "does not match event.namespace"))
+	if about == "" && e.Namespace != corev1.NamespaceDefault && e.Namespace != metav1.NamespaceSystem {
+		errs = append(errs, field.Invalid(at, about, differs))
 	}
-	if len(e.Message) > 1024 && !e.EventTime.IsZero() {
-		errs = append(errs, field.TooLong(field.NewPath("message"), "", 1024))
+	for _, word := range [...]struct{ name, value string }{
+		{"reportingComponent", e.ReportingController}, {"reportingInstance", e.ReportingInstance}, {"action", e.Action}, {"reason", e.Reason},
+	} {
+		errs = append(errs, required(word.value, field.NewPath(word.name))...)
+		if len(word.value) > longestEventWord && word.name != "reportingComponent" {
+			errs = append(errs, field.Invalid(field.NewPath(word.name), "", fmt.Sprintf("can have at most %d characters", longestEventWord)))
+		}
+	}
+	if e.ReportingController != "" {
+		errs = append(errs, qualifiedName(e.ReportingController, field.NewPath("reportingComponent"))...)
+	}
+	if len(e.Message) > longestEventNote {
+		errs = append(errs, field.Invalid(field.NewPath("message"), "", fmt.Sprintf("can have at most %d characters", longestEventNote)))
 	}
 	return errs
 }
@@ -265,6 +366,14 @@ func validateLease(o Object) (errs field.ErrorList) {
 	}
 	if s.LeaseTransitions != nil {
 		errs = append(errs, nonNegative(int64(*s.LeaseTransitions), p.Child("leaseTransitions"))...)
+	}
+	if strategy := value(s.Strategy); s.Strategy != nil && strings.Contains(string(strategy), "/") {
+		errs = append(errs, qualifiedName(string(strategy), p.Child("strategy"))...)
+	} else if s.Strategy != nil && strategy != coordinationv1.OldestEmulationVersion {
+		errs = append(errs, field.NotSupported(p.Child("strategy"), strategy, []coordinationv1.CoordinatedLeaseStrategy{coordinationv1.OldestEmulationVersion}))
+	}
+	if value(s.PreferredHolder) != "" && value(s.Strategy) == "" {
+		errs = append(errs, field.Forbidden(p.Child("preferredHolder"), "may only be specified if `strategy` is defined"))
 	}
 	return errs
 }

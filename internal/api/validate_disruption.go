@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
@@ -36,6 +37,13 @@ func validateDisruptionBudget(o Object) (errs field.ErrorList) {
 
 const highestUserPriority = 1_000_000_000
 
+func validateDisruptionStatus(o, _ Object) field.ErrorList {
+	s, p := &o.(*policyv1.PodDisruptionBudget).Status, field.NewPath("status")
+	return append(metavalidation.ValidateConditions(s.Conditions, p.Child("conditions")), counts(p,
+		counted[int32]{"disruptionsAllowed", &s.DisruptionsAllowed}, counted[int32]{"currentHealthy", &s.CurrentHealthy},
+		counted[int32]{"desiredHealthy", &s.DesiredHealthy}, counted[int32]{"expectedPods", &s.ExpectedPods})...)
+}
+
 func validatePriorityClass(o Object) (errs field.ErrorList) {
 	c := o.(*schedulingv1.PriorityClass)
 	if len(c.Name) > 6 && c.Name[:7] == "system-" && c.Name != "system-node-critical" && c.Name != "system-cluster-critical" {
@@ -49,6 +57,9 @@ func validatePriorityClass(o Object) (errs field.ErrorList) {
 
 func validatePriorityClassUpdate(o, old Object) field.ErrorList {
 	c, was := o.(*schedulingv1.PriorityClass), old.(*schedulingv1.PriorityClass)
-	errs := immutable(c.Value, was.Value, field.NewPath("value"))
+	var errs field.ErrorList
+	if c.Value != was.Value {
+		errs = append(errs, field.Forbidden(field.NewPath("value"), "may not be changed in an update."))
+	}
 	return append(errs, immutable(c.PreemptionPolicy, was.PreemptionPolicy, field.NewPath("preemptionPolicy"))...)
 }

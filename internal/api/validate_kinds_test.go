@@ -162,7 +162,7 @@ func TestClusterKindsValidation(t *testing.T) {
 	})
 	checkUpdate(t, "Node", "metadata: {name: n}\nspec: {podCIDR: 10.0.0.0/24, podCIDRs: [10.0.0.0/24], providerID: p}\n", []bad{
 		{"range", `spec: {podCIDR: 10.1.0.0/24, podCIDRs: [10.1.0.0/24]}`, one("spec.podCIDRs Forbidden")},
-		{"provider", `spec: {providerID: q}`, one("spec.providerID Forbidden")},
+		{"provider", `spec: {providerID: q}`, one("spec.providerID Invalid")},
 		{"cordon", `spec: {unschedulable: true}`, nil},
 	})
 	checkCreate(t, "scheduling.k8s.io/PriorityClass", "metadata: {name: c}\nvalue: 7\n", []bad{
@@ -171,7 +171,7 @@ func TestClusterKindsValidation(t *testing.T) {
 		{"name close to the system's", `metadata: {name: system}`, nil},
 		{"policy", `preemptionPolicy: Some`, one("preemptionPolicy NotSupported")},
 	})
-	checkUpdate(t, "scheduling.k8s.io/PriorityClass", "metadata: {name: c}\nvalue: 7\n", []bad{{"value", `value: 8`, one("value Invalid")}})
+	checkUpdate(t, "scheduling.k8s.io/PriorityClass", "metadata: {name: c}\nvalue: 7\n", []bad{{"value", `value: 8`, one("value Forbidden")}, {"policy", `preemptionPolicy: Never`, one("preemptionPolicy Invalid")}})
 }
 
 func TestNetworkValidation(t *testing.T) {
@@ -181,7 +181,15 @@ func TestNetworkValidation(t *testing.T) {
 		{"no address", `endpoints: [{}]`, one("endpoints[0].addresses Required")},
 		{"address", `endpoints: [{addresses: [there]}]`, one("endpoints[0].addresses[0] Invalid")},
 		{"the node itself", `endpoints: [{addresses: [127.0.0.1]}]`, one("endpoints[0].addresses[0] Invalid")},
-		{"port", `ports: [{port: 0}]`, one("ports[0].port Invalid")},
+		{"every port", `ports: [{port: null}]`, nil},
+		{"port's name", `ports: [{port: 80, name: A_b}]`, one("ports[0].name Invalid")},
+		{"port's protocol", `ports: [{port: 80, protocol: ICMP}]`, one("ports[0].protocol NotSupported")},
+		{"application", `ports: [{port: 80, appProtocol: "a b"}]`, one("ports[0].appProtocol Invalid")},
+		{"host", `endpoints: [{addresses: [10.0.0.1], hostname: A_b}]`, one("endpoints[0].hostname Invalid")},
+		{"node", `endpoints: [{addresses: [10.0.0.1], nodeName: A_b}]`, one("endpoints[0].nodeName Invalid")},
+		{"hints", `endpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: a}, {name: a}], forNodes: [{name: A_b}]}}]`,
+			[]string{"endpoints[0].hints.forNodes[0].name Invalid", "endpoints[0].hints.forZones[1].name Duplicate"}},
+		{"leading zeros", `endpoints: [{addresses: [10.0.0.01]}]`, []string{"endpoints[0].addresses[0] Invalid"}},
 		{"ports of one name", `ports: [{port: 80}, {port: 81}]`, one("ports[1].name Duplicate")},
 	})
 	checkUpdate(t, "discovery.k8s.io/EndpointSlice", slice, []bad{{"type", `{addressType: FQDN, endpoints: [{addresses: [a.b]}]}`, one("addressType Invalid")}})
@@ -198,6 +206,8 @@ spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [
 		{"range", `spec: {egress: [{to: [{ipBlock: {cidr: all}}]}]}`, one("spec.egress[0].to[0].ipBlock.cidr Invalid")},
 		{"exception from elsewhere", `spec: {ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [11.0.0.0/16]}}]}]}`, one("spec.ingress[0].from[0].ipBlock.except[0] Invalid")},
 		{"ports backwards", `spec: {ingress: [{ports: [{port: 90, endPort: 80}]}]}`, one("spec.ingress[0].ports[0].endPort Invalid")},
+		{"end without a port", `spec: {ingress: [{ports: [{endPort: 80}]}]}`, one("spec.ingress[0].ports[0].endPort Invalid")},
+		{"bits beyond the prefix", `spec: {egress: [{to: [{ipBlock: {cidr: 10.0.0.5/8}}]}]}`, one("spec.egress[0].to[0].ipBlock.cidr Invalid")},
 		{"protocol", `spec: {ingress: [{ports: [{protocol: ICMP}]}]}`, one("spec.ingress[0].ports[0].protocol NotSupported")},
 		{"selector", `spec: {podSelector: {matchExpressions: [{key: a, operator: Like}]}}`, one("spec.podSelector.matchExpressions[0].operator Invalid")},
 		{"policy type", `spec: {policyTypes: [Sideways]}`, one("spec.policyTypes[0] NotSupported")},
@@ -213,7 +223,14 @@ spec: {rules: [{host: a.example.com, http: {paths: [{path: /, pathType: Prefix, 
 		{"path type", `spec: {rules: [{http: {paths: [{path: /, backend: {service: {name: s, port: {number: 80}}}}]}}]}`, one("spec.rules[0].http.paths[0].pathType Required")},
 		{"path", `spec: {rules: [{http: {paths: [{path: a, pathType: Exact, backend: {service: {name: s, port: {number: 80}}}}]}}]}`, one("spec.rules[0].http.paths[0].path Invalid")},
 		{"no paths", `spec: {rules: [{http: {paths: []}}]}`, one("spec.rules[0].http.paths Required")},
-		{"backend of nothing", `spec: {defaultBackend: {}}`, one("spec.defaultBackend Required")},
+		{"backend of nothing", `spec: {defaultBackend: {}}`, one("spec.defaultBackend Invalid")},
+		{"backend of another sort", `spec: {defaultBackend: {resource: {apiGroup: a.b, kind: Bucket, name: c}}}`, nil},
+		{"backend without a kind", `spec: {defaultBackend: {resource: {name: c}}}`, one("spec.defaultBackend.resource.kind Required")},
+		{"service that begins with a digit", `spec: {defaultBackend: {service: {name: 1s, port: {number: 80}}}}`, nil},
+		{"secret", `spec: {tls: [{secretName: A_b}]}`, one("spec.tls[0].secretName Invalid")},
+		{"end of a path", `spec: {rules: [{http: {paths: [{path: /a/.., pathType: Prefix, backend: {service: {name: s, port: {number: 80}}}}]}}]}`,
+			one("spec.rules[0].http.paths[0].path Invalid")},
+		{"two classes", `{metadata: {annotations: {kubernetes.io/ingress.class: a}}, spec: {ingressClassName: b}}`, one("annotations.kubernetes.io/ingress.class Invalid")},
 		{"backend without a port", `spec: {defaultBackend: {service: {name: s}}}`, one("spec.defaultBackend Required")},
 	})
 }
@@ -230,6 +247,28 @@ func TestStorageAndLimitsValidation(t *testing.T) {
 	checkUpdate(t, "PersistentVolumeClaim", claim, []bad{
 		{"bound", `spec: {volumeName: v}`, nil},
 		{"mode", `spec: {accessModes: [ReadOnlyMany]}`, one("spec Forbidden")},
+		{"class, where there was none", `spec: {storageClassName: fast}`, nil},
+		{"size, not bound", `spec: {resources: {requests: {storage: 2Gi}}}`, one("spec Forbidden")},
+		{"as a device", `spec: {volumeMode: Block}`, []string{"spec Forbidden", "volumeMode Invalid"}},
+	})
+	const bound = claim + "status: {phase: Bound, capacity: {storage: 1Gi}, currentVolumeAttributesClassName: gold}\n"
+	checkUpdate(t, "PersistentVolumeClaim", strings.Replace(bound, "spec: {", "spec: {storageClassName: slow, volumeAttributesClassName: gold, ", 1), []bad{
+		{"larger", `spec: {resources: {requests: {storage: 2Gi}}}`, nil},
+		{"smaller", `spec: {resources: {requests: {storage: 1Mi}}}`, one("spec.resources.requests.storage Forbidden")},
+		{"other attributes", `spec: {volumeAttributesClassName: silver}`, nil},
+		{"no attributes", `spec: {volumeAttributesClassName: null}`, one("spec.volumeAttributesClassName Forbidden")},
+		{"another class", `spec: {storageClassName: fast}`, one("spec Forbidden")},
+	})
+	checkCreate(t, "PersistentVolumeClaim", claim, []bad{
+		{"from a snapshot", `spec: {dataSource: {apiGroup: snapshot.storage.k8s.io, kind: VolumeSnapshot, name: s}}`, nil},
+		{"from nothing of ours", `spec: {dataSource: {kind: Pod, name: p}}`, one("spec.dataSource Invalid")},
+		{"from two", `spec: {dataSource: {kind: PersistentVolumeClaim, name: a}, dataSourceRef: {kind: PersistentVolumeClaim, name: b}}`, one("spec Invalid")},
+		{"from elsewhere, twice", `spec: {dataSource: {kind: PersistentVolumeClaim, name: a}, dataSourceRef: {kind: PersistentVolumeClaim, name: a, namespace: n}}`, one("spec Invalid")},
+		{"attributes", `spec: {volumeAttributesClassName: A_b}`, one("spec.volumeAttributesClassName Invalid")},
+	})
+	checkStatus(t, "PersistentVolumeClaim", bound, []bad{
+		{"growing", `status: {allocatedResources: {storage: 2Gi}, allocatedResourceStatuses: {storage: NodeResizePending}}`, nil},
+		{"growing somehow", `status: {allocatedResourceStatuses: {storage: Some}}`, one("status.allocatedResourceStatuses NotSupported")},
 	})
 	const volume = "metadata: {name: v}\nspec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], hostPath: {path: /v}}\n"
 	checkCreate(t, "PersistentVolume", volume, []bad{
@@ -324,7 +363,10 @@ subjects: [{kind: User, name: u}]
 		{"kind", `roleRef: {kind: Pod}`, one("roleRef.kind NotSupported")},
 		{"no role", `roleRef: {name: ""}`, one("roleRef.name Required")},
 		{"subject's kind", `subjects: [{kind: Pod, name: p}]`, one("subjects[0].kind NotSupported")},
-		{"account of no namespace", `subjects: [{kind: ServiceAccount, name: p}]`, one("subjects[0].namespace Required")},
+		{"account of the binding's own namespace", `subjects: [{kind: ServiceAccount, name: p}]`, nil},
+		{"account's name", `subjects: [{kind: ServiceAccount, name: "a:b", namespace: c}]`, one("subjects[0].name Invalid")},
+		{"account of a group", `subjects: [{kind: ServiceAccount, name: p, apiGroup: a.b}]`, one("subjects[0].apiGroup NotSupported")},
+		{"role's name", `roleRef: {name: a/b}`, one("roleRef.name Invalid")},
 	})
 	checkUpdate(t, "rbac.authorization.k8s.io/RoleBinding", binding, []bad{{"role", `roleRef: {name: other}`, one("roleRef Invalid")}, {"subjects", `subjects: []`, nil}})
 	checkCreate(t, "policy/PodDisruptionBudget", "metadata: {name: b, namespace: default}\nspec: {minAvailable: 1, selector: {matchLabels: {a: b}}}\n", []bad{

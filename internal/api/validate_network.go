@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/netip"
-	"path"
 	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
@@ -46,11 +45,12 @@ func policyPorts(list []networkingv1.NetworkPolicyPort, p *field.Path) (errs fie
 		end := at.Child("endPort")
 		switch {
 		case pp.Port == nil:
-			errs = append(errs, field.Required(at.Child("port"), "must be specified when `endPort` is"))
+			errs = append(errs, field.Invalid(end, *pp.EndPort, "may not be specified when `port` is not specified"))
 		case pp.Port.Type == intstr.String:
 			errs = append(errs, field.Invalid(end, *pp.EndPort, "may not be specified when `port` is non-numeric"))
 		case *pp.EndPort < pp.Port.IntVal:
-			errs = append(errs, field.Invalid(end, *pp.EndPort, "must be greater than or equal to `port`"))
+			errs = append(errs, field.Invalid(end, pp.Port.IntVal, "must be greater than or equal to `port`"))
+			fallthrough
 		default:
 			errs = append(errs, port(*pp.EndPort, end)...)
 		}
@@ -101,6 +101,15 @@ func ipBlock(b *networkingv1.IPBlock, p *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
+// validateNewIngress also refuses what names its class twice, differently.
+func validateNewIngress(o Object) field.ErrorList {
+	i, errs := o.(*networkingv1.Ingress), validateIngress(o)
+	if class, found := i.Annotations[ingressClassAnnotation]; found && i.Spec.IngressClassName != nil && class != *i.Spec.IngressClassName {
+		errs = append(errs, field.Invalid(field.NewPath("annotations", ingressClassAnnotation), class, "must match `ingressClassName` when both are specified"))
+	}
+	return errs
+}
+
 func validateIngress(o Object) (errs field.ErrorList) {
 	s, spec := &o.(*networkingv1.Ingress).Spec, field.NewPath("spec")
 	if len(s.Rules) == 0 && s.DefaultBackend == nil {
@@ -115,6 +124,9 @@ func validateIngress(o Object) (errs field.ErrorList) {
 	for i := range s.TLS {
 		for j, h := range s.TLS[i].Hosts {
 			errs = append(errs, hostOrWildcard(h, spec.Child("tls").Index(i).Child("hosts").Index(j))...)
+		}
+		if name := s.TLS[i].SecretName; name != "" {
+			errs = append(errs, dnsSubdomain(name, spec.Child("tls").Index(i).Child("secretName"))...)
 		}
 	}
 	for i := range s.Rules {
@@ -162,8 +174,10 @@ func ingressPath(h *networkingv1.HTTPIngressPath, p *field.Path) (errs field.Err
 				errs = append(errs, field.Invalid(at, h.Path, "must not contain '"+s+"'"))
 			}
 		}
-		if base := path.Base(h.Path); base == ".." || base == "." {
-			errs = append(errs, field.Invalid(at, h.Path, "cannot end with '/"+base+"'"))
+		for _, s := range []string{"/..", "/."} {
+			if strings.HasSuffix(h.Path, s) {
+				errs = append(errs, field.Invalid(at, h.Path, "cannot end with '"+s+"'"))
+			}
 		}
 	case networkingv1.PathTypeImplementationSpecific:
 		if h.Path != "" && !strings.HasPrefix(h.Path, "/") {
@@ -181,16 +195,15 @@ func ingressBackend(b *networkingv1.IngressBackend, p *field.Path) (errs field.E
 	case b.Resource != nil && b.Service != nil:
 		return field.ErrorList{field.Invalid(p, "", "cannot set both resource and service backends")}
 	case b.Resource != nil:
-		errs = append(errs, required(b.Resource.Kind, p.Child("resource", "kind"))...)
-		return append(errs, required(b.Resource.Name, p.Child("resource", "name"))...)
+		return localReference(b.Resource.APIGroup, b.Resource.Kind, b.Resource.Name, p.Child("resource"))
 	case b.Service == nil:
-		return field.ErrorList{field.Required(p, "resource or service backend is required")}
+		return field.ErrorList{field.Invalid(p, "", "resource or service backend is required")}
 	}
 	at := p.Child("service")
 	if b.Service.Name == "" {
 		errs = append(errs, field.Required(at.Child("name"), ""))
 	} else {
-		errs = append(errs, each(at.Child("name"), b.Service.Name, validation.IsDNS1035Label(b.Service.Name))...)
+		errs = append(errs, each(at.Child("name"), b.Service.Name, serviceName(b.Service.Name, false))...)
 	}
 	switch number, name := b.Service.Port.Number, b.Service.Port.Name; {
 	case name != "" && number != 0:
@@ -201,6 +214,38 @@ func ingressBackend(b *networkingv1.IngressBackend, p *field.Path) (errs field.E
 		errs = append(errs, port(number, at.Child("port", "number"))...)
 	default:
 		errs = append(errs, field.Required(p, "port name or number is required"))
+	}
+	return errs
+}
+
+// localReference is of an object of whatever kind in the same namespace.
+func localReference(group *string, kind, name string, p *field.Path) (errs field.ErrorList) {
+	if group != nil {
+		errs = append(errs, each(p.Child("apiGroup"), *group, validation.IsDNS1123Subdomain(*group))...)
+	}
+	for _, part := range [...]struct{ name, value string }{{"kind", kind}, {"name", name}} {
+		if part.value == "" {
+			errs = append(errs, field.Required(p.Child(part.name), part.name+" is required"))
+		} else {
+			errs = append(errs, each(p.Child(part.name), part.value, pathSegment(part.value, false))...)
+		}
+	}
+	return errs
+}
+
+func validateIngressStatus(o, _ Object) (errs field.ErrorList) {
+	for i, in := range o.(*networkingv1.Ingress).Status.LoadBalancer.Ingress {
+		at := field.NewPath("status", "loadBalancer", "ingress").Index(i)
+		if in.IP != "" {
+			errs = append(errs, address(in.IP, at.Child("ip"))...)
+		}
+		if in.Hostname == "" {
+			continue
+		}
+		errs = append(errs, dnsSubdomain(in.Hostname, at.Child("hostname"))...)
+		if _, err := netip.ParseAddr(in.Hostname); err == nil {
+			errs = append(errs, field.Invalid(at.Child("hostname"), in.Hostname, "must be a DNS name, not an IP address"))
+		}
 	}
 	return errs
 }

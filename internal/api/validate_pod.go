@@ -13,6 +13,9 @@ import (
 // preparePod puts a new pod at its beginning, whatever the client said of its status.
 func preparePod(o Object) {
 	p := o.(*corev1.Pod)
+	if p.Spec.Resources != nil {
+		defaultPodResources(p)
+	}
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: QOSClass(&p.Spec)}
 	p.Generation = 1
 	if len(p.Spec.SchedulingGates) > 0 {

@@ -68,16 +68,32 @@ func validateRoleBinding(o Object) (errs field.ErrorList) {
 		errs = append(errs, field.NotSupported(p.Child("kind"), ref.Kind, kinds))
 	}
 	errs = append(errs, required(ref.Name, p.Child("name"))...)
+	errs = append(errs, each(p.Child("name"), ref.Name, pathSegment(ref.Name, false))...)
 	for i := range subjects {
-		s, p := &subjects[i], field.NewPath("subjects").Index(i)
-		errs = append(errs, required(s.Name, p.Child("name"))...)
-		switch s.Kind {
-		case rbacv1.ServiceAccountKind:
-			errs = append(errs, required(s.Namespace, p.Child("namespace"))...)
-		case rbacv1.UserKind, rbacv1.GroupKind:
-		default:
-			errs = append(errs, field.NotSupported(p.Child("kind"), s.Kind, []string{rbacv1.ServiceAccountKind, rbacv1.UserKind, rbacv1.GroupKind}))
+		errs = append(errs, validateSubject(&subjects[i], o.GetNamespace() != "", field.NewPath("subjects").Index(i))...)
+	}
+	return errs
+}
+
+// validateSubject: a service account of a namespaced binding is in its namespace unless it says another.
+func validateSubject(s *rbacv1.Subject, namespaced bool, p *field.Path) field.ErrorList {
+	errs := required(s.Name, p.Child("name"))
+	group := rbacv1.GroupName
+	switch s.Kind {
+	case rbacv1.ServiceAccountKind:
+		if s.Name != "" {
+			errs = append(errs, dnsSubdomain(s.Name, p.Child("name"))...)
 		}
+		if !namespaced {
+			errs = append(errs, required(s.Namespace, p.Child("namespace"))...)
+		}
+		group = ""
+	case rbacv1.UserKind, rbacv1.GroupKind:
+	default:
+		return append(errs, field.NotSupported(p.Child("kind"), s.Kind, []string{rbacv1.ServiceAccountKind, rbacv1.UserKind, rbacv1.GroupKind}))
+	}
+	if s.APIGroup != group {
+		errs = append(errs, field.NotSupported(p.Child("apiGroup"), s.APIGroup, []string{group}))
 	}
 	return errs
 }

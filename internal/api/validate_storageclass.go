@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -147,10 +148,17 @@ func attachmentSource(s *storagev1.VolumeAttachmentSource, p *field.Path) field.
 }
 
 func volumeError(e *storagev1.VolumeError, p *field.Path) field.ErrorList {
-	if e != nil && len(e.Message) > longestVolumeError {
-		return field.ErrorList{field.TooLong(p.Child("message"), e.Message, longestVolumeError)}
+	if e == nil {
+		return nil
 	}
-	return nil
+	var errs field.ErrorList
+	if len(e.Message) > longestVolumeError {
+		errs = append(errs, field.TooLong(p.Child("message"), "", longestVolumeError))
+	}
+	if e.ErrorCode != nil && *e.ErrorCode < 0 {
+		errs = append(errs, field.Invalid(p.Child("errorCode"), *e.ErrorCode, validation.InclusiveRangeError(0, math.MaxInt32)))
+	}
+	return errs
 }
 
 func validateVolumeAttachmentUpdate(o, old Object) field.ErrorList {
@@ -273,9 +281,6 @@ func validateStorageCapacity(o Object) field.ErrorList {
 	if q := c.Capacity; q != nil && q.Sign() < 0 {
 		errs = append(errs, field.Invalid(field.NewPath("capacity"), q.String(), "must be greater than or equal to 0"))
 	}
-	if q := c.MaximumVolumeSize; q != nil && q.Sign() < 0 {
-		errs = append(errs, field.Invalid(field.NewPath("maximumVolumeSize"), q.String(), "must be greater than or equal to 0"))
-	}
 	return errs
 }
 
@@ -288,7 +293,7 @@ func validateStorageCapacityUpdate(o, old Object) field.ErrorList {
 
 func validateAttributesClass(o Object) field.ErrorList {
 	c := o.(*storagev1.VolumeAttributesClass)
-	return append(driverName(c.DriverName, field.NewPath("driverName")), parameters(c.Parameters, false, field.NewPath("parameters"))...)
+	return append(provisioner(c.DriverName, field.NewPath("driverName")), parameters(c.Parameters, false, field.NewPath("parameters"))...)
 }
 
 func validateAttributesClassUpdate(o, old Object) field.ErrorList {

@@ -7,6 +7,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	nodev1 "k8s.io/api/node/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -35,7 +37,7 @@ func warnService(obj, old Object) (out []string) {
 }
 
 func warnIngress(obj, old Object) []string {
-	if _, found := obj.GetAnnotations()[ingressClassAnnotation]; found && old == nil {
+	if _, found := obj.GetAnnotations()[ingressClassAnnotation]; found && old == nil && obj.(*networkingv1.Ingress).Spec.IngressClassName == nil {
 		return []string{"annotation \"" + ingressClassAnnotation + "\" is deprecated, please use 'spec.ingressClassName' instead"}
 	}
 	return nil
@@ -101,6 +103,44 @@ func warnClaim(obj, _ Object) []string {
 	out := annotationWarnings(c.Annotations, oldVolumeAnnotations)
 	if q, found := c.Spec.Resources.Requests[corev1.ResourceStorage]; found && fractional(q) {
 		out = append(out, fractionWarning(field.NewPath("spec", "resources", "requests").Key("storage"), q))
+	}
+	return out
+}
+
+// warnNetworkPolicy tells of ranges that are written in another way than they are meant.
+func warnNetworkPolicy(obj, _ Object) (out []string) {
+	s, spec := &obj.(*networkingv1.NetworkPolicy).Spec, field.NewPath("spec")
+	peers := func(list []networkingv1.NetworkPolicyPeer, p *field.Path) {
+		for i := range list {
+			block, at := list[i].IPBlock, p.Index(i).Child("ipBlock")
+			if block == nil {
+				continue
+			}
+			out = append(out, validation.GetWarningsForCIDR(at.Child("cidr"), block.CIDR)...)
+			for j, except := range block.Except {
+				out = append(out, validation.GetWarningsForCIDR(at.Child("except").Index(j), except)...)
+			}
+		}
+	}
+	for i := range s.Ingress {
+		peers(s.Ingress[i].From, spec.Child("ingress").Index(i).Child("from"))
+	}
+	for i := range s.Egress {
+		peers(s.Egress[i].To, spec.Child("egress").Index(i).Child("to"))
+	}
+	return out
+}
+
+// warnRuntimeClass tells of a selector by labels that nodes no longer carry.
+func warnRuntimeClass(obj, _ Object) (out []string) {
+	c := obj.(*nodev1.RuntimeClass)
+	if c.Scheduling == nil {
+		return nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.Scheduling.NodeSelector)) {
+		if text := oldNodeLabels[key]; text != "" {
+			out = append(out, fmt.Sprintf("%s: %s", field.NewPath("scheduling", "nodeSelector"), text))
+		}
 	}
 	return out
 }
