@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -18,12 +19,28 @@ import (
 	"skiff.dev/skiff/internal/store"
 )
 
-// Update replaces the object (subresources "", status, scale, …).
+// Update replaces the object (subresources "", status, scale, …). One that names no resourceVersion means whatever is there, so it is tried again when
+// somebody else was faster.
 func (r *Registry) Update(ctx context.Context, q *Request, body runtime.Object, o *metav1.UpdateOptions) (*Result, error) {
 	if errs := metavalidation.ValidateUpdateOptions(o); len(errs) > 0 {
 		return nil, invalidOptions("UpdateOptions", errs)
 	}
 	q, dryRun := q.by(o.FieldManager, o), len(o.DryRun) > 0
+	if m, err := meta.Accessor(body); err != nil || m.GetResourceVersion() != "" || m.GetUID() != "" {
+		return r.updateOnce(ctx, q, body, dryRun)
+	}
+	for try := 1; ; try++ {
+		res, err := r.updateOnce(ctx, q, body.DeepCopyObject(), dryRun)
+		if err == nil || !apierrors.IsConflict(err) || try == updateTries {
+			return res, err
+		}
+	}
+}
+
+// updateTries is little, for a webhook's no is a conflict too.
+const updateTries = 10
+
+func (r *Registry) updateOnce(ctx context.Context, q *Request, body runtime.Object, dryRun bool) (*Result, error) {
 	prev, err := r.get(ctx, q, store.Read{Consistent: true})
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package registry_test
 
 import (
+	"fmt"
 	"strconv"
 	"sync"
 	"testing"
@@ -91,6 +92,30 @@ func TestConcurrentUpdatesConflict(t *testing.T) {
 	wg.Wait()
 	if won != 1 || lost != 15 {
 		t.Errorf("%d won, %d lost", won, lost)
+	}
+}
+
+// An update that names no state means whichever is there: it does not lose against a write that comes between.
+func TestUpdatesWithoutAStateAreTriedAgain(t *testing.T) {
+	f := start(t)
+	create(f, configMap("a"))
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			for n := range 5 {
+				mine := configMap("a")
+				mine.Data = map[string]string{"writer": fmt.Sprint(i, n)}
+				if _, err := update(f, mine, ""); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	stranger := configMap("a")
+	stranger.UID = "another"
+	if _, err := update(f, stranger, ""); !apierrors.IsConflict(err) {
+		t.Errorf("an update of another object: %v", err)
 	}
 }
 
