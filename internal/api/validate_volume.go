@@ -328,8 +328,10 @@ const shortestCertificate, longestCertificate = 3600, 91 * 24 * 3600
 
 func certificateProjection(s *corev1.PodCertificateProjection, p *field.Path) field.ErrorList {
 	errs := append(required(s.SignerName, p.Child("signerName")), oneOf(s.KeyType, p.Child("keyType"), "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519", "RSA3072", "RSA4096")...)
-	if n := s.MaxExpirationSeconds; n != nil && (*n < shortestCertificate || *n > longestCertificate) {
-		errs = append(errs, field.Invalid(p.Child("maxExpirationSeconds"), *n, "must be between 3600 (1 hour) and 7862400 (91 days)"))
+	if n := s.MaxExpirationSeconds; n != nil && *n < shortestCertificate {
+		errs = append(errs, field.Invalid(p.Child("maxExpirationSeconds"), *n, "if provided, maxExpirationSeconds must be >= 3600"))
+	} else if n != nil && *n > longestCertificate {
+		errs = append(errs, field.Invalid(p.Child("maxExpirationSeconds"), *n, "if provided, maxExpirationSeconds must be <= 7862400"))
 	}
 	if s.CredentialBundlePath == "" && s.KeyPath == "" && s.CertificateChainPath == "" {
 		errs = append(errs, field.Required(p, "specify at least one of credentialBundlePath, keyPath, and certificateChainPath"))

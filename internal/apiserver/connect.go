@@ -213,6 +213,10 @@ func (c *connection) log() error {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 		return plainStatus(resp.StatusCode, strings.TrimSpace(string(text)))
 	}
+	if wsstream.IsWebSocketRequest(c.r) {
+		_ = wsstream.NewReader(resp.Body, true, wsstream.NewDefaultReaderProtocols()).Copy(c.w, c.r)
+		return nil // the connection is the client's no more
+	}
 	c.w.Header().Set("Content-Type", "text/plain")
 	c.w.WriteHeader(http.StatusOK)
 	flush := http.NewResponseController(c.w)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/http"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,9 +20,14 @@ import (
 // negotiateFor is negotiate for the objects of a request. Scales and shapes without the object are the same for all kinds.
 func negotiateFor(r *http.Request, q *registry.Request) (format, error) {
 	if q.Resource.Custom == nil || q.Subresource == "scale" {
-		return negotiate(r, true)
+		return negotiate(r, !onlyCreated(q.Resource)) // a review has no metadata that a table could show
 	}
 	return negotiated(r, true, func(f format) bool { return f.media == mediaProtobuf && f.as == "" })
+}
+
+// onlyCreated kinds are questions: they are answered and kept nowhere.
+func onlyCreated(row *api.Resource) bool {
+	return row.Key == "" && slices.Equal(row.Verbs, []string{"create"})
 }
 
 // decodeCustom reads a body as the row sees it.

@@ -65,6 +65,8 @@ func TestErrors(t *testing.T) {
 		{"options of sorts", "DELETE " + maps + "/there", `{"gracePeriodSeconds":"soon"}`, nil, 400, "BadRequest", ""},
 		{"a manager with a bell", "POST " + maps + "?fieldManager=a%07b", cm("a", ""), nil, 422, "Invalid", "fieldManager: Invalid value"},
 		{"an object as a table of nothing", "GET " + maps + "/there", "", []string{"Accept", "image/png"}, 406, "NotAcceptable", "only the following media types are accepted"},
+		{"a review as a table", "POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews", `{"spec":{"nonResourceAttributes":{"path":"/","verb":"get"}}}`,
+			[]string{"Accept", "application/json;as=Table;v=v1;g=meta.k8s.io"}, 406, "NotAcceptable", "only the following media types are accepted"},
 		{"too large", "POST " + maps, cm("a", `,"data":{"k":"`+strings.Repeat("x", 3<<20)+`"}`), nil, 413, "RequestEntityTooLarge", "Request entity too large: limit is 3145728"},
 		{"too large for a config map", "POST " + maps, cm("a", `,"data":{"k":"`+strings.Repeat("x", 1<<20)+`x"}`), nil, 422, "Invalid", "Too long: may not be more than 1048576 bytes"},
 	}

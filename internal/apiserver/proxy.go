@@ -91,8 +91,12 @@ func (k *kubelets) summary(ctx context.Context, node string) (*stats.Summary, er
 // largestSummary is some 2 kB for each of ten thousand containers.
 const largestSummary = 20 << 20
 
-// rest is what of a proxy path goes on to the target.
+// rest is what of a proxy path goes on to the target. It is empty for the bare subresource, from where a reader is sent on to its slash, so that the
+// links of what it is shown lead through the proxy too.
 func rest(info *request.RequestInfo) string {
+	if len(info.Parts) <= 3 && !strings.HasSuffix(info.Path, "/") {
+		return ""
+	}
 	if len(info.Parts) < 3 {
 		return "/"
 	}

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,10 +10,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/websocket"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
@@ -59,13 +63,17 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	defer gauge.Dec()
 	sent := s.metrics.events.WithLabelValues(q.Resource.Group, q.Resource.Version, q.Resource.Plural)
 
+	out := &watchWriter{r: r, f: f, q: q}
+	if wsstream.IsWebSocketRequest(r) {
+		s.watchSocket(ctx, cancel, w, r, func(ctx context.Context, send func() error) { s.pass(ctx, events, err, out, sent, send) }, out)
+		return
+	}
 	media := f.media
 	if media == mediaProtobuf {
 		media += ";stream=watch"
 	}
 	w.Header().Set("Content-Type", media)
 	w.WriteHeader(http.StatusOK)
-	out := &watchWriter{r: r, f: f, q: q}
 	flush := http.NewResponseController(w)
 	_ = flush.Flush()
 	stalled := time.AfterFunc(s.cfg.Stall, func() { _ = flush.SetWriteDeadline(time.Now()) }) // which ends the write that waits
@@ -78,8 +86,13 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 		}
 		return flush.Flush()
 	}
+	s.pass(ctx, events, err, out, sent, send)
+}
+
+// pass sends events as they come, until there is an error; it may begin with one.
+func (s *Server) pass(ctx context.Context, events *store.Watcher, err error, out *watchWriter, sent prometheus.Counter, send func() error) {
 	for {
-		if !expired {
+		if err == nil {
 			var n int
 			n, err = s.batch(ctx, events, out, send)
 			sent.Add(float64(n))
@@ -95,6 +108,36 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 			return
 		}
 	}
+}
+
+// watchSocket serves a watch over a WebSocket: each event is a message of text. The watch ends when the client goes.
+func (s *Server) watchSocket(
+	ctx context.Context, cancel func(), w http.ResponseWriter, r *http.Request, pass func(context.Context, func() error), out *watchWriter,
+) {
+	out.f.media = mediaJSON
+	websocket.Server{
+		// Who asks has signed in; the origin matters where cookies do.
+		Handshake: func(c *websocket.Config, _ *http.Request) error {
+			c.Protocol = c.Protocol[:min(1, len(c.Protocol))]
+			return nil
+		},
+		Handler: func(conn *websocket.Conn) {
+			defer conn.Close()
+			go func() {
+				defer cancel()
+				wsstream.IgnoreReceives(conn, 0)
+			}()
+			pass(ctx, func() error {
+				for line := range bytes.Lines(out.buf) {
+					_ = conn.SetWriteDeadline(time.Now().Add(s.cfg.Stall))
+					if err := websocket.Message.Send(conn, string(line)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}.ServeHTTP(w, r)
 }
 
 // batch waits for events, sends those that are at hand as one, and says how many. Buffers are borrowed: a watch that is quiet holds none.

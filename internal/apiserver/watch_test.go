@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/websocket"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -225,6 +227,32 @@ func TestWatchesEnd(t *testing.T) {
 	ends(t, long, 20*time.Second)
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the server took %s to stop", took)
+	}
+}
+
+// A browser may watch over a WebSocket: each event is a message.
+func TestWatchOverAWebSocket(t *testing.T) {
+	f := start(t)
+	f.Must(configMap("a"))
+	cfg, err := websocket.NewConfig("wss://"+f.host+"/api/v1/namespaces/default/configmaps?watch=true", "https://elsewhere.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.TlsConfig = &tls.Config{RootCAs: f.ca.Pool(), Certificates: []tls.Certificate{*f.certificate("admin", "system:masters")}}
+	cfg.Protocol = []string{"binary.k8s.io", "another"}
+	conn, err := cfg.DialContext(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for i, want := range []string{`{"type":"ADDED","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"a"`, `{"type":"ADDED","object":{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"b"`} {
+		var got string
+		if err := websocket.Message.Receive(conn, &got); err != nil || !strings.HasPrefix(got, want) {
+			t.Fatalf("%v, %.200s", err, got)
+		}
+		if i == 0 {
+			f.Must(configMap("b"))
+		}
 	}
 }
 
