@@ -211,9 +211,21 @@ func decide(into, given *csr) {
 
 // keepDecision makes of a write to status what signers may say: no decisions.
 func keepDecision(r, old *csr) {
-	r.Status.Conditions = slices.DeleteFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool { return isDecision(c.Type) })
+	kept := func(kind certificatesv1.RequestConditionType) bool {
+		return isDecision(kind) || kind == certificatesv1.CertificateFailed
+	}
+	var out []certificatesv1.CertificateSigningRequestCondition
+	for _, c := range r.Status.Conditions {
+		if was := decision(old, c.Type); was != nil && isDecision(c.Type) {
+			c = *was
+		} else if isDecision(c.Type) {
+			continue
+		}
+		out = append(out, c)
+	}
+	r.Status.Conditions = out
 	for _, c := range old.Status.Conditions {
-		if isDecision(c.Type) || c.Type == certificatesv1.CertificateFailed && decision(r, c.Type) == nil {
+		if kept(c.Type) && decision(r, c.Type) == nil {
 			r.Status.Conditions = append(r.Status.Conditions, c)
 		}
 	}

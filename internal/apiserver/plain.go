@@ -32,10 +32,10 @@ func (s *Server) plainRoutes() *http.ServeMux {
 	for _, end := range []string{"", "/{$}"} { // upstream's e2e and older clients write the slash
 		m.HandleFunc("GET /api"+end, s.discoverCore)
 		m.HandleFunc("GET /apis"+end, s.discoverGroups)
+		m.HandleFunc("GET /apis/{group}"+end, s.discoverGroup)
+		m.HandleFunc("GET /api/{version}"+end, s.discoverVersion)
+		m.HandleFunc("GET /apis/{group}/{version}"+end, s.discoverVersion)
 	}
-	m.HandleFunc("GET /apis/{group}", s.discoverGroup)
-	m.HandleFunc("GET /api/{version}", s.discoverVersion)
-	m.HandleFunc("GET /apis/{group}/{version}", s.discoverVersion)
 	m.HandleFunc("GET /openapi/v2", s.openAPIv2)
 	m.HandleFunc("GET /openapi/v3", s.openAPIIndex)
 	m.HandleFunc("GET /openapi/v3/api/{version}", s.openAPIDocument)

@@ -335,7 +335,7 @@ func TestPlainPaths(t *testing.T) {
 			t.Errorf("%s is listed and not served", p)
 		}
 	}
-	for _, p := range []string{"/api", "/apis"} {
+	for _, p := range []string{"/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1"} {
 		if with, without := f.ask("GET "+p+"/", "").ok(200), f.ask("GET "+p, "").ok(200); !bytes.Equal(with.body, without.body) {
 			t.Errorf("%s/ is not %s:\n%s\n%s", p, p, with.body, without.body)
 		}

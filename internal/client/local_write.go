@@ -10,6 +10,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -31,6 +32,13 @@ func (w localWriter) request(obj crclient.Object) (*registry.Request, error) {
 	return q, nil
 }
 
+// taken is a copy of what the caller hands in, as it would be had it come over the wire.
+func taken(obj runtime.Object) runtime.Object {
+	out := obj.DeepCopyObject()
+	api.WholeSeconds(out)
+	return out
+}
+
 // give makes *obj a copy of what was stored.
 func give(obj, stored runtime.Object) error { return assign(obj, stored.DeepCopyObject()) }
 
@@ -42,7 +50,7 @@ func (w localWriter) create(ctx context.Context, obj crclient.Object, opts []crc
 		return err
 	}
 	q.Name = ""
-	out, err := w.rows.reg.Create(ctx, q, obj.DeepCopyObject(), o.AsCreateOptions())
+	out, err := w.rows.reg.Create(ctx, q, taken(obj), o.AsCreateOptions())
 	if err != nil {
 		return err
 	}
@@ -56,7 +64,7 @@ func (w localWriter) update(ctx context.Context, obj crclient.Object, opts []crc
 	if err != nil {
 		return err
 	}
-	out, err := w.rows.reg.Update(ctx, q, obj.DeepCopyObject(), o.AsUpdateOptions())
+	out, err := w.rows.reg.Update(ctx, q, taken(obj), o.AsUpdateOptions())
 	if err != nil {
 		return err
 	}
@@ -139,7 +147,7 @@ func (s localSubresource) Create(ctx context.Context, obj, body crclient.Object,
 		return err
 	}
 	q.Subresource = s.name
-	out, err := s.writer.rows.reg.Create(ctx, q, body.DeepCopyObject(), o.AsCreateOptions())
+	out, err := s.writer.rows.reg.Create(ctx, q, taken(body), o.AsCreateOptions())
 	if err != nil {
 		return err
 	}
@@ -161,7 +169,7 @@ func (s localSubresource) Update(ctx context.Context, obj crclient.Object, opts 
 	if o.SubResourceBody != nil {
 		body = o.SubResourceBody
 	}
-	out, err := s.writer.rows.reg.Update(ctx, q, body.DeepCopyObject(), o.AsUpdateOptions())
+	out, err := s.writer.rows.reg.Update(ctx, q, taken(body), o.AsUpdateOptions())
 	if err != nil {
 		return err
 	}
