@@ -38,7 +38,7 @@ func (r *Registry) Update(ctx context.Context, q *Request, body runtime.Object, 
 }
 
 // updateTries is little, for a webhook's no is a conflict too.
-const updateTries = 10
+const updateTries = 50
 
 func (r *Registry) updateOnce(ctx context.Context, q *Request, body runtime.Object, dryRun bool) (*Result, error) {
 	prev, err := r.get(ctx, q, store.Read{Consistent: true})
