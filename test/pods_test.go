@@ -67,6 +67,7 @@ func TestPods(t *testing.T) {
 		"ephemeral container":     ephemeralContainer,
 		"eviction":                eviction,
 		"does not fit":            doesNotFit,
+		"refused by the node":     refused,
 		"the API from inside":     apiFromInside,
 		"changed image":           changedImage,
 		"conditions and restarts": conditions,
@@ -681,6 +682,32 @@ spec: {nodeSelector: {nowhere: "true"}, containers: [{name: main, image: "skiff.
 	}
 	c.Kubectl("label", "nodes", "--all", "nowhere=true")
 	c.WaitPodReady("elsewhere")
+}
+
+// refused: pods that go past the scheduler are held to the node's room; a controller makes another in a refused one's place.
+func refused(t *testing.T, c *cluster.Cluster) {
+	node := strings.TrimSpace(c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
+	spec := fmt.Sprintf(`{nodeName: %s, terminationGracePeriodSeconds: 0, containers: [{name: main, image: "skiff.dev/web:1", ports: [{containerPort: 80, hostPort: 47113}]}]}`, node)
+	c.Apply("{apiVersion: v1, kind: Pod, metadata: {name: one}, spec: " + spec + "}")
+	c.WaitPodReady("one")
+	c.Apply("{apiVersion: v1, kind: Pod, metadata: {name: two}, spec: " + spec + "}")
+	c.WaitPod("two", "refused", func(p *corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodFailed && p.Status.Reason == "NodePorts" && len(p.Status.PodIPs) == 0 &&
+			p.Status.Message == "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+	})
+	c.Kubectl("wait", "--for=create", "event", "--field-selector=involvedObject.name=two,reason=NodePorts", "--timeout=30s")
+	c.Apply(`
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: set}
+spec:
+  serviceName: set
+  selector: {matchLabels: {app: set}}
+  template: {metadata: {labels: {app: set}}, spec: ` + spec + `}
+`)
+	c.Kubectl("wait", "--for=create", "event", "--field-selector=involvedObject.name=set-0,reason=NodePorts", "--timeout=30s")
+	c.Kubectl("delete", "pod", "one")
+	c.WaitPodReady("set-0")
 }
 
 // apiFromInside: a pod reaches the API under its service's name, with its token, and may do what its account may.

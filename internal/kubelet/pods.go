@@ -31,7 +31,8 @@ type pods struct {
 	actors     map[types.UID]*pod.Actor
 	refs       map[reference]map[types.UID]bool // which pods are made of which objects
 	hasNetwork bool
-	known      bool // all pods of the API have been seen once
+	known      bool                      // all pods of the API have been seen once
+	first      map[types.UID]*corev1.Pod // until then: those nobody has taken up yet
 	running    sync.WaitGroup
 	kills      oom.Kills
 	certified  bool  // certificates are followed
@@ -45,7 +46,8 @@ type reference struct{ kind, namespace, name string }
 const trustKind = "ClusterTrustBundle"
 
 func newPods(k *Kubelet, deps *pod.Deps) *pods {
-	p := &pods{k: k, deps: deps, actors: map[types.UID]*pod.Actor{}, refs: map[reference]map[types.UID]bool{}}
+	p := &pods{k: k, deps: deps, actors: map[types.UID]*pod.Actor{}, refs: map[reference]map[types.UID]bool{},
+		first: map[types.UID]*corev1.Pod{}}
 	deps.Ended, deps.Kills = p.ended, &p.kills
 	return p
 }
@@ -84,6 +86,7 @@ func (p *pods) run(ctx context.Context) error {
 	}
 	p.mu.Lock()
 	p.known = true
+	p.beginFirst()
 	p.mu.Unlock()
 	if err := p.orphans(ctx); err != nil && ctx.Err() == nil {
 		p.k.log.Warn("cannot look for what pods left behind; trying again later", "err", err)
@@ -201,6 +204,11 @@ func (p *pods) see(o any) {
 		a.Update(one)
 		return
 	}
+	if !p.known && fresh(one) {
+		p.first[one.UID] = one
+		return
+	}
+	delete(p.first, one.UID)
 	p.begin(one, false)
 }
 
@@ -214,6 +222,7 @@ func (p *pods) removed(o any) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.first, one.UID)
 	if a := p.actors[one.UID]; a != nil {
 		a.Removed(one)
 	}
@@ -225,6 +234,9 @@ func (p *pods) begin(one *corev1.Pod, gone bool) {
 		return
 	}
 	a := pod.New(p.deps, one, gone, p.hasNetwork)
+	if !gone {
+		a.Refuse(p.admit(one))
+	}
 	p.actors[one.UID] = a
 	for _, r := range references(one) {
 		if p.refs[r] == nil {

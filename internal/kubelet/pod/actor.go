@@ -57,6 +57,7 @@ type Actor struct {
 	mu      sync.Mutex
 	pod     *corev1.Pod // the newest there is
 	gone    bool
+	refusal *Verdict // the node doesn't take the pod
 	network bool
 	dirty   bool           // the runtime has news
 	refresh bool           // sources of volumes have news
@@ -125,6 +126,34 @@ func (a *Actor) Removed(pod *corev1.Pod) {
 		}
 		a.gone = true
 	})
+}
+
+// Refuse ends a pod that the node doesn't take, before anything of it starts. It is called before Run; nil is no refusal.
+func (a *Actor) Refuse(v *Verdict) { a.refusal = v }
+
+// Holds is the pod as the API has it, if it takes up room on the node; nil otherwise.
+func (a *Actor) Holds() *corev1.Pod {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.gone || a.refusal != nil || isTerminal(a.pod.Status.Phase) || isTerminal(a.view.Pod.Status.Phase) {
+		return nil
+	}
+	return a.pod
+}
+
+// refuse makes the refusal the pod's verdict, unless the runtime has it already: then it was taken before this process started.
+func (a *Actor) refuse(pod *corev1.Pod) {
+	a.mu.Lock()
+	v := a.refusal
+	if v != nil && len(a.s.Sandboxes) > 0 && a.s.Verdict == nil {
+		a.refusal, v = nil, nil
+	}
+	a.mu.Unlock()
+	if v == nil || a.s.Verdict != nil {
+		return
+	}
+	a.s.Verdict = &Verdict{v.Reason, "Pod was rejected: " + v.Message}
+	a.event(pod, "", corev1.EventTypeWarning, v.Reason, v.Message)
 }
 
 // Observe makes the actor look at the runtime.
@@ -249,6 +278,7 @@ func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 	}
 	a.syncProbes(pod)
 	a.tellKills(pod)
+	a.refuse(pod)
 
 	plan := Next(pod, &a.s, now)
 	if plan.Verdict != nil {

@@ -95,6 +95,8 @@ func replay(t *testing.T, script string) []byte {
 func (w *world) command(f []string) {
 	switch f[0] {
 	case "start":
+	case "refuse": // refuse NodePorts
+		w.s.Verdict = &Verdict{Reason: f[1], Message: "because"}
 	case "wait":
 		d, err := time.ParseDuration(f[1])
 		if err != nil {
