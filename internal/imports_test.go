@@ -41,6 +41,9 @@ var below = map[string][]string{
 	"cli":        {"*"},
 }
 
+// aside are single packages that use another part's: a node refuses a pod by the scheduler's own arithmetic, so that the two never differ about it.
+var aside = map[string]string{"kubelet/admit": "scheduler"}
+
 func TestArrowsPointDown(t *testing.T) {
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}} {{join .Imports " "}}`, "skiff.dev/skiff/internal/...").Output()
 	if err != nil {
@@ -62,7 +65,7 @@ func TestArrowsPointDown(t *testing.T) {
 		for _, imported := range fields[1:] {
 			to, ours := strings.CutPrefix(imported, module)
 			toPart, _, _ := strings.Cut(to, "/")
-			if ours && toPart != part && !slices.Contains(allowed, toPart) && !slices.Contains(allowed, "*") {
+			if ours && toPart != part && aside[from] != toPart && !slices.Contains(allowed, toPart) && !slices.Contains(allowed, "*") {
 				t.Errorf("%s imports %s, which is not below it", from, to)
 			}
 		}
