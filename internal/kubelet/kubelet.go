@@ -224,9 +224,20 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 		Settings: settings, Logs: k.logs, Log: k.log, Withdraw: k.cfg.Withdraw,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },
+		Others:      k.given,
+		Allocating:  &sync.Mutex{},
 		Services:    source{k.cfg.Client}.services,
 		Probes:      k.probes,
 	}
+}
+
+// given are the node's pods with what they were given.
+func (k *Kubelet) given() []*corev1.Pod {
+	var out []*corev1.Pod
+	for _, v := range k.pods.List() {
+		out = append(out, v.Pod)
+	}
+	return out
 }
 
 func (k *Kubelet) tls() *tls.Config {

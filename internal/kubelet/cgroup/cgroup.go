@@ -114,6 +114,45 @@ func (m *Manager) Create(uid types.UID, class corev1.PodQOSClass, l Limits) erro
 	return m.create(m.Path(uid, class), l)
 }
 
+// Grow sets those limits of a pod's cgroup that are above what it has.
+func (m *Manager) Grow(uid types.UID, class corev1.PodQOSClass, l Limits) error {
+	path := m.Path(uid, class)
+	for _, s := range m.settings(l) {
+		file := filepath.Join(m.mount, s.controller, path, s.file)
+		has, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("read cgroup limit: %w", err)
+		}
+		// What is no number ("max") or negative is no limit.
+		if now, ok := first(string(has)); !ok || now < 0 {
+			continue
+		} else if want, _ := first(s.value); want <= now {
+			continue
+		}
+		if err := os.WriteFile(file, []byte(s.value), 0); err != nil {
+			return fmt.Errorf("set cgroup limit: %w", err)
+		}
+	}
+	return nil
+}
+
+func first(text string) (int64, bool) {
+	text, _, _ = strings.Cut(strings.TrimSpace(text), " ")
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
+}
+
+// MemoryUsed is what a container in a pod's cgroup uses, in bytes; 0 if nobody knows.
+func (m *Manager) MemoryUsed(uid types.UID, class corev1.PodQOSClass, container string) int64 {
+	file := filepath.Join(m.mount, "memory", m.Path(uid, class), container, "memory.usage_in_bytes")
+	if m.v2 {
+		file = filepath.Join(m.mount, m.Path(uid, class), container, "memory.current")
+	}
+	text, _ := os.ReadFile(file)
+	used, _ := first(string(text))
+	return used
+}
+
 // SetBurstable gives all burstable pods together the CPU weight of what they request.
 func (m *Manager) SetBurstable(milliCPU int64) error {
 	return m.limit(filepath.Join(m.root, "burstable"), Limits{CPUShares: Shares(milliCPU)})

@@ -39,6 +39,8 @@ type Deps struct {
 	Kills       *oom.Kills
 	Node        func() NodeFacts
 	Allocatable func() corev1.ResourceList
+	Others      func() []*corev1.Pod // all pods of the node, with what they were given
+	Allocating  *sync.Mutex          // held while a resize is weighed against them
 	Services    func(ctx context.Context, namespace string) ([]corev1.Service, error)
 	Probes      *probe.Counts                                 // may be nil
 	Withdraw    func(ctx context.Context, addrs []netip.Addr) // returns when nothing new is led there, or after a while; may be nil
@@ -101,6 +103,7 @@ func New(d *Deps, pod *corev1.Pod, gone, network bool) *Actor {
 		s: State{
 			Waiting: map[string]Waiting{}, Backoff: map[string]Backoff{}, Health: map[string]Health{},
 			Retry: map[string]time.Time{}, Busy: map[string]bool{},
+			Allocated: map[string]corev1.ResourceRequirements{}, Sized: map[string]Size{},
 		},
 		probes: probes{}, delays: map[string]time.Duration{}, untold: map[string]*oom.Kill{},
 	}
@@ -258,7 +261,8 @@ func (a *Actor) Run(ctx context.Context) {
 // turn takes in what is new, decides, and acts.
 func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 	now := time.Now()
-	pod, dirty, refresh := a.take()
+	asked, dirty, refresh := a.take()
+	pod, again := a.allocate(asked, now)
 	if dirty || !a.looked {
 		if err := a.observe(ctx, pod); err != nil {
 			if ctx.Err() != nil {
@@ -299,8 +303,8 @@ func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 	status := Status(pod, &a.s, &plan, a.d.Node(), now)
 	a.devicesHealth(pod, &status)
 	a.publish(pod, status)
-	retry := a.report(ctx, pod, status, plan, now)
-	return earliest(plan.Wake, retry, a.renew), false
+	retry := a.report(ctx, asked, status, plan, now)
+	return earliest(plan.Wake, retry, a.renew, again), false
 }
 
 func earliest(times ...time.Time) (out time.Time) {

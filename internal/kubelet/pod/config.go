@@ -96,14 +96,11 @@ func (m *making) expand(in []string) []string {
 }
 
 func containerResources(pod *corev1.Pod, c *corev1.Container, s *Settings) *runtimeapi.LinuxContainerResources {
-	request, limit := c.Resources.Requests.Cpu().MilliValue(), c.Resources.Limits.Cpu().MilliValue()
-	if request == 0 && limit != 0 {
-		request = limit
-	}
+	size := sizeOf(c)
 	out := &runtimeapi.LinuxContainerResources{
-		CpuShares:          int64(cgroup.Shares(request)),
-		CpuQuota:           cgroup.Quota(limit),
-		MemoryLimitInBytes: c.Resources.Limits.Memory().Value(),
+		CpuShares:          size.Shares,
+		CpuQuota:           size.Quota,
+		MemoryLimitInBytes: size.Memory,
 		OomScoreAdj:        max(cgroup.OOMScore(pod, c, s.NodeMemory), s.OOMFloor),
 	}
 	if out.CpuQuota != 0 {

@@ -51,6 +51,7 @@ type Container struct {
 	TermFile                   string // termination message on this host
 	TermPolicy                 corev1.TerminationMessagePolicy
 	User                       *runtimeapi.LinuxContainerUser
+	Size                       *Size // nil: the runtime doesn't say
 }
 
 func (c *Container) Running() bool {
@@ -117,6 +118,7 @@ func fromStatus(s *runtimeapi.ContainerStatus, sandbox string) Container {
 		Image: s.GetImage().GetImage(), ImageRef: s.ImageRef, LogPath: s.LogPath,
 		TermPolicy: corev1.TerminationMessagePolicy(s.Annotations[termPolicyAnnotation]),
 		User:       s.GetUser().GetLinux(),
+		Size:       sizeFrom(s.GetResources().GetLinux()),
 	}
 	if c.Name == "" {
 		c.Name = s.GetMetadata().GetName()

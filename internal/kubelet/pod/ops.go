@@ -44,6 +44,9 @@ func (a *Actor) act(ctx context.Context, pod *corev1.Pod, action Action) {
 	case Start:
 		a.start(ctx, pod, action)
 		return
+	case Enlarge:
+		a.sizeAction(ctx, pod, action)
+		return
 	}
 	a.launch(ctx, key, func(ctx context.Context) func(*State) {
 		err := a.perform(ctx, pod, action)
@@ -295,6 +298,7 @@ func (a *Actor) write(ctx context.Context, pod *corev1.Pod, want corev1.PodStatu
 // ownConditions are the kubelet's; others belong to whoever wrote them.
 var ownConditions = map[corev1.PodConditionType]bool{
 	corev1.PodReadyToStartContainers: true, corev1.PodInitialized: true, corev1.ContainersReady: true, corev1.PodReady: true,
+	corev1.PodResizePending: true, corev1.PodResizeInProgress: true,
 }
 
 func merge(live *corev1.Pod, want corev1.PodStatus) corev1.PodStatus {

@@ -20,6 +20,7 @@ const (
 	Start           Verb = "start"            // Container, Restarts
 	Kill            Verb = "kill"             // Container, ID, Grace, Reason, Message
 	RemoveContainer Verb = "remove-container" // ID
+	Enlarge         Verb = "resize"           // running containers get what is allocated to them
 	CleanUp         Verb = "clean-up"         // volumes, cgroup
 	Forget          Verb = "forget"           // everything else on this host: logs; the actor ends
 	Delete          Verb = "delete"           // the object in the API
@@ -80,6 +81,9 @@ type State struct {
 	Health       map[string]Health    // by container ID
 	Retry        map[string]time.Time // by action key: not before
 	Busy         map[string]bool      // by action key: runs now
+	Resize       Resize
+	Allocated    map[string]corev1.ResourceRequirements // by container
+	Sized        map[string]Size                        // by container ID: what the runtime was told since it was made
 }
 
 // Plan is what to do now, and when to ask again although nothing happened (zero: never).
@@ -186,6 +190,7 @@ func (p *planner) live() {
 			p.app(&p.pod.Spec.Containers[i])
 		}
 	}
+	p.resize()
 	for i := range p.pod.Spec.EphemeralContainers {
 		c := &p.pod.Spec.EphemeralContainers[i]
 		if last, _ := p.s.newest(c.Name); last == nil {
@@ -298,6 +303,8 @@ func (p *planner) sick(c *corev1.Container, last *Container) bool {
 		message = fmt.Sprintf("Container %s failed %s probe, will be restarted", c.Name, h.Unhealthy)
 	} else if last.Hash != "" && last.Hash != containerHash(c) {
 		message = fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)
+	} else if unsized(c, last, p.s) && resizeRestarts(c, *last.Size) {
+		message = fmt.Sprintf("Container %s resize requires restart", c.Name)
 	}
 	if message == "" {
 		return false

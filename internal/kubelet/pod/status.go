@@ -63,6 +63,7 @@ func Status(pod *corev1.Pod, s *State, plan *Plan, node NodeFacts, now time.Time
 		st.Reason, st.Message = plan.Verdict.Reason, plan.Verdict.Message
 	}
 	b.conditions(&st, done, metav1.NewTime(now.Truncate(time.Second)))
+	b.resizeConditions(&st, metav1.NewTime(now.Truncate(time.Second)))
 	return st
 }
 
@@ -131,6 +132,9 @@ func (b *statusBuilder) container(c *corev1.Container, old []corev1.ContainerSta
 	if len(c.Resources.Requests)+len(c.Resources.Limits) > 0 {
 		cs.Resources = c.Resources.DeepCopy()
 		cs.Resources.Claims = nil
+		if unsized(c, last, b.s) && former != nil && former.Resources != nil {
+			cs.Resources = former.Resources // what it still has
+		}
 	}
 	cs.VolumeMounts = mountStatuses(c)
 	if before.Exited() {
