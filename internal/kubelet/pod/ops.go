@@ -44,7 +44,7 @@ func (a *Actor) act(ctx context.Context, pod *corev1.Pod, action Action) {
 	case Start:
 		a.start(ctx, pod, action)
 		return
-	case Enlarge:
+	case Actuate:
 		a.sizeAction(ctx, pod, action)
 		return
 	}

@@ -20,7 +20,7 @@ const (
 	Start           Verb = "start"            // Container, Restarts
 	Kill            Verb = "kill"             // Container, ID, Grace, Reason, Message
 	RemoveContainer Verb = "remove-container" // ID
-	Enlarge         Verb = "resize"           // running containers get what is allocated to them
+	Actuate         Verb = "resize"           // running containers get what is allocated to them
 	CleanUp         Verb = "clean-up"         // volumes, cgroup
 	Forget          Verb = "forget"           // everything else on this host: logs; the actor ends
 	Delete          Verb = "delete"           // the object in the API

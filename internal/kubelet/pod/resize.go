@@ -94,7 +94,7 @@ func resizing(pod *corev1.Pod, s *State) bool {
 // resize plans what is left to do of a resize.
 func (p *planner) resize() {
 	if p.s.Resize.Generation != 0 || resizing(p.pod, p.s) {
-		p.do(Action{Verb: Enlarge})
+		p.do(Action{Verb: Actuate})
 	}
 }
 
