@@ -24,6 +24,8 @@ type Custom struct {
 	Generation int64
 	// Hidden is a version that is stored, but not served.
 	Hidden bool
+	// Converts: a webhook makes one version of another, so that the fields of a stored object tell nothing of those it is shown with.
+	Converts bool
 	// Closing says that the definition is being deleted: nothing can be created any more.
 	Closing bool
 	// Warnings go to everybody who uses the version.

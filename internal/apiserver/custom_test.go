@@ -477,7 +477,8 @@ func TestCustomResourceDiscovery(t *testing.T) {
 		t.Errorf("the group is not discovered: %v", groups)
 	}
 	code, _, text := s.do("GET", "/openapi/v3/apis/sea.example.com/v1", "")
-	for _, want := range []string{`"com.example.sea.v1.Boat"`, "What sort of boat it is.", `"com.example.sea.v1.BoatList"`, `"x-kubernetes-list-map-keys":["name"]`, "ObjectMeta"} {
+	for _, want := range []string{`"com.example.sea.v1.Boat"`, "What sort of boat it is.", `"com.example.sea.v1.BoatList"`, `"x-kubernetes-list-map-keys":["name"]`, "ObjectMeta",
+		`"allOf":[{"$ref":"#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}],"description":"Standard object's metadata. More info:`} {
 		if code != 200 || !strings.Contains(text, want) {
 			t.Errorf("OpenAPI v3 lacks %s: %d %.2000s", want, code, text)
 		}

@@ -121,7 +121,44 @@ func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.
 	if o.Continue != "" && o.ResourceVersion != "" && o.ResourceVersion != "0" {
 		return nil, apierrors.NewBadRequest("resourceVersion: specifying resource version is not allowed when using continue")
 	}
+	if custom := q.Resource.Custom; custom != nil && custom.Converts && lo.Fields != nil {
+		return listShown(ctx, q, c, lo)
+	}
 	return c.List(ctx, lo)
+}
+
+// listShown selects by the fields that objects are shown with, where a webhook makes them. A page may hold fewer than its limit, as the API allows.
+func listShown(ctx context.Context, q *Request, c *store.Collection, lo store.ListOptions) (*store.Page, error) {
+	selector := lo.Fields
+	lo.Fields = nil
+	page, err := c.List(ctx, lo)
+	if err != nil {
+		return nil, err
+	}
+	shown, err := q.Show(ctx, page.Entries)
+	if err != nil {
+		return nil, err
+	}
+	var kept []*store.Entry
+	for i, e := range shown {
+		if selector.Matches(shownFields(q.Resource, e.Object())) {
+			kept = append(kept, page.Entries[i])
+		}
+	}
+	page.Entries, page.Remaining = kept, nil
+	return page, nil
+}
+
+func shownFields(res *api.Resource, obj api.Object) fields.Set {
+	set := fields.Set{}
+	if res.Fields != nil {
+		set = res.Fields(obj)
+	}
+	set["metadata.name"] = obj.GetName()
+	if res.Namespaced {
+		set["metadata.namespace"] = obj.GetNamespace()
+	}
+	return set
 }
 
 // Watch follows what List lists.

@@ -47,7 +47,7 @@ func (v *version) openAPI(refs string, v2 bool) (map[string]any, error) {
 	}
 	selectable(one, defined)
 	listKind := v.gvk.GroupVersion().WithKind(v.listKind)
-	list := listSchema(v.gvk, listKind, crd.Status.AcceptedNames.Plural, refs)
+	list := listSchema(v.gvk, listKind, crd.Status.AcceptedNames.Plural, refs, v2)
 	selectable(list, defined)
 	out := map[string]any{}
 	for name, s := range map[string]*spec.Schema{api.ModelName(v.gvk): one, api.ModelName(listKind): list} {
@@ -79,7 +79,7 @@ func objectSchema(
 			s = openapiv2.ToStructuralOpenAPIV2(s)
 		}
 		out = s.ToKubeOpenAPI()
-		out.SetProperty("metadata", *spec.RefSchema(refs + objectMeta).WithDescription(partialDocs["metadata"]))
+		out.SetProperty("metadata", described(refs+objectMeta, partialDocs["metadata"], v2))
 		withKind(out)
 		embedded(out, refs, v2)
 	}
@@ -87,14 +87,22 @@ func objectSchema(
 	return out, nil
 }
 
-func listSchema(kind, listKind schema.GroupVersionKind, plural, refs string) *spec.Schema {
+func listSchema(kind, listKind schema.GroupVersionKind, plural, refs string, v2 bool) *spec.Schema {
 	items := spec.ArrayProperty(spec.RefSchema(refs + api.ModelName(kind))).WithDescription(fmt.Sprintf(
 		"List of %s. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", plural))
 	out := new(spec.Schema).Typed("object", "").WithDescription(fmt.Sprintf("%s is a list of %s", listKind.Kind, kind.Kind)).WithRequired("items").
-		SetProperty("items", *items).SetProperty("metadata", *spec.RefSchema(refs + listMeta).WithDescription(listDocs["metadata"]))
+		SetProperty("items", *items).SetProperty("metadata", described(refs+listMeta, listDocs["metadata"], v2))
 	withKind(out)
 	mark(out, listKind)
 	return out
+}
+
+// described refers to a schema under the field's own description. In OpenAPI v3 nothing beside a $ref counts, so the reference goes into allOf.
+func described(ref, text string, v2 bool) spec.Schema {
+	if v2 {
+		return *spec.RefSchema(ref).WithDescription(text)
+	}
+	return *new(spec.Schema).WithDescription(text).WithAllOf(*spec.RefSchema(ref))
 }
 
 func withKind(s *spec.Schema) {
@@ -140,7 +148,7 @@ func embedded(s *spec.Schema, refs string, v2 bool) {
 		return
 	}
 	withKind(s)
-	s.SetProperty("metadata", *spec.RefSchema(refs + objectMeta).WithDescription(partialDocs["metadata"]))
+	s.SetProperty("metadata", described(refs+objectMeta, partialDocs["metadata"], v2))
 	for _, name := range []string{"kind", "apiVersion"} {
 		if !slices.Contains(s.Required, name) {
 			s.Required = append(s.Required, name)

@@ -113,7 +113,7 @@ func (v *version) makeRow(crd *apiextensionsv1.CustomResourceDefinition, closing
 		Default: v.setDefaults, Validate: v.validate, ValidateUpdate: v.validateUpdate, ValidateStatus: v.validateStatus, Warn: warnFinalizers,
 		Columns: columnsOf(spec.AdditionalPrinterColumns), Fields: fieldsOf(spec.SelectableFields),
 		Custom: &api.Custom{
-			Definition: crd.UID, Generation: crd.Generation, Hidden: !spec.Served, Closing: closing, Warnings: deprecation(crd, spec),
+			Definition: crd.UID, Generation: crd.Generation, Hidden: !spec.Served, Closing: closing, Converts: converts(crd), Warnings: deprecation(crd, spec),
 			Coerce: v.coerce, Load: v.load, Save: v.save, OpenAPI: v.openAPI, Types: v.kind.types,
 		},
 	}
@@ -128,6 +128,11 @@ func (v *version) makeRow(crd *apiextensionsv1.CustomResourceDefinition, closing
 		}
 	}
 	return row
+}
+
+func converts(crd *apiextensionsv1.CustomResourceDefinition) bool {
+	c := crd.Spec.Conversion
+	return len(crd.Spec.Versions) > 1 && c != nil && c.Strategy == apiextensionsv1.WebhookConverter
 }
 
 // addSiblings tells the stored version's row, which is in the table, of the others.
