@@ -145,8 +145,9 @@ func listShown(ctx context.Context, q *Request, c *store.Collection, lo store.Li
 			kept = append(kept, page.Entries[i])
 		}
 	}
-	page.Entries, page.Remaining = kept, nil
-	return page, nil
+	out := *page // the store may keep the page for others
+	out.Entries, out.Remaining = kept, nil
+	return &out, nil
 }
 
 func shownFields(res *api.Resource, obj api.Object) fields.Set {
