@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 
@@ -63,7 +64,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	defer gauge.Dec()
 	sent := s.metrics.events.WithLabelValues(q.Resource.Group, q.Resource.Version, q.Resource.Plural)
 
-	out := &watchWriter{r: r, f: f, q: q}
+	out := &watchWriter{r: r, f: f, q: q, fields: o.FieldSelector}
 	if wsstream.IsWebSocketRequest(r) {
 		s.watchSocket(ctx, cancel, w, r, func(ctx context.Context, send func() error) { s.pass(ctx, events, err, out, sent, send) }, out)
 		return
@@ -147,6 +148,9 @@ func (s *Server) batch(ctx context.Context, events *store.Watcher, out *watchWri
 		return 0, err
 	}
 	defer store.Recycle(some)
+	if some, err = out.q.SelectShown(ctx, out.fields, some); err != nil {
+		return 0, err
+	}
 	out.buf = borrow()
 	defer func() { giveBack(out.buf); out.buf = nil }()
 	for i := range some {
@@ -172,6 +176,7 @@ type watchWriter struct {
 	r      *http.Request
 	f      format
 	q      *registry.Request
+	fields fields.Selector
 	buf    []byte
 	headed bool // a table's columns have been sent
 }

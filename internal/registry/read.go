@@ -121,7 +121,7 @@ func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.
 	if o.Continue != "" && o.ResourceVersion != "" && o.ResourceVersion != "0" {
 		return nil, apierrors.NewBadRequest("resourceVersion: specifying resource version is not allowed when using continue")
 	}
-	if custom := q.Resource.Custom; custom != nil && custom.Converts && lo.Fields != nil {
+	if q.selectsShown() && lo.Fields != nil {
 		return listShown(ctx, q, c, lo)
 	}
 	return c.List(ctx, lo)
@@ -150,6 +150,42 @@ func listShown(ctx context.Context, q *Request, c *store.Collection, lo store.Li
 	return &out, nil
 }
 
+// selectsShown: a webhook makes the objects that the request sees, so that selecting by fields must wait for it.
+func (q *Request) selectsShown() bool { return q.Resource.Custom != nil && q.Resource.Custom.Converts }
+
+// SelectShown is what a watch with a field selector sees of events, for custom resources that a webhook converts; others were selected by the store.
+func (q *Request) SelectShown(ctx context.Context, selector fields.Selector, events []store.Event) ([]store.Event, error) {
+	if !q.selectsShown() || selector == nil || selector.Empty() {
+		return events, nil
+	}
+	var stored []*store.Entry
+	for i := range events {
+		for _, e := range []*store.Entry{events[i].Entry, events[i].Prev} {
+			if e != nil {
+				stored = append(stored, e)
+			}
+		}
+	}
+	shown, err := q.Show(ctx, stored)
+	if err != nil {
+		return nil, err
+	}
+	matches := map[*store.Entry]bool{}
+	for i, e := range shown {
+		matches[stored[i]] = selector.Matches(shownFields(q.Resource, e.Object()))
+	}
+	var out []store.Event
+	for i := range events {
+		e := &events[i]
+		if e.Type == store.Bookmark {
+			out = append(out, *e)
+		} else if seen, ok := e.Selected(e.Type != store.Deleted && matches[e.Entry], e.Prev != nil && matches[e.Prev]); ok {
+			out = append(out, seen)
+		}
+	}
+	return out, nil
+}
+
 func shownFields(res *api.Resource, obj api.Object) fields.Set {
 	set := fields.Set{}
 	if res.Fields != nil {
@@ -176,6 +212,9 @@ func (r *Registry) Watch(ctx context.Context, q *Request, o *metainternalversion
 	w := store.WatchOptions{Bookmarks: o.AllowWatchBookmarks}
 	if w.Predicate, err = predicate(q, o); err != nil {
 		return nil, err
+	}
+	if q.selectsShown() {
+		w.Predicate.Fields = nil // SelectShown does it, outside the store's lock
 	}
 	if o.ResourceVersion != "" {
 		if w.Revision, err = revision(o.ResourceVersion); err != nil {

@@ -310,7 +310,11 @@ func (w *Watcher) see(e *Event) (Event, bool) {
 		return *e, true
 	}
 	now := e.Type != Deleted && w.p.match(w.c, e.Entry)
-	before := e.Prev != nil && w.p.match(w.c, e.Prev)
+	return e.Selected(now, e.Prev != nil && w.p.match(w.c, e.Prev))
+}
+
+// Selected is the event as a selection sees it that holds the object now, and held it before.
+func (e *Event) Selected(now, before bool) (Event, bool) {
 	switch {
 	case now && before:
 		return *e, true

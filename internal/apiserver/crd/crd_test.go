@@ -9,14 +9,17 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"skiff.dev/skiff/internal/api"
@@ -212,6 +215,7 @@ func TestStoredObjectsFollowTheSchema(t *testing.T) {
 	w := begin(t)
 	row := w.define(simple("boats", "example.com", 2))
 	made := w.make(row, `{"apiVersion":"example.com/v1","kind":"Boat","metadata":{"name":"a"},"spec":{"field0":"x","field1":"y"}}`)
+	t.Run("fields are selected as they are shown", func(t *testing.T) { w.selectsShown(t, row) })
 	row = w.redefine("boats.example.com", func(crd *apiextensionsv1.CustomResourceDefinition) {
 		props := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties
 		delete(props, "field1")
@@ -311,6 +315,8 @@ func TestWebhookConversion(t *testing.T) {
 			},
 		}},
 	})
+	crd.Spec.Versions[0].SelectableFields = []apiextensionsv1.SelectableField{{JSONPath: ".spec.name"}}
+	crd.Spec.Versions[1].SelectableFields = []apiextensionsv1.SelectableField{{JSONPath: ".spec.title"}}
 	bundle := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})
 	url := hook.URL
 	crd.Spec.Conversion = &apiextensionsv1.CustomResourceConversion{Strategy: apiextensionsv1.WebhookConverter, Webhook: &apiextensionsv1.WebhookConversion{
@@ -347,6 +353,59 @@ func TestWebhookConversion(t *testing.T) {
 	if _, err := w.read(in(row, "v1"), "a"); err != nil {
 		t.Errorf("what is stored as asked for needs no webhook: %v", err)
 	}
+}
+
+// selectsShown: a field selector means the fields of the version asked for, in lists and in watches, though another is stored.
+func (w *world) selectsShown(t *testing.T, row *api.Resource) {
+	ask := func(version, name string) *registry.Request {
+		return &registry.Request{Resource: in(row, version), Namespace: "default", Name: name, User: registrytest.Admin}
+	}
+	q, o := ask("v2", ""), &metainternalversion.ListOptions{FieldSelector: fields.ParseSelectorOrDie("spec.title=anna")}
+	page, err := w.Registry.Registry.List(ctx, q, o)
+	if err != nil || len(page.Entries) != 1 || page.Entries[0].Key() != "default/a" {
+		t.Fatalf("listed: %v, %+v", err, page)
+	}
+	o.ResourceVersion = "0"
+	events, err := w.Registry.Registry.Watch(ctx, q, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Stop()
+	rename := func(boat, to string) {
+		t.Helper()
+		got, err := w.read(in(row, "v1"), boat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = got.DeepCopy()
+		got.Object["spec"] = map[string]any{"name": to}
+		if _, err := w.Registry.Registry.Update(ctx, ask("v1", boat), got, &metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("b", "berta") // in no selection, before and after
+	rename("a", "alma")
+	rename("b", "anna")
+	rename("a", "anna")
+	var seen []string
+	for len(seen) < 4 {
+		some, err := events.Next(ctx, nil, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if some, err = q.SelectShown(ctx, o.FieldSelector, some); err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range some {
+			seen = append(seen, fmt.Sprint(e.Type, " ", e.Entry.Key()))
+		}
+	}
+	want := []string{fmt.Sprint(store.Added, " default/a"), fmt.Sprint(store.Deleted, " default/a"), fmt.Sprint(store.Added, " default/b"), fmt.Sprint(store.Added, " default/a")}
+	if !slices.Equal(seen, want) {
+		t.Errorf("watched %v, want %v", seen, want)
+	}
+	rename("a", "anna")
+	rename("b", "bella")
 }
 
 // TestFinalizersHoldDefinitions: a definition waits for objects that are held.
