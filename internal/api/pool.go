@@ -2,11 +2,11 @@ package api
 
 import (
 	"encoding/binary"
-	"hash/maphash"
 	"slices"
 	"sync"
 	"unsafe"
 
+	"github.com/cespare/xxhash/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -26,8 +26,6 @@ type place struct {
 	part any
 }
 
-var poolSeed = maphash.MakeSeed()
-
 // marshaler is a part that has a protobuf encoding.
 type marshaler interface {
 	Size() int
@@ -46,7 +44,7 @@ func (p *Pool) put(m marshaler) bool {
 
 // seen is the part with the encoding in the scratch buffer that was seen before, or this one. Parts of different types may be encoded alike.
 func seen[T any](p *Pool, part T) T {
-	at := &p.places[maphash.Bytes(poolSeed, p.scratch)%uint64(len(p.places))]
+	at := &p.places[xxhash.Sum64(p.scratch)%uint64(len(p.places))]
 	if at.key == string(p.scratch) {
 		if known, ok := at.part.(T); ok {
 			return known
@@ -127,7 +125,7 @@ func sharedText[S ~string](p *Pool, s *S) {
 	if *s == "" {
 		return
 	}
-	at := &p.texts[maphash.String(poolSeed, string(*s))%uint64(len(p.texts))]
+	at := &p.texts[xxhash.Sum64String(string(*s))%uint64(len(p.texts))]
 	if *at != string(*s) {
 		*at = string(*s)
 	}
