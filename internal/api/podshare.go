@@ -28,16 +28,8 @@ func sharePod(obj, old Object, p *Pool) {
 			shareVolume(&s.Volumes[i], p)
 		}
 	}
-	if !sameList(s.InitContainers, was.Spec.InitContainers) {
-		for i := range s.InitContainers {
-			shareContainer(&s.InitContainers[i], p)
-		}
-	}
-	if !sameList(s.Containers, was.Spec.Containers) {
-		for i := range s.Containers {
-			shareContainer(&s.Containers[i], p)
-		}
-	}
+	shareContainers(s.InitContainers, was.Spec.InitContainers, p)
+	shareContainers(s.Containers, was.Spec.Containers, p)
 }
 
 func shareVolume(v *corev1.Volume, p *Pool) {
@@ -46,6 +38,15 @@ func shareVolume(v *corev1.Volume, p *Pool) {
 	sharedPart(p, &v.Secret)
 	sharedPart(p, &v.EmptyDir)
 	sharedPart(p, &v.HostPath)
+}
+
+func shareContainers(list, was []corev1.Container, p *Pool) {
+	if sameList(list, was) {
+		return
+	}
+	for i := range list {
+		shareContainer(&list[i], p)
+	}
 }
 
 func shareContainer(c *corev1.Container, p *Pool) {

@@ -141,6 +141,19 @@ type Column struct {
 }
 
 // GVK, GVR and GroupResource of the stored version.
+// FieldsOf are the fields of obj that a selector may name: metadata's, and the row's own.
+func (r *Resource) FieldsOf(obj Object) fields.Set {
+	set := fields.Set{}
+	if r.Fields != nil {
+		set = r.Fields(obj)
+	}
+	set["metadata.name"] = obj.GetName()
+	if r.Namespaced {
+		set["metadata.namespace"] = obj.GetNamespace()
+	}
+	return set
+}
+
 func (r *Resource) GVK() schema.GroupVersionKind {
 	return schema.GroupVersionKind{Group: r.Group, Version: r.Version, Kind: r.Kind}
 }

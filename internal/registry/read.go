@@ -141,7 +141,7 @@ func listShown(ctx context.Context, q *Request, c *store.Collection, lo store.Li
 	}
 	var kept []*store.Entry
 	for i, e := range shown {
-		if selector.Matches(shownFields(q.Resource, e.Object())) {
+		if selector.Matches(q.Resource.FieldsOf(e.Object())) {
 			kept = append(kept, page.Entries[i])
 		}
 	}
@@ -172,7 +172,7 @@ func (q *Request) SelectShown(ctx context.Context, selector fields.Selector, eve
 	}
 	matches := map[*store.Entry]bool{}
 	for i, e := range shown {
-		matches[stored[i]] = selector.Matches(shownFields(q.Resource, e.Object()))
+		matches[stored[i]] = selector.Matches(q.Resource.FieldsOf(e.Object()))
 	}
 	var out []store.Event
 	for i := range events {
@@ -184,18 +184,6 @@ func (q *Request) SelectShown(ctx context.Context, selector fields.Selector, eve
 		}
 	}
 	return out, nil
-}
-
-func shownFields(res *api.Resource, obj api.Object) fields.Set {
-	set := fields.Set{}
-	if res.Fields != nil {
-		set = res.Fields(obj)
-	}
-	set["metadata.name"] = obj.GetName()
-	if res.Namespaced {
-		set["metadata.namespace"] = obj.GetNamespace()
-	}
-	return set
 }
 
 // Watch follows what List lists.
@@ -233,7 +221,7 @@ func (r *Registry) Watch(ctx context.Context, q *Request, o *metainternalversion
 func predicate(q *Request, o *metainternalversion.ListOptions) (store.Predicate, error) {
 	p := store.Predicate{Namespace: q.Namespace, Name: q.Name, Labels: o.LabelSelector}
 	if q.Resource.Custom != nil {
-		p.FieldsOf = q.Resource.Fields
+		p.FieldsOf = q.Resource.FieldsOf
 	}
 	if o.FieldSelector == nil || o.FieldSelector.Empty() {
 		return p, nil
@@ -289,14 +277,4 @@ func unknownField(res *api.Resource, name string) error {
 }
 
 // KnownFields are those that a field selector of the resource may name.
-func KnownFields(res *api.Resource) fields.Set {
-	set := fields.Set{}
-	if res.Fields != nil {
-		set = res.Fields(res.New())
-	}
-	set["metadata.name"] = ""
-	if res.Namespaced {
-		set["metadata.namespace"] = ""
-	}
-	return set
-}
+func KnownFields(res *api.Resource) fields.Set { return res.FieldsOf(res.New()) }

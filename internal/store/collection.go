@@ -195,20 +195,12 @@ func (p *Predicate) match(c *Collection, e *Entry) bool {
 	return p.Fields == nil || p.Fields.Empty() || p.Fields.Matches(c.fieldsOf(p, obj))
 }
 
-// fieldsOf are the fields that a selector may name: the generic ones and the row's.
+// fieldsOf are the fields that a selector may name.
 func (c *Collection) fieldsOf(p *Predicate, obj api.Object) fields.Set {
-	set := fields.Set{}
-	switch {
-	case p.FieldsOf != nil:
-		set = p.FieldsOf(obj)
-	case c.res.Fields != nil:
-		set = c.res.Fields(obj)
+	if p.FieldsOf != nil {
+		return p.FieldsOf(obj)
 	}
-	set["metadata.name"] = obj.GetName()
-	if c.res.Namespaced {
-		set["metadata.namespace"] = obj.GetNamespace()
-	}
-	return set
+	return c.res.FieldsOf(obj)
 }
 
 // each calls f with the selected entries in key order, from key `from` on, until f returns false. Called with the store's lock held for reading;
