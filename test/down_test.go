@@ -61,9 +61,7 @@ stringData: {a: b}
 		c.Up()
 		c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
 		c.WaitPodReady("mounts")
-		if n := len(answerers(t, 60, func() (string, error) { return c.HTTP("http://127.0.0.1:30080") })); n != 3 {
-			t.Errorf("%d of 3 replicas answered", n)
-		}
+		allAnswer(t, "the node port", 3, func() (string, error) { return c.HTTP("http://127.0.0.1:30080") })
 	})
 	t.Run("after a crash", func(t *testing.T) {
 		c := whole.For(t)
@@ -105,11 +103,7 @@ func TestTwoClustersOnOneHost(t *testing.T) {
 		t.Helper()
 		own := strings.Join(podNames(t, c, "app=web"), " ")
 		for _, url := range []string{fmt.Sprintf("http://127.0.0.1:%d", port), "http://" + serviceIP(c, "web")} {
-			seen := answerers(t, 40, func() (string, error) { return c.HTTP(url) })
-			if len(seen) != 3 {
-				t.Errorf("%s: %d of 3 replicas answered", url, len(seen))
-			}
-			for pod := range seen {
+			for pod := range allAnswer(t, url, 3, func() (string, error) { return c.HTTP(url) }) {
 				if !strings.Contains(own, pod) {
 					t.Errorf("%s: %s answered, which is none of %s", url, pod, own)
 				}

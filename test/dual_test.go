@@ -63,16 +63,11 @@ func TestDualStack(t *testing.T) {
 		for i, h := range c.Hosts() {
 			other := c.Hosts()[1-i]
 			for _, url := range []string{"http://" + service[0], "http://[" + service[1] + "]", "http://" + other.IP() + ":30080", "http://[" + other.IP6() + "]:30080"} {
-				if n := len(answerers(t, 20, func() (string, error) { return h.HTTP(url) })); n != 2 {
-					t.Errorf("%s from %s: %d of 2 replicas answered", url, h.IP(), n)
-				}
+				allAnswer(t, url+" from "+h.IP(), 2, func() (string, error) { return h.HTTP(url) })
 			}
 		}
 		for node, p := range byNode {
-			n := len(answerers(t, 10, func() (string, error) { return fetch(c.For(t), p, "["+service[1]+"]") }))
-			if n != 2 {
-				t.Errorf("from a pod on %s: %d of 2 replicas answered", node, n)
-			}
+			allAnswer(t, "from a pod on "+node, 2, func() (string, error) { return fetch(c.For(t), p, "["+service[1]+"]") })
 		}
 	})
 	t.Run("names have addresses of both families", func(t *testing.T) {
@@ -132,9 +127,7 @@ func TestIPv6Alone(t *testing.T) {
 	podToPod(t, c.Cluster, byNode)
 	for i, h := range c.Hosts() {
 		for _, url := range []string{"http://[" + service + "]", "http://[" + c.Hosts()[1-i].IP6() + "]:30080"} {
-			if n := len(answerers(t, 20, func() (string, error) { return h.HTTP(url) })); n != 2 {
-				t.Errorf("%s from %s: %d of 2 replicas answered", url, h.IP6(), n)
-			}
+			allAnswer(t, url+" from "+h.IP6(), 2, func() (string, error) { return h.HTTP(url) })
 		}
 	}
 	for node, p := range byNode {

@@ -120,9 +120,7 @@ func TestDirectRouting(t *testing.T) {
 	podToPod(t, c.Cluster, podsByNode(t, c.Cluster, 2))
 	for _, h := range c.Hosts() {
 		for _, node := range c.Hosts() {
-			if n := len(answerers(t, 20, func() (string, error) { return h.HTTP("http://" + node.IP() + ":30080") })); n != 2 {
-				t.Errorf("%s from %s: %d of 2 replicas answered", node.IP(), h.IP(), n)
-			}
+			allAnswer(t, node.IP()+" from "+h.IP(), 2, func() (string, error) { return h.HTTP("http://" + node.IP() + ":30080") })
 		}
 	}
 }
@@ -163,18 +161,14 @@ func servedEverywhere(t *testing.T, c *cluster.Nodes, byNode map[string]corev1.P
 	ip := strings.TrimSpace(v.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIP}"))
 	for i, h := range c.Hosts() {
 		for _, url := range []string{"http://" + ip, "http://127.0.0.1:30080", "http://" + h.IP() + ":30080", "http://" + c.Hosts()[(i+1)%3].IP() + ":30080"} {
-			if n := len(answerers(t, 30, func() (string, error) { return h.HTTP(url) })); n != 3 {
-				t.Errorf("%s from %s: %d of 3 replicas answered", url, h.IP(), n)
-			}
+			allAnswer(t, url+" from "+h.IP(), 3, func() (string, error) { return h.HTTP(url) })
 		}
 	}
 	for node, p := range byNode {
 		byName := func() (string, error) {
 			return v.TryKubectl("exec", p.Name, "--", "wget", "-q", "-T", "5", "-O", "-", "http://web.default.svc.cluster.local")
 		}
-		if n := len(answerers(t, 8, byName)); n < 2 {
-			t.Errorf("from a pod on %s, by name: %d of 3 replicas answered", node, n)
-		}
+		allAnswer(t, "by name from a pod on "+node, 3, byName)
 		// The API server's own Service leads to the server's host.
 		out, err := v.TryKubectl("exec", p.Name, "--", "sh", "-c", "wget -q -T 5 -O - https://kubernetes.default.svc/version 2>&1 || true")
 		if err != nil || strings.Contains(out, "refused") || strings.Contains(out, "timeout") || strings.Contains(out, "timed out") || strings.Contains(out, "no such host") {

@@ -113,8 +113,6 @@ spec:
 	})
 	t.Run("services answer", func(t *testing.T) {
 		c := whole.For(t)
-		if n := len(answerers(t, 60, func() (string, error) { return c.HTTP("http://127.0.0.1:30080") })); n != 3 {
-			t.Errorf("%d of 3 replicas answered", n)
-		}
+		allAnswer(t, "the node port", 3, func() (string, error) { return c.HTTP("http://127.0.0.1:30080") })
 	})
 }
