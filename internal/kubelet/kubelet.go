@@ -31,12 +31,14 @@ import (
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/csi"
+	"skiff.dev/skiff/internal/kubelet/device"
 	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/local"
 	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/plugin"
 	"skiff.dev/skiff/internal/kubelet/pod"
+	"skiff.dev/skiff/internal/kubelet/podresources"
 	"skiff.dev/skiff/internal/kubelet/probe"
 	"skiff.dev/skiff/internal/kubelet/serve"
 	"skiff.dev/skiff/internal/kubelet/volume"
@@ -91,10 +93,12 @@ type Kubelet struct {
 	locals  *local.Volumes
 	drivers *csi.Node
 	claims  *dra.Node
+	devices *device.Manager
 	probes  *probe.Counts
 	logs    *logs.Keeper
 	node    nodeState
 	ready   chan struct{}
+	look    chan struct{} // the node's status may have changed
 }
 
 // New checks the configuration; Run does the work.
@@ -121,7 +125,7 @@ func New(cfg Config) (*Kubelet, error) {
 		cfg: cfg, log: cfg.Log,
 		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
 		logs:   logs.NewKeeper(cfg.LogDir, cfg.Logs, cfg.Log),
-		probes: probe.NewCounts(), ready: make(chan struct{}),
+		probes: probe.NewCounts(), ready: make(chan struct{}), look: make(chan struct{}, 1),
 	}
 	return k, nil
 }
@@ -157,8 +161,11 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.claims, err = dra.New(k.cfg.Root, k.cfg.NodeName, k.cfg.Client, k.log); err != nil {
 		return err
 	}
+	if k.devices, err = device.New(k.cfg.Root, k.log); err != nil {
+		return err
+	}
 	k.pods = newPods(k, k.deps(cgroups))
-	k.claims.Changed = k.pods.devices
+	k.claims.Changed, k.devices.Wake, k.devices.Changed = k.pods.devices, k.pods.devices, k.changed
 
 	listener, err := net.Listen("tcp", k.cfg.Listen)
 	if err != nil {
@@ -181,8 +188,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.pods.watchMemory, k.locals.Run,
 		func(ctx context.Context) error { return k.drivers.Run(ctx, k.ready) },
 		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{
-			registration.CSIPlugin: k.drivers, registration.DRAPlugin: k.claims,
-		}, k.log).Run, k.claims.Run,
+			registration.CSIPlugin: k.drivers, registration.DRAPlugin: k.claims, registration.DevicePlugin: k.devices,
+		}, k.log).Run, k.claims.Run, k.devices.Run,
+		(&podresources.Server{Root: k.cfg.Root, Pods: k.given, Devices: k.devices, Claims: k.claims}).Run,
 		logs.NewRotator(k.pods, k.runtime, k.cfg.Logs, k.log).Run, k.logs.Run,
 	} {
 		parts.Go(func() {
@@ -220,7 +228,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	allocatable := k.machine.allocatable(k.cfg.MaxPods)
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
-		Volumes: k.volumes, Claims: k.claims,
+		Volumes: k.volumes, Claims: k.claims, Devices: k.devices,
 		Settings: settings, Logs: k.logs, Log: k.log, Withdraw: k.cfg.Withdraw,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },

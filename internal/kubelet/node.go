@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -62,6 +63,7 @@ func (k *Kubelet) runNode(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-k.look:
 		case <-time.After(wait):
 		}
 	}
@@ -166,6 +168,14 @@ func (k *Kubelet) labels() map[string]string {
 	}
 }
 
+// changed has the node's status looked at now.
+func (k *Kubelet) changed() {
+	select {
+	case k.look <- struct{}{}:
+	default:
+	}
+}
+
 // runtimeFacts is what the container runtime says of itself.
 type runtimeFacts struct {
 	runtimeReady, networkReady bool
@@ -242,6 +252,9 @@ func (k *Kubelet) nodeStatus(old *corev1.NodeStatus, facts runtimeFacts, now tim
 	}
 	for name, q := range k.machine.allocatable(k.cfg.MaxPods) {
 		out.Allocatable[name] = q
+	}
+	for name, n := range k.devices.Counts() {
+		out.Capacity[name], out.Allocatable[name] = *resource.NewQuantity(n.Capacity, resource.DecimalSI), *resource.NewQuantity(n.Allocatable, resource.DecimalSI)
 	}
 	out.Addresses = nil
 	for _, a := range k.cfg.NodeIPs {

@@ -16,6 +16,7 @@ import (
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/device"
 	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/oom"
 	"skiff.dev/skiff/internal/kubelet/pod"
@@ -186,7 +187,7 @@ func (p *pods) devices(changed []types.UID) {
 		}
 	}
 	for _, a := range p.actors {
-		if changed == nil && dra.Wants(a.View().Pod) {
+		if changed == nil && (dra.Wants(a.View().Pod) || device.Asks(a.View().Pod)) {
 			a.Retry()
 		}
 	}

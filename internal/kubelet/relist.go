@@ -162,6 +162,9 @@ func (p *pods) orphans(ctx context.Context) error {
 	for uid := range p.deps.Claims.Pods() {
 		left[uid] = remains(uid, "", "")
 	}
+	for _, uid := range p.deps.Devices.Pods() {
+		left[uid] = remains(uid, "", "")
+	}
 	for _, s := range sandboxes.Items {
 		if uid := types.UID(kubetypes.GetPodUID(s.Labels)); uid != "" {
 			left[uid] = remains(uid, kubetypes.GetPodNamespace(s.Labels), kubetypes.GetPodName(s.Labels))

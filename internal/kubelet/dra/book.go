@@ -11,6 +11,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	draapi "k8s.io/kubelet/pkg/apis/dra/v1"
+
+	"skiff.dev/skiff/internal/kubelet/plugin"
 )
 
 // book is what is known of claims, in memory and on disk.
@@ -89,22 +91,10 @@ func (b *book) save() error {
 	if err != nil {
 		return err
 	}
-	if err := replace(b.path, raw); err != nil {
+	if err := plugin.Keep(b.path, raw); err != nil {
 		return fmt.Errorf("write down which claims are prepared: %w", err)
 	}
 	return nil
-}
-
-func replace(path string, data []byte) error {
-	temp, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = temp.Write(data)
-	if err = errors.Join(err, temp.Sync(), temp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
 }
 
 // of lists the claims that a pod uses.

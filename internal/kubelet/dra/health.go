@@ -160,7 +160,7 @@ func (n *Node) Health(pod *corev1.Pod, c *corev1.Container) []corev1.ResourceSta
 	}
 	now := time.Now()
 	var out []corev1.ResourceStatus
-	_ = n.each(pod, c, func(name, driver string, d prepared) { // of what is not prepared there is nothing to say
+	_ = n.each(pod, c, func(u use, driver string, d prepared) { // of what is not prepared there is nothing to say
 		id := driver + "/" + d.Pool + "/" + d.Device
 		if len(d.CDI) > 0 {
 			id = d.CDI[0]
@@ -172,9 +172,9 @@ func (n *Node) Health(pod *corev1.Pod, c *corev1.Container) []corev1.ResourceSta
 				one.Message = &h.message
 			}
 		}
-		i := slices.IndexFunc(out, func(s corev1.ResourceStatus) bool { return string(s.Name) == name })
+		i := slices.IndexFunc(out, func(s corev1.ResourceStatus) bool { return string(s.Name) == u.name })
 		if i < 0 {
-			i, out = len(out), append(out, corev1.ResourceStatus{Name: corev1.ResourceName(name)})
+			i, out = len(out), append(out, corev1.ResourceStatus{Name: corev1.ResourceName(u.name)})
 		}
 		if !slices.ContainsFunc(out[i].Resources, func(r corev1.ResourceHealth) bool { return r.ResourceID == one.ResourceID }) {
 			out[i].Resources = append(out[i].Resources, one)

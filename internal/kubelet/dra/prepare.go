@@ -337,7 +337,7 @@ func (n *Node) Uses(pod types.UID) bool {
 // CDI names the devices that a container is to be given.
 func (n *Node) CDI(pod *corev1.Pod, c *corev1.Container) ([]string, error) {
 	var out []string
-	err := n.each(pod, c, func(_ string, _ string, d prepared) {
+	err := n.each(pod, c, func(_ use, _ string, d prepared) {
 		for _, id := range d.CDI {
 			if !slices.Contains(out, id) {
 				out = append(out, id)
@@ -347,8 +347,22 @@ func (n *Node) CDI(pod *corev1.Pod, c *corev1.Container) ([]string, error) {
 	return out, err
 }
 
+// Held is a device that a container has by a claim.
+type Held struct {
+	Claim, Driver, Pool, Device string
+	CDI                         []string
+}
+
+// Held lists the devices of a container, none if they are not prepared.
+func (n *Node) Held(pod *corev1.Pod, c *corev1.Container) (out []Held) {
+	_ = n.each(pod, c, func(u use, driver string, d prepared) {
+		out = append(out, Held{u.claim, driver, d.Pool, d.Device, d.CDI})
+	})
+	return out
+}
+
 // each goes through the devices of a container by its own names for them.
-func (n *Node) each(pod *corev1.Pod, c *corev1.Container, f func(name, driver string, d prepared)) error {
+func (n *Node) each(pod *corev1.Pod, c *corev1.Container, f func(u use, driver string, d prepared)) error {
 	uses, err := usesOf(pod, c)
 	if err != nil || len(uses) == 0 {
 		return err
@@ -363,7 +377,7 @@ func (n *Node) each(pod *corev1.Pod, c *corev1.Container, f func(name, driver st
 		for _, driver := range slices.Sorted(maps.Keys(have.Drivers)) {
 			for _, d := range have.Drivers[driver] {
 				if u.request == "" || len(d.Requests) == 0 || slices.Contains(d.Requests, u.request) {
-					f(u.name, driver, d)
+					f(u, driver, d)
 				}
 			}
 		}

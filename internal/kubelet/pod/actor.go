@@ -17,6 +17,7 @@ import (
 
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/device"
 	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/logs"
@@ -31,6 +32,7 @@ type Deps struct {
 	Images      *image.Puller
 	Volumes     *volume.Manager
 	Claims      *dra.Node
+	Devices     *device.Manager
 	Cgroups     *cgroup.Manager
 	Client      client.Client
 	Events      record.EventRecorder

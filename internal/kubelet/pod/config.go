@@ -12,6 +12,7 @@ import (
 	kubetypes "k8s.io/kubelet/pkg/types"
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/device"
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/volume"
 )
@@ -33,9 +34,17 @@ type making struct {
 	values   map[string]string
 	mounts   []*runtimeapi.Mount
 	devices  []*runtimeapi.Device
-	cdi      []string // names of devices by the Container Device Interface
-	target   string   // ephemeral containers: whose processes to see
+	cdi      []string          // names of devices by the Container Device Interface
+	target   string            // ephemeral containers: whose processes to see
+	notes    map[string]string // further annotations
 	settings *Settings
+}
+
+// give adds what comes with the container's devices; the pod's own variables go before theirs.
+func (m *making) give(g *device.Given) {
+	m.env = append(g.Env, m.env...)
+	m.mounts, m.devices, m.cdi = append(m.mounts, g.Mounts...), append(m.devices, g.Devices...), append(m.cdi, g.CDI...)
+	m.notes = g.Annotations
 }
 
 func (m *making) config() (*runtimeapi.ContainerConfig, error) {
@@ -55,6 +64,11 @@ func (m *making) config() (*runtimeapi.ContainerConfig, error) {
 		termPathAnnotation:   m.c.TerminationMessagePath,
 		termPolicyAnnotation: string(m.c.TerminationMessagePolicy),
 		graceAnnotation:      strconv.FormatInt(podGrace(m.pod), 10),
+	}
+	for key, value := range m.notes {
+		if _, ours := notes[key]; !ours {
+			notes[key] = value
+		}
 	}
 	out := &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: m.c.Name, Attempt: uint32(m.restarts)},

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/device"
 	"skiff.dev/skiff/internal/kubelet/dra"
 	"skiff.dev/skiff/internal/kubelet/logs"
 )
@@ -81,7 +82,7 @@ func (a *Actor) perform(ctx context.Context, pod *corev1.Pod, action Action) err
 	case RemoveContainer:
 		return a.removeContainer(ctx, action.ID)
 	case CleanUp:
-		return errors.Join(a.d.Claims.Unprepare(ctx, a.uid), a.d.Volumes.Unmount(ctx, a.uid), a.d.Cgroups.Remove(a.uid))
+		return errors.Join(a.d.Claims.Unprepare(ctx, a.uid), a.d.Devices.Free(a.uid), a.d.Volumes.Unmount(ctx, a.uid), a.d.Cgroups.Remove(a.uid))
 	case Delete:
 		zero, uid := int64(0), a.uid
 		err := a.d.Client.Delete(ctx, pod.DeepCopy(), &crclient.DeleteOptions{
@@ -114,6 +115,9 @@ func (a *Actor) failed(pod *corev1.Pod, s *State, action Action, err error) {
 	switch action.Verb {
 	case Prepare:
 		first = 500 * time.Millisecond
+		if a.withoutDevices(pod, s, err) {
+			break
+		}
 		if isDevices(err) {
 			a.event(pod, "", corev1.EventTypeWarning, "FailedPrepareDynamicResources", "Failed to prepare dynamic resources: "+err.Error())
 			break
@@ -135,6 +139,22 @@ func (a *Actor) failed(pod *corev1.Pod, s *State, action Action, err error) {
 	a.log.Warn("cannot "+string(action.Verb)+"; trying again", "id", action.ID, "err", err)
 	a.delays[key] = min(max(first, 2*a.delays[key]), limit)
 	s.Retry[key] = time.Now().Add(a.delays[key])
+}
+
+// withoutDevices: the pod lacks devices of plug-ins. It waits for them, or is refused if that doesn't help.
+func (a *Actor) withoutDevices(pod *corev1.Pod, s *State, err error) bool {
+	var e *device.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	var short *device.Short
+	if errors.As(err, &short) && short.Final {
+		s.Verdict = &Verdict{"UnexpectedAdmissionError", "Pod was rejected: " + short.Error()}
+		a.event(pod, "", corev1.EventTypeWarning, s.Verdict.Reason, short.Error())
+		return true
+	}
+	a.event(pod, "", corev1.EventTypeWarning, "FailedAllocateDevices", e.Error())
+	return true
 }
 
 func unjoin(err error) []error {
@@ -160,6 +180,11 @@ func (a *Actor) prepare(ctx context.Context, pod *corev1.Pod) error {
 	}
 	if err := logs.Sign(a.d.Settings.LogDirOf(pod), pod); err != nil {
 		return err
+	}
+	if device.Asks(pod) {
+		if err := a.d.Devices.Allocate(ctx, pod); err != nil {
+			return err
+		}
 	}
 	if err := a.mount(ctx, pod); err != nil || !dra.Wants(pod) {
 		return err

@@ -159,6 +159,11 @@ func (a *Actor) configure(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	if m.cdi, err = a.d.Claims.CDI(pod, c); err != nil {
 		return nil, nil, bad(err)
 	}
+	given, err := a.d.Devices.Start(ctx, pod.UID, c.Name)
+	if err != nil {
+		return nil, nil, bad(err)
+	}
+	m.give(given)
 	own, err := a.ownFiles(pod, c, restarts)
 	if err != nil {
 		return nil, nil, err
