@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -48,6 +49,7 @@ type Member struct {
 	cfg    Config
 	ready  chan struct{}
 	client *clientv3.Client
+	room   atomic.Pointer[room]
 }
 
 // New checks the configuration; nothing is started yet.
