@@ -5,12 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	watchapi "k8s.io/apimachinery/pkg/watch"
 
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/registry"
@@ -35,6 +37,25 @@ func TestServicesOfTwoFamilies(t *testing.T) {
 		}
 		return out
 	}
+	watch, err := addresses.Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	seen := func(w watchapi.Interface, who string) (rv string) {
+		names, late := map[string]bool{}, time.After(30*time.Second)
+		for len(names) < 2 {
+			select {
+			case e := <-w.ResultChan():
+				if a, ok := e.Object.(*networkingv1.IPAddress); ok && a.Spec.ParentRef.Name == "web" {
+					names[a.Name], rv = true, a.ResourceVersion
+				}
+			case <-late:
+				t.Fatalf("%s saw %v, not both addresses", who, names)
+			}
+		}
+		return rv
+	}
 	prefer := corev1.IPFamilyPolicyPreferDualStack
 	svc, err := services.Create(ctx, &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.ServiceSpec{IPFamilyPolicy: &prefer, Ports: []corev1.ServicePort{{Port: 80}}},
@@ -45,6 +66,14 @@ func TestServicesOfTwoFamilies(t *testing.T) {
 	if len(svc.Spec.ClusterIPs) != 2 || !slices.Equal(held(), svc.Spec.ClusterIPs) || !slices.Equal(svc.Spec.IPFamilies, []corev1.IPFamily{"IPv4", "IPv6"}) {
 		t.Fatalf("%+v; recorded %v", svc.Spec, held())
 	}
+	// Both addresses have one resourceVersion: who has seen one, and goes on from it, must still hear of the other.
+	rv := seen(watch, "a watch")
+	again, err := addresses.Watch(ctx, metav1.ListOptions{ResourceVersion: rv})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Stop()
+	seen(again, "a watch that goes on from either")
 	patch := func(body string) (*corev1.Service, error) {
 		return services.Patch(ctx, "web", types.StrategicMergePatchType, []byte(body), metav1.PatchOptions{})
 	}

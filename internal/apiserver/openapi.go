@@ -47,7 +47,7 @@ func (s *Server) openAPIDocument(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, notFound())
 		return
 	}
-	d := newDocument("#/components/schemas/")
+	d := newDocument(schemaRefs)
 	for _, e := range list {
 		if err := d.resource(e); err != nil {
 			s.log.Warn("a definition that is about to go has no schema", "kind", e.kind, "err", err)

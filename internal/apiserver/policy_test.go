@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 // validating and mutating create a policy and its binding; spec and bound are more of each in YAML's flow style.
@@ -91,6 +93,51 @@ func TestPoliciesTakeParameters(t *testing.T) {
 	deployment("d", 3).mustSay(http.StatusUnprocessableEntity, "at most 2")
 	f.ask("PUT "+configMaps+"/limit", configMapText("limit", "most", "3")).ok(http.StatusOK)
 	deployment("d", 3).ok(http.StatusCreated)
+}
+
+// Who names a policy's parameters must be allowed to read them: the policy reads for them.
+func TestPoliciesReadForTheirWriters(t *testing.T) {
+	f := start(t)
+	rule := func(group, resources, verbs string) string {
+		return `{apiGroups: ["` + group + `"], resources: [` + resources + `], verbs: [` + verbs + `]}`
+	}
+	const all = "validatingadmissionpolicies, validatingadmissionpolicybindings, mutatingadmissionpolicies, mutatingadmissionpolicybindings"
+	role := func(name string, rules ...string) {
+		f.put("/apis/rbac.authorization.k8s.io/v1/clusterroles", `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: `+name+`},
+  rules: [`+strings.Join(rules, ", ")+`]}`).ok(http.StatusCreated)
+		f.put("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", `{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: `+name+`},
+  roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: `+name+`}, subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: `+name+`}]}`).ok(http.StatusCreated)
+	}
+	role("ed", rule("admissionregistration.k8s.io", all, `"*"`), rule("", "configmaps", "get, list"))
+	ed := f.client("ed")
+	sea := &sea{fixture: f}
+	sea.eventually("ed to be allowed", func() bool { return f.askAs(ed, "GET /api/v1/configmaps", "").code == http.StatusOK })
+	write := func(kind, name, spec string) answer {
+		plural := strings.Replace(strings.ToLower(kind)+"s", "policys", "policies", 1)
+		body, err := yaml.YAMLToJSON([]byte(`{apiVersion: admissionregistration.k8s.io/v1, kind: ` + kind + `, metadata: {name: ` + name + `}, spec: {` + spec + `}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.askAs(ed, "POST "+registration+plural, string(body))
+	}
+	const match = `matchConstraints: {resourceRules: [{operations: [CREATE], apiGroups: [apps], apiVersions: [v1], resources: [deployments]}]}, `
+	const checks, changes = `validations: [{expression: "params != null"}], `, `reinvocationPolicy: Never, mutations: [{patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'remove', path: '/a'}]"}}], `
+	for kind, does := range map[string]string{"ValidatingAdmissionPolicy": checks, "MutatingAdmissionPolicy": changes} {
+		write(kind, "secrets", match+does+`paramKind: {apiVersion: v1, kind: Secret}`).mustSay(http.StatusUnprocessableEntity,
+			`spec.paramKind: Forbidden: user `, `must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)`)
+		write(kind, "maps", match+does+`paramKind: {apiVersion: v1, kind: ConfigMap}`).ok(http.StatusCreated)
+		f.put(registration+strings.ToLower(kind[:len(kind)-1])+"ies", `{apiVersion: admissionregistration.k8s.io/v1, kind: `+kind+`, metadata: {name: admins}, spec: {`+
+			match+does+`paramKind: {apiVersion: v1, kind: Secret}}}`).ok(http.StatusCreated)
+		bound := `paramRef: {name: a, namespace: default, parameterNotFoundAction: Deny}`
+		if kind == "ValidatingAdmissionPolicy" {
+			bound += `, validationActions: [Deny]`
+		}
+		write(kind+"Binding", "a", `policyName: maps, `+bound).ok(http.StatusCreated)
+		write(kind+"Binding", "b", `policyName: admins, `+bound).mustSay(http.StatusUnprocessableEntity,
+			`spec.paramRef: Forbidden: user `, `does not have \"get\" permission on the object referenced by paramRef`)
+		write(kind+"Binding", "c", `policyName: none, `+bound).mustSay(http.StatusUnprocessableEntity,
+			`spec.paramRef: Forbidden: unable to get policy none to determine minimum required permissions and user `)
+	}
 }
 
 func TestPoliciesMutate(t *testing.T) {

@@ -108,10 +108,12 @@ func (f *fixture) put(path, text string) answer {
 	return f.ask("POST "+path, string(raw))
 }
 
-func (a answer) mustSay(code int, text string) {
+func (a answer) mustSay(code int, texts ...string) {
 	a.t.Helper()
-	if a.code != code || !strings.Contains(string(a.body), text) {
-		a.t.Fatalf("%d %s, want %d with %s", a.code, a.body, code, text)
+	for _, text := range texts {
+		if a.code != code || !strings.Contains(string(a.body), text) {
+			a.t.Fatalf("%d %s, want %d with %s", a.code, a.body, code, text)
+		}
 	}
 }
 

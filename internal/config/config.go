@@ -57,6 +57,7 @@ type Config struct {
 
 	EnableAdmission  []string `key:"enable-admission-plugins" help:"Admission plug-ins to run beside those that are on by default, by upstream's names; their order doesn't matter"`
 	DisableAdmission []string `key:"disable-admission-plugins" help:"Admission plug-ins not to run, by upstream's names"`
+	AdmissionConfig  string   `key:"admission-control-config-file" help:"File with the AdmissionConfiguration: what is configured of admission plug-ins"`
 
 	AuditPolicyFile    string `key:"audit-policy-file" help:"File with the audit Policy: which requests are recorded, and how much of them (default: none)"`
 	AuditLogPath       string `key:"audit-log-path" help:"File that audit events are written to; - for standard output"`

@@ -40,6 +40,7 @@ import (
 	"skiff.dev/skiff/internal/controller/persistentvolume"
 	"skiff.dev/skiff/internal/controller/podautoscaler"
 	"skiff.dev/skiff/internal/controller/podgc"
+	"skiff.dev/skiff/internal/controller/policystatus"
 	"skiff.dev/skiff/internal/controller/replicaset"
 	"skiff.dev/skiff/internal/controller/replicationcontroller"
 	"skiff.dev/skiff/internal/controller/resourceclaim"
@@ -70,6 +71,7 @@ type Config struct {
 	Sign     certificates.Sign
 	Metrics  prometheus.Registerer
 	Rewrite  storageversionmigrator.Rewrite
+	Check    policystatus.Check    // of policies' types; nil: nobody does
 	Sampled  podautoscaler.Sampled // calls when something was measured; may be nil
 	Ask      podautoscaler.Ask     // gets documents from API servers behind this one; may be nil
 	Shipped  []addon.Shipped       // the add-ons that come with the program
@@ -116,7 +118,8 @@ var all = []entry{
 	{"token-cleaner-controller", func(c Config) harness.Controller { return tokencleaner.New(c.Client) }},
 	{"horizontal-pod-autoscaler-controller", func(c Config) harness.Controller { return podautoscaler.New(c.Client, c.Sampled, c.Ask) }},
 	{"resourcequota-controller", func(c Config) harness.Controller { return resourcequota.New(c.Client, c.Kinds) }},
-	{"storage-version-migrator-controller", func(c Config) harness.Controller { return storageversionmigrator.New(c.Client, c.Rewrite) }},
+	{"storage-version-migrator-controller", func(c Config) harness.Controller { return storageversionmigrator.New(c.Client, c.Kinds, c.Rewrite) }},
+	{"validatingadmissionpolicy-status-controller", func(c Config) harness.Controller { return policystatus.New(c.Client, c.Check) }},
 	{"persistentvolume-binder-controller", func(c Config) harness.Controller { return persistentvolume.New(c.Client) }},
 	{"persistentvolumeclaim-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewClaims(c.Client) }},
 	{"persistentvolume-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewVolumes(c.Client) }},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
@@ -164,7 +165,7 @@ func (c *cluster) admission(asked *dynamic.Plugins) ([]registry.Admit, []registr
 		return func(ctx context.Context, a *registry.Attributes) error { return c.authorizer.Signers(ctx, a, about) }
 	}
 	return admission.New(admission.Config{
-		Enable: c.conf.EnableAdmission, Disable: c.conf.DisableAdmission, Metrics: c.metrics,
+		Enable: c.conf.EnableAdmission, Disable: c.conf.DisableAdmission, File: c.conf.AdmissionConfig, Configure: asked.Configure(), Metrics: c.metrics,
 		Admit: map[string]registry.Admit{"MutatingAdmissionPolicy": asked.MutateByPolicies, "MutatingAdmissionWebhook": asked.MutateByWebhooks},
 		Validate: map[string]registry.Validate{
 			"CertificateApproval": signers("approve"), "CertificateSigning": signers("sign"), "ClusterTrustBundleAttest": signers("attest"),
@@ -335,6 +336,15 @@ func (c *cluster) askBehind(ctx context.Context, path string) (body []byte, serv
 	return s.Behind(ctx, &user.DefaultInfo{Name: account.GetName(), Groups: append(account.GetGroups(), user.AllAuthenticated)}, path)
 }
 
+// checkTypes asks the API server, which has the schemas.
+func (c *cluster) checkTypes(p *admissionv1.ValidatingAdmissionPolicy) ([]admissionv1.ExpressionWarning, error) {
+	s := c.api.Load()
+	if s == nil {
+		return nil, apierrors.NewServiceUnavailable("the API server has not started yet")
+	}
+	return s.CheckTypes(p), nil
+}
+
 func (c *cluster) makeControllers() (runner, error) {
 	cl := c.localClient(user.KubeControllerManager)
 	pool, err := loadbalancer.ParsePool(c.conf.LBPool)
@@ -352,6 +362,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		Trust:    authn.PublishedTrust(c.ca.PEM, c.frontProxy.PEM),
 		Sign:     c.ca.Sign,
 		Rewrite:  c.registry.Rewrite,
+		Check:    c.checkTypes,
 		Sampled:  c.usage.Follow,
 		Ask:      c.askBehind,
 		Shipped:  shipped(),

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"skiff.dev/skiff/internal/apiserver/admission"
+	"skiff.dev/skiff/internal/apiserver/admission/dynamic"
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/controller"
 )
@@ -30,7 +31,9 @@ func preflight(c *config.Config, binDir string) error {
 	if err := controller.Check(c.Controllers); err != nil {
 		return err
 	}
-	if err := admission.Check(c.EnableAdmission, c.DisableAdmission); err != nil {
+	if _, _, err := admission.New(admission.Config{
+		Enable: c.EnableAdmission, Disable: c.DisableAdmission, File: c.AdmissionConfig, Configure: dynamic.New().Configure(),
+	}); err != nil {
 		return err
 	}
 	if _, err := schedulerSettings(c); err != nil {

@@ -354,6 +354,61 @@ func TestWatchSeesSelectionChange(t *testing.T) {
 	}
 }
 
+// What one transaction writes shares a revision. A watcher sees all of it, also one that was cut off in the middle and goes on from there.
+func TestWatchOfWhatOneTransactionWrote(t *testing.T) {
+	s, _ := start(t, func(c *Config) { c.EventBytes = 1 })
+	ctx, c := context.Background(), s.Collection(pods)
+	watch := func(o WatchOptions) *Watcher {
+		w, err := c.Watch(ctx, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(w.Stop)
+		return w
+	}
+	live, ahead := watch(WatchOptions{FromNow: true, Keep: true}), watch(WatchOptions{Revision: s.Revision() + 1, Keep: true})
+	e, err := c.Create(ctx, "default/a", pod("a"), Beside{In: c, Key: "default/b", Obj: pod("b")}, Beside{In: c, Key: "default/c", Obj: pod("c")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := live.Next(ctx, nil, 1)
+	if err != nil || len(first) != 1 || first[0].Revision != e.Revision() {
+		t.Fatalf("%v, %v", first, err)
+	}
+	resumed := watch(WatchOptions{Revision: first[0].Revision, Keep: true})
+	after, err := c.Delete(ctx, e, Beside{In: c, Key: "default/b"}, Beside{In: c, Key: "default/c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, w := range map[string]*Watcher{"the live watch": live, "the resumed one": resumed, "one that began ahead": ahead} {
+		got := strings.Join(collect(t, w, map[*Watcher]int{live: 5, resumed: 6, ahead: 3}[w]), " ")
+		if want := map[*Watcher]string{live: "+b +c -a -b -c", resumed: "+a +b +c -a -b -c", ahead: "-a -b -c"}[w]; got != want {
+			t.Errorf("%s saw %s, want %s", what, got, want)
+		}
+	}
+	// A lone event is not shown again, and of several none is forgotten when the log has dropped the first of them.
+	mustCreate(t, c, pod("d"))
+	for _, w := range []*Watcher{live, resumed, ahead} {
+		collect(t, w, 1)
+		w.Stop()
+	}
+	e = mustCreate(t, c, pod("e"))
+	mustCreate(t, c, pod("f"))
+	if got := strings.Join(collect(t, watch(WatchOptions{Revision: e.Revision()}), 1), " "); got != "+f" {
+		t.Errorf("resumed at a revision of one event: %s", got)
+	}
+	if _, err := c.Watch(ctx, WatchOptions{Revision: after.Revision()}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("a forgotten revision: %v", err)
+	}
+	e, err = c.Create(ctx, "default/g", pod("g"), Beside{In: c, Key: "default/h", Obj: pod("h")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(collect(t, watch(WatchOptions{Revision: e.Revision()}), 1), " "); got != "+h" {
+		t.Errorf("resumed where the log holds the rest: %s", got)
+	}
+}
+
 func TestSlowWatcherIsCutOff(t *testing.T) {
 	s, _ := start(t, func(c *Config) { c.EventBytes = 4000 })
 	ctx, c := context.Background(), s.Collection(pods)

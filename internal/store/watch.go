@@ -35,7 +35,7 @@ type eventLog struct {
 	budget, bytes int
 	events        []Event
 	first         int64
-	oldest        int64                 // everything after this revision is in the log
+	oldest        int64                 // everything after this revision is in the log, and maybe part of it
 	last          int64                 // revision of the newest event
 	grown         chan struct{}         // closed when an event comes; nil while nobody waits
 	kept          map[*Watcher]struct{} // what these have not read yet stays, whatever the budget says
@@ -90,11 +90,24 @@ func eventSize(e *Event) int {
 	return n
 }
 
+// after is the index of the first event of a watch that resumes at a revision. Several events may share one, as what a transaction writes at once does: who
+// has seen one of them need not have seen all, so these are shown again.
+func (l *eventLog) after(rev int64) int {
+	since := func(rev int64) int {
+		return sort.Search(len(l.events), func(i int) bool { return l.events[i].Revision >= rev })
+	}
+	first, next := since(rev), since(rev+1)
+	if next-first > 1 || next > first && l.oldest == rev {
+		return first
+	}
+	return next
+}
+
 // announce puts an event into the log. Called with the store's lock held.
 func (c *Collection) announce(e Event) { c.log.append(e) }
 
 // WatchOptions of a watch. Revision 0 without FromNow: synthetic Added events for what exists (as of now, or with Any whatever memory holds), then what
-// comes. Revision > 0: events after it, or 410 Expired.
+// comes. Revision > 0: events after it, or 410 Expired; where several events share that revision, they come (again) too.
 type WatchOptions struct {
 	Predicate
 	Revision  int64
@@ -117,6 +130,7 @@ type Watcher struct {
 	endMark   bool // the InitialEnd bookmark is still due
 	bookmarks bool
 	revision  int64 // of the newest event or bookmark delivered, or of the start
+	from      int64 // a start that memory had not reached: what comes until then is not shown
 	next      int64 // number of the next event in the log
 	stopped   chan struct{}
 	over      chan struct{} // the collection's, at the start; followers within the process go on until it is closed
@@ -147,7 +161,10 @@ func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error
 		return nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", o.Revision, c.log.oldest))
 	default:
 		w.revision = o.Revision
-		w.next = c.log.first + int64(sort.Search(len(c.log.events), func(i int) bool { return c.log.events[i].Revision > o.Revision }))
+		if o.Revision > c.s.revision {
+			w.from = o.Revision
+		}
+		w.next = c.log.first + int64(c.log.after(o.Revision))
 	}
 	if w.over = c.over; o.Keep {
 		if c.log.kept == nil {
@@ -268,7 +285,7 @@ func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
 	}
 	for ; w.next < end && len(buf) < max; w.next++ {
 		e := &l.events[w.next-l.first]
-		if e.Revision <= w.revision {
+		if e.Revision <= w.from {
 			continue
 		}
 		w.revision = e.Revision

@@ -1,7 +1,8 @@
 // Package admission holds the built-in admission plug-ins, one file each, under upstream's names, with upstream's behaviour and messages.
 //
 // A plug-in is a function that looks at one request and, if it mutates, changes only the request's own object. What it needs to know of the cluster it
-// reads from the store's memory; none of them writes, waits on the network or keeps state. Which run, in upstream's order, is in chain.go: package host
+// reads from the store's memory; but for ImagePolicyWebhook, which asks a service, and EventRateLimit, which counts, none writes, waits on the network or keeps
+// state. What is configured of them is read once, at the start (configuration.go). Which run, in upstream's order, is in chain.go: package host
 // names those that the user wants, adds those that live elsewhere, and hands the two lists to the registry.
 package admission
 

@@ -19,6 +19,9 @@ type plugin struct {
 	on       string // the operations that upstream's handles: first letters of CREATE, UPDATE, DELETE, CONNECT ("X")
 	admit    registry.Admit
 	validate registry.Validate
+	// make makes the functions of a plug-in that has a state or a configuration; nil for none. configured: one that lives elsewhere takes a configuration.
+	make       func(configuration []byte) (made, error)
+	configured bool
 }
 
 // plugins are all there are, in upstream's order, which is the order in which they run.
@@ -31,11 +34,13 @@ var plugins = []plugin{
 	{name: "NodeRestriction", on: "CUD", validate: nodeRestriction},
 	{name: "TaintNodesByCondition", on: "C", admit: taintNewNode},
 	{name: "AlwaysPullImages", off: true, on: "CU", admit: alwaysPull, validate: alwaysPulled},
-	{name: "PodSecurity", on: "CU"},
-	{name: "PodNodeSelector", off: true, on: "C", admit: nodeSelector, validate: nodeSelectorKept},
+	{name: "ImagePolicyWebhook", off: true, on: "CU", make: imagePolicyWebhook},
+	{name: "PodSecurity", on: "CU", make: podSecurity},
+	{name: "PodNodeSelector", off: true, on: "C", make: podNodeSelector},
 	{name: "Priority", on: "CU", admit: priority, validate: onePriorityDefault},
 	{name: "DefaultTolerationSeconds", on: "CU", admit: defaultTolerations},
-	{name: "PodTolerationRestriction", off: true, on: "CU", admit: namespaceTolerations, validate: tolerationsAllowed},
+	{name: "PodTolerationRestriction", off: true, on: "CU", make: podTolerations},
+	{name: "EventRateLimit", off: true, on: "CU", make: eventRateLimit},
 	{name: "ExtendedResourceToleration", off: true, on: "CU", admit: tolerateExtended},
 	{name: "DefaultStorageClass", on: "C", admit: defaultStorageClass},
 	{name: "StorageObjectInUseProtection", on: "C", admit: inUseProtection},
@@ -50,14 +55,14 @@ var plugins = []plugin{
 	{name: "PodTopologyLabels", on: "C", admit: topologyLabels},
 	{name: "DenyServiceExternalIPs", off: true, on: "CU", validate: noExternalIPs},
 	{name: "MutatingAdmissionPolicy", on: "CUDX"},
-	{name: "MutatingAdmissionWebhook", on: "CUDX"},
+	{name: "MutatingAdmissionWebhook", on: "CUDX", configured: true},
 	{name: "ValidatingAdmissionPolicy", on: "CUDX"},
-	{name: "ValidatingAdmissionWebhook", on: "CUDX"},
-	{name: "ResourceQuota", on: "CU"},
+	{name: "ValidatingAdmissionWebhook", on: "CUDX", configured: true},
+	{name: "ResourceQuota", on: "CU", make: quotas}, // what it charges has been let in by everybody else
 }
 
 // elsewhere are upstream's that Skiff has not; asking for one is answered with more than that it is unknown.
-var elsewhere = []string{"AlwaysAdmit", "AlwaysDeny", "EventRateLimit", "ImagePolicyWebhook", "NamespaceAutoProvision", "NodeDeclaredFeatureValidator"}
+var elsewhere = []string{"AlwaysAdmit", "AlwaysDeny", "NamespaceAutoProvision", "NodeDeclaredFeatureValidator"}
 
 // Names are all plug-ins, in order.
 func Names() (out []string) {
@@ -70,17 +75,20 @@ func Names() (out []string) {
 // Config of a chain.
 type Config struct {
 	Enable, Disable []string // by name, beside those that are on by default
+	File            string   // with the AdmissionConfiguration; "": none
 	// Admit and Validate are the functions of plug-ins that live elsewhere, by name.
 	Admit    map[string]registry.Admit
 	Validate map[string]registry.Validate
 	// Always are no plug-ins of upstream's and cannot be disabled: AlwaysAdmit runs after all that mutate, AlwaysValidate before all that validate.
 	AlwaysAdmit    []registry.Admit
 	AlwaysValidate []registry.Validate
-	Metrics        prometheus.Registerer // nil: none
+	// Configure hands the configuration of a plug-in that lives elsewhere to it, by name.
+	Configure map[string]func(configuration []byte) error
+	Metrics   prometheus.Registerer // nil: none
 }
 
-// Check says whether names can be enabled and disabled.
-func Check(enable, disable []string) error {
+// check says whether names can be enabled and disabled.
+func check(enable, disable []string) error {
 	for _, list := range []struct {
 		key   string
 		names []string
@@ -104,7 +112,11 @@ func Check(enable, disable []string) error {
 
 // New makes a chain: what is to run, in order, as the registry takes it.
 func New(cfg Config) ([]registry.Admit, []registry.Validate, error) {
-	if err := Check(cfg.Enable, cfg.Disable); err != nil {
+	if err := check(cfg.Enable, cfg.Disable); err != nil {
+		return nil, nil, err
+	}
+	said, err := configurations(cfg.File)
+	if err != nil {
 		return nil, nil, err
 	}
 	m := newFigures(cfg.Metrics)
@@ -113,16 +125,8 @@ func New(cfg Config) ([]registry.Admit, []registry.Validate, error) {
 		if slices.Contains(cfg.Disable, p.name) || p.off && !slices.Contains(cfg.Enable, p.name) {
 			continue
 		}
-		if f := cfg.Admit[p.name]; f != nil {
-			p.admit = f
-		}
-		switch f := cfg.Validate[p.name]; {
-		case f != nil:
-			p.validate = f
-		case p.name == "PodSecurity":
-			p.validate = podSecurity()
-		case p.name == "ResourceQuota":
-			p.validate = quotas() // asked after all others: what it charges has been let in by everybody else
+		if err := p.complete(&cfg, said[p.name]); err != nil {
+			return nil, nil, fmt.Errorf("%s: %s: %w", configurationKey, p.name, err)
 		}
 		if p.admit != nil {
 			c.admits = append(c.admits, link[registry.Admit]{p.admit, m.of(p, "admit")})
@@ -132,6 +136,27 @@ func New(cfg Config) ([]registry.Admit, []registry.Validate, error) {
 		}
 	}
 	return []registry.Admit{c.admit}, []registry.Validate{c.validate}, nil
+}
+
+// complete gives a plug-in its functions and its configuration.
+func (p *plugin) complete(cfg *Config, configuration []byte) error {
+	if p.make != nil {
+		m, err := p.make(configuration)
+		if err != nil {
+			return err
+		}
+		p.admit, p.validate = m.admit, m.validate
+	}
+	if f := cfg.Admit[p.name]; f != nil {
+		p.admit = f
+	}
+	if f := cfg.Validate[p.name]; f != nil {
+		p.validate = f
+	}
+	if f := cfg.Configure[p.name]; f != nil && configuration != nil {
+		return f(configuration)
+	}
+	return nil
 }
 
 // Default is the chain of the plug-ins that are on by default and live here.

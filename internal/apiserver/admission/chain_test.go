@@ -22,10 +22,10 @@ func TestNamesOfPlugins(t *testing.T) {
 		{[]string{"AlwaysPullImages", "NodeRestriction"}, []string{"PodSecurity"}, ""},
 		{[]string{"AlwaysPulImages"}, nil, `enable-admission-plugins: there is no plug-in "AlwaysPulImages"; there are NamespaceLifecycle, NamespaceExists, `},
 		{nil, []string{"podsecurity"}, `disable-admission-plugins: there is no plug-in "podsecurity"`},
-		{[]string{"EventRateLimit"}, nil, "EventRateLimit is not part of Skiff; there are "},
+		{[]string{"AlwaysDeny"}, nil, "AlwaysDeny is not part of Skiff; there are "},
 		{[]string{"PodSecurity"}, []string{"PodSecurity"}, "PodSecurity is disabled too"},
 	} {
-		err := Check(c.enable, c.disable)
+		err := check(c.enable, c.disable)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("+%v -%v: %v, want %q", c.enable, c.disable, err, c.want)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"skiff.dev/skiff/internal/registry"
 )
@@ -18,10 +19,29 @@ const (
 	allowedTolerationsOf = "scheduler.alpha.kubernetes.io/tolerationsWhitelist"
 )
 
-func tolerationsOf(ctx context.Context, a *registry.Attributes, annotation string) ([]corev1.Toleration, error) {
+// tolerations is PodTolerationRestriction's configuration, in upstream's format: what holds for namespaces without annotations.
+type tolerations struct {
+	metav1.TypeMeta `json:",inline"`
+	Default         []corev1.Toleration `json:"default,omitempty"`
+	Allowed         []corev1.Toleration `json:"whitelist,omitempty"`
+}
+
+// podTolerations (PodTolerationRestriction) makes namespaces say what their pods tolerate.
+func podTolerations(raw []byte) (made, error) {
+	var t tolerations
+	if raw != nil {
+		var err error
+		if t, err = parse[tolerations](raw, "podtolerationrestriction.admission.k8s.io/v1alpha1 Configuration"); err != nil {
+			return made{}, err
+		}
+	}
+	return made{admit: t.namespaceTolerations, validate: t.tolerationsAllowed}, nil
+}
+
+func tolerationsOf(ctx context.Context, a *registry.Attributes, annotation string, without []corev1.Toleration) ([]corev1.Toleration, error) {
 	ns, err := find[*corev1.Namespace](ctx, a, "", "namespaces", a.Namespace)
 	if err != nil || ns == nil || ns.Annotations[annotation] == "" {
-		return nil, err
+		return without, err
 	}
 	var out []corev1.Toleration
 	if err := json.Unmarshal([]byte(ns.Annotations[annotation]), &out); err != nil {
@@ -30,13 +50,13 @@ func tolerationsOf(ctx context.Context, a *registry.Attributes, annotation strin
 	return out, nil
 }
 
-// namespaceTolerations (PodTolerationRestriction) gives new pods the tolerations of their namespace.
-func namespaceTolerations(ctx context.Context, a *registry.Attributes) error {
+// namespaceTolerations gives new pods the tolerations of their namespace.
+func (t *tolerations) namespaceTolerations(ctx context.Context, a *registry.Attributes) error {
 	pod := newPod(a, false)
 	if pod == nil {
 		return nil
 	}
-	more, err := tolerationsOf(ctx, a, defaultTolerationsOf)
+	more, err := tolerationsOf(ctx, a, defaultTolerationsOf, t.Default)
 	if err != nil {
 		return err
 	}
@@ -51,13 +71,13 @@ func namespaceTolerations(ctx context.Context, a *registry.Attributes) error {
 	return nil
 }
 
-// tolerationsAllowed (PodTolerationRestriction) lets pods tolerate only what their namespace lists, if it lists anything.
-func tolerationsAllowed(ctx context.Context, a *registry.Attributes) error {
+// tolerationsAllowed lets pods tolerate only what their namespace lists, if it lists anything.
+func (t *tolerations) tolerationsAllowed(ctx context.Context, a *registry.Attributes) error {
 	pod := newPod(a, true)
 	if pod == nil {
 		return nil
 	}
-	allowed, err := tolerationsOf(ctx, a, allowedTolerationsOf)
+	allowed, err := tolerationsOf(ctx, a, allowedTolerationsOf, t.Allowed)
 	if err != nil || len(allowed) == 0 {
 		return err
 	}

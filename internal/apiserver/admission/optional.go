@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"skiff.dev/skiff/internal/registry"
 )
@@ -80,51 +79,6 @@ func tolerateExtended(_ context.Context, a *registry.Attributes) error {
 // extended: a resource that is of somebody's domain, not Kubernetes' own.
 func extended(name corev1.ResourceName) bool {
 	return strings.Contains(string(name), "/") && !strings.Contains(string(name), "kubernetes.io/") && !strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix)
-}
-
-// nodeSelectorOf is what a namespace says of its pods' nodes.
-func nodeSelectorOf(ctx context.Context, a *registry.Attributes) (labels.Set, error) {
-	ns, err := find[*corev1.Namespace](ctx, a, "", "namespaces", a.Namespace)
-	if err != nil || ns == nil {
-		return nil, err
-	}
-	set, err := labels.ConvertSelectorToLabelsMap(ns.Annotations["scheduler.alpha.kubernetes.io/node-selector"])
-	if err != nil {
-		return nil, forbid(a, fmt.Errorf("the namespace's annotation scheduler.alpha.kubernetes.io/node-selector is no selector: %w", err))
-	}
-	return set, nil
-}
-
-var errSelector = errors.New("pod node label selector conflicts with its namespace node label selector")
-
-// nodeSelector (PodNodeSelector) holds the pods of a namespace to the nodes that its annotation selects.
-func nodeSelector(ctx context.Context, a *registry.Attributes) error {
-	pod := newPod(a, false)
-	if pod == nil {
-		return nil
-	}
-	set, err := nodeSelectorOf(ctx, a)
-	if err != nil || len(set) == 0 {
-		return err
-	}
-	if labels.Conflicts(set, labels.Set(pod.Spec.NodeSelector)) {
-		return forbid(a, errSelector)
-	}
-	pod.Spec.NodeSelector = labels.Merge(set, labels.Set(pod.Spec.NodeSelector))
-	return nil
-}
-
-// nodeSelectorKept (PodNodeSelector) refuses what something after it has undone.
-func nodeSelectorKept(ctx context.Context, a *registry.Attributes) error {
-	pod := newPod(a, false)
-	if pod == nil {
-		return nil
-	}
-	set, err := nodeSelectorOf(ctx, a)
-	if err == nil && labels.Conflicts(set, labels.Set(pod.Spec.NodeSelector)) {
-		err = forbid(a, errSelector)
-	}
-	return err
 }
 
 // noExternalIPs (DenyServiceExternalIPs) lets nobody add addresses from outside to a Service; those that it has may stay.

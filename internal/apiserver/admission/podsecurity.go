@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	podsecurity "k8s.io/pod-security-admission/admission"
 	configuration "k8s.io/pod-security-admission/admission/api"
+	"k8s.io/pod-security-admission/admission/api/load"
+	"k8s.io/pod-security-admission/admission/api/validation"
 	"k8s.io/pod-security-admission/api"
 	"k8s.io/pod-security-admission/metrics"
 	"k8s.io/pod-security-admission/policy"
@@ -22,20 +24,29 @@ import (
 // podSecurityLabels begin all labels by which a namespace asks for a level.
 const podSecurityLabels = "pod-security.kubernetes.io/"
 
-// podSecurity (PodSecurity) holds pods to the level that their namespace's labels enforce, and warns of the one they name for that. Nobody is
-// exempt; a namespace without labels is free, at the cost of a look at its labels.
-func podSecurity() registry.Validate {
-	checks := sync.OnceValues(newPodSecurity)
+// podSecurity (PodSecurity) holds pods to the level that their namespace's labels enforce, and warns of the one they name for that. Without a
+// configuration nobody is exempt, and a namespace without labels is free, at the cost of a look at its labels.
+func podSecurity(raw []byte) (made, error) {
+	configured := raw != nil
+	settings, err := load.LoadFromData(raw)
+	if err != nil {
+		return made{}, err
+	}
+	if errs := validation.ValidatePodSecurityConfiguration(settings); len(errs) > 0 {
+		return made{}, errs.ToAggregate()
+	}
+	checks := sync.OnceValues(func() (*podsecurity.Admission, error) { return newPodSecurity(settings) })
 	extract := podsecurity.DefaultPodSpecExtractor{}
-	return func(ctx context.Context, a *registry.Attributes) error {
+	return made{validate: func(ctx context.Context, a *registry.Attributes) error {
 		gr := a.Resource.GroupResource()
 		namespace := gr == corev1.Resource("namespaces")
 		if a.Object == nil || a.Operation != create && a.Operation != update || !namespace && !extract.HasPodSpec(gr) {
 			return nil
 		}
-		labelled, err := asksForSecurity(ctx, a, namespace)
-		if err != nil || !labelled {
-			return err
+		if !configured {
+			if labelled, err := asksForSecurity(ctx, a, namespace); err != nil || !labelled {
+				return err
+			}
 		}
 		all, err := checks()
 		if err != nil {
@@ -44,7 +55,7 @@ func podSecurity() registry.Validate {
 		one := *all // with this request's view of the cluster
 		one.NamespaceGetter, one.PodLister = lookUp{a}, lookUp{a}
 		return outcome(a, one.Validate(ctx, securityAttributes(a)))
-	}
+	}}, nil
 }
 
 func asksForSecurity(ctx context.Context, a *registry.Attributes, namespace bool) (bool, error) {
@@ -66,17 +77,14 @@ func hasSecurityLabel(ns *corev1.Namespace) bool {
 	return false
 }
 
-func newPodSecurity() (*podsecurity.Admission, error) {
+func newPodSecurity(settings *configuration.PodSecurityConfiguration) (*podsecurity.Admission, error) {
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		return nil, err
 	}
-	level, latest := string(api.LevelPrivileged), api.VersionLatest
 	out := &podsecurity.Admission{
-		Configuration: &configuration.PodSecurityConfiguration{Defaults: configuration.PodSecurityDefaults{
-			Enforce: level, EnforceVersion: latest, Audit: level, AuditVersion: latest, Warn: level, WarnVersion: latest,
-		}},
-		Evaluator: evaluator, Metrics: unmeasured{}, PodSpecExtractor: podsecurity.DefaultPodSpecExtractor{}, NamespaceGetter: lookUp{}, PodLister: lookUp{},
+		Configuration: settings, Evaluator: evaluator, Metrics: unmeasured{}, PodSpecExtractor: podsecurity.DefaultPodSpecExtractor{},
+		NamespaceGetter: lookUp{}, PodLister: lookUp{},
 	}
 	if err := out.CompleteConfiguration(); err != nil {
 		return nil, err

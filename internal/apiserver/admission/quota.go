@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,9 +31,12 @@ type charger struct {
 
 // quotas (ResourceQuota) charges what a new object uses to the quotas of its namespace, or refuses it. It is the last to be asked: what it
 // charges is given back where storing fails.
-func quotas() registry.Validate {
+func quotas(raw []byte) (made, error) {
+	if raw != nil {
+		return made{}, errors.New("it takes no configuration here: limitedResources are not part of Skiff")
+	}
 	c := &charger{locks: map[types.NamespacedName]*sync.Mutex{}}
-	return c.validate
+	return made{validate: c.validate}, nil
 }
 
 func (c *charger) validate(ctx context.Context, a *registry.Attributes) error {

@@ -112,13 +112,17 @@ func BenchmarkNoQuota(b *testing.B) {
 	admit, validate := Default()
 	r := registrytest.Start(b, admit, validate)
 	a := attributes(r, registrytest.Pod("a"))
-	quota, security := quotas(), podSecurity()
+	quota, err := quotas(nil)
+	security, err2 := podSecurity(nil)
+	if err != nil || err2 != nil {
+		b.Fatal(err, err2)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := quota(context.Background(), a); err != nil {
+		if err := quota.validate(context.Background(), a); err != nil {
 			b.Fatal(err)
 		}
-		if err := security(context.Background(), a); err != nil {
+		if err := security.validate(context.Background(), a); err != nil {
 			b.Fatal(err)
 		}
 	}

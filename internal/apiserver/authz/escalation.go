@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,11 +20,15 @@ import (
 	"skiff.dev/skiff/internal/registry"
 )
 
-// Validate is a registry.Validate: nobody grants, by a role or a binding, what they don't hold themselves, unless they may escalate or bind.
+// Validate is a registry.Validate: nobody grants, by a role or a binding, what they don't hold themselves, unless they may escalate or bind; and nobody lets
+// an admission policy read for them what they may not read.
 func (a *Authorizer) Validate(ctx context.Context, at *registry.Attributes) error {
-	if at.Resource.Group != rbacv1.GroupName || at.Operation != "CREATE" && at.Operation != "UPDATE" || at.User == nil ||
-		slices.Contains(at.User.GetGroups(), user.SystemPrivilegedGroup) {
+	if at.Resource.Group != rbacv1.GroupName && at.Resource.Group != admissionv1.GroupName || at.Operation != "CREATE" && at.Operation != "UPDATE" ||
+		at.User == nil || slices.Contains(at.User.GetGroups(), user.SystemPrivilegedGroup) {
 		return nil
+	}
+	if at.Resource.Group == admissionv1.GroupName {
+		return a.mayReadParams(ctx, at)
 	}
 	if at.Old != nil && at.Object != nil && onlyCollected(at.Old, at.Object) {
 		return nil

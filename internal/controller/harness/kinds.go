@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"skiff.dev/skiff/internal/api"
@@ -13,6 +14,7 @@ import (
 // Kinds is what there is: *api.Table. Custom resources come and go.
 type Kinds interface {
 	All() []*api.Resource
+	ByResource(gr schema.GroupResource) *api.Resource
 	Changed() <-chan struct{}
 }
 

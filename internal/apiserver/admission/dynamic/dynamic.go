@@ -39,6 +39,8 @@ type Plugins struct {
 	changes atomic.Int64 // of any configuration; zero: there has never been one
 	now     atomic.Pointer[configured]
 
+	mutatingConfig, validatingConfig []byte // of the webhook plug-ins; nil: none
+
 	mu               sync.Mutex // guards what follows: whoever finds that now is old makes it anew
 	mutatingHooks    *hooks
 	validatingHooks  *hooks

@@ -1,12 +1,16 @@
 package dynamic
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"net/url"
 	"sync"
 
 	"k8s.io/apiserver/pkg/admission"
+	"k8s.io/apiserver/pkg/admission/plugin/webhook/config"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/generic"
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
 	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
@@ -18,6 +22,7 @@ import (
 	admissionlisters "k8s.io/client-go/listers/admissionregistration/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/apiserver/service"
@@ -32,7 +37,7 @@ type hooks struct {
 }
 
 func newMutating(p *Plugins, from memory) (*hooks, error) {
-	plugin, err := mutatingwebhook.NewMutatingWebhook(nil)
+	plugin, err := mutatingwebhook.NewMutatingWebhook(readerOf(p.mutatingConfig))
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +47,38 @@ func newMutating(p *Plugins, from memory) (*hooks, error) {
 }
 
 func newValidating(p *Plugins, from memory) (*hooks, error) {
-	plugin, err := validatingwebhook.NewValidatingAdmissionWebhook(nil)
+	plugin, err := validatingwebhook.NewValidatingAdmissionWebhook(readerOf(p.validatingConfig))
 	if err != nil {
 		return nil, err
 	}
 	h := &hooks{source: &source{memory: from}}
 	h.validate = func(ctx context.Context, r *request) error { return plugin.Validate(ctx, r, r) }
 	return h, p.connect(plugin.Webhook, plugin, h.source)
+}
+
+// Configure takes the plug-ins' configurations, by their names: a kubeconfig with the credentials that webhooks are shown. Before Start.
+func (p *Plugins) Configure() map[string]func([]byte) error {
+	into := func(into *[]byte) func([]byte) error {
+		return func(configuration []byte) error {
+			c, err := config.LoadConfig(bytes.NewReader(configuration))
+			if err == nil && c.StaticManifestsDir != "" {
+				err = errors.New("staticManifestsDir is not part of Skiff")
+			}
+			if err == nil && c.KubeConfigFile != "" {
+				_, err = clientcmd.LoadFromFile(c.KubeConfigFile)
+			}
+			*into = configuration
+			return err
+		}
+	}
+	return map[string]func([]byte) error{"MutatingAdmissionWebhook": into(&p.mutatingConfig), "ValidatingAdmissionWebhook": into(&p.validatingConfig)}
+}
+
+func readerOf(configuration []byte) io.Reader {
+	if configuration == nil {
+		return nil
+	}
+	return bytes.NewReader(configuration)
 }
 
 func (p *Plugins) connect(w *generic.Webhook, check admission.InitializationValidator, s *source) error {
