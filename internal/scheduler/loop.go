@@ -125,7 +125,7 @@ func (l *loop) wake(now time.Time) bool {
 		if !there {
 			c.Repair()
 			if o.feasible = c.Feasible(); !o.feasible {
-				o.helps = c.Helps() // a node that was cordoned may still have a taint
+				o.helps = c.Verdict().Helps // a node that was cordoned may still have a taint
 			}
 			known[c] = o
 		}

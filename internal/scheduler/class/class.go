@@ -62,8 +62,7 @@ type Class struct {
 	*columns
 	verdict   *Verdict // as of verdictAt
 	verdictAt uint64
-	helps     cluster.Change // as of helpsAt; 0: not known
-	helpsAt   uint64
+	tally     tally
 }
 
 // columns are indexed by node.
@@ -166,7 +165,7 @@ func (c *Class) build() {
 	for i := range size {
 		c.update(i, true)
 	}
-	c.built, c.seen, c.flips, c.verdict, c.helps = true, c.nodes.Now(), c.currentFlips(), nil, 0
+	c.built, c.seen, c.flips, c.verdict, c.tally.known = true, c.nodes.Now(), c.currentFlips(), nil, false
 }
 
 // arrange decides what the parts of a group's key are: the kind, a domain for each topology that nodes share, a value for each axis otherwise.

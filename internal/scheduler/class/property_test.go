@@ -357,8 +357,8 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 			return fmt.Errorf("scores of pod %s, %s class: %v, the reference says %v", p.Name, which, got, want)
 		}
 	}
-	if all := c.Verdict().Helps; c.Helps()&all != all {
-		return fmt.Errorf("what helps pod %s: %v, of %v", p.Name, c.Helps().Words(), all.Words())
+	if err := w.summed(n, c, reasons); err != nil {
+		return fmt.Errorf("pod %s: %w", p.Name, err)
 	}
 	best, ok := c.Best()
 	if ok != (len(feasible) > 0) {
@@ -376,6 +376,32 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 	p = p.DeepCopy()
 	p.Spec.NodeName = n.Name(best)
 	w.settle(n, p)
+	return nil
+}
+
+// summed compares what is known of all nodes together with what each says.
+func (w *world) summed(n *cluster.Nodes, c *Class, reasons map[string]int) error {
+	v, final, helps := c.Verdict(), 0, cluster.Added
+	for _, node := range w.nodes {
+		i, _ := n.Index(node.Name)
+		r, h := c.Why(i)
+		if against := c.Against(i); (r == nil) != (against == nil) || r != nil && !slices.Equal(r.Reasons, against.Reasons) {
+			return fmt.Errorf("%s is against it for %v, and known to be for %v", node.Name, r, against)
+		}
+		helps |= h
+		if r == nil {
+			continue
+		}
+		for _, more := range r.Reasons[1:] {
+			reasons[more]++
+		}
+		if r.Final {
+			final++
+		}
+	}
+	if !maps.Equal(v.Reasons, reasons) || v.Final != final || v.Helps != helps || v.Nodes != len(w.nodes) {
+		return fmt.Errorf("verdict %+v, and one by one %v, %d final, %v", v, reasons, final, helps.Words())
+	}
 	return nil
 }
 

@@ -86,18 +86,12 @@ func (c *Class) Why(i int) (*filter.Refusal, cluster.Change) {
 	if c.bound && !c.asked(i) {
 		return filter.Unasked, cluster.Added
 	}
-	for k, check := range c.static {
-		if check != nil && c.facts[i]&(2<<k) == 0 {
-			return check(i), filter.Static[k].Helps
-		}
-	}
-	for k, check := range c.load {
-		if check == nil {
-			continue
-		}
-		if r := check(i); r != nil {
-			return r, filter.Load[k].Helps
-		}
+	switch r, by := c.byItself(i); {
+	case r == nil:
+	case by < len(filter.Static):
+		return r, filter.Static[by].Helps
+	default:
+		return r, filter.Load[by-len(filter.Static)].Helps
 	}
 	if g := c.in[i]; g != nil {
 		if r := c.judge(g); r != nil {
@@ -107,7 +101,25 @@ func (c *Class) Why(i int) (*filter.Refusal, cluster.Change) {
 	return nil, 0
 }
 
-// Verdict sums up why no node will do.
+// byItself says why node i won't do whoever else is anywhere, and by which plug-in: its position in Static, or in Load after that.
+func (c *Class) byItself(i int) (r *filter.Refusal, by int) {
+	for k, check := range c.static {
+		if check != nil && c.facts[i]&(2<<k) == 0 {
+			return check(i), k
+		}
+	}
+	for k, check := range c.load {
+		if check == nil {
+			continue
+		}
+		if r := check(i); r != nil {
+			return r, len(filter.Static) + k
+		}
+	}
+	return nil, 0
+}
+
+// Verdict sums up why no node will do. It is shared: not to be changed.
 type Verdict struct {
 	Nodes   int
 	Reasons map[string]int // how many nodes for each reason
@@ -122,37 +134,37 @@ func (v *Verdict) Clone() *Verdict {
 	return &own
 }
 
-// Verdict is worked out once for all pods of the class that ask between two changes.
+// count adds a refusal of so many nodes.
+func (v *Verdict) count(r *filter.Refusal, nodes int) {
+	for _, reason := range r.Reasons {
+		if v.Reasons[reason] += nodes; v.Reasons[reason] == 0 {
+			delete(v.Reasons, reason)
+		}
+	}
+	if r.Final {
+		v.Final += nodes
+	}
+}
+
+// Verdict is worked out once for all pods of the class that ask between two changes, and costs what changed: nodes that are in no group count as the
+// tally has them, those of a group all alike.
 func (c *Class) Verdict() *Verdict {
 	if c.verdict != nil && c.verdictAt == c.nodes.Now() {
 		return c.verdict
 	}
 	v := &Verdict{Nodes: c.nodes.Count(), Reasons: map[string]int{}, Helps: cluster.Added}
-	weigh := func(i int) {
-		r, helps := c.Why(i)
-		if r == nil {
-			return
-		}
-		for _, reason := range r.Reasons {
-			v.Reasons[reason]++
-		}
-		v.Helps |= helps
-		if r.Final {
-			v.Final++
-		}
-	}
 	if c.bound {
-		for _, i := range c.only {
-			weigh(i)
-		}
-		if rest := v.Nodes - len(c.only); rest > 0 {
-			v.Reasons[filter.Unasked.Reasons[0]] = rest
-			v.Final += rest
-		}
+		c.askOnly(v)
 	} else {
-		for i := range c.nodes.Len() {
-			if c.nodes.Node[i] != nil {
-				weigh(i)
+		c.Repair()
+		c.brush()
+		maps.Copy(v.Reasons, c.tally.sum.Reasons)
+		v.Final = c.tally.sum.Final
+		v.Helps |= c.tally.helps()
+		for _, g := range c.list {
+			if r := c.judge(g); r != nil {
+				v.count(&r.Refusal, len(g.heap))
+				v.Helps |= r.helps
 			}
 		}
 	}
@@ -160,23 +172,98 @@ func (c *Class) Verdict() *Verdict {
 	return v
 }
 
-// Helps is what might give the class a node, or more than that: what it was for nodes that have not changed since it was last asked, and what it is for
-// those that have. It costs what changed, where Verdict costs all nodes.
-func (c *Class) Helps() cluster.Change {
-	changes, near := c.nodes.Since(c.helpsAt)
-	if c.helps == 0 || !near || len(changes) > c.nodes.Count() {
-		c.helps = c.Verdict().Helps
-	} else {
-		for _, ch := range changes {
-			if i := int(ch.Node); c.nodes.Node[i] != nil {
-				_, helps := c.Why(i)
-				c.helps |= helps
-			}
+// askOnly is for a class that is bound by name: the nodes it names are asked, and all others are refused for that.
+func (c *Class) askOnly(v *Verdict) {
+	for _, i := range c.only {
+		if r, helps := c.Why(i); r != nil {
+			v.count(r, 1)
+			v.Helps |= helps
 		}
 	}
-	if len(c.axes) > 0 {
-		c.helps |= others // a change elsewhere may have had one of these rules refuse the node
+	if rest := v.Nodes - len(c.only); rest > 0 {
+		v.count(filter.Unasked, rest)
 	}
-	c.helpsAt = c.nodes.Now()
-	return c.helps
+}
+
+// Against is Why without what might help, from what is known already; Verdict was asked since the last change.
+func (c *Class) Against(i int) *filter.Refusal {
+	if c.bound || c.in[i] != nil {
+		r, _ := c.Why(i)
+		return r
+	}
+	return c.tally.against[i].Refusal
+}
+
+// tally is what nodes that are in no group have against the class. Invariant, once brushed up: sum and by are the sums over against.
+type tally struct {
+	at      uint64 // position in the nodes' history
+	known   bool
+	against []objection // by node
+	sum     Verdict
+	by      [len(filter.Static) + len(filter.Load)]int // nodes, by who refuses them
+}
+
+// objection is a refusal and the plug-in it is from: its position in Static, or in Load after that.
+type objection struct {
+	*filter.Refusal
+	by uint8
+}
+
+func (t *tally) helps() (helps cluster.Change) {
+	for k, nodes := range t.by {
+		switch {
+		case nodes == 0:
+		case k < len(filter.Static):
+			helps |= filter.Static[k].Helps
+		default:
+			helps |= filter.Load[k-len(filter.Static)].Helps
+		}
+	}
+	return helps
+}
+
+// brush brings the tally up to date with the class.
+func (c *Class) brush() {
+	t := &c.tally
+	changes, near := c.nodes.Since(t.at)
+	if !t.known || !near {
+		*t = tally{known: true, against: resized(t.against[:0], c.nodes.Len()), sum: Verdict{Reasons: map[string]int{}}}
+		clear(t.against)
+		for i := range t.against {
+			t.set(i, c.objection(i))
+		}
+	} else {
+		was := len(t.against)
+		t.against = resized(t.against, c.nodes.Len())
+		clear(t.against[was:])
+		for _, ch := range changes {
+			t.set(int(ch.Node), c.objection(int(ch.Node)))
+		}
+	}
+	t.at = c.nodes.Now()
+}
+
+func (t *tally) set(i int, o objection) {
+	old := t.against[i]
+	if old == o {
+		return
+	}
+	if old.Refusal != nil {
+		t.sum.count(old.Refusal, -1)
+		t.by[old.by]--
+	}
+	if o.Refusal != nil {
+		t.sum.count(o.Refusal, 1)
+		t.by[o.by]++
+	}
+	t.against[i] = o
+}
+
+// objection is what node i has against the class by itself; none if it is in a group, or is no node.
+func (c *Class) objection(i int) objection {
+	if c.in[i] != nil || c.nodes.Node[i] == nil {
+		return objection{}
+	}
+	r, by := c.byItself(i)
+	return objection{r, uint8(by)}
 }

@@ -38,18 +38,52 @@ func HasRoom(p *cluster.Pod, n *cluster.Nodes, i int) bool {
 	return true
 }
 
-// nodeResourcesFit compares what a pod requests with what a node has left. All that is missing is told, not only the first.
+// nodeResourcesFit compares what a pod requests with what a node has left. All that is missing is told, not only the first. Nodes that lack the same share
+// a refusal, of which a class keeps one a node.
 func nodeResourcesFit(p *cluster.Pod, n *cluster.Nodes) Check {
+	type lack struct {
+		missing uint64 // bits: the basic resources, then the extended ones by name
+		final   bool
+	}
+	known, names := map[lack]*Refusal{}, slices.Sorted(maps.Keys(p.Extended))
 	return func(i int) *Refusal {
 		if HasRoom(p, n, i) {
 			return nil
 		}
-		refusal := &Refusal{}
-		for _, l := range Lacks(p, n, i) {
-			refusal.Reasons = append(refusal.Reasons, l.reason)
-			refusal.Final = refusal.Final || l.Asked > l.Allocatable
+		var of lack
+		each(p, n, i, names, func(k int, asked, _, allocatable int64) {
+			of.missing |= 1 << min(k, 63)
+			of.final = of.final || asked > allocatable
+		})
+		refusal := known[of]
+		if refusal == nil || of.missing>>63 != 0 {
+			refusal = &Refusal{Final: of.final}
+			for _, l := range Lacks(p, n, i) {
+				refusal.Reasons = append(refusal.Reasons, l.reason)
+			}
+			known[of] = refusal
 		}
 		return refusal
+	}
+}
+
+// each tells of what node i has not enough of for a pod: k is its place in order, or among the names after that.
+func each(p *cluster.Pod, n *cluster.Nodes, i int, names []corev1.ResourceName, tell func(k int, asked, free, allocatable int64)) {
+	for k, r := range order {
+		if want, free := p.Requests[r], n.Allocatable[r][i]-n.Requested[r][i]; want > 0 && want > free {
+			tell(k, want, free, n.Allocatable[r][i])
+		}
+	}
+	for k, name := range names {
+		want, free := p.Extended[name], Left(n, name, i)
+		if want <= 0 || want <= free {
+			continue
+		}
+		allocatable := int64(0)
+		if column := n.Extended[name]; column != nil {
+			allocatable = column.Allocatable[i]
+		}
+		tell(len(order)+k, want, free, allocatable)
 	}
 }
 
@@ -62,20 +96,17 @@ type Lack struct {
 
 // Lacks is what node i has not enough of for a pod, in the order in which it is told.
 func Lacks(p *cluster.Pod, n *cluster.Nodes, i int) (list []Lack) {
-	for _, r := range order {
-		if want, free := p.Requests[r], n.Allocatable[r][i]-n.Requested[r][i]; want > 0 && want > free {
-			list = append(list, Lack{Names[r], want, free, n.Allocatable[r][i], insufficient[r]})
+	names := slices.Sorted(maps.Keys(p.Extended))
+	each(p, n, i, names, func(k int, asked, free, allocatable int64) {
+		l := Lack{Asked: asked, Free: free, Allocatable: allocatable}
+		if k < len(order) {
+			l.Name, l.reason = Names[order[k]], insufficient[order[k]]
+		} else {
+			l.Name = names[k-len(order)]
+			l.reason = "Insufficient " + string(l.Name)
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.Extended)) {
-		if want, free := p.Extended[name], Left(n, name, i); want > 0 && want > free {
-			allocatable := int64(0)
-			if column := n.Extended[name]; column != nil {
-				allocatable = column.Allocatable[i]
-			}
-			list = append(list, Lack{name, want, free, allocatable, "Insufficient " + string(name)})
-		}
-	}
+		list = append(list, l)
+	})
 	return list
 }
 

@@ -104,6 +104,7 @@ func (f *Finder) All(p *cluster.Pod, c *class.Class) (all []*Choice, reasons map
 
 func (f *Finder) each(p *cluster.Pod, c *class.Class, take func(choice *Choice)) (reasons map[string]int) {
 	reasons = map[string]int{}
+	c.Verdict() // what it is made of is asked for below
 	limit := max(tryLeast, f.Nodes.Count()/tryShare)
 	if p.Profile != nil {
 		limit = max(1, p.Profile.TryLeast, f.Nodes.Count()*p.Profile.TryShare/100)
@@ -116,7 +117,7 @@ func (f *Finder) each(p *cluster.Pod, c *class.Class, take func(choice *Choice))
 			continue
 		}
 		f.start = i + 1
-		r, _ := c.Why(i)
+		r := c.Against(i)
 		if r != nil && (r.Final || f.Refuses != nil && f.Refuses(i)) {
 			reasons[useless]++
 			continue
