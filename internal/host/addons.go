@@ -121,7 +121,7 @@ func (c *cluster) makeDropIn() (runner, error) {
 	d := dropin.New(dropin.Config{
 		Dir: filepath.Join(c.conf.DataDir, "addons"), Server: c.conf.NodeName, Client: cl, Kinds: c.registry.Table(), Log: c.Log.With("part", "addons"),
 	})
-	return withClient{cl, d}, nil
+	return withClient{cl, d, c.Log}, nil
 }
 
 // makeFollowSwitches tells an agent's parts whether their add-ons are enabled. Until the server has said so they are.

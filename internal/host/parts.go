@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"path/filepath"
@@ -186,10 +187,11 @@ func (c *cluster) localClient(name string, groups ...string) client.Client {
 type withClient struct {
 	client client.Client
 	runner
+	log *slog.Logger
 }
 
 func (w withClient) Run(ctx context.Context) error {
-	g := &group{stopPatience: 15 * time.Second, parts: []part{
+	g := &group{log: w.log, stopPatience: 15 * time.Second, parts: []part{
 		{"client", nil, func() (runner, error) { return task(w.client.Run), nil }},
 		{"itself", []string{"client"}, func() (runner, error) { return w.runner, nil }},
 	}}
@@ -293,7 +295,7 @@ func (c *cluster) makeScheduler() (runner, error) {
 	}
 	s := scheduler.New(scheduler.Config{Settings: settings, Client: cl, Log: c.Log.With("part", "scheduler")})
 	c.scheduler.Store(s)
-	return withClient{cl, s}, nil
+	return withClient{cl, s, c.Log}, nil
 }
 
 // schedulerSettings reads what is said of the scheduler.
@@ -371,7 +373,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		Switches: c.switches,
 		Log:      c.Log.With("part", "controllers"),
 	})
-	return withClient{cl, r}, err
+	return withClient{cl, r, c.Log}, err
 }
 
 func (c *cluster) runtimeConfig() skiffruntime.Config {

@@ -56,12 +56,12 @@ type outageSub struct {
 	*outage
 }
 
-func (o outageSub) Patch(ctx context.Context, obj crclient.Object, patch crclient.Patch, opts ...crclient.SubResourcePatchOption) error {
+func (o outageSub) Update(ctx context.Context, obj crclient.Object, opts ...crclient.SubResourceUpdateOption) error {
 	if o.gone() {
 		o.count(o.tried, obj.GetName())
 		return errAway
 	}
-	return o.SubResourceClient.Patch(ctx, obj, patch, opts...)
+	return o.SubResourceClient.Update(ctx, obj, opts...)
 }
 
 func (o outageSub) Create(ctx context.Context, obj, sub crclient.Object, opts ...crclient.SubResourceCreateOption) error {

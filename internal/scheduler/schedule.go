@@ -2,9 +2,10 @@ package scheduler
 
 import (
 	"context"
-	"errors"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
@@ -119,7 +120,7 @@ func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held i
 	if l.mayPreempt(p) {
 		helps |= cluster.Freed
 	}
-	l.refuse(e, sentence, helps, nominated, l.evictions(p, choice))
+	l.refuse(e, sentence, helps, nominated, l.evictions(e, choice))
 	if choice != nil && len(choice.Victims) == 0 {
 		l.queue.Retry(e)
 	}
@@ -135,6 +136,9 @@ func (l *loop) eligible(p *cluster.Pod, c *class.Class, v *class.Verdict, held i
 		r, _ := c.Why(held)
 		final = r != nil && r.Final
 	}
+	if l.evicting[p.UID] {
+		return preempt.Terminating, true, false
+	}
 	if why := preempt.Eligible(p, l.nodes, held, final); why != "" {
 		return why, true, false
 	}
@@ -144,8 +148,9 @@ func (l *loop) eligible(p *cluster.Pod, c *class.Class, v *class.Verdict, held i
 	return "", false, true
 }
 
-// evictions carries a choice out: others that only hold the place are sent back to the queue at once; what writes the rest is returned.
-func (l *loop) evictions(p *cluster.Pod, choice *preempt.Choice) func(ctx context.Context) error {
+// evictions carries a choice out: others that only hold the place are sent back to the queue at once; what writes the rest is returned. Until it has
+// been done nothing but the end of that wakes the pod.
+func (l *loop) evictions(e *queue.Entry, choice *preempt.Choice) func(ctx context.Context) error {
 	if choice == nil {
 		return nil
 	}
@@ -155,19 +160,43 @@ func (l *loop) evictions(p *cluster.Pod, choice *preempt.Choice) func(ctx contex
 		object := w.Pod
 		l.write(w.UID, func(ctx context.Context) { l.writeNomination(ctx, object, "") })
 	}
-	var victims []*corev1.Pod
-	for _, v := range choice.Victims {
-		if v.DeletionTimestamp == nil {
-			victims = append(victims, v.Pod)
+	node, object := l.nodes.Name(choice.Node), e.Pod.Pod
+	l.evicting[object.UID] = true
+	return func(ctx context.Context) error {
+		defer l.mail.post(func() { l.evicted(object.UID) })
+		var group errgroup.Group
+		group.SetLimit(evictors)
+		for _, v := range choice.Victims {
+			if v.DeletionTimestamp == nil {
+				group.Go(func() error { return l.evict(ctx, v.Pod, object, node) })
+			}
 		}
+		return group.Wait()
 	}
-	node, object := l.nodes.Name(choice.Node), p.Pod
-	return func(ctx context.Context) (err error) {
-		for _, v := range victims {
-			err = errors.Join(err, l.evict(ctx, v, object, node))
-		}
-		return err
+}
+
+// evicted gives a pod another try whose victims have all been told to go, if that was enough.
+func (l *loop) evicted(uid types.UID) {
+	delete(l.evicting, uid)
+	e := l.queue.Get(uid)
+	if e == nil || e.Class == nil {
+		return // what there is to know of its volumes or claims it finds out when woken
 	}
+	if _, _, waits := l.queue.Waits(e); waits && l.placeFree(e) {
+		l.queue.Retry(e)
+	}
+}
+
+// placeFree says that the place which a waiting pod holds is free but for the pod itself, or is none any more.
+func (l *loop) placeFree(e *queue.Entry) bool {
+	node, there := l.nodes.Where(e.Pod.UID)
+	if !there || l.nodes.Node[node] == nil || e.Class.Dead {
+		return true
+	}
+	e.Class.Repair()
+	e.Class.On(node, &l.trial)
+	l.trial.Without(l.nodes.Placed(e.Pod.UID))
+	return l.trial.Refusal() == nil
 }
 
 // refuse puts a pod back and tells the world why, if it has not been told already; after is done behind that.

@@ -3,9 +3,11 @@ package scheduler
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
@@ -94,5 +96,49 @@ func BenchmarkLabelChange(b *testing.B) {
 				l.wake(l.now())
 			}
 		})
+	}
+}
+
+// A pod for which others give way is tried again once, when the last of them has left: neither while they are being told nor for each that goes.
+func TestPreemptorsWaitForTheLast(t *testing.T) {
+	for _, toldFirst := range []bool{true, false} {
+		l := pendingLoop(t, clienttest.New(t), 1, 0, 1)
+		var low []*corev1.Pod
+		for i := range 4 {
+			p := on(pod(fmt.Sprintf("low%d", i), "1"), "n0")
+			p.UID = types.UID(p.Name)
+			low = append(low, p)
+			l.podChanged(nil, p)
+		}
+		urgent := priority(pod("urgent", "3"), 10)
+		urgent.UID = "urgent"
+		l.podChanged(nil, urgent)
+		l.schedule(l.queue.Pop(l.now()))
+		if !l.evicting["urgent"] || l.nominated["urgent"] == nil {
+			t.Fatal("nobody gives way")
+		}
+		active := func() bool { n, _, _ := l.queue.Len(); return n == 1 }
+		step := func(what string, do func(), want bool) {
+			do()
+			l.wake(l.now())
+			if active() != want {
+				t.Fatalf("told first %t, %s: tried again %t", toldFirst, what, !want)
+			}
+		}
+		told := func() { l.evicted("urgent") }
+		if toldFirst {
+			step("they are told", told, false)
+		}
+		gone := slices.DeleteFunc(low, func(p *corev1.Pod) bool { return p == low[0] }) // any three: with one left there is room
+		step("the first leaves", func() { l.podChanged(gone[0], nil) }, false)
+		step("the second leaves", func() { l.podChanged(gone[1], nil) }, false)
+		step("the last leaves", func() { l.podChanged(gone[2], nil) }, toldFirst)
+		if !toldFirst {
+			step("they have been told", told, true)
+		}
+		l.schedule(l.queue.Pop(l.now()))
+		if !l.assumed["urgent"] {
+			t.Error("it is not placed")
+		}
 	}
 }

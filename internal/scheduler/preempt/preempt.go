@@ -292,6 +292,9 @@ func (c *Choice) earliest() time.Time {
 	return at
 }
 
+// Terminating is why a pod does not preempt that waits for others to leave.
+const Terminating = "not eligible due to a terminating pod on the nominated node."
+
 // Eligible says why a pod may not preempt, "" if it may. nominated is the node it waits for, -1 if none, and final whether that will never do.
 func Eligible(p *cluster.Pod, n *cluster.Nodes, nominated int, final bool) string {
 	if p.Spec.PreemptionPolicy != nil && *p.Spec.PreemptionPolicy == corev1.PreemptNever {
@@ -302,7 +305,7 @@ func Eligible(p *cluster.Pod, n *cluster.Nodes, nominated int, final bool) strin
 	}
 	for _, v := range n.On[nominated] {
 		if v.Priority < p.Priority && v.DeletionTimestamp != nil && disrupted(v.Pod) {
-			return "not eligible due to a terminating pod on the nominated node."
+			return Terminating
 		}
 	}
 	return ""
