@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/filter"
 	"skiff.dev/skiff/internal/scheduler/profile"
 	"skiff.dev/skiff/internal/scheduler/volume"
 )
@@ -50,12 +51,26 @@ func (d dice) node(i int) *corev1.Node {
 	if d.one(50) {
 		n.Labels["disk"] = pick(d, "ssd", "hdd")
 	}
-	if d.one(15) {
-		n.Spec.Taints = []corev1.Taint{{Key: "t", Effect: pick(d, corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule)}}
+	for range pick(d, 0, 0, 0, 0, 1, 2) {
+		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: pick(d, "t", "u"), Value: pick(d, "", "v"),
+			Effect: pick(d, corev1.TaintEffectNoSchedule, corev1.TaintEffectNoExecute, corev1.TaintEffectPreferNoSchedule)})
+	}
+	if d.one(30) {
+		n.Status.Allocatable["ephemeral-storage"] = resource.MustParse(pick(d, "1Gi", "3Gi"))
+	}
+	if d.one(30) {
+		n.Status.Allocatable[gpu] = resource.MustParse(pick(d, "1", "3"))
+	}
+	for _, image := range []string{"a:1", "b:latest"} {
+		if d.one(20) {
+			n.Status.Images = append(n.Status.Images, corev1.ContainerImage{Names: []string{image}, SizeBytes: int64(pick(d, 50, 500, 3000)) << 20})
+		}
 	}
 	n.Spec.Unschedulable = d.one(5)
 	return n
 }
+
+const gpu = corev1.ResourceName("e.com/gpu")
 
 func (d dice) selector() *metav1.LabelSelector {
 	switch d.IntN(8) {
@@ -93,7 +108,7 @@ func (d dice) term() corev1.PodAffinityTerm {
 
 func (d dice) pod(name string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pick(d, "x", "y"), Name: name, UID: types.UID(name), Labels: map[string]string{}}}
-	p.Spec.Containers = []corev1.Container{{Name: "c"}}
+	p.Spec.Containers = []corev1.Container{{Name: "c", Image: pick(d, "", "a:1", "b")}}
 	p.Spec.Priority = new(int32)
 	if d.one(80) {
 		p.Labels["app"] = pick(d, "a", "b", "c")
@@ -106,6 +121,12 @@ func (d dice) pod(name string) *corev1.Pod {
 		if d.one(60) {
 			p.Spec.Containers[0].Resources.Requests["memory"] = resource.MustParse(pick(d, "100Mi", "700Mi"))
 		}
+		if d.one(10) {
+			p.Spec.Containers[0].Resources.Requests["ephemeral-storage"] = resource.MustParse(pick(d, "300Mi", "1Gi"))
+		}
+		if d.one(10) {
+			p.Spec.Containers[0].Resources.Requests[gpu] = resource.MustParse(pick(d, "1", "2"))
+		}
 	}
 	if d.one(25) {
 		d.volumes(p)
@@ -113,14 +134,18 @@ func (d dice) pod(name string) *corev1.Pod {
 	if d.one(25) {
 		d.unusual(p)
 	}
-	if d.one(10) {
-		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: int32(80 + d.IntN(2)), Protocol: corev1.ProtocolTCP}}
+	for range pick(d, 0, 0, 0, 0, 0, 0, 1, 2) {
+		p.Spec.Containers[0].Ports = append(p.Spec.Containers[0].Ports, corev1.ContainerPort{ContainerPort: 80, HostPort: int32(pick(d, 0, 80, 80, 81)),
+			Protocol: pick(d, corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP), HostIP: pick(d, "", "0.0.0.0", "10.0.0.1", "10.0.0.2")})
 	}
 	if d.one(15) {
 		p.Spec.NodeSelector = map[string]string{"disk": "ssd"}
 	}
 	if d.one(20) {
-		p.Spec.Tolerations = []corev1.Toleration{{Key: "t", Operator: corev1.TolerationOpExists}}
+		p.Spec.Tolerations = []corev1.Toleration{pick(d, corev1.Toleration{Key: "t", Operator: corev1.TolerationOpExists}, corev1.Toleration{Key: "t", Value: "v"},
+			corev1.Toleration{Key: "u", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
+			corev1.Toleration{Key: "u", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectPreferNoSchedule},
+			corev1.Toleration{Operator: corev1.TolerationOpExists})}
 	}
 	if d.one(50) {
 		d.affinity(p)
@@ -197,10 +222,31 @@ func (d dice) affinity(p *corev1.Pod) {
 	if d.one(30) {
 		a.PodAntiAffinity.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.WeightedPodAffinityTerm{{Weight: int32(1 + d.IntN(100)), PodAffinityTerm: d.term()}}
 	}
+	if d.one(20) {
+		a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{NodeSelectorTerms: d.nodeTerms()}
+	}
 	if d.one(30) {
 		a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.PreferredSchedulingTerm{{Weight: int32(1 + d.IntN(50)),
 			Preference: corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: corev1.NodeSelectorOpIn, Values: []string{"ssd"}}}}}}
 	}
+}
+
+// nodeTerms select nodes by label, or bind to some by name.
+func (d dice) nodeTerms() (list []corev1.NodeSelectorTerm) {
+	if d.one(40) {
+		for range 1 + d.IntN(2) {
+			list = append(list, corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn,
+				Values: []string{fmt.Sprintf("n%d", d.IntN(9))}}}})
+		}
+		return list
+	}
+	for range 1 + d.IntN(2) {
+		list = append(list, corev1.NodeSelectorTerm{MatchExpressions: []corev1.NodeSelectorRequirement{pick(d,
+			corev1.NodeSelectorRequirement{Key: "disk", Operator: corev1.NodeSelectorOpIn, Values: []string{"hdd"}},
+			corev1.NodeSelectorRequirement{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpNotIn, Values: []string{"z1"}},
+			corev1.NodeSelectorRequirement{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpExists})}})
+	}
+	return list
 }
 
 // step is one thing that happens to a cluster. Steps are kept apart from what draws them, so that a failing list of them can be shortened.
@@ -220,6 +266,11 @@ func draw(d dice) (steps []step) {
 	for i := range 2 + d.IntN(7) {
 		node := d.node(i)
 		add("node "+node.Name, func(w *world, n *cluster.Nodes, _ *Table) error { w.setNode(n, node); return nil })
+	}
+	if d.one(40) { // some storage to begin with, or few pods' claims are there
+		for range 3 + d.IntN(8) {
+			steps = append(steps, d.storageStep())
+		}
 	}
 	for i := range 10 + d.IntN(25) {
 		name := fmt.Sprintf("p%d", i)
@@ -470,6 +521,7 @@ func (w *world) rebuilt(n *cluster.Nodes) error {
 		for r := range n.Requested {
 			same = same && n.Requested[r][i] == m.Requested[r][k] && n.Allocatable[r][i] == m.Allocatable[r][k]
 		}
+		same = same && filter.Left(n, gpu, i) == filter.Left(m, gpu, k)
 		for r := range n.Estimated {
 			same = same && n.Estimated[r][i] == m.Estimated[r][k]
 		}

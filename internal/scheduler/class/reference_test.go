@@ -205,10 +205,28 @@ func capacity(n *corev1.Node, name corev1.ResourceName) int64 {
 	return q.Value()
 }
 
+// everywhere says that a port is on every address.
+func everywhere(p corev1.ContainerPort) bool { return p.HostIP == "" || p.HostIP == "0.0.0.0" }
+
+// asked are the nodes to which a pod is bound by name; nil if it is not. All terms of a random pod name one, or none does.
+func asked(p *corev1.Pod) (names []string) {
+	if a := p.Spec.Affinity; a != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		for _, t := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+			for _, f := range t.MatchFields {
+				names = append(names, f.Values...)
+			}
+		}
+	}
+	return names
+}
+
 // refusal is the first reason against a node, "" if there is none.
 func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 	affine, tolerates, other := w.static(p, n)
+	names := asked(p)
 	switch {
+	case names != nil && !slices.Contains(names, n.Name):
+		return "node(s) didn't satisfy plugin(s) [NodeAffinity]"
 	case other != "":
 		return other
 	case !tolerates:
@@ -222,7 +240,7 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 	for _, q := range here {
 		for _, a := range p.Spec.Containers[0].Ports {
 			for _, b := range q.Spec.Containers[0].Ports {
-				if a.HostPort == b.HostPort {
+				if a.HostPort == b.HostPort && a.HostPort > 0 && a.Protocol == b.Protocol && (everywhere(a) || everywhere(b) || a.HostIP == b.HostIP) {
 					return "node(s) didn't have free ports for the requested pod ports"
 				}
 			}
@@ -231,7 +249,7 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 	if int64(len(here)+1) > capacity(n, "pods") {
 		return "Too many pods"
 	}
-	for _, name := range []corev1.ResourceName{"cpu", "memory"} {
+	for _, name := range []corev1.ResourceName{"cpu", "memory", "ephemeral-storage", gpu} {
 		used := request(p, name)
 		for _, q := range here {
 			used += request(q, name)
@@ -260,6 +278,9 @@ func (w *world) constraints(p *corev1.Pod, when corev1.UnsatisfiableConstraintAc
 	}
 	if len(p.Spec.TopologySpreadConstraints) == 0 && w.siblings[p.Namespace] != nil {
 		if w.rules == nil || w.rules.System {
+			if names := asked(p); len(names) > 0 && !slices.ContainsFunc(names, func(name string) bool { return name != names[0] }) {
+				return nil, false // nothing to choose
+			}
 			if when == corev1.ScheduleAnyway {
 				return defaultConstraints, false
 			}
@@ -421,9 +442,34 @@ func (w *world) scores(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 
 			preferred = 100 * prefers[n.Name] / mostPrefers
 		}
 		s := w.rules.Scale()
-		total[n.Name] += s.TaintToleration*tolerated + s.NodeAffinity*preferred + s.PodTopologySpread*spread[n.Name] + s.InterPodAffinity*likes[n.Name]
+		total[n.Name] += s.ImageLocality*w.locality(p, n) + s.TaintToleration*tolerated + s.NodeAffinity*preferred + s.PodTopologySpread*spread[n.Name] + s.InterPodAffinity*likes[n.Name]
 	}
 	return total
+}
+
+// locality is what a pod's images that a node has are worth, each by its size and by how many of all nodes have it.
+func (w *world) locality(p *corev1.Pod, n *corev1.Node) int64 {
+	const mb = 1 << 20
+	size := func(m *corev1.Node, image string) int64 {
+		for _, i := range m.Status.Images {
+			if i.Names[0] == image || i.Names[0] == image+":latest" {
+				return i.SizeBytes
+			}
+		}
+		return 0
+	}
+	all, sum := append(slices.Clone(p.Spec.InitContainers), p.Spec.Containers...), int64(0)
+	for _, c := range all {
+		having := 0
+		for _, m := range w.nodes {
+			if size(m, c.Image) > 0 {
+				having++
+			}
+		}
+		sum += int64(float64(size(n, c.Image)) * float64(having) / float64(len(w.nodes)))
+	}
+	low, high := int64(23*mb), int64(1000*mb*len(all))
+	return 100 * (min(max(sum, low), high) - low) / (high - low)
 }
 
 func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {

@@ -110,8 +110,8 @@ func (t *Table) ofBound(p *cluster.Pod, names []string) *Class {
 		}
 	}
 	siblings := t.siblings
-	if p.Profile == nil || p.Profile.System { // upstream's constraints keep nobody off, and there is nothing to choose
-		siblings = nil
+	if one := len(slices.Compact(names)) == 1; one && (p.Profile == nil || p.Profile.System) {
+		siblings = nil // upstream's constraints keep nobody off, and there is nothing to choose
 	}
 	pl := planFor(p, t.nodes.SetOf(p), t.nodes, siblings)
 	c.count(&pl)

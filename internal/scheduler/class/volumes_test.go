@@ -117,6 +117,9 @@ func (d dice) volume() *corev1.PersistentVolume {
 		Capacity:               corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(pick(d, "1Gi", "10Gi"))},
 		PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: csiDriver, VolumeHandle: name}},
 	}, Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeAvailable}}
+	if d.one(50) { // which nobody attaches, so that only the claim tells pods apart
+		v.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/" + name}}
+	}
 	if d.one(50) {
 		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: corev1.NodeSelectorOpIn, Values: []string{pick(d, "ssd", "hdd")}}}}}}}
@@ -190,7 +193,7 @@ func (s *shelf) handles(p *corev1.Pod) []string {
 	case c == nil:
 		return nil
 	case c.Spec.VolumeName != "":
-		if v := s.volumes[c.Spec.VolumeName]; v != nil {
+		if v := s.volumes[c.Spec.VolumeName]; v != nil && v.Spec.CSI != nil {
 			return []string{v.Spec.CSI.VolumeHandle}
 		}
 	case storageClasses[*c.Spec.StorageClassName] == csiDriver:
