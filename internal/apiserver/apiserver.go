@@ -28,6 +28,7 @@ import (
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/apiserver/fairness"
+	"skiff.dev/skiff/internal/apiserver/http2"
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/registry"
 )
@@ -243,9 +244,11 @@ func (s *Server) Run(ctx context.Context) error {
 		ReadHeaderTimeout: min(headerPatience, s.cfg.Stall),
 		IdleTimeout:       5 * time.Minute,
 		MaxHeaderBytes:    1 << 20,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, SendPingTimeout: s.cfg.Stall, PingTimeout: s.cfg.Stall / 4},
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	(&http2.Server{
+		MaxStreams: 1000, MaxHeaderBytes: 1 << 20, Idle: server.IdleTimeout, Stall: s.cfg.Stall, Patience: s.cfg.Stall / 4, Log: s.log,
+	}).Attach(server)
 	defer s.runBeside(ctx)()
 	failed := make(chan error, 1)
 	go func() { failed <- server.ServeTLS(s.cfg.Listener, "", "") }()
