@@ -129,12 +129,14 @@ func deviceClaim(c *resourcev1.DeviceClaim, p *field.Path) field.ErrorList {
 		case r.Exactly != nil:
 			e := r.Exactly
 			errs = append(errs, deviceRequest(e.DeviceClassName, e.Selectors, e.AllocationMode, e.Count, e.Tolerations, at.Child("exactly"))...)
+			errs = append(errs, capacityRequests(e.Capacity, at.Child("exactly", "capacity", "requests"))...)
 		}
 		errs = append(errs, atMost(len(r.FirstAvailable), resourcev1.FirstAvailableDeviceRequestMaxSize, at.Child("firstAvailable"))...)
 		for k := range r.FirstAvailable {
 			sub, at := &r.FirstAvailable[k], at.Child("firstAvailable").Index(k)
 			errs = append(errs, requestName(sub.Name, known, r.Name+"/", at.Child("name"))...)
 			errs = append(errs, deviceRequest(sub.DeviceClassName, sub.Selectors, sub.AllocationMode, sub.Count, sub.Tolerations, at)...)
+			errs = append(errs, capacityRequests(sub.Capacity, at.Child("capacity", "requests"))...)
 		}
 	}
 	errs = append(errs, deviceConstraints(c.Constraints, known, p.Child("constraints"))...)
@@ -189,6 +191,16 @@ func deviceRequest(class string, selectors []resourcev1.DeviceSelector, mode res
 	errs = append(errs, atMost(len(tolerations), resourcev1.DeviceTolerationsMaxLength, p.Child("tolerations"))...)
 	for i := range tolerations {
 		errs = append(errs, deviceToleration(&tolerations[i], p.Child("tolerations").Index(i))...)
+	}
+	return errs
+}
+
+func capacityRequests(c *resourcev1.CapacityRequirements, p *field.Path) (errs field.ErrorList) {
+	for name, q := range value(c).Requests {
+		errs = append(errs, deviceQualified(string(name), false, p.Key(string(name)))...)
+		if q.Sign() < 0 {
+			errs = append(errs, field.Invalid(p.Key(string(name)), q.String(), "must be greater than or equal to 0"))
+		}
 	}
 	return errs
 }

@@ -66,68 +66,6 @@ func whichNodes(name *string, selector *corev1.NodeSelector, every, perDevice *b
 	return errs
 }
 
-func device(d *resourcev1.Device, ownNodes bool, p *field.Path) field.ErrorList {
-	errs := atMost(len(d.Attributes)+len(d.Capacity), resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice, p)
-	for name, a := range d.Attributes {
-		at := p.Child("attributes").Key(string(name))
-		errs = append(errs, deviceQualified(string(name), false, at)...)
-		errs = append(errs, deviceAttribute(&a, at)...)
-	}
-	for name := range d.Capacity {
-		errs = append(errs, deviceQualified(string(name), false, p.Child("capacity").Key(string(name)))...)
-	}
-	errs = append(errs, atMost(len(d.Taints), resourcev1.DeviceTaintsMaxLength, p.Child("taints"))...)
-	for i := range d.Taints {
-		errs = append(errs, deviceTaint(&d.Taints[i], p.Child("taints").Index(i))...)
-	}
-	errs = append(errs, atMost(len(d.ConsumesCounters), resourcev1.ResourceSliceMaxDeviceCounterConsumptionsPerDevice, p.Child("consumesCounters"))...)
-	errs = append(errs, atMost(len(d.BindingConditions), resourcev1.BindingConditionsMaxSize, p.Child("bindingConditions"))...)
-	errs = append(errs, atMost(len(d.BindingFailureConditions), resourcev1.BindingFailureConditionsMaxSize, p.Child("bindingFailureConditions"))...)
-	switch named := d.NodeName != nil || d.NodeSelector != nil || d.AllNodes != nil; {
-	case ownNodes:
-		errs = append(errs, whichNodes(d.NodeName, d.NodeSelector, d.AllNodes, nil, "of a device", p)...)
-	case named:
-		errs = append(errs, field.Invalid(p, "<value omitted>", "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is set to true in the ResourceSlice spec"))
-	}
-	return errs
-}
-
-func deviceAttribute(a *resourcev1.DeviceAttribute, p *field.Path) field.ErrorList {
-	set := 0
-	for _, there := range []bool{a.IntValue != nil, a.BoolValue != nil, a.StringValue != nil, a.VersionValue != nil,
-		len(a.IntValues) > 0, len(a.BoolValues) > 0, len(a.StringValues) > 0, len(a.VersionValues) > 0} {
-		if there {
-			set++
-		}
-	}
-	if set != 1 {
-		return field.ErrorList{field.Invalid(p, "<value omitted>", "exactly one value must be specified")}
-	}
-	for _, s := range []string{value(a.StringValue), value(a.VersionValue)} {
-		if len(s) > resourcev1.DeviceAttributeMaxValueLength {
-			return field.ErrorList{field.TooLong(p, "", resourcev1.DeviceAttributeMaxValueLength)}
-		}
-	}
-	return nil
-}
-
-// sharedCounters checks the counters, and that devices draw on those that are there.
-func sharedCounters(s *resourcev1.ResourceSliceSpec, p *field.Path) field.ErrorList {
-	errs := atMost(len(s.SharedCounters), resourcev1.ResourceSliceMaxCounterSets, p.Child("sharedCounters"))
-	names := map[string]bool{}
-	for i := range s.SharedCounters {
-		at := p.Child("sharedCounters").Index(i)
-		errs = append(errs, requestName(s.SharedCounters[i].Name, names, "", at.Child("name"))...)
-		if len(s.SharedCounters[i].Counters) == 0 {
-			errs = append(errs, field.Required(at.Child("counters"), ""))
-		}
-	}
-	if len(s.SharedCounters) > 0 && len(s.Devices) > 0 {
-		errs = append(errs, field.Invalid(p, "<value omitted>", "exactly one of `sharedCounters` or `devices` is required"))
-	}
-	return errs
-}
-
 // validateResourceSliceUpdate keeps what says whose slice it is.
 func validateResourceSliceUpdate(o, old Object) field.ErrorList {
 	s, was, spec := &o.(*resourcev1.ResourceSlice).Spec, &old.(*resourcev1.ResourceSlice).Spec, field.NewPath("spec")
@@ -189,6 +127,13 @@ func allocation(c *resourcev1.ResourceClaim, p *field.Path) field.ErrorList {
 		errs = append(errs, driverName(r.Driver, at.Child("driver"))...)
 		errs = append(errs, poolName(r.Pool, at.Child("pool"))...)
 		errs = append(errs, dnsLabel(r.Device, at.Child("device"))...)
+	}
+	errs = append(errs, atMost(len(a.Config), 2*resourcev1.DeviceConfigMaxSize, p.Child("config"))...) // the class's and the claim's
+	for i := range a.Config {
+		one, at := &a.Config[i], p.Child("config").Index(i)
+		errs = append(errs, oneOf(one.Source, at.Child("source"), resourcev1.AllocationConfigSourceClaim, resourcev1.AllocationConfigSourceClass)...)
+		errs = append(errs, requestNames(one.Requests, known, at.Child("requests"))...)
+		errs = append(errs, deviceConfiguration(&one.DeviceConfiguration, at)...)
 	}
 	return errs
 }

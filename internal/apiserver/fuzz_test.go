@@ -13,7 +13,6 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +21,7 @@ import (
 	"sigs.k8s.io/randfill"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
 // FuzzBody feeds bodies to the decoders. What is refused is refused as the client's fault; what is taken says again what it said.
@@ -47,7 +47,7 @@ func FuzzBody(f *testing.F) {
 		obj := &corev1.Pod{}
 		err := decode(body, media, obj, nil, pod, metav1.FieldValidationWarn, func(string) {})
 		if err != nil {
-			clientsFault(t, err)
+			registrytest.ClientsFault(t, err)
 			return
 		}
 		if obj.GroupVersionKind() != pod {
@@ -181,20 +181,11 @@ func FuzzKinds(f *testing.F) {
 		obj := row.New()
 		err := decode(body, media[int(how)%len(media)], obj, row, row.GVK(), metav1.FieldValidationStrict, func(string) {})
 		if err != nil {
-			clientsFault(t, err)
+			registrytest.ClientsFault(t, err)
 			return
 		}
 		exercise(row, obj)
 	})
-}
-
-// clientsFault checks that an error is one of the client's, with a reason.
-func clientsFault(t *testing.T, err error) {
-	t.Helper()
-	var status apierrors.APIStatus
-	if !asError(err, &status) || status.Status().Code < 400 || status.Status().Code >= 500 || status.Status().Reason == "" || status.Status().Message == "" {
-		t.Fatalf("refused as %v", err)
-	}
 }
 
 // exercise puts an object through what its row does with one.

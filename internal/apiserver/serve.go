@@ -176,14 +176,16 @@ func (p *passage) wait(at *authorizer.AttributesRecord) error {
 func (p *passage) answer() {
 	done := p.s.metrics.inFlight(p.info)
 	defer done()
+	w, end := packing(p.w, p.r, p.info)
 	switch to := p.s.behind.Of(p.info.Path); {
 	case to != nil:
 		to.Pass(p.w, p.r, p.user, p.info.Verb == "watch", writeError)
 	case !p.info.IsResourceRequest:
-		p.s.plain.ServeHTTP(p.w, p.r.WithContext(request.WithUser(p.r.Context(), p.user)))
+		p.s.plain.ServeHTTP(w, p.r.WithContext(request.WithUser(p.r.Context(), p.user)))
 	default:
-		p.s.resource(p.w, p.r, p.info, p.user)
+		p.s.resource(w, p.r, p.info, p.user)
 	}
+	end() // a panic is answered elsewhere
 }
 
 // slow is how long a request may take without being remarked upon.

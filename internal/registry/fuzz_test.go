@@ -1,7 +1,6 @@
 package registry_test
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -98,17 +97,8 @@ func FuzzPatch(f *testing.F) {
 		if err != nil && strings.HasPrefix(err.Error(), "failed to create typed patch object") {
 			return // upstream has no reason for it, and neither has Skiff (fieldmanager)
 		}
-		clientsFault(t, err)
+		registrytest.ClientsFault(t, err)
 	})
-}
-
-// clientsFault checks that an error, if there is one, is the client's, with a reason.
-func clientsFault(t *testing.T, err error) {
-	t.Helper()
-	var status apierrors.APIStatus
-	if err != nil && (!errors.As(err, &status) || status.Status().Code < 400 || status.Status().Code >= 500 || status.Status().Reason == "" || status.Status().Message == "") {
-		t.Fatalf("refused as %v", err)
-	}
 }
 
 // FuzzManagedFields feeds sets of field paths to an object that is then applied to.
@@ -139,8 +129,8 @@ func FuzzManagedFields(f *testing.F) {
 			Manager: manager, APIVersion: version, Operation: metav1.ManagedFieldsOperationType(operation), Subresource: sub, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: set},
 		}}
 		err = r.Update(registrytest.Admin, d, "")
-		clientsFault(t, err)
+		registrytest.ClientsFault(t, err)
 		_, err = r.Patch(ctx, &q, types.ApplyYAMLPatchType, []byte(applied), &metav1.PatchOptions{FieldManager: "m", DryRun: []string{metav1.DryRunAll}})
-		clientsFault(t, err)
+		registrytest.ClientsFault(t, err)
 	})
 }

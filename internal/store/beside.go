@@ -40,12 +40,12 @@ func (t *transaction) join(ctx context.Context, and []Beside) error {
 			t.then = append(t.then, clientv3.OpDelete(full))
 			continue
 		}
-		value, err := encode(b.In.res, b.Obj)
+		value, err := encode(b.In.Resource(), b.Obj)
 		if err == nil {
 			value, err = b.In.seal(ctx, full, value)
 		}
 		if err != nil {
-			return apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", b.In.res.Kind, b.Key, err))
+			return apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", b.In.Resource().Kind, b.Key, err))
 		}
 		t.is = append(t.is, clientv3.Compare(clientv3.ModRevision(full), "=", 0))
 		t.then = append(t.then, clientv3.OpPut(full, string(value)))

@@ -18,9 +18,9 @@ import (
 // Collection is the memory of one resource: its entries in the order of their keys, its indexes, its event log. Its store's lock guards it.
 type Collection struct {
 	s         *Store
-	res       *api.Resource
-	atRest    value.Transformer // nil: values are stored as they are encoded
-	prefix    string            // of full keys: "/registry/pods/"
+	res       atomic.Pointer[api.Resource] // of a custom resource another may take its place at any time
+	atRest    value.Transformer            // nil: values are stored as they are encoded
+	prefix    string                       // of full keys: "/registry/pods/"
 	tree      *btree.BTreeG[*Entry]
 	indexes   map[string]index
 	log       eventLog
@@ -40,12 +40,12 @@ const treeDegree = 32
 func newCollection(s *Store, r *api.Resource) *Collection {
 	c := &Collection{
 		s:      s,
-		res:    r,
 		prefix: s.cfg.Prefix + r.Key + "/",
 		tree:   btree.NewG(treeDegree, func(a, b *Entry) bool { return a.key < b.key }),
 		log:    eventLog{budget: s.cfg.EventBytes},
 		over:   make(chan struct{}),
 	}
+	c.res.Store(r)
 	if s.cfg.AtRest != nil {
 		c.atRest = s.cfg.AtRest(r.GroupResource())
 	}
@@ -60,7 +60,7 @@ func newCollection(s *Store, r *api.Resource) *Collection {
 }
 
 // Resource is the row that the collection belongs to.
-func (c *Collection) Resource() *api.Resource { return c.res }
+func (c *Collection) Resource() *api.Resource { return c.res.Load() }
 
 func (c *Collection) get(key string) *Entry {
 	e, _ := c.tree.Get(&Entry{key: key})
@@ -75,7 +75,7 @@ func (c *Collection) insert(e *Entry) {
 		c.changes.Add(1)
 	}
 	for name, idx := range c.indexes {
-		values := c.res.Indexes[name]
+		values := c.Resource().Indexes[name]
 		if replaced {
 			idx.remove(values(old.Object()), old.key)
 		}
@@ -96,7 +96,7 @@ func (c *Collection) remove(e *Entry) {
 		c.changes.Add(1)
 	}
 	for name, idx := range c.indexes {
-		idx.remove(c.res.Indexes[name](e.Object()), e.key)
+		idx.remove(c.Resource().Indexes[name](e.Object()), e.key)
 	}
 }
 
@@ -186,7 +186,7 @@ func (p *Predicate) match(c *Collection, e *Entry) bool {
 		return true
 	}
 	obj := e.Object()
-	if p.Index != "" && !slices.Contains(c.res.Indexes[p.Index](obj), p.Value) {
+	if p.Index != "" && !slices.Contains(c.Resource().Indexes[p.Index](obj), p.Value) {
 		return false
 	}
 	if p.Labels != nil && !p.Labels.Empty() && !p.Labels.Matches(labels.Set(obj.GetLabels())) {
@@ -200,7 +200,7 @@ func (c *Collection) fieldsOf(p *Predicate, obj api.Object) fields.Set {
 	if p.FieldsOf != nil {
 		return p.FieldsOf(obj)
 	}
-	return c.res.FieldsOf(obj)
+	return c.Resource().FieldsOf(obj)
 }
 
 // each calls f with the selected entries in key order, from key `from` on, until f returns false. Called with the store's lock held for reading;
@@ -210,9 +210,9 @@ func (c *Collection) each(tree *btree.BTreeG[*Entry], p *Predicate, from string,
 		c.eachIndexed(p, from, f)
 		return
 	}
-	if p.Namespace != "" && p.Name != "" || p.Name != "" && !c.res.Namespaced {
+	if p.Namespace != "" && p.Name != "" || p.Name != "" && !c.Resource().Namespaced {
 		key := p.Name
-		if c.res.Namespaced {
+		if c.Resource().Namespaced {
 			key = p.Namespace + "/" + p.Name
 		}
 		if e, ok := tree.Get(&Entry{key: key}); ok && e.key >= from && p.match(c, e) {

@@ -42,11 +42,11 @@ type Entry struct {
 
 // newEntry makes the entry of an object with its stored bytes. The object gets its resourceVersion and kind here, before anybody shares it.
 func newEntry(c *Collection, key string, rev int64, obj api.Object, stored []byte) *Entry {
-	e := &Entry{res: c.res, key: key, rev: rev}
+	e := &Entry{res: c.Resource(), key: key, rev: rev}
 	if isProtobuf(stored) {
 		e.wire, e.item = withResourceVersion(stored, rev)
 	}
-	if c.res.Cold && e.wire != nil {
+	if c.Resource().Cold && e.wire != nil {
 		return e
 	}
 	if isFree(obj) {
@@ -55,7 +55,7 @@ func newEntry(c *Collection, key string, rev int64, obj api.Object, stored []byt
 			return e
 		}
 	}
-	stamp(c.res, obj, rev)
+	stamp(c.Resource(), obj, rev)
 	e.obj = obj
 	if c.s.cfg.DetectMutation {
 		e.sum = e.hash()
@@ -64,12 +64,12 @@ func newEntry(c *Collection, key string, rev int64, obj api.Object, stored []byt
 }
 
 func decodeEntry(c *Collection, key string, value []byte, rev int64) (*Entry, error) {
-	obj, err := decode(c.res, value)
+	obj, err := decode(c.Resource(), value)
 	if err != nil {
 		return nil, err
 	}
-	if p, ok := obj.(protoObject); ok && !completeAs(c.res, obj, p, value) {
-		if value, err = marshalEnvelope(c.res.GVK(), obj); err != nil {
+	if p, ok := obj.(protoObject); ok && !completeAs(c.Resource(), obj, p, value) {
+		if value, err = marshalEnvelope(c.Resource().GVK(), obj); err != nil {
 			return nil, err
 		}
 	}
@@ -251,7 +251,7 @@ func (s *Store) checkMutations() error {
 	for _, c := range s.collections {
 		c.tree.Ascend(func(e *Entry) bool {
 			if e.obj != nil && e.sum != 0 && e.hash() != e.sum {
-				err = &mutationError{c.res.Kind, e.key}
+				err = &mutationError{c.Resource().Kind, e.key}
 			}
 			return err == nil
 		})

@@ -28,7 +28,9 @@ func FuzzSplice(f *testing.F) {
 			return
 		}
 		rv := strconv.FormatInt(rev, 10)
-		e, err := decodeEntry(&Collection{res: pods, s: &Store{}}, "default/a", value, rev)
+		c := &Collection{s: &Store{}}
+		c.res.Store(pods)
+		e, err := decodeEntry(c, "default/a", value, rev)
 		if err != nil {
 			return // an object that has no encoding: text that isn't UTF-8
 		}

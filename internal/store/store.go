@@ -308,8 +308,8 @@ func (s *Store) Renew(r *api.Resource) *Collection {
 	c := s.Collection(r)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.res != r {
-		c.res = r
+	if c.Resource() != r {
+		c.res.Store(r)
 		close(c.over)
 		c.over = make(chan struct{})
 	}

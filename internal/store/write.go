@@ -45,14 +45,14 @@ func (c *Collection) put(ctx context.Context, key string, prev *Entry, obj api.O
 	} else {
 		c.share(obj, nil)
 	}
-	value, err := encode(c.res, obj)
+	value, err := encode(c.Resource(), obj)
 	if err != nil {
-		return nil, apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", c.res.Kind, key, err))
+		return nil, apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", c.Resource().Kind, key, err))
 	}
 	full := c.prefix + key
 	saved, err := c.seal(ctx, full, value)
 	if err != nil {
-		return nil, apierrors.NewInternalError(fmt.Errorf("encrypt %s %s: %w", c.res.Kind, key, err))
+		return nil, apierrors.NewInternalError(fmt.Errorf("encrypt %s %s: %w", c.Resource().Kind, key, err))
 	}
 	p := &pendingWrite{obj: obj, value: value, saved: saved}
 	t := transaction{full: full, rev: rev, then: []clientv3.Op{clientv3.OpPut(full, string(saved))}}
@@ -89,19 +89,19 @@ func (c *Collection) put(ctx context.Context, key string, prev *Entry, obj api.O
 	// A reload came between: it decoded the value itself.
 	e, err := c.Get(ctx, key, Read{})
 	if err == nil && e == nil {
-		err = apierrors.NewConflict(c.res.GroupResource(), key, errors.New("it was deleted at the same time"))
+		err = apierrors.NewConflict(c.Resource().GroupResource(), key, errors.New("it was deleted at the same time"))
 	}
 	return e, err
 }
 
 // share lets an object have what it has in common with others from them. Of cold kinds there are no objects to share with.
 func (c *Collection) share(obj, old api.Object) {
-	if c.res.Share == nil || c.res.Cold {
+	if c.Resource().Share == nil || c.Resource().Cold {
 		return
 	}
 	c.s.pool.Lock()
 	defer c.s.pool.Unlock()
-	c.res.Share(obj, old, &c.s.pool)
+	c.Resource().Share(obj, old, &c.s.pool)
 }
 
 // Delete removes prev. It returns the deleted object's last entry, carrying the revision of the deletion.
@@ -128,7 +128,7 @@ func (c *Collection) Delete(ctx context.Context, prev *Entry, and ...Beside) (*E
 // transact does what t says if its key is still at its revision.
 func (c *Collection) transact(ctx context.Context, operation string, t *transaction) (*clientv3.TxnResponse, error) {
 	if c.s.cfg.Observe != nil {
-		defer func(start time.Time) { c.s.cfg.Observe(operation, c.res.Plural, time.Since(start)) }(time.Now())
+		defer func(start time.Time) { c.s.cfg.Observe(operation, c.Resource().Plural, time.Since(start)) }(time.Now())
 	}
 	is := append(t.is, clientv3.Compare(clientv3.ModRevision(t.full), "=", t.rev))
 	return c.s.cfg.Client.Txn(ctx).If(is...).Then(t.then...).Else(t.otherwise...).Commit()
@@ -162,9 +162,9 @@ func (s *Store) expect(full string, p *pendingWrite) {
 func (c *Collection) refused(key string, rev int64) error {
 	name := key[strings.LastIndexByte(key, '/')+1:]
 	if rev == 0 {
-		return apierrors.NewAlreadyExists(c.res.GroupResource(), name)
+		return apierrors.NewAlreadyExists(c.Resource().GroupResource(), name)
 	}
-	return apierrors.NewConflict(c.res.GroupResource(), name,
+	return apierrors.NewConflict(c.Resource().GroupResource(), name,
 		errors.New("the object has been modified; please apply your changes to the latest version and try again"))
 }
 

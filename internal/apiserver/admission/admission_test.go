@@ -269,3 +269,29 @@ func TestNodeRestriction(t *testing.T) {
 	_, err = r.Create(one, lease("default", "one"))
 	refused(t, err, 403, "can only access leases in")
 }
+
+// Claims see others' devices only in namespaces that are labelled for that.
+func TestAdminAccess(t *testing.T) {
+	r := with(t, Config{})
+	r.Must(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "admins", Labels: map[string]string{resourcev1.DRAAdminNamespaceLabelKey: "true"}}})
+	spec := func(admin bool) resourcev1.ResourceClaimSpec {
+		return resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: []resourcev1.DeviceRequest{{
+			Name: "all", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "gpu", AllocationMode: resourcev1.DeviceAllocationModeAll, AdminAccess: &admin},
+		}}}}
+	}
+	claim := func(namespace, name string, admin bool) error {
+		_, err := r.Create(registrytest.Admin, &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: spec(admin)})
+		return err
+	}
+	const why = "admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace"
+	refused(t, claim("default", "a", true), 422, why)
+	_, err := r.Create(registrytest.Admin, &resourcev1.ResourceClaimTemplate{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}, Spec: resourcev1.ResourceClaimTemplateSpec{Spec: spec(true)},
+	})
+	refused(t, err, 422, why)
+	for _, err := range []error{claim("default", "b", false), claim("admins", "a", true)} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -120,7 +120,7 @@ func New(cfg Config) ([]registry.Admit, []registry.Validate, error) {
 		return nil, nil, err
 	}
 	m := newFigures(cfg.Metrics)
-	c := &chain{steps: m.step, alwaysAdmit: cfg.AlwaysAdmit, alwaysValidate: cfg.AlwaysValidate}
+	c := &chain{steps: m.step, alwaysAdmit: cfg.AlwaysAdmit, alwaysValidate: append([]registry.Validate{adminAccess}, cfg.AlwaysValidate...)}
 	for _, p := range plugins {
 		if slices.Contains(cfg.Disable, p.name) || p.off && !slices.Contains(cfg.Enable, p.name) {
 			continue

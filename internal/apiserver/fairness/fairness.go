@@ -51,6 +51,8 @@ type schema struct {
 	uid         types.UID
 	spec        flowcontrolv1.FlowSchemaSpec
 	level       *level
+	levelUID    types.UID // and exempt: the level's, which may be configured anew meanwhile
+	exempt      bool
 	dispatched  prometheus.Counter
 	byUser      bool
 	byNamespace bool
@@ -113,8 +115,8 @@ func (c *Controller) Enter(ctx context.Context, at authorizer.Attributes, seats 
 	if s == nil {
 		return nil, nil
 	}
-	p := &Pass{Schema: s.uid, Level: s.level.uid}
-	if s.level.exempt {
+	p := &Pass{Schema: s.uid, Level: s.levelUID}
+	if s.exempt {
 		s.dispatched.Inc()
 		return p, nil
 	}
@@ -200,7 +202,7 @@ func (c *Controller) replan(schemas []*flowcontrolv1.FlowSchema, configs []*flow
 		if l == nil {
 			continue // dangling
 		}
-		s := &schema{name: f.Name, uid: f.UID, spec: f.Spec, level: l, dispatched: c.dispatched.WithLabelValues(l.name, f.Name)}
+		s := &schema{name: f.Name, uid: f.UID, spec: f.Spec, level: l, levelUID: l.uid, exempt: l.exempt, dispatched: c.dispatched.WithLabelValues(l.name, f.Name)}
 		if d := f.Spec.DistinguisherMethod; d != nil {
 			s.byUser, s.byNamespace = d.Type == flowcontrolv1.FlowDistinguisherMethodByUserType, d.Type == flowcontrolv1.FlowDistinguisherMethodByNamespaceType
 		}

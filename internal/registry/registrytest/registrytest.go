@@ -3,12 +3,14 @@ package registrytest
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -21,6 +23,15 @@ import (
 
 // Admin may do everything.
 var Admin = &user.DefaultInfo{Name: "admin", Groups: []string{user.SystemPrivilegedGroup, user.AllAuthenticated}}
+
+// ClientsFault checks that an error, if there is one, is the client's, with a reason.
+func ClientsFault(t testing.TB, err error) {
+	t.Helper()
+	var s apierrors.APIStatus
+	if err != nil && (!errors.As(err, &s) || s.Status().Code < 400 || s.Status().Code >= 500 || s.Status().Reason == "" || s.Status().Message == "") {
+		t.Fatalf("refused as %v", err)
+	}
+}
 
 // Registry is a running registry, and short ways to fill it.
 type Registry struct {
