@@ -25,6 +25,9 @@ func (p *pods) admit(one *corev1.Pod) *pod.Verdict {
 	if !fresh(one) {
 		return nil
 	}
+	if v := p.k.refuseUnderPressure(one); v != nil {
+		return v
+	}
 	others := p.taken()
 	verdict := admit.Refuse(one, p.node(p.ctx, p.k.cfg.Client), others)
 	if verdict == nil {

@@ -98,6 +98,7 @@ type Kubelet struct {
 	logs    *logs.Keeper
 	node    nodeState
 	ready   chan struct{}
+	short   shortages
 	look    chan struct{} // the node's status may have changed
 }
 
@@ -126,6 +127,7 @@ func New(cfg Config) (*Kubelet, error) {
 		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
 		logs:   logs.NewKeeper(cfg.LogDir, cfg.Logs, cfg.Log),
 		probes: probe.NewCounts(), ready: make(chan struct{}), look: make(chan struct{}, 1),
+		short: shortages{last: map[corev1.NodeConditionType]time.Time{}},
 	}
 	return k, nil
 }
@@ -185,7 +187,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	for _, run := range []func(context.Context) error{
 		func(ctx context.Context) error { return server.Run(ctx, listener) },
-		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.pods.watchMemory, k.locals.Run,
+		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.pods.watchMemory, k.locals.Run, k.runEviction,
 		func(ctx context.Context) error { return k.drivers.Run(ctx, k.ready) },
 		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{
 			registration.CSIPlugin: k.drivers, registration.DRAPlugin: k.claims, registration.DevicePlugin: k.devices,

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"skiff.dev/skiff/internal/kubelet/evict"
 )
 
 // machine is what doesn't change while a host is up.
@@ -128,22 +130,35 @@ func (m *machine) allocatable(maxPods int) corev1.ResourceList {
 // leastDisk is where disk pressure begins, or at a tenth of the disk if that's less: a small disk that is fairly full is no emergency.
 const leastDisk = 1 << 30
 
-// pressure is what the host is short of now.
-type pressure struct{ memory, disk, pids bool }
-
-func (m *machine) pressure() pressure {
-	var p pressure
+// levels of what the host may run short of; what cannot be measured is left out.
+func (m *machine) levels() (out []evict.Level) {
 	if _, available, err := memory(); err == nil && available > 0 {
-		p.memory = available < leastMemory
+		out = append(out, evict.Level{Signal: evict.Memory, Available: available, Least: leastMemory})
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(m.root, &fs); err == nil {
-		p.disk = int64(fs.Bavail)*fs.Bsize < min(m.disk/10, leastDisk) || (fs.Files > 0 && fs.Ffree < fs.Files/100)
+		out = append(out, evict.Level{Signal: evict.Disk, Available: int64(fs.Bavail) * fs.Bsize, Least: min(m.disk/10, leastDisk)})
+		if fs.Files > 0 {
+			out = append(out, evict.Level{Signal: evict.Inodes, Available: int64(fs.Ffree), Least: int64(fs.Files / 100)})
+		}
 	}
 	limit, err1 := strconv.ParseInt(firstOf("/proc/sys/kernel/pid_max"), 10, 64)
 	var info unix.Sysinfo_t
 	if err2 := unix.Sysinfo(&info); err1 == nil && err2 == nil {
-		p.pids = limit-int64(info.Procs) < limit/50
+		out = append(out, evict.Level{Signal: evict.Processes, Available: limit - int64(info.Procs), Least: limit / 50})
 	}
-	return p
+	return out
+}
+
+// imageRoom is how much room unused images should make: they go long before the disk is so full that pods must.
+func (m *machine) imageRoom() int64 {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(m.root, &fs); err != nil {
+		return 0
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	if free >= min(m.disk*15/100, 4*leastDisk) {
+		return 0
+	}
+	return min(m.disk/5, 5*leastDisk) - free
 }

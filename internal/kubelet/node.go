@@ -273,10 +273,10 @@ func (k *Kubelet) nodeStatus(old *corev1.NodeStatus, facts runtimeFacts, now tim
 	out.VolumesInUse = k.drivers.InUse()
 	out.RuntimeHandlers, out.Features = facts.handlers, facts.features
 	at := metav1.NewTime(now.Truncate(time.Second))
-	p := k.machine.pressure()
-	pressed(&out, corev1.NodeMemoryPressure, p.memory, "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available", at)
-	pressed(&out, corev1.NodeDiskPressure, p.disk, "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure", at)
-	pressed(&out, corev1.NodePIDPressure, p.pids, "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available", at)
+	p := k.short.conditions(now)
+	pressed(&out, corev1.NodeMemoryPressure, slices.Contains(p, corev1.NodeMemoryPressure), "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available", at)
+	pressed(&out, corev1.NodeDiskPressure, slices.Contains(p, corev1.NodeDiskPressure), "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure", at)
+	pressed(&out, corev1.NodePIDPressure, slices.Contains(p, corev1.NodePIDPressure), "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available", at)
 	if facts.problem == "" {
 		setCondition(&out, corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status", at)
 	} else {

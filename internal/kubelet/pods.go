@@ -370,6 +370,44 @@ func (p *pods) List() []pod.View {
 	return out
 }
 
+// actor of a pod; nil if there is none.
+func (p *pods) actor(uid types.UID) *pod.Actor {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.actors[uid]
+}
+
+// holding are the actors of pods that take up room.
+func (p *pods) holding() []*pod.Actor {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []*pod.Actor
+	for _, a := range p.actors {
+		if a.Holds() != nil {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// images that pods are made of, by the names that they give them.
+func (p *pods) images() (out []string) {
+	for _, a := range p.holding() {
+		spec := &a.View().Pod.Spec
+		for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
+			for i := range list {
+				out = append(out, list[i].Image)
+			}
+		}
+		for i := range spec.Volumes {
+			if v := spec.Volumes[i].Image; v != nil {
+				out = append(out, v.Reference)
+			}
+		}
+	}
+	return out
+}
+
 // Find a pod by name; a uid, if given, must be the pod's.
 func (p *pods) Find(namespace, name string, uid types.UID) *pod.Actor {
 	p.mu.Lock()

@@ -83,7 +83,8 @@ func (i *Images) Import(ctx context.Context, r io.Reader) ([]string, error) {
 		return nil, fmt.Errorf("unpack the archive: %w", err)
 	}
 	defer plain.Close()
-	loaded, err := i.client.Import(ctx, plain, containerd.WithImageRefTranslator(archive.FilterRefPrefix("")))
+	loaded, err := i.client.Import(ctx, plain, containerd.WithImageRefTranslator(archive.FilterRefPrefix("")),
+		containerd.WithImageLabels(map[string]string{"io.cri-containerd.pinned": "pinned"})) // there may be no registry to get it from again
 	if err != nil {
 		return nil, fmt.Errorf("import: %w", err)
 	}
@@ -169,6 +170,8 @@ func (i *Images) Pull(ctx context.Context, name string) (string, error) {
 	return got.ImageRef, nil
 }
 
+func builtIn(name string) bool { return name == PauseImage || name == WebImage || name == IngressImage }
+
 // Remove an image by name or ID, with all its other names.
 func (i *Images) Remove(ctx context.Context, name string) error {
 	spec := &runtimeapi.ImageSpec{Image: name}
@@ -178,7 +181,7 @@ func (i *Images) Remove(ctx context.Context, name string) error {
 		return said(err)
 	case got.Image == nil:
 		return fmt.Errorf("there is no image %s", name)
-	case got.Image.Pinned:
+	case slices.ContainsFunc(got.Image.RepoTags, builtIn):
 		return fmt.Errorf("%s is built in and stays", name)
 	}
 	if _, err := i.cri.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: spec}); err != nil {

@@ -94,6 +94,7 @@ type running struct {
 type View struct {
 	Pod *corev1.Pod
 	Observed
+	Cleaned bool // nothing of it is left on the node but logs and dead containers
 }
 
 // New makes the actor of a pod. Run it.
@@ -144,6 +145,18 @@ func (a *Actor) Holds() *corev1.Pod {
 		return nil
 	}
 	return a.pod
+}
+
+// Evict ends the pod at once, because of the node; it fails for that reason. Of several reasons the first counts.
+func (a *Actor) Evict(reason, message string) {
+	a.put(func() {
+		a.results = append(a.results, func(s *State) {
+			if s.Verdict == nil && !s.Gone && a.pod.DeletionTimestamp == nil {
+				s.Verdict, s.Evicted = &Verdict{reason, message}, true
+				a.event(a.pod, "", corev1.EventTypeWarning, reason, message)
+			}
+		})
+	})
 }
 
 // refuse makes the refusal the pod's verdict, unless the runtime has it already: then it was taken before this process started.
@@ -370,7 +383,7 @@ func (a *Actor) publish(pod *corev1.Pod, status corev1.PodStatus) {
 	view.Status = status
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.view = View{Pod: &view, Observed: a.s.Observed}
+	a.view = View{Pod: &view, Observed: a.s.Observed, Cleaned: a.s.Cleaned}
 	for id, waiters := range a.exits {
 		if a.s.find(id).Running() {
 			continue

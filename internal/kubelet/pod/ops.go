@@ -343,7 +343,7 @@ func merge(live *corev1.Pod, want corev1.PodStatus) corev1.PodStatus {
 		return false
 	}
 	for _, c := range want.Conditions {
-		if ownConditions[c.Type] || c.Type == corev1.PodScheduled && !seen(c.Type) {
+		if ownConditions[c.Type] || (c.Type == corev1.PodScheduled || c.Type == corev1.DisruptionTarget) && !seen(c.Type) {
 			out.Conditions = append(out.Conditions, c)
 		}
 	}

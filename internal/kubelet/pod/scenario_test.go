@@ -97,6 +97,8 @@ func (w *world) command(f []string) {
 	case "start":
 	case "refuse": // refuse NodePorts
 		w.s.Verdict = &Verdict{Reason: f[1], Message: "because"}
+	case "evict": // evict Evicted
+		w.s.Verdict, w.s.Evicted = &Verdict{Reason: f[1], Message: "because"}, true
 	case "wait":
 		d, err := time.ParseDuration(f[1])
 		if err != nil {

@@ -62,9 +62,23 @@ func Status(pod *corev1.Pod, s *State, plan *Plan, node NodeFacts, now time.Time
 	if plan.Verdict != nil && over && !isTerminal(pod.Status.Phase) {
 		st.Reason, st.Message = plan.Verdict.Reason, plan.Verdict.Message
 	}
+	if plan.Verdict != nil && s.Evicted {
+		setDisrupted(&st, pod, plan.Verdict.Message, metav1.NewTime(now.Truncate(time.Second)))
+	}
 	b.conditions(&st, done, metav1.NewTime(now.Truncate(time.Second)))
 	b.resizeConditions(&st, metav1.NewTime(now.Truncate(time.Second)))
 	return st
+}
+
+// setDisrupted says that the pod fails because of its node, not of itself.
+func setDisrupted(st *corev1.PodStatus, pod *corev1.Pod, message string, now metav1.Time) {
+	if slices.ContainsFunc(st.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.DisruptionTarget }) {
+		return
+	}
+	st.Conditions = append(st.Conditions, corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonTerminationByKubelet, Message: message,
+		LastTransitionTime: now, ObservedGeneration: pod.Generation,
+	})
 }
 
 func setIPs(st *corev1.PodStatus, pod *corev1.Pod, s *State, node NodeFacts) {

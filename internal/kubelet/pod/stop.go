@@ -85,6 +85,8 @@ func (p *planner) stop(c *Container) {
 func (p *planner) remaining(c *Container) int64 {
 	grace := podGrace(p.pod)
 	switch {
+	case p.s.Evicted:
+		return 1
 	case p.pod.DeletionGracePeriodSeconds != nil:
 		grace = max(*p.pod.DeletionGracePeriodSeconds, 1)
 	case p.s.Gone && p.pod.Spec.TerminationGracePeriodSeconds == nil && c.Grace > 0:

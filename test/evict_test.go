@@ -1,0 +1,68 @@
+package test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"skiff.dev/skiff/test/cluster"
+)
+
+// TestEviction: pods that take more of the disk than they may are ended, and so is the one that fills it, before its node is of no use; the one
+// beside it runs on.
+func TestEviction(t *testing.T) {
+	t.Parallel()
+	c := cluster.New(t)
+	c.MountTmpfs("1200m")
+	c.Up()
+	c.WaitReady(time.Minute)
+	c.Apply(writer("innocent", "", "sleep inf"))
+	before := c.WaitPodReady("innocent")
+
+	c.Apply(writer("limited", "limits: {ephemeral-storage: 8Mi}", "head -c 20000000 /dev/zero > /tmp/f; sleep inf"))
+	c.Apply(writer("volume", "", "head -c 20000000 /dev/zero > /data/f; sleep inf", "{sizeLimit: 8Mi}"))
+	wantEvicted(t, c, "limited", "Pod ephemeral local storage usage exceeds the total limit of containers 8Mi.")
+	wantEvicted(t, c, "volume", `Usage of EmptyDir volume "data" exceeds the limit "8Mi".`)
+	c.Apply(writer("greedy", "", "head -c 2000000000 /dev/zero > /data/f; sleep inf"))
+	wantEvicted(t, c, "greedy", "The node was low on resource: ephemeral-storage. Threshold quantity: 120Mi, available: ")
+	cluster.Eventually(t, time.Minute, func() error {
+		const about = `{.items[0].status.conditions[?(@.type=="DiskPressure")].status} {.items[0].spec.taints[*].key}`
+		if out := c.Kubectl("get", "nodes", "-o", "jsonpath="+about); out != "True node.kubernetes.io/disk-pressure" {
+			return fmt.Errorf("the node says %s", out)
+		}
+		return nil
+	})
+	if now := c.WaitPodReady("innocent"); now.UID != before.UID || now.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Error("the innocent pod was ended")
+	}
+}
+
+func wantEvicted(t *testing.T, c *cluster.Cluster, name, why string) {
+	t.Helper()
+	cluster.Eventually(t, 2*time.Minute, func() error {
+		const about = `{.status.phase} {.status.reason} {.status.conditions[?(@.type=="DisruptionTarget")].reason}: {.status.message}`
+		if out := c.Kubectl("get", "pod", name, "-o", "jsonpath="+about); !strings.HasPrefix(out, "Failed Evicted TerminationByKubelet: "+why) {
+			return fmt.Errorf("%s: %s", name, out)
+		}
+		return nil
+	})
+}
+
+// writer is a pod with an emptyDir that runs a command.
+func writer(name, resources, command string, volume ...string) string {
+	return `
+apiVersion: v1
+kind: Pod
+metadata: {name: ` + name + `}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: data, emptyDir: ` + strings.Join(append(volume, "{}")[:1], "") + `}]
+  containers:
+  - name: main
+    image: skiff.dev/web:1
+    command: [sh, -c, "` + command + `"]
+    resources: {` + resources + `}
+    volumeMounts: [{name: data, mountPath: /data}]
+`
+}
