@@ -50,8 +50,8 @@ func socketsIn(path string) (*netlink.Handle, error) {
 	return netlink.NewHandleAt(ns, unix.NETLINK_INET_DIAG)
 }
 
-// waiting says whether a connection from outside waits to be accepted, for its bytes to be read, or for an answer. A view that fails has nothing
-// to wait for.
+// waiting says whether a connection from outside is about to be made, or waits to be accepted, for its bytes to be read, or for an answer. A view
+// that fails has nothing to wait for.
 func waiting(sockets *netlink.Handle) bool {
 	var all []*netlink.InetDiagTCPInfoResp
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -61,6 +61,10 @@ func waiting(sockets *netlink.Handle) bool {
 		}
 		all = append(all, some...)
 	}
+	return anyWaits(all)
+}
+
+func anyWaits(all []*netlink.InetDiagTCPInfoResp) bool {
 	served := map[uint16]bool{}
 	for _, s := range all {
 		if s.InetDiagMsg.State == netlink.TCP_LISTEN {
@@ -71,6 +75,9 @@ func waiting(sockets *netlink.Handle) bool {
 		}
 	}
 	return slices.ContainsFunc(all, func(s *netlink.InetDiagTCPInfoResp) bool {
+		if s.InetDiagMsg.State == netlink.TCP_SYN_RECV { // its sender may hold it for made; one that is silent for a second does not
+			return s.InetDiagMsg.Retrans == 0
+		}
 		return s.InetDiagMsg.State == netlink.TCP_ESTABLISHED && served[s.InetDiagMsg.ID.SourcePort] &&
 			(s.InetDiagMsg.RQueue > 0 || unanswered(s.TCPInfo))
 	})

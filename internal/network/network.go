@@ -110,6 +110,7 @@ func (n *Network) Run(ctx context.Context) error {
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.guardTable(ctx) })
+	g.Go(func() error { return n.rules.tries.run(ctx) })
 	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
 	g.Go(func() error {
 		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDRs}, n.announce, n.cfg.Log)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
@@ -379,27 +378,30 @@ func TestGonePodIsForgotten(t *testing.T) {
 	if !reaches(a, b.addr.String()+":8080") || !reaches(nil, b.addr.String()+":8080") {
 		t.Fatal("b does not answer")
 	}
-	tracked := func(match netlink.CustomConntrackFilter) (n int) {
-		all, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range all {
-			if match.MatchConntrackFlow(f) {
-				n++
-			}
-		}
-		return n
-	}
-	if n := tracked(flowsOf{a.addr: true}); n < 3 {
+	if n := tracked(t, v4, flowsOf{a.addr: true}); n < 3 {
 		t.Fatalf("%d connections of a are tracked, want three at least", n)
 	}
 	if _, err := w.cni("DEL", "a", "", ""); err != nil {
 		t.Fatal(err)
 	}
-	if n, others := tracked(flowsOf{a.addr: true}), tracked(flowsOf{b.addr: true}); n != 0 || others == 0 {
+	if n, others := tracked(t, v4, flowsOf{a.addr: true}), tracked(t, v4, flowsOf{b.addr: true}); n != 0 || others == 0 {
 		t.Errorf("%d connections of a and %d of b are tracked, want none and some", n, others)
 	}
+}
+
+// tracked counts the connections of a family that a filter picks.
+func tracked(t *testing.T, f family, match netlink.CustomConntrackFilter) (n int) {
+	t.Helper()
+	all, err := netlink.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if match.MatchConntrackFlow(f) {
+			n++
+		}
+	}
+	return n
 }
 
 // TestUnledPacket has a chain that leads nowhere, as it does for a moment for a packet that is on its way through the table while it is changed.

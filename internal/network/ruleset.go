@@ -18,7 +18,8 @@ import (
 
 // ruleset owns the cluster's nft table: nobody else writes it, and it is never read. Every change is one transaction.
 type ruleset struct {
-	log *slog.Logger
+	log   *slog.Logger
+	tries *tries
 
 	mu     sync.Mutex
 	facts  facts
@@ -33,7 +34,7 @@ type ruleset struct {
 }
 
 func newRuleset(f facts, log *slog.Logger) *ruleset {
-	return &ruleset{log: log, facts: f, table: proxy.NewTable(), policy: policy.NewTable(), base: newBase(f), moved: make(chan struct{}), left: map[netip.Addr]time.Time{}}
+	return &ruleset{log: log, tries: newTries(log), facts: f, table: proxy.NewTable(), policy: policy.NewTable(), base: newBase(f), moved: make(chan struct{}), left: map[netip.Addr]time.Time{}}
 }
 
 // Prepare changes the table without writing it, before the first Change.
@@ -58,6 +59,7 @@ func (r *ruleset) Change(change func(*proxy.Table, *policy.Table)) error {
 		return err
 	}
 	forgetConnections(&d, r.log)
+	r.tries.leadAnew(d.Deserted)
 	return nil
 }
 

@@ -23,6 +23,7 @@ type Delta struct {
 	GoneLoops     []netip.Addr
 	Withdrawn     []netip.Addr // backends on this node to which nothing is led any more, or only for want of others. Nothing to write.
 
+	Deserted []netip.AddrPort // backends that a service led to and leads to no longer: who has had no answer from them must be led anew
 	LostUDP  []netip.AddrPort // backends whose connections must be forgotten, because UDP knows no end
 	FreshUDP []Frontend       // frontends that nobody answered before: connections that know no backend must be forgotten
 }
@@ -81,6 +82,8 @@ func (t *Table) Take() Delta {
 	loops, goneLoops := t.hairpins.Take()
 	d.Loops, d.GoneLoops = slices.Collect(maps.Keys(loops)), goneLoops
 	_, d.Withdrawn = t.serving.Take()
+	d.Deserted = slices.SortedFunc(maps.Keys(t.deserted), netip.AddrPort.Compare)
+	clear(t.deserted)
 	d.LostUDP = slices.SortedFunc(maps.Keys(t.lostUDP), netip.AddrPort.Compare)
 	clear(t.lostUDP)
 	slices.SortFunc(d.FreshUDP, compareFrontends)

@@ -23,6 +23,7 @@ type Table struct {
 	serving   ledger.Ledger[netip.Addr, struct{}]
 	serves    map[netip.Addr]int // how many parts name it
 	lostUDP   map[netip.AddrPort]struct{}
+	deserted  map[netip.AddrPort]struct{}
 }
 
 // claim is a part's wish for a frontend. Two parts may wish for the same one (an external address, a host port); who came first has it.
@@ -41,6 +42,7 @@ func NewTable() *Table {
 		serving:   ledger.New[netip.Addr](ledger.Same[struct{}]),
 		serves:    map[netip.Addr]int{},
 		lostUDP:   map[netip.AddrPort]struct{}{},
+		deserted:  map[netip.AddrPort]struct{}{},
 	}
 }
 
@@ -53,6 +55,7 @@ func (t *Table) Set(name string, part Part) {
 		t.parts[name] = part
 	}
 	t.setChains(old.Chains, part)
+	t.desert(old.Chains, part.Chains)
 	for f := range old.Frontends {
 		if _, still := part.Frontends[f]; !still {
 			t.unclaim(f, name)
@@ -96,6 +99,33 @@ func (t *Table) setChains(old map[string][]Rule, part Part) {
 			t.memory.Remove(chain)
 		}
 	}
+}
+
+// desert notes the backends to which a part's chains led and lead no longer.
+func (t *Table) desert(old, now map[string][]Rule) {
+	for name, rules := range old {
+		if equalRules(rules, now[name]) {
+			continue
+		}
+		for _, r := range rules {
+			for _, b := range r.To {
+				if !leads(now, b) {
+					t.deserted[b] = struct{}{}
+				}
+			}
+		}
+	}
+}
+
+func leads(chains map[string][]Rule, to netip.AddrPort) bool {
+	for _, rules := range chains {
+		for _, r := range rules {
+			if _, found := slices.BinarySearchFunc(r.To, to, netip.AddrPort.Compare); found {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (t *Table) removeChain(chain string) {

@@ -66,6 +66,24 @@ func TestStaleUDP(t *testing.T) {
 	}
 }
 
+func TestDeserted(t *testing.T) {
+	front := vip("10.43.0.5", 53)
+	table := NewTable()
+	for _, step := range []struct {
+		to, deserted []string
+	}{
+		{[]string{"10.42.0.1:53", "10.42.0.2:53"}, nil},
+		{[]string{"10.42.0.1:53", "10.42.0.2:53"}, nil},
+		{[]string{"10.42.0.2:53", "10.42.0.3:53"}, []string{"10.42.0.1:53"}},
+		{nil, []string{"10.42.0.2:53", "10.42.0.3:53"}},
+	} {
+		table.Set("a", simple("a", front, step.to...))
+		if got := fmt.Sprint(table.Take().Deserted); got != fmt.Sprint(step.deserted) {
+			t.Errorf("led to %v: deserted are %s, want %v", step.to, got, step.deserted)
+		}
+	}
+}
+
 func TestWhoComesFirstHasTheFrontend(t *testing.T) {
 	front := vip("192.0.2.1", 53)
 	table := NewTable()
