@@ -2,6 +2,7 @@ package test
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,8 @@ func TestDualStack(t *testing.T) {
 	if !cluster.HasIPv6() {
 		t.Skip("this machine has no IPv6")
 	}
-	c := cluster.StartNodes(t, 2, "--pod-cidr", "10.42.0.0/16,fd42::/56", "--service-cidr", "10.43.0.0/16,fd43::/112")
+	c := cluster.StartNodes(t, 2, "--pod-cidr", "10.42.0.0/16,fd42::/56", "--service-cidr", "10.43.0.0/16,fd43::/112", "--lb-pool", "172.31.0.200/32,fd31::200/128")
+	client := c.Link.NewHost(t) // of no cluster
 	web := strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1)
 	c.Apply(strings.Replace(web, "type: NodePort", "type: NodePort\n  ipFamilyPolicy: PreferDualStack", 1))
 	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
@@ -68,6 +70,30 @@ func TestDualStack(t *testing.T) {
 		}
 		for node, p := range byNode {
 			allAnswer(t, "from a pod on "+node, 2, func() (string, error) { return fetch(c.For(t), p, "["+service[1]+"]") })
+		}
+	})
+	t.Run("a load balancer has an address of each on the link", func(t *testing.T) {
+		v := c.For(t)
+		v.Kubectl("patch", "service", "web", "-p", `{"spec":{"type":"LoadBalancer"}}`)
+		v.Kubectl("wait", "service", "web", "--for=jsonpath={.status.loadBalancer.ingress[1].ip}=fd31::200", "--timeout=10s")
+		hosts := map[string]string{}
+		for i, h := range c.Hosts() {
+			for _, ip := range []string{h.IP(), h.IP6()} {
+				if _, err := client.HTTP("http://" + net.JoinHostPort(ip, "30080")); err != nil {
+					t.Fatal(err)
+				}
+				mac, err := client.Neighbour(ip)
+				if err != nil {
+					t.Fatal(err)
+				}
+				hosts[mac.String()] = fmt.Sprintf("node-%d", i+1)
+			}
+		}
+		elected := announcer(v, "web")
+		for _, ip := range []string{"172.31.0.200", "fd31::200"} {
+			if by := hosts[answersBy(t, client, ip, 10*time.Second).String()]; by != elected {
+				t.Errorf("%q answers for %s, want %s", by, ip, elected)
+			}
 		}
 	})
 	t.Run("names have addresses of both families", func(t *testing.T) {

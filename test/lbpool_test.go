@@ -86,6 +86,7 @@ func TestAddressPool(t *testing.T) {
 			t.Errorf("a service of type ClusterIP still has %s", left)
 		}
 	})
+	t.Run("another node answers at once when the first is stopped", func(t *testing.T) { announcerStops(t, c, client) })
 	t.Run("another node answers when the first dies", func(t *testing.T) { announcerDies(t, c, client) })
 	t.Run("a restart of the server changes nothing", func(t *testing.T) {
 		before := addresses("web") + " " + addresses("late")
@@ -108,7 +109,7 @@ func announcer(c *cluster.Cluster, service string) string {
 func answersBy(t *testing.T, client *cluster.Host, ip string, within time.Duration) net.HardwareAddr {
 	t.Helper()
 	cluster.Eventually(t, within, func() error {
-		_, err := client.HTTP("http://" + ip)
+		_, err := client.HTTP("http://" + net.JoinHostPort(ip, "80"))
 		return err
 	})
 	mac, err := client.Neighbour(ip)
@@ -118,33 +119,68 @@ func answersBy(t *testing.T, client *cluster.Host, ip string, within time.Durati
 	return mac
 }
 
+// announcerOnAgent is a service whose address an agent answers for, and which. The server's host must live on, so that there is somebody to decide.
+func announcerOnAgent(v *cluster.Cluster, t *testing.T, c *cluster.Nodes) (service string, agent *cluster.Cluster) {
+	t.Helper()
+	on := func(s string) *cluster.Cluster {
+		for i, a := range c.Agents {
+			if announcer(v, s) == fmt.Sprintf("node-%d", i+2) {
+				return a
+			}
+		}
+		return nil
+	}
+	for _, s := range []string{"web", "late"} {
+		if a := on(s); a != nil {
+			return s, a
+		}
+	}
+	v.Kubectl("label", "node", "node-1", "node.kubernetes.io/exclude-from-external-load-balancers=")
+	cluster.Eventually(t, 10*time.Second, func() error {
+		if agent = on("web"); agent == nil {
+			return fmt.Errorf("%q announces", announcer(v, "web"))
+		}
+		return nil
+	})
+	return "web", agent
+}
+
+// announcerStops: what an agent answered for is another's when it stops in order, long before it would be missed; its pods go on.
+func announcerStops(t *testing.T, c *cluster.Nodes, client *cluster.Host) {
+	v := c.For(t)
+	service, agent := announcerOnAgent(v, t, c)
+	ip, was := poolAddress[service], announcer(v, service)
+	before := answersBy(t, client, ip, 10*time.Second)
+	at := time.Now()
+	agent.For(t).Stop()
+	cluster.Eventually(t, 10*time.Second, func() error {
+		if mac := answersBy(t, client, ip, 10*time.Second); mac.String() == before.String() {
+			return fmt.Errorf("%s, which was stopped, answers for %s; %s should", was, ip, announcer(v, service))
+		}
+		return nil
+	})
+	t.Logf("%s took over from %s %s after that was told to stop", announcer(v, service), was, time.Since(at).Round(10*time.Millisecond))
+	if out := v.Kubectl("get", "node", was, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`); strings.TrimSpace(out) != "True" {
+		t.Errorf("it was not missed yet, and is Ready=%s", out)
+	}
+	agent.Agent()
+	v.Kubectl("wait", "node/"+was, "--for=condition=Ready", "--timeout=30s")
+	cluster.Eventually(t, 10*time.Second, func() error {
+		if out := v.Kubectl("get", "node", was, "-o", `jsonpath={.status.conditions[*].type}`); strings.Contains(out, "AgentStopped") {
+			return fmt.Errorf("it is back, and has the conditions %s", out)
+		}
+		return nil
+	})
+}
+
+// poolAddress is what each service has while an announcer goes.
+var poolAddress = map[string]string{"web": "172.31.0.200", "late": "172.31.0.201"}
+
 func announcerDies(t *testing.T, c *cluster.Nodes, client *cluster.Host) {
 	v := c.For(t)
-	// The server's host must live on, so that there is somebody to decide.
-	service, dies := "", ""
-	for _, s := range []string{"web", "late"} {
-		if node := announcer(v, s); node != "node-1" {
-			service, dies = s, node
-		}
-	}
-	if service == "" {
-		v.Kubectl("label", "node", "node-1", "node.kubernetes.io/exclude-from-external-load-balancers=")
-		service = "web"
-		cluster.Eventually(t, 10*time.Second, func() error {
-			if dies = announcer(v, service); dies == "node-1" || dies == "" {
-				return fmt.Errorf("%q announces", dies)
-			}
-			return nil
-		})
-	}
-	ip := map[string]string{"web": "172.31.0.200", "late": "172.31.0.201"}[service]
+	service, agent := announcerOnAgent(v, t, c)
+	ip, dies, host := poolAddress[service], announcer(v, service), agent.Host()
 	before := answersBy(t, client, ip, 10*time.Second)
-	var host *cluster.Host
-	for i, h := range c.Hosts() {
-		if fmt.Sprintf("node-%d", i+1) == dies {
-			host = h
-		}
-	}
 	at := time.Now()
 	host.Cut()
 	var after net.HardwareAddr

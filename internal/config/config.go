@@ -66,7 +66,7 @@ type Config struct {
 	AuditLogMaxBackups int    `key:"audit-log-maxbackup" help:"Rotated audit logs that are kept; 0 for all"`
 	AuditWebhookConfig string `key:"audit-webhook-config-file" help:"Kubeconfig of a service that audit events are sent to"`
 
-	LBPool []string `key:"lb-pool" help:"Addresses for services of type LoadBalancer, announced on the nodes' link by ARP: CIDRs and ranges such as 192.0.2.10-192.0.2.20 (default: the nodes' own addresses)"`
+	LBPool []string `key:"lb-pool" help:"Addresses for services of type LoadBalancer, announced on the nodes' link (ARP, NDP): CIDRs and ranges such as 192.0.2.10-192.0.2.20 (default: the nodes' own addresses)"`
 
 	PodCIDR          string `key:"pod-cidr" also:"cluster-cidr" help:"Addresses of all pods: a range, or one of each family with a comma between them, the primary first"`
 	NodeCIDRMask     int    `key:"node-cidr-mask-size" help:"Size of each node's share of the pod addresses, in a cluster of one family (default: that of the family)"`

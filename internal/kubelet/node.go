@@ -17,6 +17,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/api/loadbalancer"
 	"skiff.dev/skiff/internal/api/localvolume"
 	"skiff.dev/skiff/internal/version"
 )
@@ -25,6 +26,8 @@ const (
 	checkEvery  = 10 * time.Second // look whether the status changed
 	reportEvery = 5 * time.Minute  // write it although it didn't
 	maxImages   = 50
+
+	stopPatience = 2 * time.Second // for a server that may be gone
 )
 
 // nodeState is what only runNode touches.
@@ -45,6 +48,7 @@ func (k *Kubelet) runNode(ctx context.Context) error {
 		wait := checkEvery
 		switch {
 		case ctx.Err() != nil:
+			k.reportStop(ctx)
 			return nil
 		case err != nil:
 			k.log.Warn("cannot report the node's status; trying again", "err", err)
@@ -62,10 +66,27 @@ func (k *Kubelet) runNode(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			k.reportStop(ctx)
 			return nil
 		case <-k.look:
 		case <-time.After(wait):
 		}
+	}
+}
+
+// reportStop tells the cluster that this agent stops in order, so that what it alone does is done elsewhere at once.
+func (k *Kubelet) reportStop(ctx context.Context) {
+	if k.node.object == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopPatience)
+	defer cancel()
+	next := k.node.object.DeepCopy()
+	setCondition(&next.Status, loadbalancer.AgentStopped, corev1.ConditionTrue, "AgentStopped", "the node's agent was stopped; its containers go on without it",
+		metav1.NewTime(time.Now().Truncate(time.Second)))
+	patch := crclient.StrategicMergeFrom(k.node.object)
+	if err := k.cfg.Client.Status().Patch(ctx, next, patch); err != nil {
+		k.log.Debug("could not tell the cluster that this agent stops", "err", err)
 	}
 }
 
@@ -272,6 +293,7 @@ func (k *Kubelet) nodeStatus(old *corev1.NodeStatus, facts runtimeFacts, now tim
 	out.Images = facts.images
 	out.VolumesInUse = k.drivers.InUse()
 	out.RuntimeHandlers, out.Features = facts.handlers, facts.features
+	out.Conditions = slices.DeleteFunc(out.Conditions, func(c corev1.NodeCondition) bool { return c.Type == loadbalancer.AgentStopped })
 	at := metav1.NewTime(now.Truncate(time.Second))
 	p := k.short.conditions(now)
 	pressed(&out, corev1.NodeMemoryPressure, slices.Contains(p, corev1.NodeMemoryPressure), "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available", at)

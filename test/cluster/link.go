@@ -131,7 +131,7 @@ func (h *Host) plugged(up bool) {
 // Neighbour is the hardware address that the host has for an address on its link.
 func (h *Host) Neighbour(ip string) (mac net.HardwareAddr, err error) {
 	err = h.Do(func() error {
-		all, err := netlink.NeighList(0, netlink.FAMILY_V4)
+		all, err := netlink.NeighList(0, netlink.FAMILY_ALL)
 		for _, n := range all {
 			if n.IP.String() == ip && len(n.HardwareAddr) > 0 {
 				mac = n.HardwareAddr

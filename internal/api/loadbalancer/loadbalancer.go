@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,14 @@ import (
 
 // Announced is the type of the condition. True: the node that is its message answers for the Service's addresses on the link.
 const Announced = "skiff.dev/Announced"
+
+// AgentStopped is the condition of a Node whose agent was stopped in order: pods and services go on there, and nobody answers on the link for it.
+const AgentStopped corev1.NodeConditionType = "skiff.dev/AgentStopped"
+
+// Stopped says whether a node's agent was stopped in order and has not come back.
+func Stopped(n *corev1.Node) bool {
+	return slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool { return c.Type == AgentStopped && c.Status == corev1.ConditionTrue })
+}
 
 // Elected is the condition that names a node; none if the name is empty.
 func Elected(node string, generation int64) metav1.Condition {
@@ -42,7 +51,7 @@ func Addresses(s *corev1.Service) (out []netip.Addr) {
 		return nil
 	}
 	for _, in := range s.Status.LoadBalancer.Ingress {
-		if a, err := netip.ParseAddr(in.IP); err == nil && a.Is4() && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
+		if a, err := netip.ParseAddr(in.IP); err == nil && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
 			out = append(out, a)
 		}
 	}
@@ -57,8 +66,8 @@ type Pool struct {
 // span is all addresses from first to last.
 type span struct{ first, last netip.Addr }
 
-// ParsePool reads CIDRs (192.0.2.0/28) and ranges (192.0.2.10-192.0.2.20). The first and the last address of a CIDR are left out, as no host can have them
-// on a link of that size; a range is taken as it is given.
+// ParsePool reads CIDRs (192.0.2.0/28, 2001:db8::/124) and ranges (192.0.2.10-192.0.2.20). The first address of a CIDR is left out, and of IPv4 the last,
+// as no host can have them on a link of that size; a range is taken as it is given.
 func ParsePool(entries []string) (Pool, error) {
 	var p Pool
 	for _, e := range entries {
@@ -87,16 +96,23 @@ func parseSpan(e string) (span, error) {
 		}
 		s = spanOf(cidr)
 		if cidr.Addr().BitLen()-cidr.Bits() > 1 {
-			s.first, s.last = s.first.Next(), s.last.Prev()
+			s.first = s.first.Next()
+			if s.last.Is4() {
+				s.last = s.last.Prev()
+			}
 		}
 	}
-	switch {
-	case !s.first.Is4():
-		return span{}, fmt.Errorf("%q is not IPv4; addresses are announced by ARP", e)
-	case s.overlaps(netip.MustParsePrefix("0.0.0.0/8")), s.overlaps(netip.MustParsePrefix("127.0.0.0/8")), s.overlaps(netip.MustParsePrefix("224.0.0.0/3")):
+	if s.first.Zone()+s.last.Zone() != "" || slices.ContainsFunc(nobodys, s.overlaps) {
 		return span{}, fmt.Errorf("%q has addresses that no host on a link can have", e)
 	}
 	return s, nil
+}
+
+// nobodys are the addresses that mean something else than one host on a link: this network, the host itself, groups, IPv4 in disguise, and those that
+// mean another host on each link.
+var nobodys = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/3"),
+	netip.MustParsePrefix("::/95"), netip.MustParsePrefix("::ffff:0:0/95"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
 func spanOf(cidr netip.Prefix) span {
@@ -110,7 +126,7 @@ func spanOf(cidr netip.Prefix) span {
 
 func (s span) overlaps(cidr netip.Prefix) bool {
 	o := spanOf(cidr.Masked())
-	return !s.last.Less(o.first) && !o.last.Less(s.first)
+	return s.first.BitLen() == o.first.BitLen() && !s.last.Less(o.first) && !o.last.Less(s.first)
 }
 
 func (s span) String() string { return s.first.String() + "-" + s.last.String() }
@@ -128,10 +144,28 @@ func (p Pool) Overlap(cidr netip.Prefix) string {
 	return ""
 }
 
+// Of are the addresses of the pool that are of one family.
+func (p Pool) Of(family corev1.IPFamily) (out Pool) {
+	for _, s := range p.ranges {
+		if FamilyOf(s.first) == family {
+			out.ranges = append(out.ranges, s)
+		}
+	}
+	return out
+}
+
+// FamilyOf an address.
+func FamilyOf(a netip.Addr) corev1.IPFamily {
+	if a.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
+}
+
 // Contains says whether an address is one of the pool's.
 func (p Pool) Contains(a netip.Addr) bool {
 	for _, s := range p.ranges {
-		if !a.Less(s.first) && !s.last.Less(a) {
+		if a.BitLen() == s.first.BitLen() && !a.Less(s.first) && !s.last.Less(a) {
 			return true
 		}
 	}
@@ -142,7 +176,7 @@ func (p Pool) Contains(a netip.Addr) bool {
 func (p Pool) All() iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
 		for _, s := range p.ranges {
-			for a := s.first; !s.last.Less(a); a = a.Next() {
+			for a := s.first; a.IsValid() && !s.last.Less(a); a = a.Next() {
 				if !yield(a) {
 					return
 				}

@@ -28,12 +28,12 @@ type port struct {
 	protocol corev1.Protocol
 }
 
-// verdict for one service: its addresses, or why it has none.
+// verdict for one service.
 type verdict struct {
 	ingress   []corev1.LoadBalancerIngress
 	pooled    bool   // the address is the service's own, and has to be announced
 	announcer string // by this node; "" for none
-	refusal   string
+	refusal   string // why it has none, or none in one of its families
 }
 
 // plan gives every service an address of the pool, or all nodes' addresses, unless an older service holds one of its ports.

@@ -30,11 +30,11 @@ func node(name, ip string) *corev1.Node {
 	}
 }
 
-// text is "ip,ip", "ip@announcer" or "! refusal" for each service.
+// text is "ip,ip", "ip@announcer" or "! refusal" for each service, or an address and a refusal.
 func text(verdicts []verdict) string {
 	var out []string
 	for _, v := range verdicts {
-		if v.refusal != "" {
+		if v.refusal != "" && len(v.ingress) == 0 {
 			out = append(out, "! "+v.refusal)
 			continue
 		}
@@ -45,7 +45,11 @@ func text(verdicts []verdict) string {
 		if v.pooled {
 			ips = append(ips, "@"+v.announcer)
 		}
-		out = append(out, strings.ReplaceAll(strings.Join(ips, ","), ",@", "@"))
+		line := strings.ReplaceAll(strings.Join(ips, ","), ",@", "@")
+		if v.refusal != "" {
+			line += " ! " + v.refusal
+		}
+		out = append(out, line)
 	}
 	return strings.Join(out, "; ")
 }
@@ -136,6 +140,76 @@ func TestPool(t *testing.T) {
 				t.Errorf("plan says %q, want %q", got, c.want)
 			}
 		})
+	}
+}
+
+// TestPoolOfBothFamilies: a service has an address in each of its families for which there are some.
+func TestPoolOfBothFamilies(t *testing.T) {
+	with := func(s *corev1.Service, families ...corev1.IPFamily) *corev1.Service {
+		s.Spec.IPFamilies = families
+		return s
+	}
+	wishes := func(ip string, s *corev1.Service) *corev1.Service { s.Spec.LoadBalancerIP = ip; return s }
+	has := func(s *corev1.Service, by string, ips ...string) *corev1.Service {
+		for _, ip := range ips {
+			s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, ingress(ip))
+		}
+		s.Status.Conditions = []metav1.Condition{loadbalancer.Elected(by, 1)}
+		return s
+	}
+	const v4, v6 = corev1.IPv4Protocol, corev1.IPv6Protocol
+	four, six := "192.0.2.1-192.0.2.2", "2001:db8::1-2001:db8::1"
+	for name, c := range map[string]struct {
+		pool     []string
+		services []*corev1.Service
+		want     string
+	}{
+		"one of each":          {[]string{four, six}, []*corev1.Service{with(service("a"), v4, v6)}, "192.0.2.1,2001:db8::1@n"},
+		"in its order":         {[]string{four, six}, []*corev1.Service{with(service("a"), v6, v4)}, "2001:db8::1,192.0.2.1@n"},
+		"IPv6 alone":           {[]string{four, six}, []*corev1.Service{with(service("a"), v6)}, "2001:db8::1@n"},
+		"none of that family":  {[]string{four}, []*corev1.Service{with(service("a"), v6)}, "! the pool 192.0.2.1-192.0.2.2 has no IPv6 addresses; give the server some with --lb-pool, or change spec.ipFamilies"},
+		"the family there is":  {[]string{four}, []*corev1.Service{with(service("a"), v6, v4)}, "192.0.2.1@n"},
+		"both are kept":        {[]string{four, six}, []*corev1.Service{service("a"), has(with(service("b"), v4, v6), "n", "192.0.2.1", "2001:db8::1")}, "192.0.2.2@n; 192.0.2.1,2001:db8::1@n"},
+		"a family that went":   {[]string{four, six}, []*corev1.Service{has(with(service("a"), v6), "n", "192.0.2.1", "2001:db8::1")}, "2001:db8::1@n"},
+		"a wish in one of two": {[]string{four, six}, []*corev1.Service{wishes("192.0.2.2", with(service("a"), v4, v6))}, "192.0.2.2,2001:db8::1@n"},
+		"one of two is used up": {[]string{four, six}, []*corev1.Service{with(service("a"), v6), has(with(service("b"), v4, v6), "n", "192.0.2.1")},
+			"2001:db8::1@n; 192.0.2.1@n ! all addresses of the pool 2001:db8::1-2001:db8::1 are in use; delete a service of type LoadBalancer, or give the server a larger --lb-pool"},
+		"a wish that is no address": {[]string{four}, []*corev1.Service{wishes("nonsense", service("a"))}, "! spec.loadBalancerIP nonsense is not in the pool 192.0.2.1-192.0.2.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pool, err := loadbalancer.ParsePool(c.pool)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := text(plan(view{services: c.services, nodes: []*corev1.Node{node("n", "10.0.0.1")}, pool: pool})); got != c.want {
+				t.Errorf("plan says %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestStoppedNode: what a node announced that stops in order is another's at once, and its own addresses stay those of its services.
+func TestStoppedNode(t *testing.T) {
+	a, b := node("a", "10.0.0.1"), node("b", "10.0.0.2")
+	s := service("s", 80)
+	s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{ingress("192.0.2.1")}
+	s.Status.Conditions = []metav1.Condition{loadbalancer.Elected("a", 1)}
+	pool, _ := loadbalancer.ParsePool([]string{"192.0.2.1/32"})
+	stopped := a.DeepCopy()
+	stopped.Status.Conditions = append(stopped.Status.Conditions, corev1.NodeCondition{Type: loadbalancer.AgentStopped, Status: corev1.ConditionTrue})
+	for want, v := range map[string]view{
+		"192.0.2.1@a":       {nodes: []*corev1.Node{a, b}, pool: pool},
+		"192.0.2.1@b":       {nodes: []*corev1.Node{stopped, b}, pool: pool},
+		"192.0.2.1@":        {nodes: []*corev1.Node{stopped}, pool: pool},
+		"10.0.0.1,10.0.0.2": {nodes: []*corev1.Node{stopped, b}},
+	} {
+		v.services = []*corev1.Service{s}
+		if got := text(plan(v)); got != want {
+			t.Errorf("plan says %q, want %q", got, want)
+		}
+	}
+	if nodeChanged(a, stopped) == nil {
+		t.Error("nobody looks when a node stops")
 	}
 }
 

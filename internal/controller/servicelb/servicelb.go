@@ -67,7 +67,7 @@ func serviceChanged(old, current *corev1.Service) []harness.Key {
 
 // nodeChanged: leases and images change all the time, and mean nothing here.
 func nodeChanged(old, current *corev1.Node) []harness.Key {
-	if old != nil && current != nil && takesTraffic(old) == takesTraffic(current) && sameAddresses(old, current) {
+	if old != nil && current != nil && takesTraffic(old) == takesTraffic(current) && loadbalancer.Stopped(old) == loadbalancer.Stopped(current) && sameAddresses(old, current) {
 		return nil
 	}
 	return all
@@ -179,7 +179,7 @@ func (r *reconciler) apply(ctx context.Context, s *corev1.Service, v verdict) er
 	}
 	next := s.DeepCopy()
 	next.Status.LoadBalancer.Ingress = v.ingress
-	if v.pooled && v.refusal == "" {
+	if v.pooled && len(v.ingress) > 0 {
 		meta.SetStatusCondition(&next.Status.Conditions, loadbalancer.Elected(v.announcer, s.Generation))
 	} else {
 		meta.RemoveStatusCondition(&next.Status.Conditions, loadbalancer.Announced)

@@ -1,8 +1,8 @@
-// Package announce answers for services' own addresses on the link: to ARP requests for an address that the service controller has given to this node
-// it replies with the node's own hardware address, and it tells the whole link when it begins to.
+// Package announce answers for services' own addresses on the link: to who asks, by ARP or by neighbour discovery, for an address that the service
+// controller has given to this node it replies with the node's own hardware address, and it tells the whole link when it begins to.
 //
 // Addresses are on no interface: the nft table of each node leads their packets on before the kernel would ask whether an address is its own. The
-// invariants: a link has one socket and one goroutine while there is an address to answer for on it, and none otherwise; a node that the cluster may
+// invariants: a link has one socket and one goroutine a family while there is an address to answer for on it, and none otherwise; a node that the cluster may
 // hold to be dead does not answer, for another may.
 package announce
 
@@ -30,18 +30,24 @@ type Announcer struct {
 
 	mu    sync.Mutex
 	held  map[types.NamespacedName][]holding
-	links map[int]*speaker
+	links map[place]*speaker
 }
 
-// holding is an address and the link on which it is announced.
+// holding is an address and where it is announced.
 type holding struct {
 	addr netip.Addr
+	place
+}
+
+// place is a link, and how its hosts ask.
+type place struct {
 	link int
+	by   *protocol
 }
 
 // New returns the announcer of a node. linkOf says on which of the host's links an address belongs, by index.
 func New(node string, linkOf func(netip.Addr) (int, error), log *slog.Logger) *Announcer {
-	return &Announcer{node: node, linkOf: linkOf, log: log, begun: time.Now(), held: map[types.NamespacedName][]holding{}, links: map[int]*speaker{}}
+	return &Announcer{node: node, linkOf: linkOf, log: log, begun: time.Now(), held: map[types.NamespacedName][]holding{}, links: map[place]*speaker{}}
 }
 
 // Alive tells that the cluster holds this node to be alive until then. Nobody is answered before it is called.
@@ -84,9 +90,9 @@ func (a *Announcer) set(key types.NamespacedName, want []netip.Addr) {
 			continue
 		}
 		a.log.Info("no longer answering for a service's address", "service", key, "address", h.addr)
-		if s := a.links[h.link]; s.drop(h.addr) == 0 {
+		if s := a.links[h.place]; s.drop(h.addr) == 0 {
 			s.close()
-			delete(a.links, h.link)
+			delete(a.links, h.place)
 		}
 	}
 	for _, addr := range want {
@@ -98,12 +104,13 @@ func (a *Announcer) set(key types.NamespacedName, want []netip.Addr) {
 			a.log.Error("cannot answer for a service's address on this node", "service", key, "address", addr, "err", err)
 			continue
 		}
-		if a.links[link] == nil {
-			a.links[link] = speak(link, a.alive, a.log)
+		at := place{link, protocolOf(addr)}
+		if a.links[at] == nil {
+			a.links[at] = speak(at.link, at.by, a.alive, a.log)
 		}
 		a.log.Info("answering for a service's address", "service", key, "address", addr)
-		a.links[link].add(addr)
-		now = append(now, holding{addr, link})
+		a.links[at].add(addr)
+		now = append(now, holding{addr, at})
 	}
 	if a.held[key] = now; len(now) == 0 {
 		delete(a.held, key)

@@ -94,7 +94,7 @@ func TestAnnouncer(t *testing.T) {
 	here, there := wire(t)
 	sock, err := listen(there.Index)
 	if err == nil {
-		err = bind(sock, there.Index)
+		err = bind(sock, there.Index, arp.etherType)
 	}
 	if err != nil {
 		t.Fatal(err)

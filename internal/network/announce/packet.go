@@ -77,9 +77,9 @@ func gratuitous(addr netip.Addr, mac net.HardwareAddr) [2]packet {
 	return [2]packet{ask, tell}
 }
 
-// filter lets requests pass that ask for an address from low to high: the kernel does not wake this process for the rest of the link's.
+// filter lets requests pass that ask for an address from low to high.
 func filter(low, high netip.Addr) ([]unix.SockFilter, error) {
-	raw, err := bpf.Assemble([]bpf.Instruction{
+	return assemble(
 		bpf.LoadAbsolute{Off: offOp, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(request), SkipTrue: 4},
 		bpf.LoadAbsolute{Off: offTarget + 6, Size: 4},
@@ -87,7 +87,11 @@ func filter(low, high netip.Addr) ([]unix.SockFilter, error) {
 		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: word(high), SkipTrue: 1},
 		bpf.RetConstant{Val: 1 << 16},
 		bpf.RetConstant{Val: 0},
-	})
+	)
+}
+
+func assemble(program ...bpf.Instruction) ([]unix.SockFilter, error) {
+	raw, err := bpf.Assemble(program)
 	out := make([]unix.SockFilter, len(raw))
 	for i, r := range raw {
 		out[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}

@@ -18,8 +18,9 @@ var tellAgain = []time.Duration{time.Second, 3 * time.Second}
 
 const reopenAfter = time.Second
 
-// speaker answers on one link.
+// speaker answers on one link, in one family.
 type speaker struct {
+	*protocol
 	index int
 	alive func() bool // a node that is not may have a successor
 	log   *slog.Logger
@@ -30,11 +31,12 @@ type speaker struct {
 	addrs map[netip.Addr]int // how many services have it; more than one for a moment only
 	sock  *os.File           // nil while the link cannot be used
 	mac   net.HardwareAddr
+	in    *groups
 }
 
 // speak starts a speaker without addresses.
-func speak(index int, alive func() bool, log *slog.Logger) *speaker {
-	s := &speaker{index: index, alive: alive, log: log, stop: make(chan struct{}), ended: make(chan struct{}), addrs: map[netip.Addr]int{}}
+func speak(index int, by *protocol, alive func() bool, log *slog.Logger) *speaker {
+	s := &speaker{protocol: by, in: newGroups(index), index: index, alive: alive, log: log, stop: make(chan struct{}), ended: make(chan struct{}), addrs: map[netip.Addr]int{}}
 	if err := s.open(); err != nil {
 		log.Error("cannot answer for services' addresses; trying again", "err", err)
 	}
@@ -48,6 +50,7 @@ func (s *speaker) close() {
 	if s.sock != nil {
 		_ = s.sock.Close()
 	}
+	s.in.close()
 	s.mu.Unlock()
 	<-s.ended
 }
@@ -62,12 +65,12 @@ func (s *speaker) add(a netip.Addr) {
 	if err := s.refilter(s.sock); err != nil {
 		s.log.Error("cannot answer for a service's address", "address", a, "err", err)
 	}
-	s.tell(a)
+	s.sayWhere(a)
 	for _, later := range tellAgain {
 		time.AfterFunc(later, func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.tell(a)
+			s.sayWhere(a)
 		})
 	}
 }
@@ -79,16 +82,17 @@ func (s *speaker) drop(a netip.Addr) int {
 	if s.addrs[a]--; s.addrs[a] <= 0 {
 		delete(s.addrs, a)
 	}
+	_ = s.listenIn() // leaving a group always succeeds
 	return len(s.addrs)
 }
 
-// tell the link where an address is, if it is here. The lock is held.
-func (s *speaker) tell(a netip.Addr) {
+// sayWhere tells the link where an address is, if it is here. The lock is held.
+func (s *speaker) sayWhere(a netip.Addr) {
 	if s.addrs[a] == 0 || s.sock == nil || !s.alive() {
 		return
 	}
-	for _, p := range gratuitous(a, s.mac) {
-		_, _ = s.sock.Write(p.frame()) // a link that fails wakes the reader, which tells it all again
+	for _, frame := range s.tell(a, s.mac) {
+		_, _ = s.sock.Write(frame) // a link that fails wakes the reader, which tells it all again
 	}
 }
 
@@ -96,7 +100,7 @@ func (s *speaker) tellAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for a := range s.addrs {
-		s.tell(a)
+		s.sayWhere(a)
 	}
 }
 
@@ -107,11 +111,11 @@ func (s *speaker) open() error {
 		return fmt.Errorf("find link %d: %w", s.index, err)
 	}
 	if len(link.HardwareAddr) != 6 {
-		return fmt.Errorf("link %s is no Ethernet, so nobody there asks by ARP", link.Name)
+		return fmt.Errorf("link %s is no Ethernet, so nobody there asks by %s", link.Name, s.name)
 	}
 	sock, err := listen(s.index)
 	if err != nil {
-		return fmt.Errorf("open an ARP socket on %s: %w", link.Name, err)
+		return fmt.Errorf("open a socket for %s on %s: %w", s.name, link.Name, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,13 +124,13 @@ func (s *speaker) open() error {
 		return sock.Close()
 	default:
 	}
-	if err := errors.Join(s.refilter(sock), bind(sock, s.index)); err != nil {
+	if err := errors.Join(s.refilter(sock), bind(sock, s.index, s.etherType)); err != nil {
 		_ = sock.Close()
-		return fmt.Errorf("open an ARP socket on %s: %w", link.Name, err)
+		return fmt.Errorf("open a socket for %s on %s: %w", s.name, link.Name, err)
 	}
 	s.sock, s.mac = sock, link.HardwareAddr
 	for a := range s.addrs {
-		s.tell(a)
+		s.sayWhere(a)
 	}
 	return nil
 }
@@ -158,36 +162,38 @@ func (s *speaker) run() {
 }
 
 func (s *speaker) answer(sock *os.File) error {
-	buf := make([]byte, 256)
+	buf := make([]byte, 256) // a question with all its options is shorter
 	for {
 		n, err := sock.Read(buf)
 		if err != nil {
 			return err
 		}
-		p, ok := parse(buf[:n])
-		if !ok || p.op != request || p.sender == p.target {
-			continue
-		}
 		s.mu.Lock()
-		if s.addrs[p.target] > 0 && s.alive() {
-			_, _ = sock.Write(p.answer(s.mac).frame())
+		here := func(a netip.Addr) bool { return s.addrs[a] > 0 && s.alive() }
+		if answer := s.protocol.answer(buf[:n], here, s.mac); answer != nil {
+			_, _ = sock.Write(answer)
 		}
 		s.mu.Unlock()
 	}
 }
 
-// refilter has the kernel pass requests for the addresses there are. The lock is held.
-func (s *speaker) refilter(sock *os.File) error {
-	low, high := netip.AddrFrom4([4]byte{255, 255, 255, 255}), netip.AddrFrom4([4]byte{})
+// listenIn the groups to which questions about the addresses there are go. The lock is held.
+func (s *speaker) listenIn() error {
+	want := map[netip.Addr]bool{}
 	for a := range s.addrs {
-		if a.Less(low) {
-			low = a
-		}
-		if high.Less(a) {
-			high = a
+		if g := s.group(a); g.IsValid() {
+			want[g] = true
 		}
 	}
-	program, err := filter(low, high)
+	return s.in.set(want)
+}
+
+// refilter has the kernel pass questions about the addresses there are. The lock is held.
+func (s *speaker) refilter(sock *os.File) error {
+	if err := s.listenIn(); err != nil {
+		return err
+	}
+	program, err := s.filter(s.addrs)
 	if err != nil {
 		return err
 	}
@@ -202,12 +208,12 @@ func listen(index int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), fmt.Sprintf("arp on link %d", index)), nil
+	return os.NewFile(uintptr(fd), fmt.Sprintf("neighbours on link %d", index)), nil
 }
 
-func bind(sock *os.File, index int) error {
-	const arp = unix.ETH_P_ARP>>8 | unix.ETH_P_ARP&0xff<<8 // in the network's order
-	return control(sock, func(fd int) error { return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: arp, Ifindex: index}) })
+func bind(sock *os.File, index int, etherType uint16) error {
+	networks := etherType>>8 | etherType<<8 // in the network's order
+	return control(sock, func(fd int) error { return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networks, Ifindex: index}) })
 }
 
 func control(f *os.File, do func(fd int) error) error {
