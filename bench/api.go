@@ -36,6 +36,7 @@ func benchAPI(b *bench) {
 	l.list("list all, JSON, again", jsonMedia, lists)
 	l.createNodes(n / 10)
 	idle := t.reportMemory(fmt.Sprintf("%d pods, %d nodes", n, n/10))
+	report("once its garbage is collected: resident", "MB", t.collected().Resident)
 	l.besideListers(16, n, idle)
 }
 

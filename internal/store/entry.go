@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"weak"
 
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -36,8 +37,11 @@ type Entry struct {
 	wire []byte
 	item int // where in wire the object's field begins, up to its end; 0: look for it
 	json atomic.Pointer[[]byte]
-	view atomic.Pointer[view]
-	sum  uint64 // of obj, when mutations are looked for
+	// recent is the JSON of what has a wire encoding, until the next garbage collection that finds nobody writing it: readers of JSON who come together
+	// share it, and it is not held for those who may never come.
+	recent atomic.Pointer[weak.Pointer[[]byte]]
+	view   atomic.Pointer[view]
+	sum    uint64 // of obj, when mutations are looked for
 }
 
 // newEntry makes the entry of an object with its stored bytes. The object gets its resourceVersion and kind here, before anybody shares it.
@@ -152,7 +156,7 @@ func (e *Entry) Object() api.Object {
 	return obj
 }
 
-// Bytes is the object's encoding, made once and shared by everyone who asks. JSON has no trailing newline.
+// Bytes is the object's encoding, made once and shared by everyone who asks at about the same time. JSON has no trailing newline.
 func (e *Entry) Bytes(enc Encoding) ([]byte, error) {
 	switch enc {
 	case Protobuf:
@@ -161,16 +165,31 @@ func (e *Entry) Bytes(enc Encoding) ([]byte, error) {
 		}
 		return marshalEnvelope(e.res.GVK(), e.Object())
 	case JSON:
-		if b := e.json.Load(); b != nil {
-			return *b, nil
-		}
-		b, err := json.Marshal(e.Object())
-		if err == nil {
-			e.json.Store(&b)
-		}
-		return b, err
+		return e.asJSON()
 	}
 	return nil, fmt.Errorf("unknown encoding %d", enc)
+}
+
+func (e *Entry) asJSON() ([]byte, error) {
+	if b := e.json.Load(); b != nil {
+		return *b, nil
+	}
+	if w := e.recent.Load(); w != nil {
+		if b := w.Value(); b != nil {
+			return *b, nil
+		}
+	}
+	b, err := json.Marshal(e.Object())
+	switch {
+	case err != nil:
+		return nil, err
+	case e.wire == nil:
+		e.json.Store(&b)
+	default:
+		w := weak.Make(&b)
+		e.recent.Store(&w)
+	}
+	return b, nil
 }
 
 // at is the same object as it left at a later revision: what a Deleted event carries.
