@@ -173,15 +173,12 @@ func (d *document) kinds(e served) (ref map[string]any, err error) {
 	}
 	obj := e.row.New()
 	var list any
-	if e.kind.Group == e.row.Group {
-		if e.row.NewList != nil {
-			list = e.row.NewList()
-		}
-	} else {
-		for i := range e.row.Also {
-			if also := &e.row.Also[i]; also.Group == e.kind.Group {
-				obj, list = also.New(), also.NewList()
-			}
+	if e.row.NewList != nil {
+		list = e.row.NewList()
+	}
+	for i := range e.row.Also {
+		if also := &e.row.Also[i]; also.Group == e.kind.Group && also.Version == e.kind.Version {
+			obj, list = also.New(), also.NewList()
 		}
 	}
 	ref = d.schema(reflect.TypeOf(obj).Elem())

@@ -5,12 +5,18 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
 	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/pki"
 )
 
 // notes is a log that can be read while it is written.
@@ -69,6 +75,50 @@ func TestWeakCiphersAreRefused(t *testing.T) {
 	}
 	if dial(tls.VersionTLS11, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA) == nil {
 		t.Error("TLS 1.1 was taken")
+	}
+}
+
+// A certificate that takes the place of another is shown to whoever connects from then on; who is connected stays so.
+func TestCertificatesAreReplacedWhileRunning(t *testing.T) {
+	var now atomic.Pointer[tls.Certificate]
+	f := start(t, func(c *apiserver.Config) {
+		first, err := c.Certificate(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now.Store(first)
+		c.Certificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return now.Load(), nil }
+	})
+	w, err := f.clientset().CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	shown := func() string {
+		c, err := tls.Dial("tcp", f.host, &tls.Config{RootCAs: f.ca.Pool()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	before := shown()
+	next, err := f.ca.Issue(pki.Leaf{CommonName: "kube-apiserver", IPs: []net.IP{net.IPv4(127, 0, 0, 1)}, Life: time.Hour}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	now.Store(next)
+	if after := shown(); after == before || after != next.Leaf.SerialNumber.String() {
+		t.Errorf("shown are %s and then %s", before, after)
+	}
+	f.ask("POST "+configMaps, configMapText("a", "b", "c")).ok(201)
+	select {
+	case e := <-w.ResultChan():
+		if e.Type != watch.Added {
+			t.Errorf("the watch ended: %+v", e)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the watch is silent")
 	}
 }
 

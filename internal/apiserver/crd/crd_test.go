@@ -453,35 +453,51 @@ func TestFinalizersHoldDefinitions(t *testing.T) {
 // BenchmarkDefinitions shows what a definition of a hundred fields costs in memory beside its bytes, which the store keeps: its row, while nobody
 // uses it; and its compiled schema too, while somebody does.
 func BenchmarkDefinitions(b *testing.B) {
-	const count, fields = 200, 100
 	for _, used := range []bool{false, true} {
 		b.Run(fmt.Sprintf("used=%v", used), func(b *testing.B) {
-			w := begin(b)
-			r := New(Config{Registry: w.Registry.Registry, Log: slog.New(slog.DiscardHandler)})
-			definitions := make([]*apiextensionsv1.CustomResourceDefinition, count)
-			for i := range definitions {
-				definitions[i] = simple(fmt.Sprintf("boats%d", i), "example.com", fields)
-				definitions[i].Status.AcceptedNames = definitions[i].Spec.Names
-			}
-			rows := make([]*api.Resource, count)
+			cost := definitionCost(b)
 			for b.Loop() {
-				before := heap()
-				for i, crd := range definitions {
-					k, err := r.kindOf(crd, false)
-					if err != nil {
-						b.Fatal(err)
-					}
-					k.source = func() (*apiextensionsv1.CustomResourceDefinition, error) { return crd.DeepCopy(), nil }
-					if rows[i] = k.storage.row; used {
-						if _, err := k.storage.schema.get(); err != nil {
-							b.Fatal(err)
-						}
-					}
-				}
-				b.ReportMetric(float64(heap()-before)/count/1024, "KiB/definition")
-				clear(rows)
+				b.ReportMetric(cost(used), "KiB/definition")
 			}
 		})
+	}
+}
+
+// Hundreds of definitions cost little while nobody uses their objects.
+func TestDefinitionsCostLittle(t *testing.T) {
+	if cost := definitionCost(t)(false); cost > 32 {
+		t.Errorf("a definition that nobody uses costs %.0f KiB", cost)
+	}
+}
+
+// definitionCost measures two hundred definitions: KiB each.
+func definitionCost(tb testing.TB) func(used bool) float64 {
+	const count, fields = 200, 100
+	w := begin(tb)
+	r := New(Config{Registry: w.Registry.Registry, Log: slog.New(slog.DiscardHandler)})
+	definitions := make([]*apiextensionsv1.CustomResourceDefinition, count)
+	for i := range definitions {
+		definitions[i] = simple(fmt.Sprintf("boats%d", i), "example.com", fields)
+		definitions[i].Status.AcceptedNames = definitions[i].Spec.Names
+	}
+	return func(used bool) float64 {
+		rows := make([]*api.Resource, count)
+		before := heap()
+		for i, crd := range definitions {
+			k, err := r.kindOf(crd, false)
+			if err != nil {
+				tb.Fatal(err)
+			}
+			k.source = func() (*apiextensionsv1.CustomResourceDefinition, error) { return crd.DeepCopy(), nil }
+			if rows[i] = k.storage.row; used {
+				if _, err := k.storage.schema.get(); err != nil {
+					tb.Fatal(err)
+				}
+			}
+		}
+		cost := (float64(heap()) - float64(before)) / count / 1024
+		runtime.KeepAlive(rows)
+		return cost
 	}
 }
 

@@ -1,0 +1,80 @@
+package apiserver_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/openapi/cached"
+	explain "k8s.io/kubectl/pkg/explain/v2"
+	"k8s.io/kubectl/pkg/util/openapi"
+	"k8s.io/kubectl/pkg/validation"
+)
+
+// kubectl's own code explains every kind, custom ones too, and finds fields that a kind has not before it sends anything.
+func TestKubectlKnowsEveryKind(t *testing.T) {
+	s := seaOf(t)
+	s.define(boats)
+	c, err := discovery.NewDiscoveryClientForConfig(s.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := c.OpenAPISchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := openapi.NewOpenAPIData(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check, v3 := validation.NewSchemaValidation(given{known}), cached.NewClient(c.OpenAPIV3())
+	rows := s.Table().All()
+	for _, row := range rows {
+		for i := range row.Also {
+			rows = append(rows, row.Also[i].Row())
+		}
+	}
+	for _, row := range rows {
+		gvk := row.GVK()
+		var text bytes.Buffer
+		if err := explain.PrintModelDescription(nil, &text, v3, row.GVR(), true, 0, "plaintext"); err != nil {
+			t.Errorf("explain --recursive %s: %v", row.Plural, err)
+		}
+		for _, want := range []string{"KIND:       " + gvk.Kind + "\n", "DESCRIPTION:\n", "FIELDS:\n", "  apiVersion\t<string>"} {
+			if !strings.Contains(text.String(), want) {
+				t.Errorf("explain --recursive %s: no %q in\n%s", row.Plural, want, text.String())
+			}
+		}
+		for field, fine := range map[string]bool{"metadata": true, "colour": false} {
+			err := check.ValidateBytes(sample(t, gvk, field))
+			if found := err != nil && strings.Contains(err.Error(), `unknown field "`+field+`"`); found == fine {
+				t.Errorf("%s with the field %s: %v", gvk, field, err)
+			}
+		}
+	}
+	if err := check.ValidateBytes([]byte(`{"apiVersion":"autoscaling/v1","kind":"HorizontalPodAutoscaler","spec":{"maxReplicas":2,"scaleTargetRef":{"kind":"a","name":"b"},"targetCPUUtilizationPercentage":50}}`)); err != nil {
+		t.Errorf("another version of the same group: %v", err)
+	}
+	if err := check.ValidateBytes([]byte(`{"apiVersion":"v1","kind":"Pod","spec":{"containers":[{"name":"c","image":"i","port":1}]}}`)); err == nil ||
+		!strings.Contains(err.Error(), `unknown field "port"`) {
+		t.Errorf("a field deep within a pod: %v", err)
+	}
+}
+
+// given are schemas that are there already.
+type given struct{ openapi.Resources }
+
+func (g given) OpenAPISchema() (openapi.Resources, error) { return g.Resources, nil }
+
+// sample is next to nothing of a kind, with one field.
+func sample(t *testing.T, gvk schema.GroupVersionKind, field string) []byte {
+	t.Helper()
+	raw, err := json.Marshal(map[string]any{"apiVersion": gvk.GroupVersion().String(), "kind": gvk.Kind, field: map[string]any{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
