@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -218,6 +219,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	settings := &pod.Settings{
 		NodeName: k.cfg.NodeName, LogDir: k.cfg.LogDir, Domain: k.cfg.Domain, ResolvConf: k.cfg.ResolvConf,
+		Seccomp: filepath.Join(k.cfg.Root, "seccomp"), AppArmor: strings.HasPrefix(firstOf("/sys/module/apparmor/parameters/enabled"), "Y"),
 		NodeMemory: k.machine.memory, OOMFloor: cgroup.OOMFloor(),
 	}
 	if k.cfg.ClusterDNS.IsValid() {

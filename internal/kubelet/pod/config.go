@@ -48,7 +48,7 @@ func (m *making) give(g *device.Given) {
 }
 
 func (m *making) config() (*runtimeapi.ContainerConfig, error) {
-	security, err := containerSecurity(m.pod, m.c, m.image)
+	security, err := containerSecurity(m.pod, m.c, m.image, m.settings.Seccomp)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,8 @@ type Settings struct {
 	Domain     string
 	ResolvConf string
 	NodeMemory int64
+	Seccomp    string // folder of the host's seccomp profiles
+	AppArmor   bool   // the kernel has it
 	OOMFloor   int64
 }
 
@@ -42,6 +44,9 @@ func labels(pod *corev1.Pod) map[string]string {
 
 // sandboxConfig is what the runtime is told of the pod as a whole.
 func sandboxConfig(pod *corev1.Pod, attempt uint32, cgroupParent string, s *Settings) (*runtimeapi.PodSandboxConfig, error) {
+	if err := usersShared(pod); err != nil {
+		return nil, err
+	}
 	dns, err := dnsConfig(pod, s)
 	if err != nil {
 		return nil, err

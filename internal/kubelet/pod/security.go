@@ -1,7 +1,9 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -68,6 +70,26 @@ func groupsPolicy(sc *corev1.PodSecurityContext) runtimeapi.SupplementalGroupsPo
 	return runtimeapi.SupplementalGroupsPolicy_Merge
 }
 
+// usersShared: the pod's users are the host's. Namespaces of users are not made here, and a pod that relies on one must not run without.
+func usersShared(pod *corev1.Pod) error {
+	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+		return errors.New("user namespaces (hostUsers: false) are not supported by this node")
+	}
+	return nil
+}
+
+// Confined says whether a container of the pod asks for an AppArmor profile.
+func Confined(pod *corev1.Pod) bool {
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if p := effective(pod, &list[i]).AppArmorProfile; p != nil && p.Type != corev1.AppArmorProfileTypeUnconfined {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func wrap(n *int64) *runtimeapi.Int64Value {
 	if n == nil {
 		return nil
@@ -113,7 +135,7 @@ func effective(pod *corev1.Pod, c *corev1.Container) corev1.SecurityContext {
 	return out
 }
 
-func containerSecurity(pod *corev1.Pod, c *corev1.Container, img *image.Image) (*runtimeapi.LinuxContainerSecurityContext, error) {
+func containerSecurity(pod *corev1.Pod, c *corev1.Container, img *image.Image, profiles string) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	sc := effective(pod, c)
 	if err := verifyNonRoot(pod, c, &sc, img); err != nil {
 		return nil, err
@@ -127,7 +149,7 @@ func containerSecurity(pod *corev1.Pod, c *corev1.Container, img *image.Image) (
 		ReadonlyRootfs:   isTrue(sc.ReadOnlyRootFilesystem),
 		NoNewPrivs:       sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation,
 		SelinuxOptions:   selinux(sc.SELinuxOptions),
-		Seccomp:          seccomp(sc.SeccompProfile),
+		Seccomp:          seccomp(sc.SeccompProfile, profiles),
 		Apparmor:         apparmor(sc.AppArmorProfile),
 		MaskedPaths:      maskedPaths(),
 		ReadonlyPaths:    []string{"/proc/asound", "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
@@ -187,7 +209,8 @@ func verifyNonRoot(pod *corev1.Pod, c *corev1.Container, sc *corev1.SecurityCont
 	return nil
 }
 
-func seccomp(p *corev1.SeccompProfile) *runtimeapi.SecurityProfile {
+// seccomp: profiles is the folder of those of this host.
+func seccomp(p *corev1.SeccompProfile, profiles string) *runtimeapi.SecurityProfile {
 	if p == nil {
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 	}
@@ -199,7 +222,7 @@ func seccomp(p *corev1.SeccompProfile) *runtimeapi.SecurityProfile {
 		if p.LocalhostProfile != nil {
 			ref = *p.LocalhostProfile
 		}
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: "/var/lib/kubelet/seccomp/" + ref}
+		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: filepath.Join(profiles, ref)}
 	}
 	return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}
 }
