@@ -18,7 +18,8 @@ import (
 type envSources struct {
 	configMap   func(name string) (*corev1.ConfigMap, error)
 	secret      func(name string) (*corev1.Secret, error)
-	services    []corev1.Service // whose addresses the pod is told
+	folder      func(v *corev1.Volume) string // of a volume on this host
+	services    []corev1.Service              // whose addresses the pod is told
 	allocatable corev1.ResourceList
 }
 
@@ -153,7 +154,11 @@ func (e *environment) valueFrom(pod *corev1.Pod, c *corev1.Container, v *corev1.
 		}
 		return string(data), ok, nil
 	case f.FileKeyRef != nil:
-		return "", false, fmt.Errorf("fileKeyRef of variable %s is not supported by this node", v.Name)
+		of := volumeNamed(pod, f.FileKeyRef.VolumeName)
+		if of == nil {
+			return "", false, fmt.Errorf("cannot find the volume %q referenced by FileKeyRef", f.FileKeyRef.VolumeName)
+		}
+		return fromFile(src.folder(of), f.FileKeyRef)
 	}
 	return "", false, nil
 }

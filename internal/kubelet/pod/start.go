@@ -206,6 +206,7 @@ func (a *Actor) pullSecrets(ctx context.Context, pod *corev1.Pod) []corev1.Secre
 
 func (a *Actor) envSources(ctx context.Context, pod *corev1.Pod) (envSources, error) {
 	src := envSources{
+		folder:      func(v *corev1.Volume) string { return a.d.Volumes.Path(pod, v) },
 		allocatable: a.d.Allocatable(),
 		configMap: func(name string) (*corev1.ConfigMap, error) {
 			var cm corev1.ConfigMap
