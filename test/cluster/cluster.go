@@ -158,6 +158,9 @@ func (c *Cluster) Server() {
 // Flags replaces the flags of the next start.
 func (c *Cluster) Flags(flags ...string) { c.flags = flags }
 
+// Use has the next start, and every command that follows, run another skiff.
+func (c *Cluster) Use(bin string) { c.bin, c.kubectl = bin, []string{bin, "kubectl"} }
+
 // Env sets the environment of the next start and of every command that follows, besides this process's own.
 func (c *Cluster) Env(variables ...string) { c.env = variables }
 
