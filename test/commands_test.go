@@ -64,6 +64,15 @@ func TestCommands(t *testing.T) {
 			}
 		})
 	}
+	t.Run("kubectl with preferences", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "kuberc")
+		if err := os.WriteFile(file, []byte("apiVersion: kubectl.config.k8s.io/v1beta1\nkind: Preference\naliases: [{name: comp, command: completion, prependArgs: [bash]}]\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out := run(t, "kubectl", "comp", "--kuberc", file); !strings.Contains(out, "bash completion") {
+			t.Errorf("an alias says %.200q", out)
+		}
+	})
 	t.Run("kubectl without a cluster", func(t *testing.T) {
 		if out, err := c.Skiff("kubectl", "get", "pods"); err == nil || strings.Contains(out, "panic") {
 			t.Errorf("%v: %s", err, out)

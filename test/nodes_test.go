@@ -186,8 +186,14 @@ func agentStreams(t *testing.T, c *cluster.Nodes, p corev1.Pod) {
 		t.Errorf("logs show no request:\n%s", out)
 	}
 	portForward(t, v)
-	if out := v.Kubectl("get", "--raw", "/api/v1/nodes/node-2/proxy/healthz"); !strings.Contains(out, "ok") {
-		t.Errorf("the kubelet says %q", out)
+	port := strings.TrimSpace(v.Kubectl("get", "node", "node-2", "-o", "jsonpath={.status.daemonEndpoints.kubeletEndpoint.Port}"))
+	for _, node := range []string{"node-2", "node-2:" + port, "https:node-2:" + port} {
+		if out := v.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/healthz"); !strings.Contains(out, "ok") {
+			t.Errorf("the kubelet at %s says %q", node, out)
+		}
+	}
+	if out := v.Kubectl("get", "--raw", "/api/v1/nodes/node-2/proxy/logs/"); !strings.Contains(out, "<pre>") {
+		t.Errorf("the host's logs: %q", out)
 	}
 }
 

@@ -54,6 +54,20 @@ func TestFairness(t *testing.T) {
 		f.ask("DELETE "+flows+"prioritylevelconfigurations/shut", "").ok(200)
 		f.soon(mallory, "GET /version", 200)
 	})
+	t.Run("figures", func(t *testing.T) {
+		text := string(f.ask("GET /metrics", "").ok(200).body)
+		for _, want := range []string{
+			`apiserver_flowcontrol_nominal_limit_seats{priority_level="workload-high"} `, `apiserver_flowcontrol_current_limit_seats{priority_level="workload-high"} `,
+			`apiserver_flowcontrol_current_executing_requests{flow_schema="exempt",priority_level="exempt"} 1`,
+			`apiserver_flowcontrol_current_inqueue_requests{flow_schema="catch-all",priority_level="catch-all"} 0`,
+			`apiserver_flowcontrol_request_wait_duration_seconds_count{execute="true",flow_schema="exempt",priority_level="exempt"} `,
+			`apiserver_flowcontrol_request_execution_seconds_count{flow_schema="exempt",priority_level="exempt",type="regular"} `,
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("/metrics has no %s", want)
+			}
+		}
+	})
 	t.Run("mandatory objects", func(t *testing.T) {
 		f.ask("DELETE "+flows+"flowschemas/catch-all", "").ok(200)
 		f.soon(f.admin, "GET "+flows+"flowschemas/catch-all", 200)

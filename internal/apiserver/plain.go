@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	apiversion "k8s.io/apimachinery/pkg/version"
+	"k8s.io/component-base/metrics/prometheus/slis"
 
 	"skiff.dev/skiff/internal/apiserver/admission"
 	"skiff.dev/skiff/internal/version"
@@ -26,6 +27,7 @@ func (s *Server) plainRoutes() *http.ServeMux {
 		m.HandleFunc("GET /"+name, s.health(name))
 		m.HandleFunc("GET /"+name+"/{check}", s.health(name))
 	}
+	slis.SLIMetrics{}.Install(metricsRoute{m})
 	if s.cfg.Metrics != nil {
 		m.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{s.cfg.Metrics, admission.Dynamic{}}, promhttp.HandlerOpts{}))
 	}
@@ -65,6 +67,11 @@ func (s *Server) plainRoutes() *http.ServeMux {
 	return m
 }
 
+// metricsRoute takes routes that are only read.
+type metricsRoute struct{ mux *http.ServeMux }
+
+func (m metricsRoute) Handle(path string, h http.Handler) { m.mux.Handle("GET "+path, h) }
+
 func writeDocument(w http.ResponseWriter, r *http.Request, media string, body []byte, err error) {
 	if err != nil {
 		writeError(w, r, err)
@@ -85,7 +92,7 @@ func (s *Server) version(w http.ResponseWriter, r *http.Request) {
 
 // paths lists what there is, for people with curl.
 func (s *Server) paths(w http.ResponseWriter, r *http.Request) {
-	out := []string{"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"}
+	out := []string{"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"}
 	for gv := range s.groupVersions() {
 		path := "/apis/" + gv.String()
 		if gv.Group == "" {
@@ -120,13 +127,15 @@ func (s *Server) health(name string) http.HandlerFunc {
 				fmt.Fprintf(&text, "[+]%s excluded: ok\n", c.Name)
 				continue
 			}
+			status := slis.Success
 			if err := c.Run(ctx); err != nil {
-				failed = true
+				failed, status = true, slis.Error
 				s.log.Warn("a health check failed", "check", c.Name, "err", err)
 				fmt.Fprintf(&text, "[-]%s failed: reason withheld\n", c.Name)
 			} else {
 				fmt.Fprintf(&text, "[+]%s ok\n", c.Name)
 			}
+			_ = slis.ObserveHealthcheck(ctx, c.Name, name, status)
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("X-Content-Type-Options", "nosniff")

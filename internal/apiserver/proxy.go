@@ -114,13 +114,25 @@ func (c *connection) through(u *url.URL, t http.RoundTripper) error {
 	return nil
 }
 
+// proxyNode asks a node's kubelet, or whatever else listens on it where the name has a port.
 func (c *connection) proxyNode(info *request.RequestInfo) error {
-	u, err := c.s.kubelets.url(c.r.Context(), c.q.Name)
+	scheme, name, port, err := target(c.q.Name)
+	if err != nil {
+		return err
+	}
+	u, err := c.s.kubelets.url(c.r.Context(), name)
 	if err != nil {
 		return err
 	}
 	u.Path = rest(info)
-	return c.through(u, c.s.kubelets.transport)
+	if port == "" || port == u.Port() {
+		return c.through(u, c.s.kubelets.transport)
+	}
+	if err := reachable(u.Hostname()); err != nil {
+		return err
+	}
+	u.Scheme, u.Host = scheme, net.JoinHostPort(u.Hostname(), port)
+	return c.through(u, insecure(scheme))
 }
 
 // target splits "[scheme:]name[:port]".

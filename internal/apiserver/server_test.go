@@ -343,6 +343,10 @@ func TestPlainPaths(t *testing.T) {
 	if metrics := f.ask("GET /metrics", "").ok(200); !bytes.Contains(metrics.body, []byte("apiserver_request_total")) {
 		t.Errorf("%.300s", metrics.body)
 	}
+	f.ask("GET /readyz", "").ok(200)
+	if slis := f.ask("GET /metrics/slis", "").ok(200); !bytes.Contains(slis.body, []byte(`kubernetes_healthcheck{name="ping",type="readyz"} 1`)) {
+		t.Errorf("%.300s", slis.body)
+	}
 	var keys struct{ Keys []map[string]string }
 	f.ask("GET /openid/v1/jwks", "").ok(200).into(&keys)
 	if len(keys.Keys) == 0 {

@@ -25,8 +25,9 @@ func kubectlCommand() *cobra.Command {
 	}
 }
 
-// kubectlMain runs kubectl with args[0] as its name.
+// kubectlMain runs kubectl with args[0] as its name. The arguments go where the program's are: kubectl sets its own there when a kuberc file has aliases or defaults.
 func kubectlMain(args []string) int {
+	os.Args = args
 	if kubeconfig := findKubeconfig(); kubeconfig != "" {
 		os.Setenv("KUBECONFIG", kubeconfig)
 	}
@@ -37,7 +38,6 @@ func kubectlMain(args []string) int {
 		ConfigFlags:   flags,
 		IOStreams:     genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 	})
-	command.SetArgs(args[1:])
 	if err := command.Execute(); err != nil {
 		util.CheckErr(err) // prints it as kubectl does, and exits
 		return 1

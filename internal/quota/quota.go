@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -18,6 +19,11 @@ import (
 
 // classSuffix is how a quota names a storage class: "gold.storageclass.storage.k8s.io/requests.storage".
 const classSuffix = ".storageclass.storage.k8s.io/"
+
+// deviceSuffix is how a quota names the devices of a class: "gold.deviceclass.resource.k8s.io/devices".
+const deviceSuffix = ".deviceclass.resource.k8s.io/devices"
+
+var claims = schema.GroupResource{Group: resourcev1.GroupName, Resource: "resourceclaims"}
 
 // counted are the kinds that quotas also know by a bare name.
 var counted = []string{"pods", "services", "replicationcontrollers", "resourcequotas", "secrets", "configmaps", "persistentvolumeclaims"}
@@ -46,6 +52,8 @@ func kindOf(name string) schema.GroupResource {
 		return schema.GroupResource{Resource: "services"}
 	case strings.Contains(name, classSuffix), name == string(corev1.ResourceRequestsStorage):
 		return schema.GroupResource{Resource: "persistentvolumeclaims"}
+	case strings.HasSuffix(name, deviceSuffix):
+		return claims
 	case slices.Contains(counted, name):
 		return schema.GroupResource{Resource: name}
 	}
@@ -56,6 +64,9 @@ func kindOf(name string) schema.GroupResource {
 func Usage(gr schema.GroupResource, obj any, now time.Time) corev1.ResourceList {
 	one := *resource.NewQuantity(1, resource.DecimalSI)
 	out := corev1.ResourceList{CountName(gr): one}
+	if c, is := obj.(*resourcev1.ResourceClaim); is {
+		deviceUsage(out, &c.Spec.Devices)
+	}
 	if gr.Group != "" {
 		return out
 	}
@@ -135,6 +146,35 @@ func claimUsage(out corev1.ResourceList, c *corev1.PersistentVolumeClaim) {
 	if class != "" {
 		out[corev1.ResourceName(class+classSuffix+"requests.storage")] = asked
 	}
+}
+
+// deviceUsage is how many devices of each class a claim may get: of a request's alternatives, the most that any asks of the class.
+func deviceUsage(out corev1.ResourceList, d *resourcev1.DeviceClaim) {
+	for i := range d.Requests {
+		r := &d.Requests[i]
+		asked := map[string]int64{}
+		if r.Exactly != nil {
+			asked[r.Exactly.DeviceClassName] = devices(r.Exactly.AllocationMode, r.Exactly.Count)
+		}
+		for j := range r.FirstAvailable {
+			sub := &r.FirstAvailable[j]
+			asked[sub.DeviceClassName] = max(asked[sub.DeviceClassName], devices(sub.AllocationMode, sub.Count))
+		}
+		for class, n := range asked {
+			Add(out, corev1.ResourceList{corev1.ResourceName(class + deviceSuffix): *resource.NewQuantity(n, resource.DecimalSI)})
+		}
+	}
+}
+
+// devices is how many a request may get; all there are of a class can be as many as one claim holds.
+func devices(mode resourcev1.DeviceAllocationMode, count int64) int64 {
+	switch mode {
+	case resourcev1.DeviceAllocationModeExactCount:
+		return count
+	case resourcev1.DeviceAllocationModeAll:
+		return resourcev1.AllocationResultsMaxSize
+	}
+	return 0
 }
 
 // Only keeps of a usage what a quota limits.

@@ -30,6 +30,11 @@ func is(a *registry.Attributes, group, plural string) bool {
 	return a.Resource.Group == group && a.Resource.Plural == plural && a.Subresource == ""
 }
 
+// isResize says whether a request changes the resources of a pod that runs.
+func isResize(a *registry.Attributes) bool {
+	return a.Resource.Group == "" && a.Resource.Plural == "pods" && a.Subresource == "resize"
+}
+
 // forbid refuses a request in upstream's words.
 func forbid(a *registry.Attributes, err error) *apierrors.StatusError {
 	return apierrors.NewForbidden(a.Resource.GroupResource(), nameOf(a), err)

@@ -201,6 +201,9 @@ func TestLimitRanges(t *testing.T) {
 		_, err := r.Create(registrytest.Admin, registrytest.Pod(name, c.change))
 		refused(t, err, 403, c.text)
 	}
+	larger := p.DeepCopy()
+	resources("1", "2")(larger)
+	refused(t, r.Update(registrytest.Admin, larger, "resize"), 403, "maximum cpu usage per Container is 1, but limit is 2")
 }
 
 func TestNodeRestriction(t *testing.T) {

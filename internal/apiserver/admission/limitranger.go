@@ -115,7 +115,7 @@ func limits(ctx context.Context, a *registry.Attributes) error {
 	var errs []error
 	switch obj := a.Object.(type) {
 	case *corev1.Pod:
-		if !is(a, "", "pods") || a.Operation != create {
+		if !(is(a, "", "pods") && a.Operation == create) && !isResize(a) {
 			return nil
 		}
 		items, err := limitItems(ctx, a, corev1.LimitTypeContainer, corev1.LimitTypePod)

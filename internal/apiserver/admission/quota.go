@@ -84,7 +84,7 @@ func chargeable(a *registry.Attributes) bool {
 		return false
 	}
 	gr := a.Resource.GroupResource()
-	return gr == schema.GroupResource{Resource: "pods"} && a.Subresource == "resize" ||
+	return isResize(a) ||
 		a.Subresource == "" && (gr == schema.GroupResource{Resource: "services"} || gr == schema.GroupResource{Resource: "persistentvolumeclaims"})
 }
 

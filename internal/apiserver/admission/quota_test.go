@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -70,6 +71,33 @@ func TestQuotas(t *testing.T) {
 	r.Must(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}})
 	_, err = r.Create(registrytest.Admin, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}})
 	refused(t, err, 403, "exceeded quota: compute, requested: count/configmaps=1, used: count/configmaps=1, limited: count/configmaps=1")
+}
+
+// A claim is charged what it may get of each class: of alternatives, the most.
+func TestQuotaOfDevices(t *testing.T) {
+	r := start(t)
+	const gold, silver = "gold.deviceclass.resource.k8s.io/devices", "silver.deviceclass.resource.k8s.io/devices"
+	limited(t, r, "devices", map[corev1.ResourceName]string{gold: "4", silver: "40", "count/resourceclaims.resource.k8s.io": "2"})
+	claim := func(name string, requests ...resourcev1.DeviceRequest) *resourcev1.ResourceClaim {
+		for i := range requests {
+			requests[i].Name = fmt.Sprintf("r%d", i)
+		}
+		return &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: requests}}}
+	}
+	exactly := func(class string, n int64) resourcev1.DeviceRequest {
+		return resourcev1.DeviceRequest{Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: n}}
+	}
+	either := resourcev1.DeviceRequest{FirstAvailable: []resourcev1.DeviceSubRequest{
+		{Name: "a", DeviceClassName: "gold", AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 2},
+		{Name: "b", DeviceClassName: "gold", AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 1},
+		{Name: "c", DeviceClassName: "silver", AllocationMode: resourcev1.DeviceAllocationModeAll},
+	}}
+	r.Must(claim("a", exactly("gold", 1), either))
+	if g, s, n := used(t, r, "devices", gold), used(t, r, "devices", silver), used(t, r, "devices", "count/resourceclaims.resource.k8s.io"); g != "3" || s != "32" || n != "1" {
+		t.Errorf("%s of gold, %s of silver, %s claims", g, s, n)
+	}
+	_, err := r.Create(registrytest.Admin, claim("b", exactly("gold", 2)))
+	refused(t, err, 403, "exceeded quota: devices, requested: "+gold+"=2, used: "+gold+"=3, limited: "+gold+"=4")
 }
 
 func TestQuotaScopes(t *testing.T) {

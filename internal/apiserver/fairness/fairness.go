@@ -39,7 +39,7 @@ type Controller struct {
 	plan  atomic.Pointer[[]*schema]
 	ready chan struct{}
 
-	rejected, dispatched *prometheus.CounterVec
+	figures *figures
 
 	mu     sync.Mutex // guards every level
 	levels map[string]*level
@@ -53,7 +53,7 @@ type schema struct {
 	level       *level
 	levelUID    types.UID // and exempt: the level's, which may be configured anew meanwhile
 	exempt      bool
-	dispatched  prometheus.Counter
+	figures     *flow
 	byUser      bool
 	byNamespace bool
 }
@@ -65,19 +65,11 @@ func New(cfg Config) *Controller {
 	if cfg.Seats == 0 {
 		cfg.Seats = defaultSeats
 	}
-	labels := []string{"priority_level", "flow_schema"}
-	c := &Controller{
-		cfg: cfg, ready: make(chan struct{}), levels: map[string]*level{},
-		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "apiserver_flowcontrol_rejected_requests_total", Help: "Requests that were refused because too many others came.",
-		}, append(labels, "reason")),
-		dispatched: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "apiserver_flowcontrol_dispatched_requests_total", Help: "Requests that were let through.",
-		}, labels),
-	}
+	c := &Controller{cfg: cfg, ready: make(chan struct{}), levels: map[string]*level{}, figures: newFigures()}
 	c.plan.Store(&[]*schema{})
 	if cfg.Metrics != nil {
-		cfg.Metrics.MustRegister(c.rejected, c.dispatched)
+		c.figures.register(cfg.Metrics)
+		cfg.Metrics.MustRegister(c)
 	}
 	return c
 }
@@ -88,14 +80,20 @@ func (c *Controller) Ready() <-chan struct{} { return c.ready }
 // Pass is a request's seat, and which objects gave it.
 type Pass struct {
 	Schema, Level types.UID
-	at            *level
+	at            *level // nil: it took no seat
 	c             *Controller
 	seats         int
+	figures       *flow // nil: it was refused
+	since         time.Time
 }
 
 // Done gives the seat back. It may be called on nil.
 func (p *Pass) Done() {
-	if p == nil || p.at == nil {
+	if p == nil || p.figures == nil {
+		return
+	}
+	p.figures.left(p.seats, time.Since(p.since))
+	if p.at == nil {
 		return
 	}
 	p.c.mu.Lock()
@@ -115,9 +113,9 @@ func (c *Controller) Enter(ctx context.Context, at authorizer.Attributes, seats 
 	if s == nil {
 		return nil, nil
 	}
-	p := &Pass{Schema: s.uid, Level: s.levelUID}
+	p := &Pass{Schema: s.uid, Level: s.levelUID, since: time.Now()}
 	if s.exempt {
-		s.dispatched.Inc()
+		p.seated(s, 0)
 		return p, nil
 	}
 	n := seats()
@@ -126,22 +124,31 @@ func (c *Controller) Enter(ctx context.Context, at authorizer.Attributes, seats 
 	if s.level.waiting == 0 && c.free(s.level, n) {
 		s.level.inUse += n
 		c.mu.Unlock()
-		p.at, p.c, p.seats = s.level, c, n
-		s.dispatched.Inc()
+		p.at, p.c = s.level, c
+		p.seated(s, n)
 		return p, nil
 	}
 	w, reason := s.level.join(s.flow(at), n)
 	c.mu.Unlock()
 	if reason == "" {
+		s.figures.queued.Inc()
 		reason = c.wait(ctx, w, patience)
+		s.figures.queued.Dec()
 	}
 	if reason != "" {
-		c.rejected.WithLabelValues(s.level.name, s.name, reason).Inc()
+		s.figures.refused(reason, time.Since(p.since))
 		return p, &Refused{reason}
 	}
-	p.at, p.c, p.seats = s.level, c, n
-	s.dispatched.Inc()
+	p.at, p.c = s.level, c
+	p.seated(s, n)
 	return p, nil
+}
+
+// seated: from here on Done is owed.
+func (p *Pass) seated(s *schema, seats int) {
+	now := time.Now()
+	s.figures.seated(seats, now.Sub(p.since))
+	p.figures, p.seats, p.since = s.figures, seats, now
 }
 
 // wait returns "" once w has its seats, or why it didn't get them.
@@ -202,7 +209,7 @@ func (c *Controller) replan(schemas []*flowcontrolv1.FlowSchema, configs []*flow
 		if l == nil {
 			continue // dangling
 		}
-		s := &schema{name: f.Name, uid: f.UID, spec: f.Spec, level: l, levelUID: l.uid, exempt: l.exempt, dispatched: c.dispatched.WithLabelValues(l.name, f.Name)}
+		s := &schema{name: f.Name, uid: f.UID, spec: f.Spec, level: l, levelUID: l.uid, exempt: l.exempt, figures: c.figures.of(l.name, f.Name)}
 		if d := f.Spec.DistinguisherMethod; d != nil {
 			s.byUser, s.byNamespace = d.Type == flowcontrolv1.FlowDistinguisherMethodByUserType, d.Type == flowcontrolv1.FlowDistinguisherMethodByNamespaceType
 		}

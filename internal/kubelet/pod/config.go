@@ -274,7 +274,7 @@ func hostsFile(pod *corev1.Pod, s *Settings, host string) string {
 		b.WriteString("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" +
 			"fe00::\tip6-localnet\nfe00::\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n")
 		name := hostname(pod, s)
-		if pod.Spec.Subdomain != "" && !strings.Contains(name, ".") {
+		if pod.Spec.Subdomain != "" && pod.Spec.HostnameOverride == nil && !strings.Contains(name, ".") {
 			name = name + "." + pod.Spec.Subdomain + "." + pod.Namespace + ".svc." + s.Domain + "\t" + name
 		}
 		for _, ip := range pod.Status.PodIPs {

@@ -24,7 +24,8 @@ func (a *Actor) hook(ctx context.Context, pod *corev1.Pod, c *corev1.Container, 
 		}
 		return nil
 	case h.HTTPGet != nil:
-		return probe.Call(ctx, h.HTTPGet, c, podIP(pod))
+		_, err := probe.Call(ctx, h.HTTPGet, c, podIP(pod))
+		return err
 	case h.TCPSocket != nil:
 		return fmt.Errorf("tcpSocket is no lifecycle handler")
 	case h.Sleep != nil:

@@ -100,6 +100,9 @@ func (a *Actor) watch(pod *corev1.Pod, one *corev1.Container, c *Container) *con
 			Failed: func(message string) {
 				a.event(pod, name, corev1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe failed: %s", kind, message))
 			},
+			Warned: func(message string) {
+				a.event(pod, name, corev1.EventTypeWarning, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", kind, message))
+			},
 			Attempted: a.d.Probes.Of(pod, name, kind),
 		})
 		if kind != "Liveness" {

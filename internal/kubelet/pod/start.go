@@ -103,7 +103,8 @@ func (a *Actor) startContainer(ctx context.Context, pod *corev1.Pod, c *corev1.C
 	if c.Lifecycle != nil && c.Lifecycle.PostStart != nil {
 		a.put(func() { a.results = append(a.results, func(s *State) { s.Hooked = id }) })
 	}
-	if _, err := a.d.Runtime.StartContainer(ctx, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+	// A pod that is deleted now is stopped once its container runs: a start broken off in the middle would leave a container that failed.
+	if _, err := a.d.Runtime.StartContainer(context.WithoutCancel(ctx), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		// The runtime keeps what it could not start, as ended; when to try again is up to the back-off.
 		return &startError{reason: errRun, message: plain(err), retry: time.Now()}
 	}

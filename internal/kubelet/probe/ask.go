@@ -25,19 +25,19 @@ import (
 
 const maxBody = 10 << 10
 
-// Ask makes one attempt; an error says why it failed.
-func Ask(ctx context.Context, h *corev1.ProbeHandler, t Target) error {
+// Ask makes one attempt; an error says why it failed, a warning what is odd about a success.
+func Ask(ctx context.Context, h *corev1.ProbeHandler, t Target) (warning string, err error) {
 	switch {
 	case h.Exec != nil:
-		return ask(ctx, h.Exec.Command, t)
+		return "", ask(ctx, h.Exec.Command, t)
 	case h.HTTPGet != nil:
 		return Call(ctx, h.HTTPGet, t.Container, t.Address)
 	case h.TCPSocket != nil:
-		return dial(ctx, h.TCPSocket, t)
+		return "", dial(ctx, h.TCPSocket, t)
 	case h.GRPC != nil:
-		return check(ctx, h.GRPC, t)
+		return "", check(ctx, h.GRPC, t)
 	}
-	return errors.New("the probe has no handler")
+	return "", errors.New("the probe has no handler")
 }
 
 func ask(ctx context.Context, command []string, t Target) error {
@@ -62,11 +62,11 @@ func seconds(ctx context.Context) int64 {
 	return 0
 }
 
-// Call makes one HTTP request; anything from 200 to 399 is well.
-func Call(ctx context.Context, h *corev1.HTTPGetAction, c *corev1.Container, address string) error {
+// Call makes one HTTP request; anything from 200 to 399 is well. A redirect to another host is not followed, and warned of.
+func Call(ctx context.Context, h *corev1.HTTPGetAction, c *corev1.Container, address string) (warning string, err error) {
 	port, err := portNumber(h.Port, c)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if h.Host != "" {
 		address = h.Host
@@ -83,7 +83,7 @@ func Call(ctx context.Context, h *corev1.HTTPGetAction, c *corev1.Container, add
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	req.Header.Set("User-Agent", "kube-probe/1.37")
 	req.Header.Set("Accept", "*/*")
@@ -96,20 +96,22 @@ func Call(ctx context.Context, h *corev1.HTTPGetAction, c *corev1.Container, add
 	}
 	resp, err := client(u.Hostname()).Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, maxBody)); err != nil {
-		return err
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	switch {
+	case err != nil:
+		return "", err
+	case resp.StatusCode < 200 || resp.StatusCode >= 400:
+		return "", fmt.Errorf("HTTP probe failed with statuscode: %d", resp.StatusCode)
+	case resp.StatusCode >= 300 && resp.Header.Get("Location") != "":
+		return fmt.Sprintf("Probe terminated redirects, Response body: %s", body), nil
 	}
-	if resp.StatusCode < 200 || resp.StatusCode >= 400 {
-		return fmt.Errorf("HTTP probe failed with statuscode: %d", resp.StatusCode)
-	}
-	return nil
+	return "", nil
 }
 
-// client for one request: a kept connection would hide that nobody listens any more. A redirect to another host is an answer, not a
-// place to go.
+// client for one request: a kept connection would hide that nobody listens any more.
 func client(host string) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{

@@ -27,6 +27,7 @@ type Target struct {
 type Report struct {
 	Result func(ok bool)        // the verdict changed, after as many attempts as the thresholds ask for; once more for each further failure verdict
 	Failed func(message string) // one attempt failed
+	Warned func(message string) // one attempt succeeded in an odd way
 	// Attempted, if set, is told of each attempt that counts.
 	Attempted func(ok bool)
 }
@@ -109,7 +110,7 @@ func (w *Worker) period() time.Duration {
 func (w *Worker) attempt() {
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(w.ctx, time.Duration(max(w.spec.TimeoutSeconds, 1))*time.Second)
-	err := Ask(ctx, &w.spec.ProbeHandler, w.target)
+	warning, err := Ask(ctx, &w.spec.ProbeHandler, w.target)
 	cancel()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -122,6 +123,9 @@ func (w *Worker) attempt() {
 	}
 	if err != nil && regular {
 		w.report.Failed(err.Error())
+	}
+	if warning != "" && regular {
+		w.report.Warned(warning)
 	}
 	if err == nil || regular {
 		if w.report.Attempted != nil {

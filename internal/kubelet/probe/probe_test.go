@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -99,5 +100,39 @@ func TestCounter(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRedirects: one that stays on the host is followed, one that leads away is a success with a warning.
+func TestRedirects(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if to := r.URL.Query().Get("to"); to != "" {
+			http.Redirect(w, r, to, http.StatusFound)
+		} else if r.URL.Path != "/well" {
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}))
+	defer s.Close()
+	for to, want := range map[string]struct {
+		warning string
+		fails   bool
+	}{
+		"/well":          {},
+		"/gone":          {fails: true},
+		"http://0.0.0.0": {warning: "Probe terminated redirects, Response body: <a href=\"http://0.0.0.0\">Found</a>."},
+	} {
+		u, err := url.Parse(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, err := strconv.Atoi(u.Port())
+		if err != nil {
+			t.Fatal(err)
+		}
+		get := &corev1.HTTPGetAction{Host: u.Hostname(), Port: intstr.FromInt(port), Path: "/?to=" + url.QueryEscape(to)}
+		warning, err := Call(t.Context(), get, &corev1.Container{}, "")
+		if strings.TrimSpace(warning) != want.warning || (err != nil) != want.fails {
+			t.Errorf("%s: warning %q, error %v", to, warning, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,6 +85,49 @@ func (m resourceMetrics) Collect(c chan<- prometheus.Metric) {
 	c <- prometheus.MustNewConstMetric(scrapeError, prometheus.GaugeValue, 0)
 }
 
+// volumeMetrics are what is used of the volumes of claims, once each however many pods use one.
+type volumeMetrics struct {
+	summary func(context.Context) (any, error)
+}
+
+var volumeDescs = func() (out [6]*prometheus.Desc) {
+	for i, d := range [][2]string{
+		{"capacity_bytes", "Capacity in bytes of the volume"}, {"available_bytes", "Number of available bytes in the volume"}, {"used_bytes", "Number of used bytes in the volume"},
+		{"inodes", "Maximum number of inodes in the volume"}, {"inodes_free", "Number of free inodes in the volume"}, {"inodes_used", "Number of used inodes in the volume"},
+	} {
+		out[i] = prometheus.NewDesc("kubelet_volume_stats_"+d[0], d[1], []string{"namespace", "persistentvolumeclaim"}, nil)
+	}
+	return out
+}()
+
+func (m volumeMetrics) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range volumeDescs {
+		c <- d
+	}
+}
+
+func (m volumeMetrics) Collect(c chan<- prometheus.Metric) {
+	got, err := m.summary(context.Background())
+	summary, ok := got.(*stats.Summary)
+	if err != nil || !ok {
+		return
+	}
+	seen := map[stats.PVCReference]bool{}
+	for i := range summary.Pods {
+		for _, v := range summary.Pods[i].VolumeStats {
+			if v.PVCRef == nil || seen[*v.PVCRef] {
+				continue
+			}
+			seen[*v.PVCRef] = true
+			for i, n := range []*uint64{v.CapacityBytes, v.AvailableBytes, v.UsedBytes, v.Inodes, v.InodesFree, v.InodesUsed} {
+				if n != nil {
+					c <- prometheus.MustNewConstMetric(volumeDescs[i], prometheus.GaugeValue, float64(*n), v.PVCRef.Namespace, v.PVCRef.Name)
+				}
+			}
+		}
+	}
+}
+
 // ownMetrics are what /metrics shows of the kubelet.
 func (s *Server) ownMetrics() prometheus.Gatherer {
 	registry := prometheus.NewRegistry()
@@ -108,6 +152,9 @@ func (s *Server) ownMetrics() prometheus.Gatherer {
 		}
 		return n
 	})
+	if s.cfg.Summary != nil {
+		registry.MustRegister(volumeMetrics{s.cfg.Summary})
+	}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kubelet_node_name", Help: "The node's name. The count is always 1.", ConstLabels: prometheus.Labels{"node": s.cfg.NodeName},
 	}, func() float64 { return 1 }))

@@ -74,9 +74,8 @@ func (m *Manager) projected(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 // private is a file for the pod's own user or group alone, where it has one.
 func private(pod *corev1.Pod, data []byte, def int32) file {
 	f := file{data: data, mode: def}
-	if uid := commonUser(pod); uid != nil && fsGroup(pod) == nil {
-		f.mode, f.uid = 0o600, uid
-	} else if fsGroup(pod) != nil {
+	f.uid = commonUser(pod)
+	if f.uid != nil || fsGroup(pod) != nil { // the group gets its right to read with the rest of the volume
 		f.mode = 0o600
 	}
 	return f

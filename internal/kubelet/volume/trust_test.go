@@ -70,3 +70,17 @@ func TestTrustBundles(t *testing.T) {
 		}
 	}
 }
+
+// TestPrivateFiles: a token belongs to the user all containers run as, also when the pod has a group that may read it.
+func TestPrivateFiles(t *testing.T) {
+	id := func(n int64) *int64 { return &n }
+	for name, c := range map[string]struct {
+		user, group *int64
+		mode        int32
+	}{"nobody in particular": {nil, nil, 0o644}, "a user": {id(1000), nil, 0o600}, "a group": {nil, id(10000), 0o600}, "both": {id(1000), id(10000), 0o600}} {
+		pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{}}, SecurityContext: &corev1.PodSecurityContext{RunAsUser: c.user, FSGroup: c.group}}}
+		if f := private(pod, nil, 0o644); f.mode != c.mode || f.uid != c.user {
+			t.Errorf("%s: mode %o, user %v", name, f.mode, f.uid)
+		}
+	}
+}
