@@ -219,7 +219,7 @@ func claimExpansion(t *testing.T, c *cluster.Cluster) {
 		if out := squeeze(c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/stats/summary")); !strings.Contains(out, `"pvcRef"`) {
 			return fmt.Errorf("the node's summary has no volume")
 		}
-		if out := c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/metrics"); !strings.Contains(out, `kubelet_volume_stats_capacity_bytes{namespace="default",persistentvolumeclaim="c"}`) {
+		if out := c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/metrics"); !strings.Contains(out, `kubelet_volume_stats_capacity_bytes{namespace="expansion",persistentvolumeclaim="c"}`) {
 			return fmt.Errorf("the kubelet's figures have no volume")
 		}
 		return nil

@@ -193,7 +193,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{
 			registration.CSIPlugin: k.drivers, registration.DRAPlugin: k.claims, registration.DevicePlugin: k.devices,
 		}, k.log).Run, k.claims.Run, k.devices.Run,
-		(&podresources.Server{Root: k.cfg.Root, Pods: k.given, Devices: k.devices, Claims: k.claims}).Run,
+		(&podresources.Server{Root: k.cfg.Root, Pods: k.given, Devices: k.devices, Claims: k.claims, Log: k.log}).Run,
 		logs.NewRotator(k.pods, k.runtime, k.cfg.Logs, k.log).Run, k.logs.Run,
 	} {
 		parts.Go(func() {

@@ -73,6 +73,11 @@ func New(root string, log *slog.Logger) (*Manager, error) {
 // Run takes registrations until ctx ends. Sockets that a former run left are removed, which is how plug-ins see that they must register again.
 func (m *Manager) Run(ctx context.Context) error {
 	listener, err := Listen(m.dir)
+	if errors.Is(err, ErrLongPath) {
+		m.log.Warn("devices by plug-ins cannot be had on this node", "err", err)
+		<-ctx.Done()
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("serve device plug-ins: %w", err)
 	}
@@ -98,8 +103,17 @@ func (m *Manager) Run(ctx context.Context) error {
 	return err
 }
 
+// ErrLongPath is what Listen says where the folder's path leaves no room for a socket: unix(7) gives its address 108 bytes.
+var ErrLongPath = errors.New("the path of a socket is longer than 107 bytes; a shorter --data-dir would do")
+
+const longestSocket = 107
+
 // Listen opens kubelet.sock in a folder of the kubelet's, and removes the other sockets there.
 func Listen(dir string) (net.Listener, error) {
+	socket := filepath.Join(dir, "kubelet.sock")
+	if len(socket) > longestSocket {
+		return nil, fmt.Errorf("%w: %s", ErrLongPath, socket)
+	}
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
 	}
@@ -115,7 +129,7 @@ func Listen(dir string) (net.Listener, error) {
 			return nil, err
 		}
 	}
-	return net.Listen("unix", filepath.Join(dir, "kubelet.sock"))
+	return net.Listen("unix", socket)
 }
 
 // Count is what the node has of a resource.

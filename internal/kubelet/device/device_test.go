@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -198,5 +199,24 @@ func TestRegisterRefuses(t *testing.T) {
 		if err := n.Register(t.Context(), r.name, filepath.Join(n.root, "nobody.sock"), []string{r.version}); err == nil {
 			t.Errorf("%s of %s is taken", r.name, r.version)
 		}
+	}
+}
+
+// TestLongPath: where a socket's path cannot be, the node goes on without plug-ins.
+func TestLongPath(t *testing.T) {
+	root := filepath.Join(t.TempDir(), strings.Repeat("long", 25))
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m, err := device.New(root, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.Run(ctx) }()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

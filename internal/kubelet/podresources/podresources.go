@@ -5,7 +5,9 @@ package podresources
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 
@@ -26,11 +28,17 @@ type Server struct {
 	Pods    func() []*corev1.Pod // of this node, with the status as of now
 	Devices *device.Manager
 	Claims  *dra.Node
+	Log     *slog.Logger
 }
 
 // Run until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
 	listener, err := device.Listen(filepath.Join(s.Root, "pod-resources"))
+	if errors.Is(err, device.ErrLongPath) {
+		s.Log.Warn("pod resources are not served on this node", "err", err)
+		<-ctx.Done()
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("serve pod resources: %w", err)
 	}
