@@ -22,6 +22,8 @@ type Custom struct {
 	// the definition's.
 	Definition types.UID
 	Generation int64
+	// Stored is the version that objects are stored in.
+	Stored string
 	// Hidden is a version that is stored, but not served.
 	Hidden bool
 	// Converts: a webhook makes one version of another, so that the fields of a stored object tell nothing of those it is shown with.

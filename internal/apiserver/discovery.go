@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	apiversion "k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/endpoints/discovery"
 
 	"skiff.dev/skiff/internal/api"
 )
@@ -135,7 +136,7 @@ func (s *Server) discoverVersion(w http.ResponseWriter, r *http.Request) {
 	for _, e := range list {
 		out.APIResources = append(out.APIResources, metav1.APIResource{
 			Name: e.row.Plural, SingularName: e.row.Singular, Namespaced: e.row.Namespaced, Kind: e.kind.Kind,
-			Verbs: verbsOf(e.row), ShortNames: e.row.Short, Categories: e.row.Categories,
+			Verbs: verbsOf(e.row), ShortNames: e.row.Short, Categories: e.row.Categories, StorageVersionHash: storageHash(e.row),
 		})
 		for _, sub := range subresources(e) {
 			r := metav1.APIResource{Name: e.row.Plural + "/" + sub.name, Namespaced: e.row.Namespaced, Kind: sub.kind.Kind, Verbs: sub.verbs}
@@ -147,6 +148,18 @@ func (s *Server) discoverVersion(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.SortFunc(out.APIResources, func(a, b metav1.APIResource) int { return strings.Compare(a.Name, b.Name) })
 	writeJSON(w, r, out)
+}
+
+// storageHash tells clients that migrate what is stored when that is to be written anew.
+func storageHash(row *api.Resource) string {
+	stored := row.GVK()
+	switch {
+	case row.Key == "":
+		return "" // nothing is stored
+	case row.Custom != nil:
+		stored.Version = row.Custom.Stored
+	}
+	return discovery.StorageVersionHash(stored.Group, stored.Version, stored.Kind)
 }
 
 type servedSub struct {

@@ -68,6 +68,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		writeError(rec, r, apierrors.NewBadRequest(err.Error()))
 		return
 	}
+	if err := p.hurry(); err != nil {
+		writeError(rec, r, err)
+		return
+	}
 	if err := p.admit(); err != nil {
 		writeError(rec, p.r, err)
 		return
@@ -86,6 +90,28 @@ type passage struct {
 	user  user.Info
 	event *audit.Record  // nil: nothing is recorded
 	seat  *fairness.Pass // nil: it needs none
+	// cancel ends the time that the request asked for itself; nil: it asked for none.
+	cancel context.CancelFunc
+}
+
+// hurry gives a request the time it asks for itself (?timeout=30s), if that is less than requestTimeout.
+func (p *passage) hurry() error {
+	if !strings.Contains(p.r.URL.RawQuery, "timeout=") || endless(p.info) {
+		return nil
+	}
+	text := p.r.URL.Query().Get("timeout")
+	if text == "" {
+		return nil
+	}
+	asked, err := time.ParseDuration(text)
+	if err != nil {
+		return apierrors.NewBadRequest("invalid timeout specified in the request URL - " + err.Error())
+	}
+	if asked > 0 && asked < requestTimeout {
+		ctx, cancel := context.WithTimeout(p.r.Context(), asked)
+		p.r, p.cancel = p.r.WithContext(ctx), cancel
+	}
+	return nil
 }
 
 // admit finds out who is asking, whether they may, and waits for the request's turn.
@@ -194,6 +220,9 @@ const slow = time.Second
 // end gives the seat back and tells what became of the request. It is deferred, for it also catches panics.
 func (p *passage) end() {
 	p.seat.Done()
+	if p.cancel != nil {
+		p.cancel()
+	}
 	why := recover()
 	if why != nil {
 		p.event.Panicked(why)

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apiserver/pkg/endpoints/discovery"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -342,6 +343,18 @@ func TestPlainPaths(t *testing.T) {
 	}
 	if metrics := f.ask("GET /metrics", "").ok(200); !bytes.Contains(metrics.body, []byte("apiserver_request_total")) {
 		t.Errorf("%.300s", metrics.body)
+	}
+	for timeout, code := range map[string]int{"invalid": 400, "0s": 200, "3m": 200, "5s": 200} {
+		if got := f.ask("GET /version?timeout="+timeout, ""); got.code != code {
+			t.Errorf("a time-out of %s: %d", timeout, got.code)
+		}
+	}
+	var list metav1.APIResourceList
+	f.ask("GET /apis/apps/v1", "").ok(200).into(&list)
+	for _, r := range list.APIResources {
+		if (r.Name == "deployments") != (r.StorageVersionHash == discovery.StorageVersionHash("apps", "v1", "Deployment")) {
+			t.Errorf("the storage version of %s: %q", r.Name, r.StorageVersionHash)
+		}
 	}
 	f.ask("GET /readyz", "").ok(200)
 	if slis := f.ask("GET /metrics/slis", "").ok(200); !bytes.Contains(slis.body, []byte(`kubernetes_healthcheck{name="ping",type="readyz"} 1`)) {

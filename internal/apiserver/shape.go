@@ -65,8 +65,8 @@ func table(r *http.Request, f format, q *registry.Request, entries []*store.Entr
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("includeObject: Unsupported value: %q: supported values: \"Metadata\", \"None\", \"Object\"", include))
 	}
 	cols := columnsOf(q)
-	t.ColumnDefinitions = []metav1.TableColumnDefinition{}
-	if head {
+	if head { // else null, as upstream
+		t.ColumnDefinitions = []metav1.TableColumnDefinition{}
 		for _, c := range cols {
 			t.ColumnDefinitions = append(t.ColumnDefinitions, metav1.TableColumnDefinition{
 				Name: c.Name, Type: c.Type, Format: c.Format, Description: c.Description, Priority: c.Priority,

@@ -297,7 +297,7 @@ func TestWatchShapes(t *testing.T) {
 			}
 			if c.head {
 				var table metav1.Table
-				if err := json.Unmarshal(event.Object, &table); err != nil || (len(table.ColumnDefinitions) > 0) != (i == 0) || len(table.Rows) != 1 {
+				if err := json.Unmarshal(event.Object, &table); err != nil || (table.ColumnDefinitions != nil) != (i == 0) || len(table.Rows) != 1 {
 					t.Errorf("event %d: %s", i, event.Object)
 				}
 			}

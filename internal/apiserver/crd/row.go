@@ -113,7 +113,7 @@ func (v *version) makeRow(crd *apiextensionsv1.CustomResourceDefinition, closing
 		Default: v.setDefaults, Validate: v.validate, ValidateUpdate: v.validateUpdate, ValidateStatus: v.validateStatus, Warn: warnFinalizers,
 		Columns: columnsOf(spec.AdditionalPrinterColumns), Fields: fieldsOf(spec.SelectableFields),
 		Custom: &api.Custom{
-			Definition: crd.UID, Generation: crd.Generation, Hidden: !spec.Served, Closing: closing, Converts: converts(crd), Warnings: deprecation(crd, spec),
+			Definition: crd.UID, Generation: crd.Generation, Stored: v.kind.storage.gvk.Version, Hidden: !spec.Served, Closing: closing, Converts: converts(crd), Warnings: deprecation(crd, spec),
 			Coerce: v.coerce, Load: v.load, Save: v.save, OpenAPI: v.openAPI, Types: v.kind.types,
 		},
 	}
