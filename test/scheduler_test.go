@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -87,6 +88,14 @@ func explainPod(t *testing.T, c *cluster.Cluster) {
 			}
 		}
 		return err
+	})
+	const event = `Warning +FailedScheduling +\S+ +default-scheduler +0/1 nodes are available: 1 Insufficient cpu\. ` + // as upstream's
+		`preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod\.\n`
+	cluster.Eventually(t, time.Minute, func() error {
+		if out := c.Kubectl("describe", "pod", "big"); !regexp.MustCompile(event).MatchString(out) || !strings.Contains(out, "PodScheduled   False") {
+			return fmt.Errorf("described:\n%s", out)
+		}
+		return nil
 	})
 	if out, err := c.Skiff("explain", "pod", "nobody"); err == nil || !strings.Contains(out, `pods "nobody" not found`) {
 		t.Errorf("a pod that is not there: %v\n%s", err, out)

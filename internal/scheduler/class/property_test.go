@@ -283,6 +283,7 @@ func draw(d dice) (steps []step) {
 			if d.one(30) {
 				p.Labels["pod"] = name
 			}
+			d.vary(p)
 			add("schedule "+name+" like "+describe(p), func(w *world, n *cluster.Nodes, t *Table) error { return w.schedule(n, t, p) })
 		case k < 13:
 			p := d.pod(name)

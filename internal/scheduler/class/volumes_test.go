@@ -94,6 +94,20 @@ func (d dice) volumes(p *corev1.Pod) {
 	}
 }
 
+// vary gives some pods of a set volumes of their own, as a StatefulSet does.
+func (d dice) vary(p *corev1.Pod) {
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		switch {
+		case d.one(60):
+		case v.PersistentVolumeClaim != nil:
+			v.PersistentVolumeClaim.ClaimName = fmt.Sprint("c", d.IntN(4))
+		default:
+			v.GCEPersistentDisk.ReadOnly = !v.GCEPersistentDisk.ReadOnly
+		}
+	}
+}
+
 func (d dice) claim() *corev1.PersistentVolumeClaim {
 	mode := pick(d, corev1.ReadWriteOnce, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)
 	c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: pick(d, "x", "y"), Name: fmt.Sprint("c", d.IntN(4))}, Spec: corev1.PersistentVolumeClaimSpec{
