@@ -179,18 +179,19 @@ func (l *loop) evictions(e *queue.Entry, choice *preempt.Choice) func(ctx contex
 func (l *loop) evicted(uid types.UID) {
 	delete(l.evicting, uid)
 	e := l.queue.Get(uid)
-	if e == nil || e.Class == nil {
-		return // what there is to know of its volumes or claims it finds out when woken
+	if e == nil {
+		return
 	}
 	if _, _, waits := l.queue.Waits(e); waits && l.placeFree(e) {
 		l.queue.Retry(e)
 	}
 }
 
-// placeFree says that the place which a waiting pod holds is free but for the pod itself, or is none any more.
+// placeFree says that the place which a waiting pod holds is free but for the pod itself, or is none any more; or that only another try can tell, as with
+// volumes, claims and extenders.
 func (l *loop) placeFree(e *queue.Entry) bool {
 	node, there := l.nodes.Where(e.Pod.UID)
-	if !there || l.nodes.Node[node] == nil || e.Class.Dead {
+	if !there || l.nodes.Node[node] == nil || e.Class == nil || e.Class.Dead {
 		return true
 	}
 	e.Class.Repair()
