@@ -38,9 +38,6 @@ func (r *Registry) Create(ctx context.Context, q *Request, body runtime.Object, 
 	if err := place(q, obj); err != nil {
 		return nil, err
 	}
-	if obj.GetResourceVersion() != "" {
-		return nil, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
-	}
 	for try := 1; ; try++ {
 		attempt := obj
 		generated := obj.GetName() == "" && obj.GetGenerateName() != ""
@@ -134,6 +131,9 @@ func (r *Registry) admitted(ctx context.Context, q *Request, c *store.Collection
 	}
 	if err := r.validate(ctx, a); err != nil {
 		return nil, err
+	}
+	if obj.GetResourceVersion() != "" { // as upstream, only what admission lets in is told so
+		return nil, apierrors.NewBadRequest("resourceVersion should not be set on objects to be created")
 	}
 	if res.Warn != nil {
 		q.warn(res.Warn(obj, nil))

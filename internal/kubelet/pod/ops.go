@@ -334,6 +334,17 @@ func merge(live *corev1.Pod, want corev1.PodStatus) corev1.PodStatus {
 			out.Conditions = append(out.Conditions, c)
 		}
 	}
+	observed := int64(0)
+	for i := range want.Conditions {
+		if want.Conditions[i].Type == corev1.PodScheduled {
+			observed = want.Conditions[i].ObservedGeneration
+		}
+	}
+	for i := range out.Conditions {
+		if c := &out.Conditions[i]; c.Type == corev1.PodScheduled { // the scheduler's, of which only the generation is the kubelet's to say
+			c.ObservedGeneration = max(c.ObservedGeneration, observed)
+		}
+	}
 	seen := func(kind corev1.PodConditionType) bool {
 		for _, c := range out.Conditions {
 			if c.Type == kind {

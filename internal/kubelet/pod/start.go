@@ -26,7 +26,10 @@ const (
 	errPostStart = "PostStartHookError"
 )
 
-const startRetry = 10 * time.Second
+const (
+	startRetry = 10 * time.Second
+	startTime  = 2 * time.Minute // that the runtime may take
+)
 
 // startError is a failed start: what the container's status will say.
 type startError struct {
@@ -104,7 +107,9 @@ func (a *Actor) startContainer(ctx context.Context, pod *corev1.Pod, c *corev1.C
 		a.put(func() { a.results = append(a.results, func(s *State) { s.Hooked = id }) })
 	}
 	// A pod that is deleted now is stopped once its container runs: a start broken off in the middle would leave a container that failed.
-	if _, err := a.d.Runtime.StartContainer(context.WithoutCancel(ctx), &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
+	starting, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTime)
+	defer cancel()
+	if _, err := a.d.Runtime.StartContainer(starting, &runtimeapi.StartContainerRequest{ContainerId: id}); err != nil {
 		// The runtime keeps what it could not start, as ended; when to try again is up to the back-off.
 		return &startError{reason: errRun, message: plain(err), retry: time.Now()}
 	}

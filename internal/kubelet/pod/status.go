@@ -413,9 +413,7 @@ func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.T
 		ready, reason, message = len(missing) == 0, "ReadinessGatesNotReady", strings.Join(missing, ", ")
 	}
 	set(corev1.PodReady, ready, reason, message)
-	if !slices.ContainsFunc(st.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodScheduled }) {
-		set(corev1.PodScheduled, true, "", "")
-	}
+	set(corev1.PodScheduled, true, "", "") // it is here
 }
 
 func pick(first bool, a, b string) string {

@@ -14,6 +14,9 @@ func (p *planner) end() {
 	if p.stopContainers() {
 		return
 	}
+	if p.s.Busy[string(Start)] { // what is being started needs the sandbox to fail or to run, and is stopped then
+		return
+	}
 	for _, sb := range p.s.Sandboxes {
 		if sb.Ready {
 			p.do(Action{Verb: StopSandbox, ID: sb.ID})

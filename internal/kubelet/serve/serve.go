@@ -66,6 +66,7 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, access: newAccess(cfg.NodeName, cfg.API), mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok")) })
 	s.mux.HandleFunc("GET /pods", s.pods)
+	s.mux.HandleFunc("GET /runningpods", s.pods)
 	s.mux.HandleFunc("GET /runningpods/", s.pods)
 	s.mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	s.mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(systemLogs))))
