@@ -231,6 +231,42 @@ func (d dice) affinity(p *corev1.Pod) {
 	}
 }
 
+// twist changes one thing about a pod, so that it is all but like another: a class must tell them apart by that alone.
+func (d dice) twist(p *corev1.Pod) {
+	other, c := d.pod("other"), &p.Spec.Containers[0]
+	name := pick(d, "cpu", "memory", gpu)
+	switch q, has := c.Resources.Requests[name]; d.IntN(7) {
+	case 0:
+		if q.Add(q); has {
+			c.Resources.Requests[name] = q
+		}
+	case 1:
+		for i := range c.Ports {
+			port := &c.Ports[i]
+			pick(d, func() { port.HostPort = 161 - port.HostPort }, func() { port.Protocol = pick(d, corev1.ProtocolTCP, corev1.ProtocolUDP) },
+				func() { port.HostIP = pick(d, "", "10.0.0.1", "10.0.0.2") })()
+		}
+	case 2:
+		if p.Spec.NodeSelector != nil {
+			p.Spec.NodeSelector["disk"] = pick(d, "ssd", "hdd")
+		}
+	case 3:
+		for i := range p.Spec.Tolerations {
+			t := &p.Spec.Tolerations[i]
+			pick(d, func() { t.Key = pick(d, "t", "u") }, func() { t.Operator, t.Value = corev1.TolerationOpEqual, "" }, func() { t.Effect = pick(d, "", corev1.TaintEffectNoSchedule) },
+				func() { t.Value = pick(d, "", "v"); t.Operator = corev1.TolerationOpEqual })()
+		}
+	case 4:
+		p.Spec.Affinity = other.Spec.Affinity
+	case 5:
+		for i := range p.Spec.TopologySpreadConstraints {
+			p.Spec.TopologySpreadConstraints[i].MaxSkew = int32(1 + d.IntN(3))
+		}
+	default:
+		c.Image = other.Spec.Containers[0].Image
+	}
+}
+
 // nodeTerms select nodes by label, or bind to some by name.
 func (d dice) nodeTerms() (list []corev1.NodeSelectorTerm) {
 	if d.one(40) {
@@ -272,7 +308,7 @@ func draw(d dice) (steps []step) {
 			steps = append(steps, d.storageStep())
 		}
 	}
-	for i := range 10 + d.IntN(25) {
+	for i := range 15 + d.IntN(30) {
 		name := fmt.Sprintf("p%d", i)
 		switch k := d.IntN(23); {
 		case k >= 20:
@@ -284,6 +320,9 @@ func draw(d dice) (steps []step) {
 				p.Labels["pod"] = name
 			}
 			d.vary(p)
+			if d.one(35) {
+				d.twist(p)
+			}
 			add("schedule "+name+" like "+describe(p), func(w *world, n *cluster.Nodes, t *Table) error { return w.schedule(n, t, p) })
 		case k < 13:
 			p := d.pod(name)
