@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -163,7 +164,7 @@ func (l *loop) evictions(e *queue.Entry, choice *preempt.Choice) func(ctx contex
 	node, object := l.nodes.Name(choice.Node), e.Pod.Pod
 	l.evicting[object.UID] = true
 	return func(ctx context.Context) error {
-		defer l.mail.post(func() { l.evicted(object.UID) })
+		defer l.mail.post(func() { l.evicted(object.UID, choice.Victims) })
 		var group errgroup.Group
 		group.SetLimit(evictors)
 		for _, v := range choice.Victims {
@@ -175,23 +176,27 @@ func (l *loop) evictions(e *queue.Entry, choice *preempt.Choice) func(ctx contex
 	}
 }
 
-// evicted gives a pod another try whose victims have all been told to go, if that was enough.
-func (l *loop) evicted(uid types.UID) {
+// evicted gives a pod another try whose victims have all been told to go, if that was enough. Where only a try can tell, as with volumes, claims and
+// extenders, it waits until the victims are seen gone: a try before that would have others give way once more.
+func (l *loop) evicted(uid types.UID, victims []*cluster.Pod) {
 	delete(l.evicting, uid)
 	e := l.queue.Get(uid)
 	if e == nil {
 		return
 	}
-	if _, _, waits := l.queue.Waits(e); waits && l.placeFree(e) {
+	if _, _, waits := l.queue.Waits(e); !waits {
+		return
+	}
+	there := slices.ContainsFunc(victims, func(v *cluster.Pod) bool { return l.nodes.Placed(v.UID) != nil })
+	if e.Class == nil && !there || e.Class != nil && l.placeFree(e) {
 		l.queue.Retry(e)
 	}
 }
 
-// placeFree says that the place which a waiting pod holds is free but for the pod itself, or is none any more; or that only another try can tell, as with
-// volumes, claims and extenders.
+// placeFree says that the place which a waiting pod of a known class holds is free but for the pod itself, or is none any more.
 func (l *loop) placeFree(e *queue.Entry) bool {
 	node, there := l.nodes.Where(e.Pod.UID)
-	if !there || l.nodes.Node[node] == nil || e.Class == nil || e.Class.Dead {
+	if !there || l.nodes.Node[node] == nil || e.Class.Dead {
 		return true
 	}
 	e.Class.Repair()

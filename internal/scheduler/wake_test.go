@@ -125,7 +125,7 @@ func TestPreemptorsWaitForTheLast(t *testing.T) {
 				t.Fatalf("told first %t, %s: tried again %t", toldFirst, what, !want)
 			}
 		}
-		told := func() { l.evicted("urgent") }
+		told := func() { l.evicted("urgent", nil) }
 		if toldFirst {
 			step("they are told", told, false)
 		}
