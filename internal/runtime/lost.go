@@ -6,12 +6,20 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
-// endLostShims ends shims that nobody can find any more. Where a shim listens is written into its bundle by who started it; a Skiff that is killed in
-// between leaves a shim which holds no container yet, and which containerd, going by the bundles, would leave for ever.
+// endLostShims ends shims that hold no container and never will. Where a shim listens is written into its bundle by who started it; a Skiff that is
+// killed in between leaves a shim which containerd, going by the bundles, would leave for ever. One that is killed a moment later, before the container
+// is made, leaves a shim that containerd keeps if it takes it for a sandbox's.
 func endLostShims(ctx context.Context, cfg Config) {
-	n, err := killAll(ctx, func() ([]int, error) { return lostShims("/proc", cfg.State) })
+	empty := func(bundle, id string) bool {
+		_, err := askShim(ctx, bundle, id)
+		return status.Code(err) == codes.NotFound
+	}
+	n, err := killAll(ctx, func() ([]int, error) { return lostShims("/proc", cfg.State, empty) })
 	if err != nil {
 		cfg.Log.Warn("cannot end shims that an earlier start lost", "err", err)
 	} else if n > 0 {
@@ -19,8 +27,8 @@ func endLostShims(ctx context.Context, cfg Config) {
 	}
 }
 
-// lostShims finds them: their bundles do not say where they listen, and no process is theirs.
-func lostShims(proc, state string) (pids []int, err error) {
+// lostShims finds them: no process is theirs, and their bundles do not say where they listen, or they say themselves that they are empty.
+func lostShims(proc, state string, empty func(bundle, id string) bool) (pids []int, err error) {
 	all, err := shims(proc, state)
 	if err != nil || len(all) == 0 {
 		return nil, err
@@ -30,8 +38,11 @@ func lostShims(proc, state string) (pids []int, err error) {
 		return nil, err
 	}
 	for pid, id := range all {
-		_, err := os.Stat(filepath.Join(state, uriTasks, namespace, id, "bootstrap.json"))
-		if os.IsNotExist(err) && !parents[pid] {
+		if parents[pid] {
+			continue
+		}
+		bundle := filepath.Join(state, uriTasks, namespace, id)
+		if _, err := os.Stat(filepath.Join(bundle, "bootstrap.json")); os.IsNotExist(err) || err == nil && empty(bundle, id) {
 			pids = append(pids, pid)
 		}
 	}

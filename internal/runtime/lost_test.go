@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Of a cluster's shims those are lost whose bundle does not say where they listen, unless a process is theirs.
+// Of a cluster's shims those are lost whose bundle does not say where they listen, or that say they are empty, unless a process is theirs.
 func TestLostShims(t *testing.T) {
 	proc, state := t.TempDir(), t.TempDir()
 	process := func(pid, parent int, id, socket string) {
@@ -19,15 +19,20 @@ func TestLostShims(t *testing.T) {
 	bundle := func(id, file string) { put(t, filepath.Join(state, uriTasks, namespace, id, file), "{}") }
 	process(101, 1, "known", Socket(state))
 	bundle("known", "bootstrap.json")
+	process(106, 1, "empty", Socket(state))
+	bundle("empty", "bootstrap.json")
+	process(107, 1, "beginning", Socket(state))
+	bundle("beginning", "bootstrap.json")
+	put(t, filepath.Join(proc, "202", "stat"), "202 (runc) S 107 1 1")
 	process(102, 1, "lost", Socket(state))
 	bundle("lost", "config.json")
 	process(103, 1, "no-bundle", Socket(state))
 	process(104, 1, "serving", Socket(state))
 	process(105, 1, "elsewhere", "/run/other.sock")
 	put(t, filepath.Join(proc, "201", "stat"), "201 (pause) S 104 1 1")
-	pids, err := lostShims(proc, state)
+	pids, err := lostShims(proc, state, func(_, id string) bool { return id != "known" })
 	slices.Sort(pids)
-	if err != nil || !slices.Equal(pids, []int{102, 103}) {
+	if err != nil || !slices.Equal(pids, []int{102, 103, 106}) {
 		t.Errorf("%v, %v", pids, err)
 	}
 }
