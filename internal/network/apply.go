@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 
 	"skiff.dev/skiff/internal/proxy"
 )
@@ -21,7 +20,7 @@ func (r *ruleset) apply(c *nftables.Conn, d *proxy.Delta) error {
 		c.AddChain(b.chain(name))
 	}
 	for f, lead := range d.Frontends {
-		b.addPick(c, b.side(familyOf(f.Addr)), len(lead.To))
+		b.addPick(c, b.side(familyOf(f.Addr)), pickFor(f, lead))
 	}
 	// A chain that changes its memory is emptied before the old memory can go.
 	for name := range d.Chains {
@@ -78,9 +77,9 @@ func (s *side) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
 		if !s.carries(f.Addr) {
 			continue
 		}
-		target := s.chainOf(lead)
+		target := s.chainOf(f, lead)
 		if was, held := d.Old[f]; held {
-			if s.chainOf(was) == target {
+			if s.chainOf(f, was) == target {
 				continue
 			}
 			put(&gone, f, nil)
@@ -96,26 +95,33 @@ func (s *side) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
 }
 
 func frontendKey(f proxy.Frontend) []byte {
-	port := []byte{byte(f.Protocol), 0, 0, 0, byte(f.Port >> 8), byte(f.Port), 0, 0}
 	if f.OnNode() {
-		return port
+		return portKey(f)
 	}
-	return append(f.Addr.AsSlice(), port...)
+	return append(f.Addr.AsSlice(), portKey(f)...)
+}
+
+func portKey(f proxy.Frontend) []byte {
+	return []byte{byte(f.Protocol), 0, 0, 0, byte(f.Port >> 8), byte(f.Port), 0, 0}
+}
+
+// placeKey has the unspecified address for a port of the node, for which no packet is sent.
+func placeKey(p proxy.Place) []byte {
+	return slices.Concat(p.Addr.AsSlice(), portKey(p.Frontend), number(uint32(p.Index)))
 }
 
 // applyPlaces puts backends into the places of their frontends.
 func (s *side) applyPlaces(c *nftables.Conn, d *proxy.Delta) error {
-	key := func(p proxy.Place) []byte { return append(frontendKey(p.Frontend), number(uint32(p.Index))...) }
 	gone := func(yield func(nftables.SetElement) bool) {
 		for _, p := range d.GonePlaces {
-			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: key(p)}) {
+			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: placeKey(p)}) {
 				return
 			}
 		}
 	}
 	now := func(yield func(nftables.SetElement) bool) {
 		for p, b := range d.Places() {
-			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: key(p), Val: backend(b)}) {
+			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: placeKey(p), Val: backend(b)}) {
 				return
 			}
 		}
@@ -135,31 +141,6 @@ func (s *side) applyLoops(c *nftables.Conn, d *proxy.Delta) error {
 		return out
 	}
 	return errors.Join(deleteElements(c, s.hairpin, pairs(d.GoneLoops)), addElements(c, s.hairpin, pairs(d.Loops)))
-}
-
-// pick is the name of the chain that draws one of n backends.
-func (f family) pick(n int) string { return fmt.Sprintf("pick%s/%d", f.digit(), n) }
-
-func (f family) chainOf(l proxy.Lead) string {
-	if len(l.To) > 0 {
-		return f.pick(len(l.To))
-	}
-	return l.Chain
-}
-
-// addPick adds the chain that leads to any of a frontend's n backends, each with the same probability, unless it is there. It serves all
-// frontends of the family that have so many, and stays: the kernel walks through the map of all endpoints when another chain refers to it.
-func (b *base) addPick(c *nftables.Conn, s *side, n int) {
-	if n == 0 || s == nil || s.picks[n] {
-		return
-	}
-	s.picks[n] = true
-	name, draw := s.pick(n), reg2+s.width()
-	c.AddChain(b.chain(name))
-	b.rule(c, name, isFamily(s.family), s.loadFrontend(), []expr.Any{
-		&expr.Numgen{Register: draw, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
-		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: s.endpoints.Name, SetID: s.endpoints.ID},
-	}, s.redirect(reg0))
 }
 
 // elementsPerMessage keeps a list of elements below the 64 KiB that a netlink attribute can hold, with the longest chain names.

@@ -23,15 +23,12 @@ const (
 	chainMasquerade  = "masquerade"
 
 	mapFrontends = "frontends" // address, protocol, port → chain
-	mapEndpoints = "endpoints" // address, protocol, port, place → backend
+	mapEndpoints = "endpoints" // address, protocol, port, place → backend; of ports of the node with the unspecified address
 	mapNodePorts = "nodeports" // protocol, port → chain, on every address of the node
 	setHairpin   = "hairpin"   // pairs of a backend on this node and itself
 
 	chainPolicy = "policy"
 )
-
-// usualEndpoints is the number of endpoints up to which a service finds its chain there, and does not wait for it.
-const usualEndpoints = 32
 
 // facts are what the fixed rules depend on.
 type facts struct {
@@ -91,7 +88,7 @@ type base struct {
 type side struct {
 	family
 	frontends, endpoints, nodePorts, hairpin *nftables.Set
-	picks                                    map[int]bool // numbers of endpoints that have a chain to draw one
+	picks                                    map[pick]bool // that have a chain
 }
 
 func newBase(f facts) *base {
@@ -107,7 +104,7 @@ func newSide(t *nftables.Table, f family) *side {
 	concat := func(types ...nftables.SetDatatype) nftables.SetDatatype { return nftables.MustConcatSetType(types...) }
 	frontend := []nftables.SetDatatype{f.addrType(), nftables.TypeInetProto, nftables.TypeInetService}
 	return &side{
-		family: f, picks: map[int]bool{},
+		family: f, picks: map[pick]bool{},
 		frontends: &nftables.Set{Table: t, Name: mapFrontends + f.digit(), IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict, KeyType: concat(frontend...)},
 		endpoints: &nftables.Set{Table: t, Name: mapEndpoints + f.digit(), IsMap: true, Concatenation: true, DataType: f.backendType(),
 			KeyType: concat(append(frontend, nftables.TypeMark)...)}, // nft can print marks, and integers not
@@ -182,8 +179,8 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	b.rule(c, proxy.Drop, verdict(expr.VerdictDrop, ""))
 	for _, s := range b.sides {
 		clear(s.picks)
-		for n := range usualEndpoints {
-			b.addPick(c, s, n+1)
+		for _, p := range usualPicks() {
+			b.addPick(c, s, p)
 		}
 	}
 	b.policies(c)

@@ -65,6 +65,11 @@ func TestPacketsToServices(t *testing.T) {
 		}), endpoints("only-b", b.addr),
 		service("local-b", "10.43.0.22", nodePort(30081, true)), endpoints("local-b", b.addr),
 		service("nobody", "10.43.0.23", nodePort(30082, false)),
+		service("both-outside", "10.43.0.24", nodePort(30083, false)), endpoints("both-outside", a.addr, b.addr),
+		service("balanced", "10.43.0.25", func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeLoadBalancer
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: "192.0.2.8"}}
+		}), endpoints("balanced", b.addr),
 	)
 	eventually(t, "service both is programmed", func() bool { _, _, err := a.ask("10.43.0.20:80"); return err == nil })
 
@@ -92,7 +97,19 @@ func TestPacketsToServices(t *testing.T) {
 		wantAnswer(t, outside, "198.51.100.1:30081", "b", "198.51.100.2")
 		wantAnswer(t, nil, "127.0.0.1:30081", "b", "10.42.0.1")
 	})
-	t.Run("external address", func(t *testing.T) { wantAnswer(t, outside, "192.0.2.7:80", "b", "") })
+	t.Run("node port of several endpoints", func(t *testing.T) {
+		if seen := spread(t, outside, "198.51.100.1:30083", 40); seen["a"] == 0 || seen["b"] == 0 {
+			t.Errorf("not spread: %v", seen)
+		}
+		if server, err := talk(outside.udp(t, "198.51.100.1:30083")); err != nil || server != "a" && server != "b" {
+			t.Errorf("over UDP %q answers (%v)", server, err)
+		}
+	})
+	t.Run("external address", func(t *testing.T) {
+		wantAnswer(t, outside, "192.0.2.7:80", "b", "10.42.0.1")
+		wantAnswer(t, a, "192.0.2.7:80", "b", "10.42.0.1")
+	})
+	t.Run("load balancer's address", func(t *testing.T) { wantAnswer(t, outside, "192.0.2.8:80", "b", "10.42.0.1") })
 	t.Run("no endpoints", func(t *testing.T) {
 		for where, from := range map[string]*namespace{"10.43.0.23:80": a, "198.51.100.1:30082": outside, "127.0.0.1:30082": nil, "10.43.9.9:80": a} {
 			begin := time.Now()
@@ -417,7 +434,7 @@ func TestUnledPacket(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.nft("flush", "chain", "inet", "w", v4.pick(1))
+	w.nft("flush", "chain", "inet", "w", pick{n: 1}.name(v4))
 	froms := map[string]*namespace{"a pod": b, "the node": nil}
 	for who, from := range froms {
 		if !silent(from, "10.43.0.20:80") {

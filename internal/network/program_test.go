@@ -19,8 +19,24 @@ import (
 	"skiff.dev/skiff/internal/proxy"
 )
 
+// kind makes the i-th service of a crowd one of a type.
+type kind func(i int, s *corev1.Service)
+
+var (
+	clusterIP kind = func(int, *corev1.Service) {}
+	nodePort  kind = func(i int, s *corev1.Service) {
+		s.Spec.Type = corev1.ServiceTypeNodePort
+		s.Spec.Ports[0].NodePort = int32(20000 + i) // of a cluster that has set aside enough
+	}
+	loadBalancer kind = func(i int, s *corev1.Service) {
+		nodePort(i, s)
+		s.Spec.Type = corev1.ServiceTypeLoadBalancer
+		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: netip.AddrFrom4([4]byte{198, 18, byte(i / 250), byte(1 + i%250)}).String()}}
+	}
+)
+
 // crowd is a follower that has been told of many services, each with so many endpoints, and has written none.
-func crowd(b *testing.B, services, each int) *follower {
+func crowd(b *testing.B, of kind, services, each int) *follower {
 	b.Helper()
 	f := newFacts("w", []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")}, netip.Addr{})
 	log := slog.New(slog.NewTextHandler(testWriter{b}, nil))
@@ -34,7 +50,10 @@ func crowd(b *testing.B, services, each int) *follower {
 	for i := range services {
 		name := fmt.Sprintf("s%d", i)
 		key := types.NamespacedName{Namespace: "default", Name: name}
-		s := service(name, netip.AddrFrom4([4]byte{10, 43, byte(i / 250), byte(1 + i%250)}).String(), func(s *corev1.Service) { s.Spec.Ports = s.Spec.Ports[:1] })
+		s := service(name, netip.AddrFrom4([4]byte{10, 43, byte(i / 250), byte(1 + i%250)}).String(), func(s *corev1.Service) {
+			s.Spec.Ports = s.Spec.Ports[:1]
+			of(i, s)
+		})
 		fo.services[key] = s
 		fo.slices[key] = map[string]*discoveryv1.EndpointSlice{"1": spreadOut(endpoints(name, backends(i, each)...), i)}
 		fo.dirty[key] = struct{}{}
@@ -63,12 +82,20 @@ func backends(service, n int) (out []netip.Addr) {
 
 // BenchmarkProgram writes all services of a cluster at once, as a node does that starts.
 func BenchmarkProgram(b *testing.B) {
-	for _, size := range []struct{ services, each int }{{1000, 5}, {10000, 5}, {5000, 50}} {
-		b.Run(fmt.Sprintf("%dx%d", size.services, size.each), func(b *testing.B) {
+	for _, of := range []struct {
+		name           string
+		kind           kind
+		services, each int
+	}{
+		{"ClusterIP", clusterIP, 1000, 5}, {"ClusterIP", clusterIP, 10000, 5}, {"ClusterIP", clusterIP, 5000, 50},
+		{"NodePort", nodePort, 1000, 5}, {"NodePort", nodePort, 5000, 5},
+		{"LoadBalancer", loadBalancer, 1000, 5}, {"LoadBalancer", loadBalancer, 5000, 5},
+	} {
+		b.Run(fmt.Sprintf("%s/%dx%d", of.name, of.services, of.each), func(b *testing.B) {
 			var used time.Duration
 			for range b.N {
 				b.StopTimer()
-				f := crowd(b, size.services, size.each)
+				f := crowd(b, of.kind, of.services, of.each)
 				runtime.GC()
 				before := processorTime(b)
 				b.StartTimer()
@@ -98,14 +125,22 @@ func processorTime(b *testing.B) time.Duration {
 
 // BenchmarkChange changes one service's endpoints among many.
 func BenchmarkChange(b *testing.B) {
-	for _, services := range []int{1000, 10000} {
-		b.Run(fmt.Sprint(services), func(b *testing.B) {
-			f := crowd(b, services, 5)
+	for _, of := range []struct {
+		name     string
+		kind     kind
+		services int
+	}{
+		{"ClusterIP", clusterIP, 1000}, {"ClusterIP", clusterIP, 10000},
+		{"NodePort", nodePort, 1000}, {"NodePort", nodePort, 5000},
+		{"LoadBalancer", loadBalancer, 1000}, {"LoadBalancer", loadBalancer, 5000},
+	} {
+		b.Run(fmt.Sprintf("%s/%d", of.name, of.services), func(b *testing.B) {
+			f := crowd(b, of.kind, of.services, 5)
 			if err := f.write(); err != nil {
 				b.Fatal(err)
 			}
 			key := types.NamespacedName{Namespace: "default", Name: "s7"}
-			took := make([]time.Duration, 0, b.N)
+			took, before := make([]time.Duration, 0, b.N), processorTime(b)
 			b.ResetTimer()
 			for i := range b.N {
 				begin := time.Now()
@@ -116,6 +151,7 @@ func BenchmarkChange(b *testing.B) {
 				}
 				took = append(took, time.Since(begin))
 			}
+			b.ReportMetric(float64((processorTime(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/op")
 			slices.Sort(took)
 			b.ReportMetric(float64(took[len(took)/2].Nanoseconds()), "median-ns")
 		})
@@ -126,7 +162,7 @@ func BenchmarkChange(b *testing.B) {
 func BenchmarkConnect(b *testing.B) {
 	for _, services := range []int{10, 10000} {
 		b.Run(fmt.Sprint(services), func(b *testing.B) {
-			f := crowd(b, services, 5)
+			f := crowd(b, clusterIP, services, 5)
 			share, gateway := netip.MustParsePrefix("10.42.0.0/24"), netip.MustParseAddr("10.42.0.1")
 			if err := setUpHost("w", []netip.Prefix{share}, []netip.Prefix{f.rules.facts.ranges[0].services}); err != nil {
 				b.Fatal(err)

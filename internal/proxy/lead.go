@@ -5,14 +5,15 @@ import (
 	"slices"
 )
 
-// Most frontends share their chain with nobody, and the chain does nothing but balance. Such chains are not written: their frontends lead to
-// the backends themselves, which lie in numbered places of one map for all services. So a service costs no objects of its own, and a change
-// of its backends a few elements.
+// Most chains do nothing but balance, or ask for masquerade and go on in one that does nothing but balance. Such chains are not written: their
+// frontends lead to the backends themselves, which lie in numbered places of one map for all services. So a service costs no objects of its
+// own, and a change of its backends a few elements.
 
 // Lead is where a frontend leads: to a chain, or to one of several backends, each as likely as the others.
 type Lead struct {
-	Chain string
-	To    []netip.AddrPort // by place
+	Chain      string
+	To         []netip.AddrPort // by place
+	Masquerade bool             // the answer has to come back through this node
 }
 
 // Place is where one of a frontend's backends lies.
@@ -21,27 +22,54 @@ type Place struct {
 	Index int
 }
 
-func (l Lead) equal(o Lead) bool { return l.Chain == o.Chain && slices.Equal(l.To, o.To) }
+func (l Lead) equal(o Lead) bool {
+	return l.Chain == o.Chain && l.Masquerade == o.Masquerade && slices.Equal(l.To, o.To)
+}
 
 func (l Lead) answers() bool { return l.Chain != Reject && l.Chain != Drop }
 
-// direct are the chains that need not be written.
-func (p Part) direct() map[string]bool {
-	out := map[string]bool{}
-	for name, rules := range p.Chains {
-		out[name] = len(rules) == 1 && rules[0].balances()
-	}
-	for _, rules := range p.Chains {
-		for _, r := range rules {
-			delete(out, r.Goto)
+// direct are the chains that need not be written, and where their frontends lead instead: the plain ones in which no chain goes on that is
+// written.
+func (p Part) direct() map[string]Lead {
+	out := map[string]Lead{}
+	for name := range p.Chains {
+		if l, ok := p.plain(name); ok {
+			out[name] = l
 		}
 	}
-	for f, name := range p.Frontends {
-		if f.OnNode() {
-			delete(out, name) // ports of the node have no place
+	for name, rules := range p.Chains {
+		if _, ok := p.plain(name); !ok {
+			p.write(rules, out)
 		}
 	}
 	return out
+}
+
+// write takes out of the direct chains those in which written rules go on, and in which these go on in turn.
+func (p Part) write(rules []Rule, direct map[string]Lead) {
+	for _, r := range rules {
+		if _, ok := direct[r.Goto]; ok {
+			delete(direct, r.Goto)
+			p.write(p.Chains[r.Goto], direct)
+		}
+	}
+}
+
+// plain tells where a chain leads that does nothing but balance, or masquerade and balance.
+func (p Part) plain(chain string) (Lead, bool) {
+	rules := p.Chains[chain]
+	if len(rules) != 1 {
+		return Lead{}, false
+	}
+	r := rules[0]
+	if r.balances() {
+		return Lead{To: r.To}, true
+	}
+	next := p.Chains[r.Goto]
+	if len(next) != 1 || !next[0].balances() || !r.equal(Rule{Masquerade: true, Goto: r.Goto}) {
+		return Lead{}, false
+	}
+	return Lead{To: next[0].To, Masquerade: true}, true
 }
 
 // balances tells that a rule does nothing else.

@@ -12,9 +12,9 @@ import (
 type Table struct {
 	parts  map[string]Part
 	claims map[Frontend][]claim
-	direct map[string][]netip.AddrPort // the backends of chains that are not written, because their frontends lead to the backends themselves
-	loops  map[netip.Addr]int          // how many parts name it
-	left   []Place                     // are empty, and still written
+	direct map[string]Lead    // of chains that are not written, because their frontends lead to the backends themselves
+	loops  map[netip.Addr]int // how many parts name it
+	left   []Place            // are empty, and still written
 
 	frontends ledger.Ledger[Frontend, Lead]
 	chains    ledger.Ledger[string, []Rule]
@@ -33,7 +33,7 @@ func NewTable() *Table {
 	return &Table{
 		parts:     map[string]Part{},
 		claims:    map[Frontend][]claim{},
-		direct:    map[string][]netip.AddrPort{},
+		direct:    map[string]Lead{},
 		loops:     map[netip.Addr]int{},
 		frontends: ledger.New[Frontend](Lead.equal),
 		chains:    ledger.New[string](equalRules),
@@ -86,9 +86,9 @@ func (t *Table) setChains(old map[string][]Rule, part Part) {
 	}
 	direct := part.direct()
 	for chain, rules := range part.Chains {
-		if direct[chain] {
+		if l, ok := direct[chain]; ok {
 			t.removeChain(chain)
-			t.direct[chain] = rules[0].To
+			t.direct[chain] = l
 			continue
 		}
 		delete(t.direct, chain)
@@ -157,9 +157,11 @@ func (t *Table) unclaim(f Frontend, part string) {
 
 // lead has a frontend lead to a chain, or to what the chain would lead to.
 func (t *Table) lead(f Frontend, target string) {
-	l := Lead{Chain: target}
-	if to, direct := t.direct[target]; direct {
-		l = Lead{To: arrange(t.frontends.Now[f].To, to)}
+	l, direct := t.direct[target]
+	if direct {
+		l.To = arrange(t.frontends.Now[f].To, l.To)
+	} else {
+		l.Chain = target
 	}
 	t.frontends.Set(f, l)
 }

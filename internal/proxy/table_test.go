@@ -128,10 +128,34 @@ func TestMostChainsAreNotWritten(t *testing.T) {
 	if d := table.Take(); len(d.Chains) != 0 || len(d.Frontends[front].To) != 2 {
 		t.Errorf("a frontend alone: %+v", d)
 	}
+	for what, step := range map[string]struct {
+		change     func(*Part)
+		masquerade bool
+	}{
+		"a port of the node": {func(p *Part) { p.Frontends[other] = "a" }, false},
+		"masquerade":         {func(p *Part) { p.Frontends[other], p.Chains["b"] = "b", []Rule{{Masquerade: true, Goto: "a"}} }, true},
+	} {
+		plain := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
+		step.change(&plain)
+		table.Set("a", plain)
+		if d := table.Take(); len(d.Chains) != 0 || !d.Frontends[other].equal(Lead{To: plain.Chains["a"][0].To, Masquerade: step.masquerade}) {
+			t.Errorf("%s needs no chain: %+v", what, d)
+		}
+		table.Set("a", part)
+		table.Take()
+	}
 	for what, change := range map[string]func(*Part){
-		"a port of the node": func(p *Part) { p.Frontends[other] = "a" },
-		"another chain":      func(p *Part) { p.Frontends[other], p.Chains["b"] = "b", []Rule{{Masquerade: true, Goto: "a"}} },
-		"affinity":           func(p *Part) { p.Chains["a"][0].Sticky = time.Hour },
+		"a chain that chooses": func(p *Part) {
+			p.Frontends[other], p.Chains["b"] = "b", []Rule{{FromHost: true, Masquerade: true, Goto: "a"}, {Goto: Drop}}
+		},
+		"a chain that chooses before masquerade": func(p *Part) {
+			p.Frontends[other], p.Chains["c"] = "c", []Rule{{FromHost: true, Goto: "b"}, {Goto: Drop}}
+			p.Chains["b"] = []Rule{{Masquerade: true, Goto: "a"}}
+		},
+		"affinity": func(p *Part) { p.Chains["a"][0].Sticky = time.Hour },
+		"affinity behind masquerade": func(p *Part) {
+			p.Frontends[other], p.Chains["b"], p.Chains["a"][0].Sticky = "b", []Rule{{Masquerade: true, Goto: "a"}}, time.Hour
+		},
 	} {
 		special := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
 		change(&special)
@@ -189,7 +213,7 @@ func TestPlaces(t *testing.T) {
 func TestDeltasAddUp(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	table, k := NewTable(), newKernel()
-	for range 5000 {
+	for range 10000 {
 		name := fmt.Sprintf("s%d", rnd.IntN(12))
 		var to []string
 		for range rnd.IntN(6) {
@@ -197,17 +221,31 @@ func TestDeltasAddUp(t *testing.T) {
 		}
 		slices.Sort(to)
 		part := simple(name, vip(fmt.Sprintf("10.43.0.%d", 1+rnd.IntN(6)), 53), slices.Compact(to)...)
-		switch rnd.IntN(8) {
+		node := Frontend{netip.IPv4Unspecified(), UDP, uint16(1 + rnd.IntN(3))}
+		switch rnd.IntN(10) {
 		case 0, 1:
 			part = Part{}
 		case 2:
-			part.Frontends[Frontend{Protocol: UDP, Port: uint16(1 + rnd.IntN(3))}] = part.Frontends[slices.Collect(maps.Keys(part.Frontends))[0]]
+			part.Frontends[node] = slices.Collect(maps.Values(part.Frontends))[0]
+		case 3, 4:
+			part.addOutside(node, name, Rule{Masquerade: true, Goto: name})
+		case 5:
+			part.addOutside(node, name, Rule{FromHost: true, Masquerade: true, Goto: name}, Rule{Goto: Drop})
+		case 6:
+			part.addOutside(vip("192.0.2.1", 53), name, Rule{Masquerade: true, Goto: name})
 		}
 		table.Set(name, part)
 		if rnd.IntN(3) == 0 {
 			k.apply(t, table.Take())
 			k.check(t, table)
 		}
+	}
+}
+
+// addOutside has a frontend lead by rules to a part's chain, if it has one.
+func (part *Part) addOutside(f Frontend, chain string, rules ...Rule) {
+	if _, ok := part.Chains[chain]; ok {
+		part.Frontends[f], part.Chains["ext/"+chain] = "ext/"+chain, rules
 	}
 }
 
