@@ -35,6 +35,8 @@ var benchmarks = []benchmark{
 	{"scheduler_plot", "time a pod against nodes and against pods placed, drawn into docs/", benchPlot},
 	{"rollout", "twenty rolling updates under 500 requests a second: how many are lost", benchRollout},
 	{"autoscale", "from the start to figures, from load to more pods", benchAutoscale},
+	{"services", "rules of many services: first writing, a change, a new connection", benchServices},
+	{"telemetry", "what it costs to measure a hundred pods, and to keep an hour of that", benchTelemetry},
 	{"idle", "memory and CPU of a cluster left alone", benchIdle},
 }
 

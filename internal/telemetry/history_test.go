@@ -77,27 +77,39 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// TestHistoryIsSmall: an hour of a hundred pods takes at most 20 MB.
-func TestHistoryIsSmall(t *testing.T) {
+// hourOf fills an hour with a sample, and tells how many bytes that takes.
+func hourOf(sample *stats.Summary) (p *past, bytes uint64) {
 	heap := func() uint64 {
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
-	sample := sampleOf(100, 1, 1)
 	before := heap()
-	p := &past{}
+	p = &past{}
 	for i := range hour {
 		p.add(time.Unix(0, 0).Add(time.Duration(i)*Period), sample)
 	}
-	if took := heap() - before; took > 20e6 {
-		t.Errorf("%d bytes", took)
-	} else {
-		t.Logf("%d bytes", took)
+	return p, heap() - before
+}
+
+// TestHistoryIsSmall: an hour of a hundred pods takes at most 20 MB.
+func TestHistoryIsSmall(t *testing.T) {
+	sample := sampleOf(100, 1, 1)
+	p, bytes := hourOf(sample)
+	if bytes > 20e6 {
+		t.Errorf("%d bytes", bytes)
 	}
-	runtime.KeepAlive(p)
 	if n := testing.AllocsPerRun(5, func() { p.last = time.Time{}; p.add(time.Unix(1e6, 0), sample) }); n > 10 {
 		t.Errorf("%v allocations a sample", n)
+	}
+}
+
+func BenchmarkHistory(b *testing.B) {
+	sample := sampleOf(100, 1, 1)
+	for range b.N {
+		p, bytes := hourOf(sample)
+		b.ReportMetric(float64(bytes)/1e6, "MB")
+		runtime.KeepAlive(p)
 	}
 }
