@@ -93,8 +93,24 @@ func (c *Cluster) Space(t T, namespace string) *Cluster {
 	view := c.For(t)
 	view.Kubectl("create", "namespace", namespace)
 	view.namespace = namespace
+	t.Cleanup(view.explainFailure)
 	view.Kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=20s") // no pod is let in before
 	return view
+}
+
+// explainFailure prints what stands in the namespace, and what happened there last, if the test failed: the next moment it is gone.
+func (c *Cluster) explainFailure() {
+	if !c.t.Failed() || !c.running() {
+		return
+	}
+	for _, look := range [][]string{
+		{"get", "all", "--output=wide", "--request-timeout=10s"},
+		{"get", "pods", "--output=jsonpath={range .items[*]}{.metadata.name}{\"\\t\"}{.status}{\"\\n\"}{end}", "--request-timeout=10s"},
+		{"events", "--request-timeout=10s"},
+	} {
+		out, _ := c.TryKubectl(look...) // it is part of the answer why it failed
+		c.t.Logf("kubectl %s:\n%s", strings.Join(look[:2], " "), tail(out, 60))
+	}
 }
 
 // With is the same cluster seen through another kubectl.
@@ -414,6 +430,7 @@ func (c *Cluster) Host() *Host { return c.host }
 // Remove ends the process and everything the cluster left, and checks that nothing remains. It is done at the test's end; a test that runs something
 // the cluster leans on does it before it ends that.
 func (c *Cluster) Remove() {
+	c.explainFailure()
 	if c.t.Failed() && c.out != nil {
 		c.t.Logf("skiff said:\n%s", tail(c.out.String(), 200))
 	}
