@@ -4,9 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -23,6 +28,7 @@ func TestVolumes(t *testing.T) {
 		"empty dir":    emptyDirVolume,
 		"host path":    hostPathVolume,
 		"sub-path":     subPathVolume,
+		"propagation":  mountPropagation,
 	})
 }
 
@@ -220,6 +226,109 @@ spec:
 		}
 		return nil
 	})
+}
+
+// mountPropagation: what host and pods mount in one folder is seen by those that asked for it, though the folder's mount was private.
+func mountPropagation(t *testing.T, c *cluster.Cluster) {
+	dir := t.TempDir()
+	if err := syscall.Mount("skiff-test", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	if err := syscall.Mount("", dir, "", syscall.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	modes := map[string]string{"both": "Bidirectional", "inward": "HostToContainer", "none": "None", "default": ""}
+	for name, mode := range modes {
+		if mode != "" {
+			mode = ", mountPropagation: " + mode
+		}
+		c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: ` + name + `}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{name: v, hostPath: {path: "` + dir + `"}}]
+  containers:
+    - name: main
+      image: skiff.dev/web:1
+      command: [sh, -c, "mkdir /v/` + name + ` && echo > /made && sleep inf"]
+      readinessProbe: {exec: {command: [ls, /made]}, periodSeconds: 1}
+      securityContext: {privileged: true}
+      volumeMounts: [{name: v, mountPath: /v` + mode + `}]
+`)
+	}
+	for name := range modes {
+		c.WaitPodReady(name)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "host"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("skiff-test", filepath.Join(dir, "host"), "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(filepath.Join(dir, "host"), syscall.MNT_DETACH) })
+	if err := os.WriteFile(filepath.Join(dir, "host", "seen"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name := range modes {
+		inContainer(t, c.WaitPodReady(name).Status.ContainerStatuses[0].ContainerID, func() error {
+			at := "/v/" + name
+			if err := syscall.Mount("skiff-test", at, "tmpfs", 0, ""); err != nil {
+				return err
+			}
+			return os.WriteFile(at+"/seen", nil, 0o644)
+		})
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(filepath.Join(dir, "both"), syscall.MNT_DETACH) })
+	for name, want := range map[string][]string{"both": {"both", "host"}, "inward": {"both", "host", "inward"}, "none": {"none"}, "default": {"default"}} {
+		out := c.Kubectl("exec", name, "--", "sh", "-c", "cd /v; for d in both inward none default host; do [ ! -e $d/seen ] || echo $d; done")
+		got := strings.Fields(out)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s sees what is mounted in %v, want %v", name, got, want)
+		}
+	}
+	seen, _ := filepath.Glob(filepath.Join(dir, "*", "seen"))
+	if want := []string{filepath.Join(dir, "both", "seen"), filepath.Join(dir, "host", "seen")}; !slices.Equal(seen, want) {
+		t.Errorf("the host sees %v, want %v", seen, want)
+	}
+}
+
+// inContainer does something in a container's mount namespace.
+func inContainer(t *testing.T, id string, do func() error) {
+	t.Helper()
+	_, id, _ = strings.Cut(id, "://")
+	groups, _ := filepath.Glob("/proc/[0-9]*/cgroup")
+	for _, path := range groups {
+		if text, err := os.ReadFile(path); err != nil || !strings.Contains(string(text), id) {
+			continue
+		}
+		failed := make(chan error)
+		go func() {
+			runtime.LockOSThread() // and never unlocked: this thread ends with the goroutine
+			failed <- func() error {
+				own, err := os.Open(filepath.Join(filepath.Dir(path), "ns/mnt"))
+				if err != nil {
+					return err
+				}
+				defer own.Close()
+				if err := unix.Unshare(unix.CLONE_FS); err != nil {
+					return err
+				}
+				if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNS); err != nil {
+					return err
+				}
+				return do()
+			}()
+		}()
+		if err := <-failed; err != nil {
+			t.Fatalf("in container %s: %v", id, err)
+		}
+		return
+	}
+	t.Fatalf("no process of container %s", id)
 }
 
 func subPathVolume(t *testing.T, c *cluster.Cluster) {

@@ -134,6 +134,7 @@ func containerResources(pod *corev1.Pod, c *corev1.Container, s *Settings) *runt
 type mountSource interface {
 	Path(pod *corev1.Pod, v *corev1.Volume) string
 	SubPath(pod *corev1.Pod, v *corev1.Volume, container string, index int, sub string) (string, error)
+	Share(path string, mode corev1.MountPropagationMode) error
 }
 
 // mounts are a container's volume mounts.
@@ -176,6 +177,11 @@ func mounts(pod *corev1.Pod, c *corev1.Container, values map[string]string, volu
 			}
 		default:
 			mount.HostPath = volumes.Path(pod, v)
+		}
+		if m.MountPropagation != nil && mount.HostPath != "" {
+			if err := volumes.Share(mount.HostPath, *m.MountPropagation); err != nil {
+				return nil, err
+			}
 		}
 		out = append(out, mount)
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,31 +16,65 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// mountsBelow lists mount points at and below dir, the deepest first.
-func mountsBelow(dir string) ([]string, error) {
+// mountPoint is a line of mountinfo.
+type mountPoint struct {
+	path          string
+	shared, slave bool // what is mounted below it is seen by its peers; what its peers mount is seen below it
+}
+
+// mountPoints of this process's mount namespace, in the order in which they were mounted.
+func mountPoints() ([]mountPoint, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	return parseMounts(f)
+}
+
+func parseMounts(r io.Reader) (found []mountPoint, err error) {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 0, 64<<10), 1<<20)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 6 {
+			continue
+		}
+		m := mountPoint{path: unescape(fields[4])}
+		for _, option := range fields[6:] {
+			if option == "-" {
+				break
+			}
+			m.shared = m.shared || strings.HasPrefix(option, "shared:")
+			m.slave = m.slave || strings.HasPrefix(option, "master:")
+		}
+		found = append(found, m)
+	}
+	return found, lines.Err()
+}
+
+// contains: dir is path or a folder above it.
+func contains(dir, path string) bool {
+	return dir == path || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// mountsBelow lists mount points at and below dir, the deepest first.
+func mountsBelow(dir string) ([]string, error) {
+	all, err := mountPoints()
+	if err != nil {
+		return nil, err
+	}
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = real
 	}
 	var found []string
-	lines := bufio.NewScanner(f)
-	lines.Buffer(make([]byte, 0, 64<<10), 1<<20)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 {
-			continue
-		}
-		point := unescape(fields[4])
-		if point == dir || strings.HasPrefix(point, dir+"/") {
-			found = append(found, point)
+	for _, m := range all {
+		if contains(dir, m.path) {
+			found = append(found, m.path)
 		}
 	}
 	slices.Reverse(found)
-	return found, lines.Err()
+	return found, nil
 }
 
 // unescape undoes mountinfo's octal escapes.
