@@ -325,7 +325,7 @@ func cronJob(t *testing.T, c *cluster.Cluster) {
 		}
 		return nil
 	})
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, time.Minute, func() error { // each minute has a job, and the next may have begun
 		if field(c, "cronjob/tick", ".status.lastSuccessfulTime") == "" || field(c, "cronjob/tick", ".status.active") != "" {
 			return fmt.Errorf("status %s", field(c, "cronjob/tick", ".status"))
 		}
