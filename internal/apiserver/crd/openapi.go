@@ -41,13 +41,13 @@ func (v *version) openAPI(refs string, v2 bool) (map[string]any, error) {
 	if defined == nil {
 		return nil, fmt.Errorf("definition %s has no version %s any more", crd.Name, v.gvk.Version)
 	}
-	one, err := objectSchema(crd, defined, refs, v2)
+	one, err := objectSchema(crd, defined, v.gvk, refs, v2)
 	if err != nil {
 		return nil, err
 	}
 	selectable(one, defined)
 	listKind := v.gvk.GroupVersion().WithKind(v.listKind)
-	list := listSchema(v.gvk, listKind, crd.Status.AcceptedNames.Plural, refs, v2)
+	list := listSchema(v.gvk, listKind, v.row.Plural, refs, v2)
 	selectable(list, defined)
 	out := map[string]any{}
 	for name, s := range map[string]*spec.Schema{api.ModelName(v.gvk): one, api.ModelName(listKind): list} {
@@ -65,8 +65,9 @@ func (v *version) openAPI(refs string, v2 bool) (map[string]any, error) {
 }
 
 // objectSchema is a version's schema with what every object has. v2 says less: what it can't say and what old clients stumble over is left out.
+// The kind is said by who serves it: the definition's status tells the accepted names only later.
 func objectSchema(
-	crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion, refs string, v2 bool,
+	crd *apiextensionsv1.CustomResourceDefinition, v *apiextensionsv1.CustomResourceDefinitionVersion, kind schema.GroupVersionKind, refs string, v2 bool,
 ) (*spec.Schema, error) {
 	s, err := structural(v)
 	if err != nil || s != nil && len(structuralschema.ValidateStructural(nil, s)) > 0 {
@@ -83,7 +84,7 @@ func objectSchema(
 		withKind(out)
 		embedded(out, refs, v2)
 	}
-	mark(out, schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Status.AcceptedNames.Kind})
+	mark(out, kind)
 	return out, nil
 }
 
@@ -186,11 +187,12 @@ func (k *kind) types() managedfields.TypeConverter {
 	models := map[string]*spec.Schema{objectMeta: &meta}
 	for i := range crd.Spec.Versions {
 		v := &crd.Spec.Versions[i]
-		s, err := objectSchema(crd, v, refs, false)
+		gvk := k.gk.WithVersion(v.Name)
+		s, err := objectSchema(crd, v, gvk, refs, false)
 		if err != nil {
 			return nil
 		}
-		models[api.ModelName(k.gk.WithVersion(v.Name))] = s
+		models[api.ModelName(gvk)] = s
 	}
 	out, err := managedfields.NewTypeConverter(models, k.preserve)
 	if err != nil {
