@@ -2,9 +2,11 @@ package apiserver
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
@@ -16,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
@@ -116,12 +119,17 @@ func (c *call) recordList(entries []*store.Entry, meta metav1.ListMeta) {
 	audit.Response(c.r.Context(), list)
 }
 
+// spoken is the row of the version that a request speaks.
+func spoken(q *registry.Request) *api.Resource {
+	if q.Served != nil {
+		return q.Served.Row()
+	}
+	return q.Resource
+}
+
 // listKind names the list of a request's resource.
 func listKind(q *registry.Request) (apiVersion, kind string) {
-	row := q.Resource
-	if q.Served != nil {
-		row = q.Served.Row()
-	}
+	row := spoken(q)
 	return row.GVK().GroupVersion().String(), listKindOf(row)
 }
 
@@ -139,6 +147,7 @@ func (c *call) writeJSONList(f format, entries []*store.Entry, meta metav1.ListM
 	size := len(head) + len(`,"items":[]}`)
 	out := c.splice(len(entries))
 	defer out.end()
+	named := prefixOf(spoken(c.q))
 	bodies := make([][]byte, len(entries))
 	for i, e := range entries {
 		if bodies[i], err = e.Bytes(store.JSON); err != nil {
@@ -149,16 +158,14 @@ func (c *call) writeJSONList(f format, entries []*store.Entry, meta metav1.ListM
 			c.fail(apierrors.NewTimeoutError("too many long lists are being made; take protobuf, or pages", 1))
 			return err
 		}
+		bodies[i] = named.without(bodies[i])
 		size += len(bodies[i]) + 1
 	}
 	if f.media == mediaYAML || f.pretty {
 		buf := make([]byte, 0, size)
 		buf = append(append(buf, head[:len(head)-1]...), `,"items":[`...)
 		for i, b := range bodies {
-			if i > 0 {
-				buf = append(buf, ',')
-			}
-			buf = append(buf, b...)
+			buf = append(append(buf, before(i, b)...), b...)
 		}
 		buf = append(buf, "]}"...)
 		if f.media == mediaYAML {
@@ -174,13 +181,45 @@ func (c *call) writeJSONList(f format, entries []*store.Entry, meta metav1.ListM
 	_, _ = out.Write(head[:len(head)-1])
 	_, _ = out.WriteString(`,"items":[`)
 	for i, b := range bodies {
-		if i > 0 {
-			_ = out.WriteByte(',')
-		}
+		_, _ = out.WriteString(before(i, b))
 		_, _ = out.Write(b)
 	}
 	_, _ = out.WriteString("]}\n")
 	return out.Flush()
+}
+
+// kindPrefix is how the encoding of an object begins that says its kind first, as those do that have a Go type.
+type kindPrefix []byte
+
+// prefixOf is how the items of a resource's lists begin. Upstream's lists of what has a Go type name the kind once; custom resources say theirs each time,
+// and so their prefix is empty.
+func prefixOf(r *api.Resource) kindPrefix {
+	if r.Custom != nil {
+		return nil
+	}
+	return fmt.Appendf(nil, `{"kind":%q,"apiVersion":%q,`, r.Kind, r.GVK().GroupVersion().String())
+}
+
+// before is what stands before the i-th item of a list.
+func before(i int, item []byte) string {
+	bare := len(item) > 0 && item[0] != '{'
+	switch {
+	case i == 0 && bare:
+		return "{"
+	case i == 0:
+		return ""
+	case bare:
+		return ",{"
+	}
+	return ","
+}
+
+// without is the object without its kind and without the brace before it: a part of what is shared, not a copy.
+func (p kindPrefix) without(object []byte) []byte {
+	if len(p) > 0 && bytes.HasPrefix(object, p) {
+		return object[len(p):]
+	}
+	return object
 }
 
 // writeProtobufList writes runtime.Unknown{typeMeta, raw: list{metadata, items…}} around the items' shared encodings, each of which is a field of the

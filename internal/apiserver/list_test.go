@@ -159,6 +159,48 @@ func itemsOf(t *testing.T, list runtime.Object) (out []api.Object) {
 	return out
 }
 
+// A list of a built-in kind names the kind once, as upstream's; custom resources say theirs each time, and so does what is read alone or watched.
+func TestItemsOfListsHaveNoKind(t *testing.T) {
+	f := seaOf(t)
+	f.define(boats)
+	if _, err := f.boats.Create(ctx, boatOf("nina", "{kind: skiff}"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b"} {
+		f.ask("POST /api/v1/namespaces/default/configmaps", fmt.Sprintf(`{"metadata":{"name":%q}}`, name)).ok(201)
+		f.ask("POST /apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", fmt.Sprintf(`{"apiVersion":"autoscaling/v2","kind":"HorizontalPodAutoscaler",
+			"metadata":{"name":%q},"spec":{"maxReplicas":3,"scaleTargetRef":{"kind":"Deployment","name":"d","apiVersion":"apps/v1"}}}`, name)).ok(201)
+	}
+	const hpas = "/namespaces/default/horizontalpodautoscalers"
+	for _, c := range []struct{ path, apiVersion, kind string }{
+		{"/api/v1/namespaces/default/configmaps", "", ""},
+		{"/api/v1/namespaces/default/configmaps?pretty=true", "", ""},
+		{"/apis/autoscaling/v2" + hpas, "", ""},
+		{"/apis/autoscaling/v1" + hpas, "", ""},
+		{"/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "", ""},
+		{boatsPath, "sea.example.com/v1", "Boat"},
+		{"/api/v1/namespaces/default/configmaps/a", "v1", "ConfigMap"},
+	} {
+		var got struct {
+			metav1.TypeMeta
+			Items []metav1.PartialObjectMetadata
+		}
+		f.ask("GET "+c.path, "").ok(200).into(&got)
+		if strings.HasSuffix(c.path, "/a") {
+			got.Items = []metav1.PartialObjectMetadata{{TypeMeta: got.TypeMeta}}
+			got.Items[0].Name = "a"
+		}
+		if len(got.Items) == 0 {
+			t.Errorf("%s: no items", c.path)
+		}
+		for _, item := range got.Items {
+			if item.APIVersion != c.apiVersion || item.Kind != c.kind || item.Name == "" {
+				t.Errorf("%s: %+v", c.path, item)
+			}
+		}
+	}
+}
+
 // Lists are spliced from encodings that items share; whoever decodes them sees what encoding the whole list would give.
 func TestSplicedListsAreWhole(t *testing.T) {
 	f := start(t)

@@ -96,7 +96,11 @@ export class Feed<T extends { metadata: Meta } = Obj> {
   }
 
   private itemsOf(page: any): T[] {
-    if (page.kind !== "Table") return (page.items ?? []).map(slim);
+    if (page.kind !== "Table") {
+      // Items of a list have no kind where the list's says it.
+      const kind = page.kind.replace(/List$/, ""), apiVersion = page.apiVersion;
+      return (page.items ?? []).map((o: any) => slim({ kind, apiVersion, ...o }));
+    }
     if (page.columnDefinitions?.length) this.columns = page.columnDefinitions;
     return (page.rows ?? []).map((r: any) => ({ metadata: slim(r.object).metadata, cells: r.cells }));
   }
