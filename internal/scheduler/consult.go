@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
@@ -22,6 +23,17 @@ import (
 type inquiries struct {
 	asking  bool
 	waiting []*queue.Entry
+
+	about  *queue.Entry   // whom extenders are asked about, or were last
+	missed cluster.Change // what changed since, while it was in no set of the queue
+}
+
+// missedBy is what changed since extenders were first asked in a pod's try; it is told once.
+func (q *inquiries) missedBy(e *queue.Entry) (what cluster.Change) {
+	if q.about == e {
+		what, q.about, q.missed = q.missed, nil, 0
+	}
+	return what
 }
 
 // opinion is what extenders said of nodes, by name.
@@ -41,6 +53,13 @@ func (l *loop) wanted(p *corev1.Pod) (list []*extender.Extender) {
 	return list
 }
 
+// renewed notes that a pod's own wishes changed.
+func (q *inquiries) renewed(uid types.UID) {
+	if q.about != nil && q.about.Pod.UID == uid {
+		q.missed = cluster.Any
+	}
+}
+
 // ask has a question put on a binder's goroutine, and goes on with then, unless the pod is gone by then. The pod keeps the place it holds.
 func (l *loop) ask(e *queue.Entry, held int, question func(ctx context.Context) (then func())) {
 	if held >= 0 {
@@ -51,6 +70,9 @@ func (l *loop) ask(e *queue.Entry, held int, question func(ctx context.Context) 
 		return
 	}
 	l.inquiries.asking = true
+	if l.inquiries.about != e { // else it is asked about who gives way, after it was about nodes
+		l.inquiries.about, l.inquiries.missed = e, 0
+	}
 	uid := e.Pod.UID
 	l.write(uid, func(ctx context.Context) {
 		then := question(ctx)
@@ -76,6 +98,7 @@ func (l *loop) askNext() {
 
 // consult asks extenders about the nodes that would do.
 func (l *loop) consult(e *queue.Entry, c *class.Class, held int, list []*extender.Extender) {
+	l.inquiries.missedBy(e) // by an earlier try
 	var nodes []*corev1.Node
 	for i := range c.Scores() {
 		nodes = append(nodes, l.nodes.Node[i])

@@ -25,6 +25,7 @@ import (
 type outside struct {
 	client *clienttest.Client
 	hold   chan struct{} // answers wait until it is closed; nil: they don't
+	holds  string        // the verb whose answers do; empty: all
 
 	mu    sync.Mutex
 	calls []string
@@ -41,7 +42,7 @@ func (o *outside) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		o.most = max(o.most, o.now)
 	}
 	o.mu.Unlock()
-	if o.hold != nil {
+	if o.hold != nil && (o.holds == "" || o.holds == verb) {
 		<-o.hold
 	}
 	defer func() {
@@ -207,5 +208,33 @@ func TestExtenderAndPreemption(t *testing.T) {
 	clienttest.Eventually(t, "the pod placed where the extender has others give way", func() bool { return get(t, c, "urgent").Spec.NodeName == "d" })
 	if get(t, c, "least").Spec.NodeName != "a" {
 		t.Error("another pod had to go")
+	}
+}
+
+// What happens while an extender is asked who gives way is not missed: the pod is tried again though nobody gives way for it.
+func TestChangesWhileAnExtenderIsAsked(t *testing.T) {
+	ctx := context.Background()
+	tolerate := func(c *clienttest.Client) {
+		p := get(t, c, "urgent")
+		p.Spec.Tolerations = []corev1.Toleration{{Key: "t", Operator: corev1.TolerationOpExists}}
+		if err := c.Update(ctx, p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, change := range map[string]func(c *clienttest.Client){"a node comes": func(c *clienttest.Client) { create(t, c, node("e", "2")) }, "it tolerates more": tolerate} {
+		o := &outside{hold: make(chan struct{}), holds: "preempt"}
+		tainted := node("f", "2")
+		tainted.Spec.Taints = []corev1.Taint{{Key: "t", Effect: corev1.TaintEffectNoSchedule}}
+		c := beginExtended(t, o, "  preemptVerb: preempt\n  managedResources: [{name: example.com/thing, ignoredByScheduler: true}]\n",
+			node("a", "1"), tainted, priority(on(pod("low", "900m"), "a"), 1))
+		urgent := priority(pod("urgent", "500m"), 50)
+		urgent.Spec.Containers[0].Resources.Requests["example.com/thing"] = resource.MustParse("1")
+		create(t, c, urgent)
+		clienttest.Eventually(t, "the extender asked", func() bool { return o.called("preempt") == 1 })
+		change(c)
+		create(t, c, pod("mark", "90m")) // once it is placed, the loop has seen what came before
+		clienttest.Eventually(t, "another pod placed meanwhile", func() bool { return get(t, c, "mark").Spec.NodeName != "" })
+		close(o.hold)
+		clienttest.Eventually(t, what+": the pod placed", func() bool { return get(t, c, "urgent").Spec.NodeName != "" })
 	}
 }

@@ -113,6 +113,7 @@ func (l *loop) run(ctx context.Context) {
 func (l *loop) wake(now time.Time) bool {
 	what, freed := l.pending, l.freed
 	l.pending, l.freed, l.woke = 0, lowestPriority, now
+	l.inquiries.missed |= what
 	if what == 0 || !l.queue.Wants(what) {
 		return what != 0
 	}
@@ -197,7 +198,11 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 		if rules := l.cfg.Settings.Profiles[current.Spec.SchedulerName]; rules != nil {
 			p.Use(rules)
 		}
-		l.queue.Add(p, old != nil && !sameWishes(old, current), l.now())
+		again := old != nil && !sameWishes(old, current)
+		if again {
+			l.inquiries.renewed(p.UID)
+		}
+		l.queue.Add(p, again, l.now())
 		if node := current.Status.NominatedNodeName; old == nil && node != "" && l.nominated[current.UID] == nil {
 			if _, known := l.nodes.Index(node); known { // what an earlier run of the scheduler made room for
 				l.nominate(p, node)

@@ -207,8 +207,11 @@ func (l *loop) placeFree(e *queue.Entry) bool {
 
 // refuse puts a pod back and tells the world why, if it has not been told already; after is done behind that.
 func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominated string, after func(ctx context.Context) error) {
-	l.queue.Refuse(e, helps, l.now())
 	p := e.Pod.Pod
+	l.queue.Refuse(e, helps, l.now())
+	if l.inquiries.missedBy(e)&helps != 0 && !l.evicting[p.UID] {
+		l.queue.Missed(e, l.now())
+	}
 	if e.Verdict == why && nominated == p.Status.NominatedNodeName && after == nil {
 		return
 	}

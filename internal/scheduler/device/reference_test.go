@@ -3,6 +3,7 @@ package device
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -57,67 +58,140 @@ func gives(free []string, wants []string) bool {
 	return false
 }
 
+// scene is a random history, drawn before it is played, so that a failing one can be shortened: what each node has, then what happens.
+type scene struct {
+	stock have
+	acts  []act
+}
+
+// act is a pod that comes, with so many claims for so many models, or the claim of an earlier one that goes.
+type act struct {
+	pod   string
+	wants [][]string // by claim, then request
+	gone  int        // of the claims there are, in order, if no pod comes
+}
+
+func drawScene(d *rand.Rand) scene {
+	s := scene{stock: have{}}
+	for _, node := range []string{"n1", "n2", "n3"} {
+		s.stock[node] = map[string]string{}
+		for k := range d.IntN(5) {
+			s.stock[node][fmt.Sprintf("%s-%d", node, k)] = []string{"big", "small"}[d.IntN(2)]
+		}
+	}
+	for k := range 12 {
+		a := act{gone: d.IntN(10)}
+		if d.IntN(4) > 0 {
+			a.pod = fmt.Sprintf("p%d", k)
+			for range 1 + d.IntN(2) {
+				var claim []string
+				for range 1 + d.IntN(2) {
+					claim = append(claim, []string{"any", "big", "small"}[d.IntN(3)])
+				}
+				a.wants = append(a.wants, claim)
+			}
+		}
+		s.acts = append(s.acts, a)
+	}
+	return s
+}
+
+// shorten leaves out what happens, then devices, as long as what is left still fails.
+func (s scene) shorten(fails func(scene) bool) scene {
+	for k := 0; k < len(s.acts); {
+		if less := (scene{s.stock, slices.Delete(slices.Clone(s.acts), k, k+1)}); fails(less) {
+			s = less
+		} else {
+			k++
+		}
+	}
+	for node, devices := range s.stock {
+		for name := range devices {
+			less := scene{maps.Clone(s.stock), s.acts}
+			less.stock[node] = maps.Clone(s.stock[node])
+			if delete(less.stock[node], name); fails(less) {
+				s = less
+			}
+		}
+	}
+	return s
+}
+
 // For any devices and claims, a node has devices for a pod's claims exactly if there is a way to give each request one that nobody has; what is given is
 // free, of the right model and on the node; and a Book that saw everything happen says what one says that saw how it is.
 func TestLikeTheReference(t *testing.T) {
 	first := uint64(time.Now().UnixNano())
 	t.Logf("seeds from %d", first)
 	for seed := first; seed < first+300; seed++ {
-		if err := play(rand.New(rand.NewPCG(seed, 1))); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+		s := drawScene(rand.New(rand.NewPCG(seed, 1)))
+		if err := play(s); err != nil {
+			s = s.shorten(func(s scene) bool { return play(s) != nil })
+			t.Fatalf("seed %d: %v\nshortest: %v of %v: %v", seed, err, s.acts, s.stock, play(s))
 		}
 	}
 }
 
-func play(d *rand.Rand) error {
-	models := []string{"big", "small"}
-	known, stock, offers := claims{}, have{}, []*resourcev1.ResourceSlice{}
-	b := NewBook(known)
-	nodes := []string{"n1", "n2", "n3"}
-	for _, node := range nodes {
-		stock[node] = map[string]string{}
-		s := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: resourcev1.ResourceSliceSpec{
-			Driver: "d", NodeName: &node, Pool: resourcev1.ResourcePool{Name: node, ResourceSliceCount: 1}}}
-		for k := range d.IntN(5) {
-			name, model := fmt.Sprintf("%s-%d", node, k), models[d.IntN(2)]
-			stock[node][name] = model
-			s.Spec.Devices = append(s.Spec.Devices, resourcev1.Device{Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"model": {StringValue: &model}}})
-		}
-		offers = append(offers, s)
-		b.SliceChanged(nil, s)
+// A history that is too long is shortened to what it takes.
+func TestShorten(t *testing.T) {
+	s := drawScene(rand.New(rand.NewPCG(1, 1)))
+	s.stock["n1"]["n1-0"] = "big"
+	s.acts[7] = act{pod: "p7", wants: [][]string{{"big"}}}
+	less := s.shorten(func(s scene) bool {
+		return s.stock["n1"]["n1-0"] == "big" && slices.ContainsFunc(s.acts, func(a act) bool { return a.pod == "p7" })
+	})
+	if len(less.acts) != 1 || len(less.stock["n1"])+len(less.stock["n2"])+len(less.stock["n3"]) != 1 {
+		t.Errorf("left: %v of %v", less.acts, less.stock)
 	}
-	for k := range 12 {
-		if d.IntN(4) == 0 && len(known) > 0 { // a claim goes, and what it had is free
-			for name, c := range known {
-				delete(known, name)
-				b.ClaimChanged(c, nil)
-				break
-			}
-			continue
+}
+
+func play(s scene) error {
+	known, offers := claims{}, []*resourcev1.ResourceSlice{}
+	b := NewBook(known)
+	for _, node := range slices.Sorted(maps.Keys(s.stock)) {
+		slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: resourcev1.ResourceSliceSpec{
+			Driver: "d", NodeName: &node, Pool: resourcev1.ResourcePool{Name: node, ResourceSliceCount: 1}}}
+		for _, name := range slices.Sorted(maps.Keys(s.stock[node])) {
+			slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"model": {StringValue: new(s.stock[node][name])}}})
 		}
-		if err := try(d, b, fmt.Sprintf("p%d", k), known, stock, offers); err != nil {
-			return fmt.Errorf("pod %d: %w", k, err)
+		offers = append(offers, slice)
+		b.SliceChanged(nil, slice)
+	}
+	for k, a := range s.acts {
+		if a.pod == "" && len(known) > 0 { // a claim goes, and what it had is free
+			name := slices.Sorted(maps.Keys(known))[a.gone%len(known)]
+			gone := known[name]
+			delete(known, name)
+			b.ClaimChanged(gone, nil)
+		} else if a.pod != "" {
+			if err := try(b, a, known, s.stock, offers); err != nil {
+				return fmt.Errorf("step %d: %w", k, err)
+			}
 		}
 	}
 	return nil
 }
 
-// try has a pod with one or two claims looked at on every node, by a Book that was there all the time and by a new one, and gives it devices where it can.
-func try(d *rand.Rand, b *Book, pod string, known claims, stock have, offers []*resourcev1.ResourceSlice) error {
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: pod, UID: types.UID(pod)}}
-	var wants []string
-	for k := range 1 + d.IntN(2) {
-		c := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: fmt.Sprintf("%s-%d", pod, k), UID: types.UID(fmt.Sprintf("%s-%d", pod, k))}}
-		for r := range 1 + d.IntN(2) {
-			class := []string{"any", "big", "small"}[d.IntN(3)]
-			wants = append(wants, class)
+// claim makes a pod's claims, and says which models they ask for together.
+func (a act) claim(b *Book, known claims) (p *corev1.Pod, wants []string) {
+	p = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: a.pod, UID: types.UID(a.pod)}}
+	for k, models := range a.wants {
+		name := fmt.Sprintf("%s-%d", a.pod, k)
+		c := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name, UID: types.UID(name)}}
+		for r, class := range models {
 			c.Spec.Devices.Requests = append(c.Spec.Devices.Requests, resourcev1.DeviceRequest{Name: fmt.Sprint("r", r), Exactly: &resourcev1.ExactDeviceRequest{
 				DeviceClassName: class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 1}})
 		}
-		known[c.Name] = c
+		wants = append(wants, models...)
+		known[name] = c
 		b.ClaimChanged(nil, c)
-		p.Spec.ResourceClaims = append(p.Spec.ResourceClaims, corev1.PodResourceClaim{Name: c.Name, ResourceClaimName: &c.Name})
+		p.Spec.ResourceClaims = append(p.Spec.ResourceClaims, corev1.PodResourceClaim{Name: name, ResourceClaimName: &name})
 	}
+	return p, wants
+}
+
+// try has a pod with one or two claims looked at on every node, by a Book that was there all the time and by a new one, and gives it devices where it can.
+func try(b *Book, a act, known claims, stock have, offers []*resourcev1.ResourceSlice) error {
+	p, wants := a.claim(b, known)
 	fresh := NewBook(known)
 	taken := map[string]bool{}
 	for _, c := range known {
@@ -131,9 +205,9 @@ func try(d *rand.Rand, b *Book, pod string, known claims, stock have, offers []*
 	for _, s := range offers {
 		fresh.SliceChanged(nil, s)
 	}
-	for node, devices := range stock {
+	for _, node := range slices.Sorted(maps.Keys(stock)) {
 		var free []string
-		for name, model := range devices {
+		for name, model := range stock[node] {
 			if !taken[name] {
 				free = append(free, model)
 			}
@@ -151,7 +225,7 @@ func try(d *rand.Rand, b *Book, pod string, known claims, stock have, offers []*
 			}
 		}
 		if len(list) > 0 {
-			return take(b, p, list, known, devices, taken)
+			return take(b, p, list, known, stock[node], taken)
 		}
 	}
 	return nil

@@ -156,6 +156,9 @@ func (q *Queue) Wake(what cluster.Change, now time.Time, helped func(e *Entry) (
 // Retry gives a pod that was just refused another try at once.
 func (q *Queue) Retry(e *Entry) { q.move(e, &q.active) }
 
+// Missed gives a pod that was just refused another try, after its pause: what might help it changed while it was being tried.
+func (q *Queue) Missed(e *Entry, now time.Time) { q.retry(e, now) }
+
 // Again is for a pod whose verdict could not be told: it is forgotten, and the pod tried anew after its pause.
 func (q *Queue) Again(uid types.UID, now time.Time) {
 	e := q.entries[uid]

@@ -1,0 +1,316 @@
+package class
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/profile"
+	"skiff.dev/skiff/internal/scheduler/volume"
+)
+
+// stage is a small cluster on which one difference between two pods shows.
+type stage struct {
+	nodes   *cluster.Nodes
+	shelf   *shelf
+	book    *volume.Book
+	rules   *profile.Profile
+	sibling func(*corev1.Pod) labels.Selector
+}
+
+// newStage has nodes n0 and n1 with a CPU and a GPU each, in zones z0 and z1, with disks ssd and hdd.
+func newStage() *stage {
+	s := &stage{nodes: cluster.New(), shelf: newShelf()}
+	s.book = volume.NewBook(s.shelf, s.nodes)
+	for i, disk := range []string{"ssd", "hdd"} {
+		s.node(i, func(n *corev1.Node) { n.Labels["disk"] = disk })
+	}
+	return s
+}
+
+func (s *stage) node(i int, change func(*corev1.Node)) {
+	name := fmt.Sprint("n", i)
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name, corev1.LabelTopologyZone: fmt.Sprint("z", i)}},
+		Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{"cpu": resource.MustParse("1"), "memory": resource.MustParse("4Gi"), "pods": resource.MustParse("9"), gpu: resource.MustParse("1")}}}
+	change(n)
+	s.nodes.Set(n)
+}
+
+func (s *stage) place(node, name string, change func(*corev1.Pod)) {
+	p := plainPod(name)
+	change(p)
+	q := cluster.PodOf(p)
+	q.Volumes = s.book.Placed(p)
+	s.nodes.Place(q, node)
+}
+
+func plainPod(name string) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name, UID: types.UID(name), Labels: map[string]string{}}, Spec: corev1.PodSpec{
+		Priority: new(int32), Containers: []corev1.Container{{Name: "c", Resources: corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse("100m")}}}}}}
+}
+
+// verdict is all that the pod's class in a table says of all nodes.
+func (s *stage) verdict(t *testing.T, table *Table, p *corev1.Pod) string {
+	q := cluster.PodOf(p)
+	if s.rules != nil {
+		q.Use(s.rules)
+	}
+	volumes, why, err := s.book.Of(p)
+	if why != "" || err != nil {
+		t.Fatalf("%s, %v", why, err)
+	}
+	q.Volumes = volumes
+	c := table.Of(q)
+	return fmt.Sprint(c.Scores(), c.Verdict().Reasons)
+}
+
+func asking(p *corev1.Pod, name corev1.ResourceName, q string) {
+	p.Spec.Containers[0].Resources.Requests[name] = resource.MustParse(q)
+}
+
+func hostPort(ip string, protocol corev1.Protocol, number int32) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostIP: ip, Protocol: protocol, HostPort: number}}
+	}
+}
+
+func tolerating(t corev1.Toleration) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Spec.Tolerations = []corev1.Toleration{t} }
+}
+
+func tainted(s *stage) {
+	s.node(1, func(n *corev1.Node) {
+		n.Spec.Taints = []corev1.Taint{{Key: "t", Value: "v", Effect: corev1.TaintEffectNoSchedule}}
+	})
+}
+
+func label(key, value string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Labels[key] = value }
+}
+
+func ofApp(keys ...string) corev1.PodAffinityTerm {
+	return corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}, MatchLabelKeys: keys}
+}
+
+func apartFrom(term corev1.PodAffinityTerm) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term}}}
+	}
+}
+
+func spreadBy(maxSkew int32, keys ...string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: maxSkew, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule,
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}, MatchLabelKeys: keys}}
+	}
+}
+
+func onDisk(name string, readOnly bool) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "d", VolumeSource: corev1.VolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: name, ReadOnly: readOnly}}}}
+	}
+}
+
+func claiming(names ...string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		for _, name := range names {
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: name}}})
+		}
+	}
+}
+
+// claim puts a claim of a class on the shelf; a volume makes it bound to that.
+func (s *stage) claim(name, class, size string, v *corev1.PersistentVolume) *corev1.PersistentVolumeClaim {
+	c := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name, UID: types.UID(name)}, Spec: corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, StorageClassName: &class,
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(size)}}}}
+	if v != nil {
+		v.Name = "v-" + name
+		bound(c, v.Name)
+		s.shelf.volumes[v.Name] = v
+	}
+	s.shelf.claims["x/"+name] = c
+	return c
+}
+
+func attachable(handle string) *corev1.PersistentVolume {
+	return &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{
+		CSI: &corev1.CSIPersistentVolumeSource{Driver: csiDriver, VolumeHandle: handle}}}}
+}
+
+func local(change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
+	v := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/v"}}}}
+	change(v)
+	return v
+}
+
+func reaching(disk string) *corev1.PersistentVolume {
+	return local(func(v *corev1.PersistentVolume) {
+		v.Spec.NodeAffinity = &corev1.VolumeNodeAffinity{Required: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: corev1.NodeSelectorOpIn, Values: []string{disk}}}}}}}
+	})
+}
+
+func inZone(key, zone string) *corev1.PersistentVolume {
+	return local(func(v *corev1.PersistentVolume) { v.Labels = map[string]string{key: zone} })
+}
+
+func toClaims(s *stage) {
+	s.claim("c0", "static", "1Gi", nil)
+	s.claim("c1", "static", "1Gi", nil)
+}
+
+func ownedBy(kind, name string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: name, Controller: new(true)}}
+	}
+}
+
+// byOwner has pods whose owner is called a spread, by the zone.
+func byOwner(s *stage) {
+	s.sibling = func(p *corev1.Pod) labels.Selector {
+		if owner := metav1.GetControllerOfNoCopy(p); owner != nil && owner.Name == "a" && owner.Kind == "ReplicaSet" {
+			return labels.SelectorFromSet(labels.Set{"app": "a"})
+		}
+		return nil
+	}
+	s.place("n0", "sibling", label("app", "a"))
+}
+
+// Pods that differ in one thing which makes a difference are told apart, whichever comes first: a class' key has it.
+func TestPodsThatDifferInOneThing(t *testing.T) {
+	for _, row := range []struct {
+		what   string
+		of     func(s *stage)
+		p1, p2 func(p *corev1.Pod)
+	}{
+		{"CPU", nil, func(p *corev1.Pod) { asking(p, "cpu", "900m") }, func(p *corev1.Pod) { asking(p, "cpu", "1100m") }},
+		{"what is guessed", nil, func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, corev1.Container{}) }, func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, plainPod("").Spec.Containers[0])
+			asking(p, "cpu", "50m")
+			p.Spec.Containers[1].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("50m")}
+		}},
+		{"extended resources", nil, func(p *corev1.Pod) { asking(p, gpu, "1") }, func(p *corev1.Pod) { asking(p, gpu, "2") }},
+		{"the name of an extended resource", nil, func(p *corev1.Pod) { asking(p, gpu, "1") }, func(p *corev1.Pod) { asking(p, "e.com/other", "1") }},
+		{"a port's address", func(s *stage) { s.place("n0", "q", hostPort("10.0.0.1", "TCP", 80)) }, hostPort("10.0.0.1", "TCP", 80), hostPort("10.0.0.2", "TCP", 80)},
+		{"a port's protocol", func(s *stage) { s.place("n0", "q", hostPort("", "TCP", 80)) }, hostPort("", "TCP", 80), hostPort("", "UDP", 80)},
+		{"a port's number", func(s *stage) { s.place("n0", "q", hostPort("", "TCP", 80)) }, hostPort("", "TCP", 80), hostPort("", "TCP", 81)},
+		{"a node selector's value", nil, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "hdd"} }},
+		{"a node selector's key", nil, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }, func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"dusk": "ssd"} }},
+		{"a node's name", nil, func(p *corev1.Pod) { asking(p, "cpu", "100m") }, func(p *corev1.Pod) { p.Spec.NodeName = "n1" }},
+		{"a toleration's key", tainted, tolerating(corev1.Toleration{Key: "t", Value: "v"}), tolerating(corev1.Toleration{Key: "u", Value: "v"})},
+		{"a toleration's operator", tainted, tolerating(corev1.Toleration{Key: "t"}), tolerating(corev1.Toleration{Key: "t", Operator: corev1.TolerationOpExists})},
+		{"a toleration's value", tainted, tolerating(corev1.Toleration{Key: "t", Value: "v"}), tolerating(corev1.Toleration{Key: "t", Value: "w"})},
+		{"a toleration's effect", tainted, tolerating(corev1.Toleration{Key: "t", Value: "v"}), tolerating(corev1.Toleration{Key: "t", Value: "v", Effect: corev1.TaintEffectNoExecute})},
+		{"affinity", nil, affineTo("ssd"), affineTo("hdd")},
+		{"a constraint", func(s *stage) { s.place("n0", "q", label("app", "a")) }, both(label("app", "a"), spreadBy(1)), both(label("app", "a"), spreadBy(2))},
+		{"an owner's name", byOwner, ownedBy("ReplicaSet", "a"), ownedBy("ReplicaSet", "b")},
+		{"an owner's kind", byOwner, ownedBy("ReplicaSet", "a"), ownedBy("StatefulSet", "a")},
+		{"a container's image", holdingImage, func(p *corev1.Pod) { p.Spec.Containers[0].Image = "a:1" }, func(p *corev1.Pod) { p.Spec.Containers[0].Image = "b:1" }},
+		{"an init container's image", holdingImage, func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Image: "a:1"}} }, func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Image: "b:1"}} }},
+
+		{"whether it counts itself", func(s *stage) { s.place("n0", "q", label("app", "a")) }, both(label("app", "a"), spreadBy(1)), both(label("app", "b"), spreadBy(1))},
+		{"whom a constraint counts", func(s *stage) { s.place("n0", "q", both(label("app", "a"), label("rev", "1"))) },
+			both(label("app", "a"), both(label("rev", "1"), spreadBy(1, "rev"))), both(label("app", "a"), both(label("rev", "2"), spreadBy(1, "rev")))},
+		{"whom a rule is about", func(s *stage) { s.place("n0", "q", both(label("app", "a"), label("rev", "1"))) },
+			both(label("rev", "1"), apartFrom(ofApp("rev"))), both(label("rev", "2"), apartFrom(ofApp("rev")))},
+		{"whether it is one of those it wants to be with", nil, both(label("app", "a"), togetherWith(ofApp())), both(label("app", "b"), togetherWith(ofApp()))},
+		{"who does not want it", func(s *stage) { s.place("n0", "q", apartFrom(ofApp())) }, label("app", "a"), label("app", "b")},
+
+		{"a disk's name", func(s *stage) { s.place("n0", "q", onDisk("d", false)) }, onDisk("d", false), onDisk("e", false)},
+		{"a disk that is only read", func(s *stage) { s.place("n0", "q", onDisk("d", true)) }, onDisk("d", false), onDisk("d", true)},
+		{"which nodes a volume reaches", func(s *stage) {
+			s.claim("c0", "static", "1Gi", reaching("ssd"))
+			s.claim("c1", "static", "1Gi", reaching("hdd"))
+		}, claiming("c0"), claiming("c1")},
+		{"a volume's zone", func(s *stage) {
+			s.claim("c0", "static", "1Gi", inZone(corev1.LabelTopologyZone, "z0"))
+			s.claim("c1", "static", "1Gi", inZone(corev1.LabelTopologyZone, "z1"))
+		}, claiming("c0"), claiming("c1")},
+		{"a volume that is attached already", func(s *stage) {
+			s.claim("c0", "static", "1Gi", attachable("h0"))
+			s.claim("c1", "static", "1Gi", attachable("h1"))
+			for i, claim := range []string{"c0", "c1"} {
+				node := fmt.Sprint("n", i)
+				s.place(node, "q"+claim, claiming(claim))
+				s.nodes.SetAttachLimits(node, map[string]int{csiDriver: 1})
+			}
+		}, claiming("c0"), claiming("c1")},
+		{"how many volumes are to be attached", func(s *stage) {
+			s.claim("c0", "static", "1Gi", attachable("h0"))
+			s.claim("c1", "static", "1Gi", local(func(v *corev1.PersistentVolume) {}))
+			s.nodes.SetAttachLimits("n0", map[string]int{csiDriver: 0})
+		}, claiming("c0"), claiming("c1")},
+		{"a claim's size", func(s *stage) {
+			s.claim("c0", "made", "1Gi", nil)
+			s.claim("c1", "made", "1Gi", nil)
+			s.claim("c2", "measured", "1Gi", nil)
+		}, claiming("c0"), claiming("c2")},
+		{"a claim that is promised a volume", func(s *stage) {
+			toClaims(s)
+			s.shelf.volumes["v"] = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "static",
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+				Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeAvailable}}
+			s.shelf.volumes["w"] = s.shelf.volumes["v"].DeepCopy()
+			s.shelf.volumes["w"].Name = "w"
+			s.shelf.volumes["w"].Spec.NodeAffinity = reaching("ssd").Spec.NodeAffinity
+			s.book.Promise("v", "x/c0")
+		}, claiming("c0"), claiming("c1")},
+		{"who holds a claim that only one pod may use", func(s *stage) {
+			for i, name := range []string{"c0", "c1"} {
+				s.claim(name, "static", "1Gi", local(func(*corev1.PersistentVolume) {})).Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}
+				if i == 0 {
+					s.place("n0", "q", claiming(name))
+				}
+			}
+		}, claiming("c0"), claiming("c1")},
+	} {
+		s := newStage()
+		if row.of != nil {
+			row.of(s)
+		}
+		one, other := plainPod("one"), plainPod("other")
+		row.p1(one)
+		row.p2(other)
+		shared, alone := NewTable(s.nodes, s.sibling), func(p *corev1.Pod) string { return s.verdict(t, NewTable(s.nodes, s.sibling), p) }
+		if alone(one) == alone(other) {
+			t.Errorf("%s makes no difference here: %s", row.what, alone(one))
+		}
+		for _, p := range slices.Concat([]*corev1.Pod{one, other}, []*corev1.Pod{one}) {
+			if got, want := s.verdict(t, shared, p), alone(p); got != want {
+				t.Errorf("%s: pod %s is taken for another: %s, by itself %s", row.what, p.Name, got, want)
+			}
+		}
+	}
+}
+
+func both(a, b func(*corev1.Pod)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { a(p); b(p) }
+}
+
+func togetherWith(term corev1.PodAffinityTerm) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term}}}
+	}
+}
+
+func affineTo(disk string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+			NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: corev1.NodeSelectorOpIn, Values: []string{disk}}}}}}}}
+	}
+}
+
+func holdingImage(s *stage) {
+	s.node(0, func(n *corev1.Node) {
+		n.Status.Images = []corev1.ContainerImage{{Names: []string{"a:1"}, SizeBytes: 900 << 20}}
+	})
+}

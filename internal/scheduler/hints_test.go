@@ -1,0 +1,233 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
+
+	"skiff.dev/skiff/internal/controller/clienttest"
+	"skiff.dev/skiff/internal/scheduler/profile"
+)
+
+// hinted is a loop with one pod that fits nowhere.
+type hinted struct {
+	*loop
+	client *clienttest.Client
+}
+
+// happen has the loop hear of changes.
+func (l *hinted) happen(changes ...func(l *hinted)) {
+	for _, c := range changes {
+		c(l)
+	}
+}
+
+func nodeIs(n *corev1.Node) func(*hinted) {
+	return func(l *hinted) {
+		var old *corev1.Node
+		if i, known := l.nodes.Index(n.Name); known {
+			old = l.nodes.Node[i]
+		}
+		l.nodeChanged(old, n)
+	}
+}
+
+func nodeGoes(name string) func(*hinted) {
+	return func(l *hinted) { l.nodeChanged(node(name, "1"), nil) }
+}
+
+func podIs(p *corev1.Pod, node string) func(*hinted) {
+	return func(l *hinted) {
+		p = p.DeepCopy()
+		p.UID, p.Spec.NodeName = types.UID(p.Name), node
+		l.podChanged(nil, p)
+	}
+}
+
+func podGoes(name string) func(*hinted) {
+	return func(l *hinted) {
+		p := pod(name, "1")
+		p.UID = types.UID(name)
+		l.podChanged(p, nil)
+	}
+}
+
+func spaceIs(team string) func(*hinted) {
+	return func(l *hinted) {
+		l.namespaceChanged(nil, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", Labels: map[string]string{"team": team}}})
+	}
+}
+
+func csiNodeIs(node string, limit int32) func(*hinted) {
+	return func(l *hinted) {
+		l.csiNodeChanged(nil, &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: storagev1.CSINodeSpec{
+			Drivers: []storagev1.CSINodeDriver{{Name: "e.com", Allocatable: &storagev1.VolumeNodeResources{Count: &limit}}}}})
+	}
+}
+
+// stored puts an object where the loop reads it and tells it.
+func stored(o crclient.Object) func(*hinted) {
+	return func(l *hinted) {
+		if err := l.client.Create(context.Background(), o.DeepCopyObject().(crclient.Object)); err != nil {
+			panic(err)
+		}
+		l.storageChanged()
+	}
+}
+
+func changed[T any](o T, change ...func(T)) T {
+	for _, c := range change {
+		c(o)
+	}
+	return o
+}
+
+func cordoned(n *corev1.Node) { n.Spec.Unschedulable = true }
+
+func taintedBy(key string) func(*corev1.Node) {
+	return func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: key, Effect: corev1.TaintEffectNoSchedule}} }
+}
+
+func inZone(zone string) func(*corev1.Node) {
+	return func(n *corev1.Node) {
+		n.Labels = map[string]string{corev1.LabelTopologyZone: zone, corev1.LabelHostname: n.Name}
+	}
+}
+
+func withApp(app string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Labels = map[string]string{"app": app} }
+}
+
+func port80(p *corev1.Pod) { p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80}} }
+
+func onTheDisk(p *corev1.Pod) {
+	p.Spec.Volumes = []corev1.Volume{{Name: "d", VolumeSource: corev1.VolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "d"}}}}
+}
+
+func wants(together bool, change ...func(*corev1.PodAffinityTerm)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		terms := []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelTopologyZone, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}}}
+		for _, c := range change {
+			c(&terms[0])
+		}
+		if p.Spec.Affinity = (&corev1.Affinity{}); together {
+			p.Spec.Affinity.PodAffinity = &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}
+		} else {
+			p.Spec.Affinity.PodAntiAffinity = &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: terms}
+		}
+	}
+}
+
+func ofTeam(t *corev1.PodAffinityTerm) {
+	t.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "red"}}
+}
+
+func spreadEvenly(p *corev1.Pod) {
+	honor := corev1.NodeInclusionPolicyHonor
+	p.Labels = map[string]string{"app": "a"}
+	p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule,
+		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}, NodeTaintsPolicy: &honor}}
+}
+
+// Whatever keeps a pod off, a change of the kind that may help has it tried again if it does help. The node "other" has no room in any row.
+func TestEveryHint(t *testing.T) {
+	const later = storagev1.VolumeBindingWaitForFirstConsumer
+	type does = func(*hinted)
+	plain, free := pod("p", "500m"), node("n", "1")
+	selective := changed(pod("p", "500m"), func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{corev1.LabelTopologyZone: "z1"} })
+	enforced := settingsOf(t, "profiles:\n- pluginConfig:\n  - name: NodeAffinity\n    args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "+
+		"{nodeSelectorTerms: [{matchExpressions: [{key: "+corev1.LabelTopologyZone+", operator: Exists}]}]}}}\n")
+	claimed := using(pod("p", "500m"), "c")
+	zoned := changed(storageVolume("v", "late", ""), func(v *corev1.PersistentVolume) { v.Labels = map[string]string{corev1.LabelTopologyZone: "z1"} })
+	class := storageClass("late", "kubernetes.io/no-provisioner", later)
+	nodeIn := func(zone string) does { return nodeIs(changed(node("n", "1"), inZone(zone))) }
+	full := []does{nodeIs(free), podIs(pod("q", "700m"), "n")}
+	apart := []does{nodeIn("z1"), nodeIs(changed(node("other", "100m"), inZone("z2")))}
+	for _, row := range []struct {
+		what     string
+		settings *profile.Settings
+		before   []does
+		pod      *corev1.Pod
+		then     does
+	}{
+		{"any: a node comes", nil, []does{}, plain, nodeIs(free)},
+		{"NodeUnschedulable: uncordoned", nil, []does{nodeIs(changed(node("n", "1"), cordoned))}, plain, nodeIs(free)},
+		{"TaintToleration: the taint goes", nil, []does{nodeIs(changed(node("n", "1"), taintedBy("t")))}, plain, nodeIs(free)},
+		{"NodeAffinity: a label", nil, []does{nodeIs(free)}, selective, nodeIn("z1")},
+		{"addedAffinity: a label", enforced, []does{nodeIs(free)}, plain, nodeIn("z1")},
+		{"NodePorts: a pod leaves", nil, []does{nodeIs(free), podIs(changed(pod("q", "1m"), port80), "n")}, changed(pod("p", "500m"), port80), podGoes("q")},
+		{"NodeResourcesFit: a pod leaves", nil, full, plain, podGoes("q")},
+		{"NodeResourcesFit: more is allocatable", nil, full, plain, nodeIs(node("n", "2"))},
+		{"VolumeRestrictions: a pod leaves", nil, []does{nodeIs(free), podIs(changed(pod("q", "1m"), onTheDisk), "n")}, changed(pod("p", "500m"), onTheDisk), podGoes("q")},
+		{"NodeVolumeLimits: a pod leaves", nil, []does{nodeIs(free), csiNodeIs("n", 1), stored(storageVolume("w", "late", "")), stored(storageClaim("d", "late", boundTo("w"))),
+			stored(storageVolume("v", "late", "")), stored(storageClaim("c", "late", boundTo("v"))), podIs(using(pod("q", "1m"), "d"), "n")}, claimed, podGoes("q")},
+		{"NodeVolumeLimits: the limit rises", nil, []does{nodeIs(free), csiNodeIs("n", 0), stored(storageVolume("v", "late", "")), stored(storageClaim("c", "late", boundTo("v")))},
+			claimed, csiNodeIs("n", 1)},
+		{"VolumeBinding: a volume comes", nil, []does{nodeIs(free), stored(class), stored(storageClaim("c", "late"))}, claimed, stored(storageVolume("v", "late", ""))},
+		{"VolumeBinding: a label", nil, []does{nodeIs(free), stored(class), stored(storageClaim("c", "late")), stored(storageVolume("v", "late", "n"))}, claimed,
+			nodeIs(labelled(node("n", "1")))},
+		{"VolumeZone: a label", nil, []does{nodeIn("z2"), stored(zoned), stored(storageClaim("c", "late", boundTo("v")))}, claimed, nodeIn("z1")},
+		{"PodTopologySpread: a label", nil, []does{nodeIs(free)}, changed(pod("p", "500m"), spreadEvenly), nodeIn("z1")},
+		{"PodTopologySpread: a pod leaves", nil, append([]does{podIs(changed(pod("q", "1m"), withApp("a")), "n")}, apart...), changed(pod("p", "500m"), spreadEvenly), podGoes("q")},
+		{"PodTopologySpread: a pod comes", nil, append([]does{podIs(changed(pod("q", "1m"), withApp("a")), "n")}, apart...), changed(pod("p", "500m"), spreadEvenly),
+			podIs(changed(pod("r", "1m"), withApp("a")), "other")},
+		{"PodTopologySpread: a taint, so that a zone does not count", nil, append([]does{podIs(changed(pod("q", "1m"), withApp("a")), "n")}, apart...),
+			changed(pod("p", "500m"), spreadEvenly), nodeIs(changed(node("other", "100m"), inZone("z2"), taintedBy("t")))},
+		{"PodTopologySpread: a zone's last node goes", nil, append([]does{podIs(changed(pod("q", "1m"), withApp("a")), "n")}, apart...), changed(pod("p", "500m"), spreadEvenly), nodeGoes("other")},
+		{"InterPodAffinity: one it wants to be with comes", nil, apart, changed(pod("p", "500m"), wants(true)), podIs(changed(pod("q", "1m"), withApp("a")), "n")},
+		{"InterPodAffinity: a label", nil, append([]does{podIs(changed(pod("q", "1m"), withApp("a")), "other")}, apart...), changed(pod("p", "500m"), wants(true)), nodeIn("z2")},
+		{"InterPodAffinity: a namespace's label", nil, append([]does{spaceIs("blue"), podIs(changed(pod("q", "1m"), withApp("a")), "n")}, apart...),
+			changed(pod("p", "500m"), wants(true, ofTeam)), spaceIs("red")},
+		{"InterPodAffinity: one it is to be apart from leaves", nil, append([]does{podIs(changed(pod("q", "1m"), withApp("a")), "n")}, apart...), changed(pod("p", "500m"), wants(false)), podGoes("q")},
+		{"InterPodAffinity: one that is to be apart from it leaves", nil, append([]does{podIs(changed(pod("q", "1m"), wants(false)), "n")}, apart...), changed(pod("p", "500m"), withApp("a")), podGoes("q")},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			c := clienttest.New(t)
+			one, err := newLoop(New(Config{Client: c, Settings: row.settings, Log: slog.New(slog.DiscardHandler)}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				for range one.writes {
+					continue
+				}
+			}()
+			t.Cleanup(func() { close(one.writes) })
+			l := &hinted{one, c}
+			l.happen(nodeIs(node("other", "100m")))
+			l.happen(row.before...)
+			l.wake(l.now())
+			l.happen(podIs(row.pod, ""))
+			state := func() string {
+				active, backoff, waiting := l.queue.Len()
+				return fmt.Sprintf("%d active, %d back off, %d wait", active, backoff, waiting)
+			}
+			try := func() {
+				if e := l.queue.Pop(l.now()); e != nil {
+					l.schedule(e)
+				}
+			}
+			if try(); state() != "0 active, 0 back off, 1 wait" {
+				t.Fatalf("at first: %s", state())
+			}
+			l.wake(l.now())
+			if state() != "0 active, 0 back off, 1 wait" {
+				t.Fatalf("nothing has changed: %s", state())
+			}
+			l.happen(row.then)
+			if l.wake(l.now()); state() != "1 active, 0 back off, 0 wait" {
+				t.Fatalf("not tried again: %s", state())
+			}
+			if try(); !l.assumed["p"] {
+				t.Errorf("not placed: %s", state())
+			}
+		})
+	}
+}
