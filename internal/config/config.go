@@ -92,16 +92,17 @@ type Config struct {
 	VXLANPort     int  `key:"vxlan-port" help:"UDP port for packets between pods on different nodes; the same on all nodes"`
 	DirectRouting bool `key:"direct-routing" help:"Reach the pods of nodes on this node's own link by routes, without vxlan; the same on all nodes"`
 
-	NodeName      string `key:"node-name" help:"Name of this node (default: the host's name)"`
-	NodeIP        string `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
-	KubeletListen string `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
-	MaxPods       int    `key:"max-pods" help:"Pods this node takes at most"`
-	LogMaxSize    int    `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
-	LogMaxFiles   int    `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
-	LogKeepHours  int    `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
-	LogKeepSize   int    `key:"log-keep-size" help:"Megabytes that the logs of pods that are gone may take on a node; the oldest go first. They never take more than a tenth of the filesystem"`
-	CRIEndpoint   string `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
-	ResolvConf    string `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
+	NodeName        string `key:"node-name" help:"Name of this node (default: the host's name)"`
+	NodeIP          string `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
+	KubeletListen   string `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
+	MaxPods         int    `key:"max-pods" help:"Pods this node takes at most"`
+	PodManifestPath string `key:"pod-manifest-path" help:"Folder with manifests of static pods, one pod a file, which this node runs by itself (default: none)"`
+	LogMaxSize      int    `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
+	LogMaxFiles     int    `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
+	LogKeepHours    int    `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
+	LogKeepSize     int    `key:"log-keep-size" help:"Megabytes that the logs of pods that are gone may take on a node; the oldest go first. They never take more than a tenth of the filesystem"`
+	CRIEndpoint     string `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
+	ResolvConf      string `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
 }
 
 // Default is the configuration of `skiff up`; `skiff server` listens on every address.

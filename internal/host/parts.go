@@ -475,6 +475,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		ClusterDNS:  c.conf.ServiceAddr(10),
 		Domain:      c.conf.ClusterDomain,
 		MaxPods:     c.conf.MaxPods,
+		StaticPods:  c.conf.PodManifestPath,
 		Client:      c.nodeClient,
 		CRI:         c.runtime.Conn(),
 		Telemetry:   sampler,

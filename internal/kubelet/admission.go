@@ -12,6 +12,7 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/kubelet/admit"
+	"skiff.dev/skiff/internal/kubelet/evict"
 	"skiff.dev/skiff/internal/kubelet/pod"
 )
 
@@ -32,12 +33,27 @@ func (p *pods) admit(one *corev1.Pod) *pod.Verdict {
 		return v
 	}
 	others := p.taken()
-	verdict := admit.Refuse(one, p.node(p.ctx, p.k.cfg.Client), others)
-	if verdict == nil {
+	if p.statics[one.UID] != nil { // the API may not be there yet
+		return p.judge(one, p.unregistered(), others)
+	}
+	if verdict := admit.Refuse(one, p.node(p.ctx, p.k.cfg.Client), others); verdict == nil && !evict.Critical(one) {
 		return nil
 	}
 	// The scheduler may have seen a newer node than the cache has: its labels, taints or what it has to give.
-	return admit.Refuse(one, p.node(p.ctx, p.k.cfg.Client.Live()), others)
+	return p.judge(one, p.node(p.ctx, p.k.cfg.Client.Live()), others)
+}
+
+// judge refuses a pod, or makes room for it if it is critical.
+func (p *pods) judge(one *corev1.Pod, node *corev1.Node, others []*corev1.Pod) *pod.Verdict {
+	if verdict := admit.Refuse(one, node, others); verdict != nil {
+		return verdict
+	}
+	victims, verdict := admit.Preempt(one, node, others)
+	for _, v := range victims {
+		p.k.log.Warn("ending a pod to make room for a critical one", "pod", v.Namespace+"/"+v.Name, "for", one.Namespace+"/"+one.Name)
+		p.actors[v.UID].Preempt()
+	}
+	return verdict
 }
 
 // taken are the pods that take up room. One that is terminal or gone from the API doesn't, for the scheduler has given its room to
@@ -58,6 +74,11 @@ func (p *pods) node(ctx context.Context, reader crclient.Reader) *corev1.Node {
 	if err := reader.Get(ctx, crclient.ObjectKey{Name: p.k.cfg.NodeName}, &node); err == nil && len(node.Status.Allocatable) > 0 {
 		return &node
 	}
+	return p.unregistered()
+}
+
+// unregistered is the node as it will be registered.
+func (p *pods) unregistered() *corev1.Node {
 	return &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: p.k.cfg.NodeName, Labels: p.k.labels()},
 		Status:     corev1.NodeStatus{Allocatable: p.k.machine.allocatable(p.k.cfg.MaxPods)},

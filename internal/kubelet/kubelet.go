@@ -59,6 +59,7 @@ type Config struct {
 	Domain     string // "cluster.local"
 	ResolvConf string // the host's resolvers; "" for /etc/resolv.conf
 	MaxPods    int
+	StaticPods string // folder of static pods' manifests; "" for none
 	Client     client.Client
 	CRI        grpc.ClientConnInterface
 	Telemetry  Telemetry

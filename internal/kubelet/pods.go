@@ -34,6 +34,7 @@ type pods struct {
 	hasNetwork bool
 	known      bool                      // all pods of the API have been seen once
 	first      map[types.UID]*corev1.Pod // until then: those nobody has taken up yet
+	statics    map[types.UID]*corev1.Pod // that the host's manifests ask for
 	running    sync.WaitGroup
 	kills      oom.Kills
 	certified  bool  // certificates are followed
@@ -58,6 +59,9 @@ func (p *pods) run(ctx context.Context) error {
 	p.mu.Lock()
 	p.ctx = ctx
 	p.mu.Unlock()
+	if err := p.runStatics(ctx); err != nil {
+		return err
+	}
 	c := p.k.cfg.Client.Cache()
 	informer, err := c.GetInformer(ctx, &corev1.Pod{}, cache.BlockUntilSynced(false))
 	if err != nil {
@@ -201,6 +205,10 @@ func (p *pods) see(o any) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if isMirror(one) {
+		p.mirrored(one)
+		return
+	}
 	if a := p.actors[one.UID]; a != nil {
 		a.Update(one)
 		return
@@ -223,6 +231,9 @@ func (p *pods) removed(o any) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if a := p.staticNamed(one.Namespace, one.Name); a != nil {
+		a.Unmirrored(one.UID)
+	}
 	delete(p.first, one.UID)
 	if a := p.actors[one.UID]; a != nil {
 		a.Removed(one)
@@ -235,6 +246,9 @@ func (p *pods) begin(one *corev1.Pod, gone bool) {
 		return
 	}
 	a := pod.New(p.deps, one, gone, p.hasNetwork)
+	if p.statics[one.UID] != nil {
+		a = pod.NewStatic(p.deps, one, p.hasNetwork)
+	}
 	if !gone {
 		a.Refuse(p.admit(one))
 	}
@@ -264,6 +278,9 @@ func (p *pods) ended(a *pod.Actor) {
 		if delete(uids, a.UID()); len(uids) == 0 {
 			delete(p.refs, r)
 		}
+	}
+	if a.Static() {
+		p.staticEnded(a)
 	}
 	p.weigh()
 }

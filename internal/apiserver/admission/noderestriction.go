@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -113,60 +114,10 @@ func nodeCreatesPod(a *registry.Attributes, node string) error {
 	if pod.Spec.ServiceAccountName != "" {
 		return forbid(a, fmt.Errorf("node %q can not create pods that reference a service account", node))
 	}
-	if what := references(&pod.Spec); what != "" {
+	if what := api.References(&pod.Spec); what != "" {
 		return forbid(a, fmt.Errorf("node %q can not create pods that reference %s", node, what))
 	}
 	return nil
-}
-
-// references names a kind of API object that the pod needs, or "".
-func references(spec *corev1.PodSpec) string {
-	for _, v := range spec.Volumes {
-		switch {
-		case v.Secret != nil:
-			return "secrets"
-		case v.ConfigMap != nil:
-			return "configmaps"
-		case v.PersistentVolumeClaim != nil, v.Ephemeral != nil:
-			return "persistentvolumeclaims"
-		case v.Projected != nil:
-			for _, s := range v.Projected.Sources {
-				switch {
-				case s.Secret != nil:
-					return "secrets"
-				case s.ConfigMap != nil:
-					return "configmaps"
-				case s.ServiceAccountToken != nil:
-					return "a service account"
-				}
-			}
-		}
-	}
-	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
-		for _, e := range c.Env {
-			if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
-				return "secrets"
-			}
-			if e.ValueFrom != nil && e.ValueFrom.ConfigMapKeyRef != nil {
-				return "configmaps"
-			}
-		}
-		for _, e := range c.EnvFrom {
-			if e.SecretRef != nil {
-				return "secrets"
-			}
-			if e.ConfigMapRef != nil {
-				return "configmaps"
-			}
-		}
-	}
-	if len(spec.ImagePullSecrets) > 0 {
-		return "secrets"
-	}
-	if len(spec.ResourceClaims) > 0 {
-		return "resourceclaims"
-	}
-	return ""
 }
 
 func nodePodStatus(a *registry.Attributes, node string) error {

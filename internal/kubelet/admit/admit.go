@@ -4,7 +4,7 @@
 // sees it; what was let in stays, whatever becomes of the node. Requests and ports are counted by the scheduler's own arithmetic, so that
 // the two never differ about a pod. Reasons and messages are those of upstream's kubelet.
 //
-// Critical pods are let in though resources don't suffice: upstream's kubelet makes room for them by preemption, this one does not.
+// Critical pods are let in though resources don't suffice, if room can be made for them: Preempt says by whose end.
 package admit
 
 import (

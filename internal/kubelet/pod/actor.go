@@ -62,6 +62,8 @@ type Actor struct {
 	pod     *corev1.Pod // the newest there is
 	gone    bool
 	refusal *Verdict // the node doesn't take the pod
+	leaving bool     // it makes room for another
+	mirror  *mirror  // static pods: what the API shows of it
 	network bool
 	dirty   bool           // the runtime has news
 	refresh bool           // sources of volumes have news
@@ -141,7 +143,7 @@ func (a *Actor) Refuse(v *Verdict) { a.refusal = v }
 func (a *Actor) Holds() *corev1.Pod {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.gone || a.refusal != nil || isTerminal(a.pod.Status.Phase) || isTerminal(a.view.Pod.Status.Phase) {
+	if a.gone || a.leaving || a.refusal != nil || isTerminal(a.pod.Status.Phase) || isTerminal(a.view.Pod.Status.Phase) {
 		return nil
 	}
 	return a.pod
@@ -154,6 +156,20 @@ func (a *Actor) Evict(reason, message string) {
 			if s.Verdict == nil && !s.Gone && a.pod.DeletionTimestamp == nil {
 				s.Verdict, s.Evicted = &Verdict{reason, message}, true
 				a.event(a.pod, "", corev1.EventTypeWarning, reason, message)
+			}
+		})
+	})
+}
+
+// Preempt ends the pod, within its grace period, to make room for a critical one. It holds no room from now on.
+func (a *Actor) Preempt() {
+	const message = "Preempted in order to admit critical pod"
+	a.put(func() {
+		a.leaving = true
+		a.results = append(a.results, func(s *State) {
+			if s.Verdict == nil && !s.Gone && a.pod.DeletionTimestamp == nil {
+				s.Verdict, s.Preempted = &Verdict{"Preempting", message}, true
+				a.event(a.pod, "", corev1.EventTypeWarning, "Preempting", message)
 			}
 		})
 	})
@@ -276,7 +292,7 @@ func (a *Actor) Run(ctx context.Context) {
 // turn takes in what is new, decides, and acts.
 func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 	now := time.Now()
-	asked, dirty, refresh := a.take()
+	asked, told, dirty, refresh := a.take()
 	pod, again := a.allocate(asked, now)
 	if dirty || !a.looked {
 		if err := a.observe(ctx, pod); err != nil {
@@ -318,7 +334,7 @@ func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 	status := Status(pod, &a.s, &plan, a.d.Node(), now)
 	a.devicesHealth(pod, &status)
 	a.publish(pod, status)
-	retry := a.report(ctx, asked, status, plan, now)
+	retry := a.report(ctx, asked, told, status, plan, now)
 	return earliest(plan.Wake, retry, a.renew, again), false
 }
 
@@ -331,7 +347,8 @@ func earliest(times ...time.Time) (out time.Time) {
 	return out
 }
 
-func (a *Actor) take() (pod *corev1.Pod, dirty, refresh bool) {
+// take also says whether the API has the pod's status as the pod itself does.
+func (a *Actor) take() (pod *corev1.Pod, told, dirty, refresh bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, apply := range a.results {
@@ -341,7 +358,7 @@ func (a *Actor) take() (pod *corev1.Pod, dirty, refresh bool) {
 	dirty, refresh = a.dirty, a.refresh
 	a.dirty, a.refresh = false, false
 	a.s.Gone, a.s.NetworkReady = a.gone, a.network
-	return a.pod, dirty, refresh
+	return a.pod, a.mirror == nil || a.mirror.shown != nil, dirty, refresh
 }
 
 // stopping is the moment a pod begins to end: what was about to begin is called off.
@@ -396,12 +413,12 @@ func (a *Actor) publish(pod *corev1.Pod, status corev1.PodStatus) {
 }
 
 // report writes the status if it changed.
-func (a *Actor) report(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus, plan Plan, now time.Time) (retry time.Time) {
+func (a *Actor) report(ctx context.Context, pod *corev1.Pod, told bool, status corev1.PodStatus, plan Plan, now time.Time) (retry time.Time) {
 	const key = "status"
 	if a.s.Gone || a.s.Busy[key] {
 		return
 	}
-	if equality.Semantic.DeepEqual(status, pod.Status) {
+	if told && equality.Semantic.DeepEqual(status, pod.Status) {
 		if plan.Ending && a.s.Cleaned && !a.s.Settled {
 			a.s.Settled = true
 			return now // it can be deleted
@@ -413,7 +430,7 @@ func (a *Actor) report(ctx context.Context, pod *corev1.Pod, status corev1.PodSt
 		return at
 	}
 	// The API may show a status in other words than it was told; that's no reason to tell it over and over.
-	if at := a.sentAt.Add(10 * time.Second); now.Before(at) && equality.Semantic.DeepEqual(status, a.sent) {
+	if at := a.sentAt.Add(10 * time.Second); told && now.Before(at) && equality.Semantic.DeepEqual(status, a.sent) {
 		a.s.Settled = plan.Ending && a.s.Cleaned
 		return at
 	}
@@ -427,6 +444,10 @@ func (a *Actor) report(ctx context.Context, pod *corev1.Pod, status corev1.PodSt
 			}
 			delete(s.Retry, key)
 			a.sent, a.sentAt = status, time.Now()
+			if a.mirror != nil {
+				a.show(written)
+				return
+			}
 			if written != nil && newer(written, a.pod) {
 				a.pod = written
 			}

@@ -290,6 +290,14 @@ func (a *Actor) forget(pod *corev1.Pod) {
 
 // write puts the status into the API. If the object has moved on, what the kubelet decides is laid over what others decided since.
 func (a *Actor) write(ctx context.Context, pod *corev1.Pod, want corev1.PodStatus) (*corev1.Pod, error) {
+	uid := a.uid
+	if a.mirror != nil {
+		shown, err := a.showing(ctx, pod)
+		if err != nil {
+			return nil, err
+		}
+		pod, uid = shown, shown.UID
+	}
 	for attempt := 0; ; attempt++ {
 		next := *pod
 		next.Status = *want.DeepCopy()
@@ -309,7 +317,7 @@ func (a *Actor) write(ctx context.Context, pod *corev1.Pod, want corev1.PodStatu
 			}
 			return nil, err
 		}
-		if live.UID != a.uid {
+		if live.UID != uid {
 			return nil, nil
 		}
 		merged := merge(&live, want)

@@ -75,6 +75,7 @@ type State struct {
 	Settled      bool               // the final status is in the API
 	Verdict      *Verdict           // of the kubelet: eviction
 	Evicted      bool               // the node needs the room: it ends at once
+	Preempted    bool               // a critical pod needs the room
 	StopSince    time.Time          // when the pod began to end; zero if it hasn't
 	Hooked       string             // ID of the container whose postStart hook has not ended yet: until then it counts as being started
 	Waiting      map[string]Waiting // by container: why its last start failed
