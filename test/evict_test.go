@@ -13,7 +13,7 @@ import (
 // beside it runs on.
 func TestEviction(t *testing.T) {
 	t.Parallel()
-	c := cluster.New(t)
+	c := cluster.New(t, "--eviction-hard", "nodefs.available<150Mi,pid.available<1%")
 	c.MountTmpfs("1200m")
 	c.Up()
 	c.WaitReady(time.Minute)
@@ -25,7 +25,7 @@ func TestEviction(t *testing.T) {
 	wantEvicted(t, c, "limited", "Pod ephemeral local storage usage exceeds the total limit of containers 8Mi.")
 	wantEvicted(t, c, "volume", `Usage of EmptyDir volume "data" exceeds the limit "8Mi".`)
 	c.Apply(writer("greedy", "", "head -c 2000000000 /dev/zero > /data/f; sleep inf"))
-	wantEvicted(t, c, "greedy", "The node was low on resource: ephemeral-storage. Threshold quantity: 120Mi, available: ")
+	wantEvicted(t, c, "greedy", "The node was low on resource: ephemeral-storage. Threshold quantity: 150Mi, available: ")
 	cluster.Eventually(t, time.Minute, func() error {
 		const about = `{.items[0].status.conditions[?(@.type=="DiskPressure")].status} {.items[0].spec.taints[*].key}`
 		if out := c.Kubectl("get", "nodes", "-o", "jsonpath="+about); out != "True node.kubernetes.io/disk-pressure" {

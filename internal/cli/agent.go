@@ -16,7 +16,7 @@ import (
 
 // agentKeys are the settings of a node; the cluster's own come from its server.
 var agentKeys = []string{
-	"server", "token", "token-file", "data-dir", "cluster-name", "log-level", "log-format", "node-name", "node-ip", "kubelet-listen", "max-pods", "pod-manifest-path",
+	"server", "token", "token-file", "data-dir", "cluster-name", "log-level", "log-format", "node-name", "node-ip", "kubelet-listen", "max-pods", "pod-manifest-path", "eviction-hard",
 	"cri-endpoint", "resolv-conf", "vxlan-port", "direct-routing",
 }
 

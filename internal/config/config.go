@@ -18,6 +18,7 @@ import (
 	"strings"
 
 	"skiff.dev/skiff/internal/api/loadbalancer"
+	"skiff.dev/skiff/internal/api/threshold"
 )
 
 // Config is what a server and its agent need to know. Its zero value is not usable; start from Default.
@@ -92,17 +93,18 @@ type Config struct {
 	VXLANPort     int  `key:"vxlan-port" help:"UDP port for packets between pods on different nodes; the same on all nodes"`
 	DirectRouting bool `key:"direct-routing" help:"Reach the pods of nodes on this node's own link by routes, without vxlan; the same on all nodes"`
 
-	NodeName        string `key:"node-name" help:"Name of this node (default: the host's name)"`
-	NodeIP          string `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
-	KubeletListen   string `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
-	MaxPods         int    `key:"max-pods" help:"Pods this node takes at most"`
-	PodManifestPath string `key:"pod-manifest-path" help:"Folder with manifests of static pods, one pod a file, which this node runs by itself (default: none)"`
-	LogMaxSize      int    `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
-	LogMaxFiles     int    `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
-	LogKeepHours    int    `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
-	LogKeepSize     int    `key:"log-keep-size" help:"Megabytes that the logs of pods that are gone may take on a node; the oldest go first. They never take more than a tenth of the filesystem"`
-	CRIEndpoint     string `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
-	ResolvConf      string `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
+	NodeName        string   `key:"node-name" help:"Name of this node (default: the host's name)"`
+	NodeIP          string   `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
+	KubeletListen   string   `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
+	MaxPods         int      `key:"max-pods" help:"Pods this node takes at most"`
+	PodManifestPath string   `key:"pod-manifest-path" help:"Folder with manifests of static pods, one pod a file, which this node runs by itself (default: none)"`
+	EvictionHard    []string `key:"eviction-hard" help:"What must be left of memory.available, nodefs.available, nodefs.inodesFree and pid.available, or pods are evicted, such as memory.available<200Mi,nodefs.available<5%; 0 for never (default: memory.available<100Mi, a tenth of the disk but 1Gi at most, nodefs.inodesFree<1%, pid.available<2%)"`
+	LogMaxSize      int      `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
+	LogMaxFiles     int      `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
+	LogKeepHours    int      `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
+	LogKeepSize     int      `key:"log-keep-size" help:"Megabytes that the logs of pods that are gone may take on a node; the oldest go first. They never take more than a tenth of the filesystem"`
+	CRIEndpoint     string   `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
+	ResolvConf      string   `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
 }
 
 // Default is the configuration of `skiff up`; `skiff server` listens on every address.
@@ -282,6 +284,16 @@ func (c *Config) checkNode() error {
 	if c.MaxPods < 1 || c.MaxPods > 10000 {
 		return fmt.Errorf("max-pods: %d is not between 1 and 10000", c.MaxPods)
 	}
+	if c.PodManifestPath != "" {
+		dir, err := filepath.Abs(c.PodManifestPath)
+		if err != nil {
+			return fmt.Errorf("pod-manifest-path: %w", err)
+		}
+		c.PodManifestPath = dir
+	}
+	if _, err := threshold.Parse(c.EvictionHard); err != nil {
+		return fmt.Errorf("eviction-hard: %w", err)
+	}
 	for _, least := range []struct {
 		key          string
 		value, least int
@@ -300,6 +312,12 @@ func (c *Config) checkNode() error {
 		return fmt.Errorf("etcd-certfile and etcd-keyfile go together; give both or neither")
 	}
 	return nil
+}
+
+// EvictionThresholds are those that were given, by signal.
+func (c *Config) EvictionThresholds() map[string]threshold.Threshold {
+	out, _ := threshold.Parse(c.EvictionHard) // Complete has seen that it is right
+	return out
 }
 
 // RunDir holds sockets and what need not outlive a reboot.

@@ -476,6 +476,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		Domain:      c.conf.ClusterDomain,
 		MaxPods:     c.conf.MaxPods,
 		StaticPods:  c.conf.PodManifestPath,
+		Eviction:    c.conf.EvictionThresholds(),
 		Client:      c.nodeClient,
 		CRI:         c.runtime.Conn(),
 		Telemetry:   sampler,

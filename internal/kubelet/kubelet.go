@@ -29,6 +29,7 @@ import (
 
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
+	"skiff.dev/skiff/internal/api/threshold"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/csi"
@@ -59,7 +60,8 @@ type Config struct {
 	Domain     string // "cluster.local"
 	ResolvConf string // the host's resolvers; "" for /etc/resolv.conf
 	MaxPods    int
-	StaticPods string // folder of static pods' manifests; "" for none
+	StaticPods string                         // folder of static pods' manifests; "" for none
+	Eviction   map[string]threshold.Threshold // by signal; what is not there is as usual
 	Client     client.Client
 	CRI        grpc.ClientConnInterface
 	Telemetry  Telemetry
@@ -151,6 +153,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.machine, err = look(k.cfg.Root); err != nil {
 		return err
 	}
+	k.machine.hard = k.cfg.Eviction
 	if k.version, err = k.runtime.Version(ctx, &runtimeapi.VersionRequest{Version: "v1"}); err != nil {
 		return fmt.Errorf("ask the container runtime for its version: %w", err)
 	}

@@ -12,11 +12,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"skiff.dev/skiff/internal/api/threshold"
 	"skiff.dev/skiff/internal/kubelet/evict"
 )
 
 // machine is what doesn't change while a host is up.
 type machine struct {
+	hard            map[string]threshold.Threshold // that the settings give, by signal
 	hostname        string
 	id, uuid, boot  string
 	kernel, osImage string
@@ -113,6 +115,17 @@ func (m *machine) capacity(maxPods int) corev1.ResourceList {
 	return out
 }
 
+// least is how little of something makes the node short of it: by the settings, or else usual.
+func (m *machine) least(s evict.Signal, capacity, usual int64) int64 {
+	if t, set := m.hard[string(s)]; set {
+		return t.Of(capacity)
+	}
+	return usual
+}
+
+func (m *machine) leastMemory() int64 { return m.least(evict.Memory, m.memory, leastMemory) }
+func (m *machine) leastDisk() int64   { return m.least(evict.Disk, m.disk, min(m.disk/10, leastDisk)) }
+
 // leastMemory is kept back from pods: with less than that available the node is under memory pressure.
 const leastMemory = 100 << 20
 
@@ -122,8 +135,8 @@ func (m *machine) allocatable(maxPods int) corev1.ResourceList {
 	for _, bytes := range m.hugepages {
 		huge += bytes
 	}
-	out[corev1.ResourceMemory] = *resource.NewQuantity(max(m.memory-leastMemory-huge, 0), resource.BinarySI)
-	out[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(m.disk-min(m.disk/10, leastDisk), resource.DecimalSI)
+	out[corev1.ResourceMemory] = *resource.NewQuantity(max(m.memory-m.leastMemory()-huge, 0), resource.BinarySI)
+	out[corev1.ResourceEphemeralStorage] = *resource.NewQuantity(max(m.disk-m.leastDisk(), 0), resource.DecimalSI)
 	return out
 }
 
@@ -133,19 +146,19 @@ const leastDisk = 1 << 30
 // levels of what the host may run short of; what cannot be measured is left out.
 func (m *machine) levels() (out []evict.Level) {
 	if _, available, err := memory(); err == nil && available > 0 {
-		out = append(out, evict.Level{Signal: evict.Memory, Available: available, Least: leastMemory})
+		out = append(out, evict.Level{Signal: evict.Memory, Available: available, Least: m.leastMemory()})
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(m.root, &fs); err == nil {
-		out = append(out, evict.Level{Signal: evict.Disk, Available: int64(fs.Bavail) * fs.Bsize, Least: min(m.disk/10, leastDisk)})
+		out = append(out, evict.Level{Signal: evict.Disk, Available: int64(fs.Bavail) * fs.Bsize, Least: m.leastDisk()})
 		if fs.Files > 0 {
-			out = append(out, evict.Level{Signal: evict.Inodes, Available: int64(fs.Ffree), Least: int64(fs.Files / 100)})
+			out = append(out, evict.Level{Signal: evict.Inodes, Available: int64(fs.Ffree), Least: m.least(evict.Inodes, int64(fs.Files), int64(fs.Files/100))})
 		}
 	}
 	limit, err1 := strconv.ParseInt(firstOf("/proc/sys/kernel/pid_max"), 10, 64)
 	var info unix.Sysinfo_t
 	if err2 := unix.Sysinfo(&info); err1 == nil && err2 == nil {
-		out = append(out, evict.Level{Signal: evict.Processes, Available: limit - int64(info.Procs), Least: limit / 50})
+		out = append(out, evict.Level{Signal: evict.Processes, Available: limit - int64(info.Procs), Least: m.least(evict.Processes, limit, limit/50)})
 	}
 	return out
 }
@@ -157,8 +170,9 @@ func (m *machine) imageRoom() int64 {
 		return 0
 	}
 	free := int64(fs.Bavail) * fs.Bsize
-	if free >= min(m.disk*15/100, 4*leastDisk) {
+	begin := max(min(m.disk*15/100, 4*leastDisk), m.leastDisk())
+	if free >= begin {
 		return 0
 	}
-	return min(m.disk/5, 5*leastDisk) - free
+	return max(min(m.disk/5, 5*leastDisk), begin) - free
 }
