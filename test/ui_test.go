@@ -72,7 +72,7 @@ func TestUI(t *testing.T) {
 		run  func(b *browser)
 	}{
 		{"sign in", uiSignIn}, {"a broken pod is explained", uiExplains}, {"a rollout", uiRollout}, {"logs", uiLogs}, {"metrics", uiMetrics}, {"shell", uiShell},
-		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"the session ends in the middle", uiSessionEnds}, {"one-time link", uiLink}, {"nothing foreign", uiNothingForeign},
+		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"at a phone's width", uiPhone}, {"the session ends in the middle", uiSessionEnds}, {"one-time link", uiLink}, {"nothing foreign", uiNothingForeign},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(b.of(t)) }) {
 			return // the page is not where the next part expects it
@@ -235,11 +235,47 @@ func uiKeys(b *browser) {
 	b.do(chromedp.KeyEvent(kb.Escape))
 }
 
+// uiSessionEnds: who is signed in by a token that is revoked while a page is open is told, signs in again, and is where they were, with what they wrote.
 func uiSessionEnds(b *browser) {
-	b.goTo("pods")
+	token := func() string {
+		b.c.Kubectl("create", "serviceaccount", "visitor")
+		return strings.TrimSpace(b.c.Kubectl("create", "token", "visitor"))
+	}
+	again := func() {
+		b.sees("dialog.again", "Your session has ended")
+		b.sees("dialog.again", "system:serviceaccount:default:visitor")
+		b.do(chromedp.SendKeys(`dialog.again input[name=token]`, token()+kb.Enter), chromedp.WaitNotPresent("dialog.again"))
+	}
+	b.c.Kubectl("create", "clusterrolebinding", "visitor", "--clusterrole=cluster-admin", "--serviceaccount=default:visitor")
+	b.c.Kubectl("create", "configmap", "words", "--from-literal=a=before")
+	b.do(chromedp.Click(`//button[text()="Sign out"]`), chromedp.SendKeys(`input[name=token]`, token()+kb.Enter))
+	b.sees(".who", "visitor")
+
+	b.goTo("object/core/v1/configmaps/default/words")
+	b.sees(".cm-content", "a: before")
+	text := strings.Replace(b.c.Kubectl("get", "configmap", "words", "-o", "yaml"), "a: before", "a: after", 1)
+	b.do(chromedp.Focus(".cm-content"), chromedp.KeyEvent("a", chromedp.KeyModifiers(input.ModifierCtrl)), input.InsertText(text))
+	b.sees(".tools", "not saved")
+	b.c.Kubectl("delete", "serviceaccount", "visitor")
+	again()
+	b.sees(".cm-content", "a: after")
+	b.goTo("pod/default/talker/logs") // and what is not saved waits until one is back
+	b.sees(".log", "line 3")
+	b.c.Kubectl("delete", "serviceaccount", "visitor")
+	again()
+	b.sees(".log", "line 3")
+	b.goTo("object/core/v1/configmaps/default/words")
+	b.sees(".cm-content", "a: after")
+	b.do(chromedp.Click(`//button[text()="Save"]`))
+	b.sees(".said", "Saved")
+	if a := b.c.Kubectl("get", "configmap", "words", "-o", "jsonpath={.data.a}"); a != "after" {
+		b.t.Errorf("the server has %s", a)
+	}
 	b.do(chromedp.ActionFunc(func(ctx context.Context) error { return network.ClearBrowserCookies().Do(ctx) }))
 	b.goTo("pod/default/talker/yaml")
-	b.sees(".signin", "Your session has ended")
+	b.sees("dialog.again", "Your session has ended")
+	b.do(chromedp.Click(`//button[text()="Leave the page instead"]`))
+	b.sees(".signin", "Sign in")
 }
 
 func uiLink(b *browser) {

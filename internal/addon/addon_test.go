@@ -119,6 +119,15 @@ func TestChart(t *testing.T) {
 	}
 }
 
+// TestUnset: a chart that wants a value which nobody set says which, and where it is set.
+func TestUnset(t *testing.T) {
+	chart := folder("Chart.yaml", "apiVersion: v2\nname: web\nversion: 1.2.3\n", "templates/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: {{ .Values.web.host.name }}}\n")
+	_, err := Load(chart, Release{Name: "mine", Version: "v1.37.2"})
+	if err == nil || !strings.Contains(err.Error(), ".Values.web.host.name, or what it is part of, is not set: set it in spec.values") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestArchives(t *testing.T) {
 	files := folder("a.yaml", configMap, "sub/b.yaml", "x")
 	packed, err := Pack(files)

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -82,12 +83,23 @@ func renderChart(files fs.FS, r Release) ([]*unstructured.Unstructured, error) {
 	}
 	rendered, err := engine.Render(c, full)
 	if err != nil {
-		return nil, fmt.Errorf("render the chart: %w", err)
+		return nil, fmt.Errorf("render the chart: %w%s", err, unset(err))
 	}
 	for _, crd := range c.CRDObjects() {
 		rendered[crd.Filename] = string(crd.File.Data)
 	}
 	return chartObjects(rendered)
+}
+
+// missing is how Go's templates say that something on the way to a value is not there.
+var missing = regexp.MustCompile(`<\$?(\.Values\.[\w.]+)>: nil pointer`)
+
+// unset names what a template wants of the values and they have not.
+func unset(err error) string {
+	if m := missing.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Sprintf("; %s, or what it is part of, is not set: set it in spec.values (--set, --values), spec.valuesFrom, or the chart's values.yaml", m[1])
+	}
+	return ""
 }
 
 // capabilities tell the chart what it is rendered for.

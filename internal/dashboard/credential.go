@@ -3,10 +3,13 @@ package dashboard
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -27,6 +30,23 @@ func (c credential) put(r *http.Request) {
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)
 	}
+}
+
+// expires is when the credential ends by itself, as far as it says so. Whether it is good, the API server has been asked.
+func (c credential) expires() time.Time {
+	if c.token == "" && len(c.chain) > 0 {
+		return c.chain[0].NotAfter
+	}
+	var claims struct {
+		Expires int64 `json:"exp"`
+	}
+	if parts := strings.Split(c.token, "."); len(parts) == 3 {
+		raw, err := base64.RawURLEncoding.DecodeString(parts[1])
+		if err == nil && json.Unmarshal(raw, &claims) == nil && claims.Expires > 0 {
+			return time.Unix(claims.Expires, 0)
+		}
+	}
+	return time.Time{}
 }
 
 // carried is the credential that a request came with itself.

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -228,24 +229,58 @@ func TestSessionsEnd(t *testing.T) {
 	}
 }
 
-func TestSigningOutEndsWatches(t *testing.T) {
-	f := start(t)
-	_, session := f.signIn(`{"token":"good"}`)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		f.ask("GET /ui/api/api/v1/pods?watch=1", "", session...)
-	}()
-	<-f.asked
-	f.pass(2 * time.Hour) // a page that is open is not idle
-	if w := f.ask("GET /ui/session", "", session...); w.Code != 200 {
-		t.Errorf("a session that watches counts as idle: %d", w.Code)
+// TestEndsWatches: what a session has open ends with it, also when its credential was revoked and the page asks who it is.
+func TestEndsWatches(t *testing.T) {
+	for name, end := range map[string]func(f *fixture, session []string){
+		"signed out": func(f *fixture, session []string) { f.ask("DELETE /ui/session", "", session...) },
+		"revoked": func(f *fixture, session []string) {
+			f.revoked = true
+			if w := f.ask("GET /ui/session", "", session...); w.Code != 401 {
+				f.Errorf("whose token was revoked is told %d %s", w.Code, w.Body)
+			}
+		},
+	} {
+		f := start(t)
+		_, session := f.signIn(`{"token":"good"}`)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			f.ask("GET /ui/api/api/v1/pods?watch=1", "", session...)
+		}()
+		<-f.asked
+		f.pass(2 * time.Hour) // a page that is open is not idle
+		if w := f.ask("GET /ui/session", "", session...); w.Code != 200 {
+			t.Errorf("a session that watches counts as idle: %d", w.Code)
+		}
+		end(f, session)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: the watch goes on", name)
+		}
 	}
-	f.ask("DELETE /ui/session", "", session...)
-	select {
-	case <-ended:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the watch goes on")
+}
+
+// TestUntil: a session lives no longer than its credential.
+func TestUntil(t *testing.T) {
+	now := time.Now().Truncate(time.Second)
+	jwt := func(claims string) credential {
+		return credential{token: "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".sig"}
+	}
+	for _, tc := range []struct {
+		c    credential
+		want time.Time
+	}{
+		{credential{token: "static"}, now.Add(sessionLife)},
+		{credential{token: "not.a.jwt"}, now.Add(sessionLife)},
+		{jwt(fmt.Sprintf(`{"exp":%d}`, now.Add(time.Hour).Unix())), now.Add(time.Hour)},
+		{jwt(fmt.Sprintf(`{"exp":%d}`, now.Add(24*time.Hour).Unix())), now.Add(sessionLife)},
+		{jwt(`{"exp":"never"}`), now.Add(sessionLife)},
+		{credential{chain: []*x509.Certificate{{NotAfter: now.Add(time.Minute)}}}, now.Add(time.Minute)},
+	} {
+		if _, _, until := newSessions(func() time.Time { return now }).begin(tc.c, &user.DefaultInfo{}); !until.Equal(tc.want) {
+			t.Errorf("%+v: until %v, not %v", tc.c, until, tc.want)
+		}
 	}
 }
 

@@ -63,16 +63,20 @@ func newSecret() string {
 func digest(s string) [sha256.Size]byte { return sha256.Sum256([]byte(s)) }
 
 // begin makes a session and returns its two secrets.
-func (s *sessions) begin(c credential, u user.Info) (cookie, secret string) {
+func (s *sessions) begin(c credential, u user.Info) (cookie, secret string, until time.Time) {
 	cookie, secret = newSecret(), newSecret()
 	now := s.now()
-	one := &session{credential: c, user: u, secret: digest(secret), until: now.Add(sessionLife), last: now}
+	until = now.Add(sessionLife)
+	if end := c.expires(); !end.IsZero() && end.Before(until) {
+		until = end
+	}
+	one := &session{credential: c, user: u, secret: digest(secret), until: until, last: now}
 	one.ctx, one.end = context.WithCancel(context.Background())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.prune(now)
 	s.all[digest(cookie)] = one
-	return cookie, secret
+	return cookie, secret, until
 }
 
 // prune ends what is over, and makes room for one more.

@@ -49,10 +49,10 @@ func (d *dashboard) signIn(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.sessions.finish(cookie(r))
-	value, secret := d.sessions.begin(c, u)
+	value, secret, until := d.sessions.begin(c, u)
 	setCookie(w, r, value)
 	d.Log.Info("signed in to the dashboard", "user", u.GetName(), "from", r.RemoteAddr)
-	writeJSON(w, http.StatusCreated, signedIn{d.Cluster, u.GetName(), u.GetGroups(), d.now().Add(sessionLife), secret})
+	writeJSON(w, http.StatusCreated, signedIn{d.Cluster, u.GetName(), u.GetGroups(), until, secret})
 }
 
 func readJSON(w http.ResponseWriter, r *http.Request, into any) error {
@@ -80,7 +80,13 @@ func (d *dashboard) credentialOf(in signInRequest) (c credential, err error) {
 	return c, nil
 }
 
+// whoAmI ends the session, and all that it has open, when its credential has been revoked: a watch that is under way asks nobody again.
 func (d *dashboard) whoAmI(w http.ResponseWriter, r *http.Request, s *session) {
+	if _, err := d.check(r, s.credential); err != nil {
+		d.sessions.finish(cookie(r))
+		refuse(w, err)
+		return
+	}
 	writeJSON(w, http.StatusOK, signedIn{d.Cluster, s.user.GetName(), s.user.GetGroups(), s.until, ""})
 }
 

@@ -14,7 +14,7 @@ export class ApiError extends Error {
 
 export interface Session { cluster: string; user: string; groups: string[]; until: string }
 
-// null: nobody is signed in; undefined: not known yet.
+// null: nobody is signed in; undefined: not known yet. When it has ended, it is still whose page this is, and the page waits for that user as it was.
 export const session = store<Session | null | undefined>(undefined);
 export const sessionEnded = store(false);
 
@@ -40,12 +40,22 @@ async function send(url: string, init: RequestInit): Promise<Response> {
   }
   if (res.ok) return res;
   const err = await failure(res);
-  if (err.code === 401 && session.get()) {
-    sessionEnded.set(true);
-    session.set(null);
-  }
+  if (err.code === 401 && session.get()) sessionEnded.set(true);
   throw err;
 }
+
+// signedInAgain waits for the user to come back after the session has ended.
+export function signedInAgain(signal: AbortSignal): Promise<void> {
+  return new Promise((back) => {
+    const look = () => (!sessionEnded.get() || signal.aborted) && (forget(), signal.removeEventListener("abort", look), back());
+    const forget = sessionEnded.follow(look);
+    signal.addEventListener("abort", look);
+    look();
+  });
+}
+
+// checkSession finds out whether the session has ended: what is open already, a log or a shell, may not be told.
+export const checkSession = () => send("/ui/session", {}).then(() => undefined, () => undefined);
 
 export interface Options { accept?: string; type?: string; body?: unknown; signal?: AbortSignal }
 
@@ -85,12 +95,13 @@ export async function signIn(how: { token?: string; kubeconfig?: string; code?: 
   const res = await send("/ui/session", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(how) });
   const { secret, ...rest } = await res.json();
   localStorage.setItem(SECRET, secret);
-  sessionEnded.set(false);
   session.set(rest);
+  sessionEnded.set(false);
 }
 
 export async function signOut() {
   await send("/ui/session", { method: "DELETE" }).catch(() => undefined);
   localStorage.removeItem(SECRET);
+  sessionEnded.set(false);
   session.set(null);
 }

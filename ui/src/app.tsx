@@ -1,6 +1,6 @@
 // The frame around every page: where one can go, which namespace counts, who one is.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { session, signOut } from "./api";
+import { checkSession, session, sessionEnded, signOut } from "./api";
 import { discover, listPath, namespace } from "./kinds";
 import { Addons } from "./pages/addons";
 import { NodePage, Nodes } from "./pages/nodes";
@@ -12,9 +12,10 @@ import { Volumes } from "./pages/volumes";
 import { WorkloadPage, Workloads } from "./pages/workloads";
 import { Dialog, Said, collate, say, useKeys } from "./parts";
 import { go, link, route } from "./router";
-import { Mark, SignIn } from "./signin";
+import { Mark, SignIn, SignInAgain } from "./signin";
 import { kept, useStore } from "./store";
 import { dropFeeds, useRows } from "./watch";
+import { dropDrafts } from "./yaml";
 
 const theme = kept("skiff.theme", "auto");
 const paint = () => (document.documentElement.dataset.theme = theme.get());
@@ -58,7 +59,8 @@ const under = (name: string) => ({ workload: "workloads", pod: "pods", service: 
 
 export function App() {
   const who = useStore(session);
-  return <>{who === undefined ? null : who === null ? <SignIn /> : <Signed />}<Said /></>;
+  const ended = useStore(sessionEnded);
+  return <>{who === undefined ? null : who === null ? <SignIn /> : <Signed key={who.user} />}{who && ended && <SignInAgain />}<Said /></>;
 }
 
 function Signed() {
@@ -67,8 +69,12 @@ function Signed() {
   useEffect(() => {
     document.title = `${who.cluster} · Skiff`;
     discover().catch((e) => say((e as Error).message, true));
-    return dropFeeds;
+    return () => { dropFeeds(); dropDrafts(); };
   }, [who.user]);
+  useEffect(() => { // a page that only waits hears nothing of a credential that expires or is revoked
+    const id = setInterval(() => document.hidden || sessionEnded.get() || void checkSession(), 10_000);
+    return () => clearInterval(id);
+  }, []);
   const jumps = Object.fromEntries(PLACES.map(([key, name]) => [key, () => Date.now() - pending.current < 1500 && (pending.current = 0, go(name))]));
   useKeys({
     ...jumps, "?": () => setHelp(true), g: () => (pending.current = Date.now()),
@@ -123,7 +129,7 @@ function Namespaces() {
 
 function Help({ close }: { close: () => void }) {
   const keys: [string, string][] = [
-    ["/", "filter, or search a log"], ["j  k", "down and up in a table"], ["Enter", "open"], ["Backspace", "back"], ["t", "colours"], ["Esc", "close, leave the filter"],
+    ["/", "filter, or search a log"], ["j  k", "down and up in a table, also ↓ ↑ Home End"], ["Enter", "open"], ["Backspace", "back"], ["t", "colours"], ["Esc", "close, leave the filter"],
     ...PLACES.map(([key, , title]): [string, string] => [`g ${key}`, title]),
   ];
   return (

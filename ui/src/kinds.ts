@@ -23,6 +23,14 @@ export function listPath(kind: string, ns?: string): string {
 
 export const objectPath = (kind: string, ns: string | undefined, name: string) => `${listPath(kind, ns)}/${encodeURIComponent(name)}`;
 
+// selecting is the part of a list's address that limits it to what a label selector selects.
+export function selecting(s: { matchLabels?: Record<string, string>; matchExpressions?: { key: string; operator: string; values?: string[] }[] }): string {
+  const said = { In: "in", NotIn: "notin" } as Record<string, string>;
+  const terms = Object.entries(s.matchLabels ?? {}).map(([k, v]) => `${k}=${v}`)
+    .concat((s.matchExpressions ?? []).map((e) => (e.operator === "Exists" ? e.key : e.operator === "DoesNotExist" ? "!" + e.key : `${e.key} ${said[e.operator]} (${(e.values ?? []).join(",")})`)));
+  return "labelSelector=" + encodeURIComponent(terms.join(","));
+}
+
 // pathOf any object that the API shows.
 export function pathOf(k: Kind, ns?: string, name?: string): string {
   return base(k.group, k.version) + (k.namespaced && ns ? `/namespaces/${ns}` : "") + "/" + k.plural + (name ? "/" + encodeURIComponent(name) : "");

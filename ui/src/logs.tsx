@@ -1,6 +1,7 @@
 // A container's log, live: the last lines first, then what comes, searched as one types. Lines are text and nothing else.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ApiError, request } from "./api";
+import { ApiError, checkSession, request, sessionEnded } from "./api";
+import { useStore } from "./store";
 import { objectPath } from "./kinds";
 import { Fault, useKeys } from "./parts";
 import { Obj, lines } from "./watch";
@@ -79,7 +80,9 @@ function useLog(pod: Obj, container: string, previous: boolean, stamps: boolean)
   const [log, setLog] = useState<Log>({ lines: [], open: true });
   // A container that starts anew has a new log.
   const run = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find((c: any) => c.name === container)?.containerID ?? "";
+  const ended = useStore(sessionEnded);
   useEffect(() => {
+    if (ended) return; // what has been read stays; it is read anew when the user is back
     const abort = new AbortController(), kept: string[] = [];
     let told = 0;
     setLog({ lines: [], open: true });
@@ -95,9 +98,10 @@ function useLog(pod: Obj, container: string, previous: boolean, stamps: boolean)
       }
       clearTimeout(told);
       tell(false);
-    })().catch((e) => abort.signal.aborted || (clearTimeout(told), tell(false, e instanceof ApiError ? e : new ApiError(0, "", "the log ended: " + e.message))));
+      void checkSession();
+    })().catch((e) => abort.signal.aborted || (clearTimeout(told), void checkSession(), tell(false, e instanceof ApiError ? e : new ApiError(0, "", "the log ended: " + e.message))));
     return () => { clearTimeout(told); abort.abort(); };
-  }, [pod.metadata.uid, container, previous, stamps, run]);
+  }, [pod.metadata.uid, container, previous, stamps, run, ended]);
   return log;
 }
 

@@ -1,6 +1,6 @@
 // What a pod or node uses: the last hour from its node, and from metrics.k8s.io for as long as the page is open.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { ApiError, get } from "./api";
+import { ApiError, get, sessionEnded } from "./api";
 import { bytes, cpu, quantity } from "./format";
 import { base } from "./kinds";
 import { Fault } from "./parts";
@@ -18,7 +18,7 @@ export function usePolled<T>(path: string): { value?: T; error?: ApiError } {
   const [got, set] = useState<{ value?: T; error?: ApiError }>({});
   useEffect(() => {
     const abort = new AbortController();
-    const ask = () => document.hidden || get<T>(path, abort.signal).then((value) => set({ value }), (error) => abort.signal.aborted || set((old) => ({ ...old, error })));
+    const ask = () => document.hidden || sessionEnded.get() || get<T>(path, abort.signal).then((value) => set({ value }), (error) => abort.signal.aborted || set((old) => ({ ...old, error })));
     ask();
     const id = setInterval(ask, EVERY);
     return () => { clearInterval(id); abort.abort(); };

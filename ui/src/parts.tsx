@@ -3,7 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ApiError } from "./api";
 import type { Tone, Verdict } from "./format";
-import { store, useStore } from "./store";
+import { store, useNow, useStore } from "./store";
 import type { State } from "./watch";
 
 export function Status({ v }: { v: Verdict }) {
@@ -40,20 +40,26 @@ export function Bar({ value, of, asked, label, good }: { value?: number; of: num
   );
 }
 
-export interface Col<T> { name: string; cell: (row: T) => ComponentChildren; sort?: (row: T) => string | number; width: string; wide?: boolean }
+// A cell may say an age: now is the same in all of a table.
+export interface Col<T> { name: string; cell: (row: T, now: number) => ComponentChildren; sort?: (row: T) => string | number; width: string; wide?: boolean }
 
 const ROW = 34, SPARE = 12;
 
-// Table draws only the rows that are in view: ten thousand are as quick as ten. / filters, j and k move, Enter opens.
+// Table draws only the rows that are in view: ten thousand are as quick as ten. / filters, j and k or the arrows move, Home and End too, Enter opens. Of several tables
+// on a page, keys are for the one that has the focus, or else the first.
 export function Table<T extends { metadata: { uid: string; name: string; namespace?: string } }>(p: {
   rows: T[]; cols: Col<T>[]; open?: (row: T) => void; text?: (row: T) => string; empty?: string; tools?: ComponentChildren; short?: boolean;
 }) {
   const [filter, setFilter] = useState(""), [sort, setSort] = useState<[number, number]>([0, 1]), [at, setAt] = useState(-1);
-  const [top, setTop] = useState(0), [height, setHeight] = useState(600);
-  const box = useRef<HTMLDivElement>(null);
+  const [top, setTop] = useState(0), [height, setHeight] = useState(600), now = useNow();
+  const box = useRef<HTMLDivElement>(null), texts = useMemo(() => new WeakMap<T, string>(), []);
   const rows = useMemo(() => {
     const words = filter.toLowerCase().split(/\s+/).filter(Boolean);
-    const text = (r: T) => `${r.metadata.namespace ?? ""}/${r.metadata.name} ${p.text?.(r) ?? ""}`.toLowerCase();
+    const text = (r: T) => {
+      let known = texts.get(r);
+      if (known === undefined) texts.set(r, (known = `${r.metadata.namespace ?? ""}/${r.metadata.name} ${p.text?.(r) ?? ""}`.toLowerCase()));
+      return known;
+    };
     const found = words.length ? p.rows.filter((r) => words.every((w) => text(r).includes(w))) : [...p.rows];
     const key = p.cols[sort[0]]?.sort;
     if (!key) return found;
@@ -66,37 +72,41 @@ export function Table<T extends { metadata: { uid: string; name: string; namespa
     measure.observe(el);
     return () => measure.disconnect();
   }, []);
-  const move = (by: number) => {
-    const next = Math.max(0, Math.min(rows.length - 1, at + by));
+  const move = (to: number) => {
+    const next = Math.max(0, Math.min(rows.length - 1, to)), el = box.current!;
     setAt(next);
-    const el = box.current!;
     if ((next + 2) * ROW > el.scrollTop + el.clientHeight) el.scrollTop = (next + 2) * ROW - el.clientHeight;
     if (next * ROW < el.scrollTop) el.scrollTop = next * ROW;
   };
-  useKeys({ j: () => move(1), k: () => move(-1), Enter: () => rows[at] && p.open?.(rows[at]) });
+  const down = () => move(at + 1), up = () => move(at - 1);
+  useKeys({ j: down, k: up, ArrowDown: down, ArrowUp: up, Home: () => move(0), End: () => move(rows.length - 1), Enter: () => rows[at] && p.open?.(rows[at]) }, () => {
+    const tables = [...document.querySelectorAll("main .table")], mine = box.current!.closest(".table");
+    return mine === (tables.find((t) => t.contains(document.activeElement)) ?? tables[0]);
+  });
   const first = Math.max(0, Math.floor(top / ROW) - SPARE), last = Math.min(rows.length, Math.ceil((top + height) / ROW) + SPARE);
-  const grid = { gridTemplateColumns: p.cols.map((c) => c.width).join(" ") };
+  const narrow = useNarrow(), cols = narrow ? p.cols.filter((c) => !c.wide) : p.cols;
+  const grid = { gridTemplateColumns: cols.map((c) => (narrow ? c.width.replace(/minmax\((\d+)px,.*/, "minmax(0, $1fr)") : c.width)).join(" ") };
   return (
     <section class={p.short ? "table short" : "table"}>
       <div class="tools">
         <input class="filter" type="search" placeholder="Filter  /" aria-label="Filter" value={filter} onInput={(e) => setFilter(e.currentTarget.value)}
-          onKeyDown={(e) => e.key === "Escape" && (setFilter(""), e.currentTarget.blur())} />
+          onKeyDown={(e) => { if (e.key === "Escape") setFilter(""); if (e.key === "Escape" || e.key === "Enter") (move(0), box.current!.focus()); }} />
         <span class="count">{rows.length === p.rows.length ? rows.length : `${rows.length} of ${p.rows.length}`}</span>
         {p.tools}
       </div>
-      <div class="grid" ref={box} onScroll={(e) => setTop(e.currentTarget.scrollTop)} role="table" aria-rowcount={rows.length}>
+      <div class="grid" ref={box} tabIndex={0} onScroll={(e) => setTop(e.currentTarget.scrollTop)} role="table" aria-rowcount={rows.length}>
         <div class="head row" style={grid} role="row">
-          {p.cols.map((c, i) => (
-            <button class={c.wide ? "wide" : ""} role="columnheader" disabled={!c.sort} onClick={() => setSort([i, sort[0] === i ? -sort[1] : 1])}>
-              {c.name}{sort[0] === i && c.sort && <span class="order">{sort[1] > 0 ? "↑" : "↓"}</span>}
+          {cols.map((c) => (
+            <button role="columnheader" disabled={!c.sort} onClick={() => setSort([p.cols.indexOf(c), p.cols[sort[0]] === c ? -sort[1] : 1])}>
+              {c.name}{p.cols[sort[0]] === c && c.sort && <span class="order">{sort[1] > 0 ? "↑" : "↓"}</span>}
             </button>
           ))}
         </div>
         <div class="rows" style={{ height: `${rows.length * ROW}px` }}>
           {rows.slice(first, last).map((r, i) => (
-            <div key={r.metadata.uid} class={`row${first + i === at ? " at" : ""}${p.open ? " open" : ""}`} style={{ ...grid, top: `${(first + i) * ROW}px` }} role="row"
+            <div key={r.metadata.uid} class={`row${first + i === at ? " at" : ""}${p.open ? " open" : ""}`} style={{ ...grid, top: `${(first + i) * ROW}px` }} role="row" aria-rowindex={first + i + 1}
               onClick={(e) => !(e.target as Element).closest("a,button") && p.open?.(r)}>
-              {p.cols.map((c) => <span class={c.wide ? "wide" : ""} role="cell">{c.cell(r)}</span>)}
+              {cols.map((c) => <span role="cell">{c.cell(r, now)}</span>)}
             </div>
           ))}
         </div>
@@ -106,19 +116,31 @@ export function Table<T extends { metadata: { uid: string; name: string; namespa
   );
 }
 
+// useNarrow says whether the window is a phone's, where a table has no room for columns that are wide.
+const phone = matchMedia("(max-width: 760px)");
+function useNarrow(): boolean {
+  const [narrow, set] = useState(phone.matches);
+  useEffect(() => {
+    const look = () => set(phone.matches);
+    phone.addEventListener("change", look);
+    return () => phone.removeEventListener("change", look);
+  }, []);
+  return narrow;
+}
+
 const collator = new Intl.Collator("en", { numeric: true });
 export const collate = collator.compare;
 
-// useKeys gives keys a meaning while the component is shown, but not while somebody types.
-export function useKeys(keys: Record<string, () => void>) {
-  const now = useRef(keys);
-  now.current = keys;
+// useKeys gives keys a meaning while the component is shown and they are meant for it, but not while somebody types.
+export function useKeys(keys: Record<string, () => void>, meant?: () => boolean) {
+  const now = useRef({ keys, meant });
+  now.current = { keys, meant };
   useEffect(() => {
     const f = (e: KeyboardEvent) => {
       const el = e.target as HTMLElement;
       if (e.ctrlKey || e.metaKey || e.altKey || el.closest("input,textarea,select,[contenteditable],.xterm") || (e.key === "Enter" && el.closest("button,a"))) return;
-      const act = now.current[e.key];
-      if (act && !document.querySelector("dialog[open]")) {
+      const act = now.current.keys[e.key];
+      if (act && !document.querySelector("dialog[open]") && now.current.meant?.() !== false) {
         e.preventDefault();
         act();
       }

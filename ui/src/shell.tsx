@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { get, socket } from "./api";
+import { checkSession, socket } from "./api";
 import { objectPath } from "./kinds";
 import type { Obj } from "./watch";
 
@@ -24,7 +24,7 @@ export function Shell({ pod }: { pod: Obj }) {
       terminal = open(box.current!, socket(path, "v5.channel.k8s.io"), (why) => {
         setEnded(why);
         // A browser does not say why a WebSocket was refused. If the session is over, this finds out.
-        get("/version").catch(() => undefined);
+        void checkSession();
       });
     });
     return () => { gone = true; terminal?.dispose(); };

@@ -1,7 +1,6 @@
-import { useState } from "preact/hooks";
-import { sessionEnded, signIn } from "./api";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { session, signIn, signOut } from "./api";
 import { say } from "./parts";
-import { useStore } from "./store";
 
 // redeemLink signs in with the code of a one-time link, and takes it out of the address and its history.
 export async function redeemLink() {
@@ -16,8 +15,14 @@ export async function redeemLink() {
   }
 }
 
-export function SignIn() {
-  const ended = useStore(sessionEnded);
+// SignInAgain covers the page of a session that has ended. The page stays below it as it was, with what was being written.
+export function SignInAgain() {
+  const el = useRef<HTMLDialogElement>(null), open = () => el.current?.open || el.current?.showModal();
+  useEffect(() => void open(), []);
+  return <dialog ref={el} class="again" aria-label="Sign in again" onCancel={(e) => e.preventDefault()} onClose={open}><SignIn ended={session.get()?.user} /></dialog>;
+}
+
+export function SignIn({ ended }: { ended?: string }) {
   const [way, setWay] = useState<"token" | "kubeconfig">("token");
   const [text, setText] = useState(""), [error, setError] = useState(""), [busy, setBusy] = useState(false);
   const submit = async (e: Event) => {
@@ -36,7 +41,7 @@ export function SignIn() {
       <form onSubmit={submit}>
         <Mark />
         <h1>Skiff</h1>
-        {ended && <p class="stale">Your session has ended. Sign in to go on where you were.</p>}
+        {ended && <p class="stale" role="alert">Your session has ended: it was over, or the credential has expired or been revoked. Sign in as {ended} to go on where you were; nothing that you wrote is lost.</p>}
         <div class="choice" role="radiogroup" aria-label="Sign in with">
           {(["token", "kubeconfig"] as const).map((w) => (
             <button type="button" role="radio" aria-checked={way === w} onClick={() => { setWay(w); setText(""); setError(""); }}>{w === "token" ? "Token" : "Kubeconfig"}</button>
@@ -50,6 +55,7 @@ export function SignIn() {
             </>}
         {error && <p class="fault" role="alert">{error}</p>}
         <button class="solid" disabled={busy || !text}>{busy ? "Signing in…" : "Sign in"}</button>
+        {ended && <button type="button" onClick={() => void signOut()}>Leave the page instead</button>}
         <p class="quiet">
           {way === "token" ? <>A service account's: <code>kubectl create token NAME</code></> : <>The administrator's is <code>admin.kubeconfig</code> in the server's data dir.</>}
           <br />Or run <code>skiff dashboard</code> on the server, which prints a link.

@@ -1,7 +1,7 @@
 // One manager for all that the page follows: a list, then a watch from there on, shared by everybody who asks for the same, resumed after faults with
 // growing pauses. All of them share the browser's one connection to the server.
 import { useEffect, useMemo, useState } from "preact/hooks";
-import { ApiError, request } from "./api";
+import { ApiError, request, signedInAgain } from "./api";
 
 export interface Meta {
   name: string; namespace?: string; uid: string; resourceVersion: string; creationTimestamp: string; deletionTimestamp?: string; generation?: number;
@@ -12,7 +12,8 @@ export interface Column { name: string; type: string; format?: string; priority:
 export interface Row { metadata: Meta; cells: unknown[] }
 
 export type State = "loading" | "live" | "retrying" | "failed";
-const PAGE = 500, LINGER = 20_000, SLOWEST = 30_000, BATCH = 60;
+// What comes within BATCH, longer where there is more to draw (ms for each item), is drawn at once.
+const PAGE = 500, LINGER = 20_000, SLOWEST = 30_000, BATCH = 60, BATCH_EACH = 0.05;
 const TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
 export class Feed<T extends { metadata: Meta } = Obj> {
@@ -62,7 +63,10 @@ export class Feed<T extends { metadata: Meta } = Obj> {
           this.version = "";
           continue;
         }
-        if (err.code === 401) return this.stop();
+        if (err.code === 401) {
+          await signedInAgain(abort.signal);
+          continue;
+        }
         // What is forbidden or not served stays so until somebody asks anew.
         this.set(err.code === 403 || err.code === 404 ? "failed" : "retrying", err);
         if (err.code === 403 || err.code === 404) pause = SLOWEST;
@@ -139,7 +143,7 @@ export class Feed<T extends { metadata: Meta } = Obj> {
       this.told = undefined;
       this.list = [...this.items.values()];
       for (const f of [...this.users]) f();
-    }, BATCH);
+    }, BATCH + BATCH_EACH * this.items.size);
   }
 }
 

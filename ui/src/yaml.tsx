@@ -6,6 +6,10 @@ import type { Editor } from "./editor";
 
 const MEDIA = "application/yaml";
 
+// What was changed and not saved, by path, so that it is still there when one comes back to the page; with what it was made of.
+const drafts = new Map<string, { was: string; text: string }>();
+export const dropDrafts = () => drafts.clear();
+
 export function Yaml({ path, deletable, deleted }: { path: string; deletable?: string; deleted?: () => void }) {
   const box = useRef<HTMLDivElement>(null), editor = useRef<Editor>(), was = useRef("");
   const [error, setError] = useState<ApiError>(), [dirty, setDirty] = useState(false), [good, setGood] = useState(false);
@@ -36,11 +40,27 @@ export function Yaml({ path, deletable, deleted }: { path: string; deletable?: s
   };
   useEffect(() => {
     let gone = false;
-    Promise.all([import("./editor"), load()]).then(([{ edit }, text]) => {
-      if (!gone) editor.current = edit(box.current!, text, () => { setDirty(editor.current!.text() !== was.current); setGood(false); }, () => void put(true));
+    const draft = drafts.get(path);
+    const begin = draft ? (was.current = draft.was, setDirty(true), Promise.resolve(draft.text)) : load();
+    const changed = () => { setDirty(editor.current!.text() !== was.current); setGood(false); };
+    Promise.all([import("./editor"), begin]).then(([{ edit }, text]) => {
+      if (!gone) editor.current = edit(box.current!, text, changed, () => void put(true));
     }).catch((e) => gone || setError(e));
-    return () => { gone = true; editor.current?.destroy(); editor.current = undefined; };
+    return () => {
+      gone = true;
+      drafts.delete(path);
+      const text = editor.current?.text();
+      if (text !== undefined && text !== was.current) drafts.set(path, { was: was.current, text });
+      editor.current?.destroy();
+      editor.current = undefined;
+    };
   }, [path]);
+  useEffect(() => {
+    if (!dirty) return;
+    const warn = (e: BeforeUnloadEvent) => e.preventDefault();
+    addEventListener("beforeunload", warn);
+    return () => removeEventListener("beforeunload", warn);
+  }, [dirty]);
   return (
     <section class="yaml">
       <div class="tools">
@@ -49,7 +69,7 @@ export function Yaml({ path, deletable, deleted }: { path: string; deletable?: s
         <Action label={dirty ? "Revert" : "Reload"} run={async () => editor.current?.set(await load())} />
         {deletable && <Action label="Delete" danger ask={`Delete ${deletable}?`} run={async () => { await request("DELETE", path); deleted?.(); }} done="Being deleted" />}
         {good && <span class="fine" role="status">The server would take this.</span>}
-        {dirty && !good && !error && <span class="quiet">changed</span>}
+        {dirty && !good && !error && <span class="quiet">changed, not saved</span>}
       </div>
       {error && <Fault error={error} />}
       {error?.code === 409 && <p class="quiet">Somebody has changed it meanwhile. Reload, and make your change again.</p>}

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -225,12 +226,12 @@ func (r *reconciler) awaited(ctx context.Context, a *addon.Addon) (string, error
 		after[other.Name], states[other.Name] = other.Spec.After, other.Status.State
 	}
 	if cycle := addon.Cycle(a.Name, after); cycle != nil {
-		return fmt.Sprintf("after: add-ons wait for one another, so none will ever start: %v", cycle), nil
+		return fmt.Sprintf("spec.after: add-ons wait for one another, so none will ever start: %s; take one of them out of another's spec.after", strings.Join(cycle, " after ")), nil
 	}
 	for _, name := range a.Spec.After {
 		switch state, known := states[name]; {
 		case !known:
-			return fmt.Sprintf("after: there is no add-on %q", name), nil
+			return fmt.Sprintf("spec.after: there is no add-on %q: install it, or take it out", name), nil
 		case state != addon.Ready:
 			return fmt.Sprintf("waits for the add-on %s", name), nil
 		}

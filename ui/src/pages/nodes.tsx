@@ -15,15 +15,15 @@ import { PodTable } from "./pods";
 export interface Load { cpu: Amount; memory: Amount; pods: Amount }
 interface Amount { of: number; asked?: number; used?: number }
 
-export function useLoads(nodes: Obj[]): Map<string, Load> {
-  const pods = useFeed(listPath("Pod")), metrics = usePolled<any>(`${METRICS}/nodes`);
+export function useLoads(nodes: Obj[], pods: Obj[]): Map<string, Load> {
+  const metrics = usePolled<any>(`${METRICS}/nodes`);
   return useMemo(() => {
     const out = new Map<string, Load>();
     for (const n of nodes) {
       const a = n.status?.allocatable ?? {}, m = metrics.value?.items?.find((x: any) => x.metadata.name === n.metadata.name), u = m && used(m);
       out.set(n.metadata.name, { cpu: { of: quantity(a.cpu), asked: 0, used: u?.cpu }, memory: { of: quantity(a.memory), asked: 0, used: u?.memory }, pods: { of: quantity(a.pods), used: 0 } });
     }
-    for (const p of pods.list) {
+    for (const p of pods) {
       const l = out.get(p.spec?.nodeName);
       if (!l || !running(p)) continue;
       l.cpu.asked! += requested(p, "cpu");
@@ -31,7 +31,7 @@ export function useLoads(nodes: Obj[]): Map<string, Load> {
       l.pods.used!++;
     }
     return out;
-  }, [nodes, pods.list, metrics.value]);
+  }, [nodes, pods, metrics.value]);
 }
 
 export function Gauge({ a, say }: { a?: Amount; say: (n: number) => string }) {
@@ -44,7 +44,7 @@ const roles = (n: Obj) => Object.keys(n.metadata.labels ?? {}).filter((l) => l.s
 const address = (n: Obj): string => (n.status?.addresses ?? []).find((a: any) => a.type === "InternalIP")?.address ?? "";
 
 export function Nodes() {
-  const feed = useFeed(listPath("Node")), now = useNow(), loads = useLoads(feed.list);
+  const feed = useFeed(listPath("Node")), loads = useLoads(feed.list, useFeed(listPath("Pod")).list);
   const cols: Col<Obj>[] = useMemo(() => [
     { name: "Name", width: "minmax(140px, 1.5fr)", sort: (n) => n.metadata.name, cell: (n) => <a href={link("node", n.metadata.name)}>{n.metadata.name}</a> },
     { name: "Status", width: "minmax(100px, 1fr)", sort: (n) => nodeVerdict(n).text, cell: (n) => <Status v={nodeVerdict(n)} /> },
@@ -54,8 +54,8 @@ export function Nodes() {
     { name: "Pods", width: "minmax(80px, 1fr)", wide: true, sort: (n) => loads.get(n.metadata.name)?.pods.used ?? 0, cell: (n) => `${loads.get(n.metadata.name)?.pods.used ?? 0} / ${loads.get(n.metadata.name)?.pods.of ?? 0}` },
     { name: "Address", width: "minmax(110px, 1fr)", wide: true, sort: address, cell: address },
     { name: "Version", width: "minmax(80px, 1fr)", wide: true, sort: (n) => n.status?.nodeInfo?.kubeletVersion ?? "", cell: (n) => n.status?.nodeInfo?.kubeletVersion },
-    { name: "Age", width: "56px", sort: (n) => -Date.parse(n.metadata.creationTimestamp), cell: (n) => age(n.metadata.creationTimestamp, now) },
-  ], [loads, now]);
+    { name: "Age", width: "56px", sort: (n) => -Date.parse(n.metadata.creationTimestamp), cell: (n, now) => age(n.metadata.creationTimestamp, now) },
+  ], [loads]);
   return <><h1>Nodes</h1><Loaded feed={feed}><Table rows={feed.list} cols={cols} open={(n) => go("node", n.metadata.name)} text={(n) => `${address(n)} ${roles(n)}`} /></Loaded></>;
 }
 
@@ -80,8 +80,8 @@ export function NodePage({ name, tab }: { name: string; tab: string }) {
 }
 
 function NodeState({ n }: { n: Obj }) {
-  const now = useNow(), loads = useLoads(useMemo(() => [n], [n])), load = loads.get(n.metadata.name), v = nodeVerdict(n), info = n.status?.nodeInfo ?? {};
   const pods = useFeed(listPath("Pod"), `fieldSelector=spec.nodeName%3D${encodeURIComponent(n.metadata.name)}`);
+  const now = useNow(), loads = useLoads(useMemo(() => [n], [n]), pods.list), load = loads.get(n.metadata.name), v = nodeVerdict(n), info = n.status?.nodeInfo ?? {};
   const metrics = usePolled<any>(`${METRICS}/nodes/${n.metadata.name}`).value, u = used(metrics), past = usePast(n.metadata.name, "only=node");
   const before = useMemo(() => (["cpu", "memory"] as const).map((what) => plotted(past, what, [() => true])), [past]);
   return (

@@ -15,7 +15,7 @@ export function Overview() {
   const ns = useStore(namespace);
   const nodes = useFeed(listPath("Node")), pods = useFeed(listPath("Pod", ns)), events = useFeed(listPath("Event", ns), "fieldSelector=type%3DWarning");
   const workloads = WORKLOADS.map((k) => useFeed(listPath(k, ns)));
-  const loads = useLoads(nodes.list), all = total([...loads.values()]);
+  const loads = useLoads(nodes.list, useFeed(listPath("Pod")).list), all = total([...loads.values()]);
   const trouble = useMemo(() => troubles(nodes.list, pods.list, workloads.map((w) => w.list)), [nodes.list, pods.list, ...workloads.map((w) => w.list)]);
   const tally = useMemo(() => tallied(pods.list), [pods.list]);
   const recent = useMemo(() => [...events.list].sort((a, b) => Date.parse(eventTime(b)) - Date.parse(eventTime(a))).slice(0, 12), [events.list]);

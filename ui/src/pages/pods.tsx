@@ -15,7 +15,7 @@ import { Yaml } from "../yaml";
 
 const RANK = { bad: 0, wait: 1, good: 2, idle: 3 };
 
-function columns(now: number, withNode: boolean): Col<Obj>[] {
+function columns(withNode: boolean): Col<Obj>[] {
   return [
     { name: "Name", width: "minmax(220px, 3fr)", sort: (p) => p.metadata.name, cell: (p) => <a href={link("pod", p.metadata.namespace!, p.metadata.name)}>{p.metadata.name}</a> },
     { name: "Namespace", width: "minmax(90px, 1fr)", wide: true, sort: (p) => p.metadata.namespace!, cell: (p) => p.metadata.namespace },
@@ -24,13 +24,12 @@ function columns(now: number, withNode: boolean): Col<Obj>[] {
     { name: "Restarts", width: "80px", wide: true, sort: restarts, cell: (p) => restarts(p) || "" },
     ...(withNode ? [{ name: "Node", width: "minmax(90px, 1fr)", wide: true, sort: (p: Obj) => p.spec.nodeName ?? "", cell: (p: Obj) => p.spec.nodeName && <a href={link("node", p.spec.nodeName)}>{p.spec.nodeName}</a> }] : []),
     { name: "Address", width: "minmax(100px, 1fr)", wide: true, sort: (p) => p.status?.podIP ?? "", cell: (p) => p.status?.podIP },
-    { name: "Age", width: "56px", sort: (p) => -Date.parse(p.metadata.creationTimestamp), cell: (p) => age(p.metadata.creationTimestamp, now) },
+    { name: "Age", width: "56px", wide: true, sort: (p) => -Date.parse(p.metadata.creationTimestamp), cell: (p, now) => age(p.metadata.creationTimestamp, now) },
   ];
 }
 
 export function PodTable({ pods, withNode = true, short }: { pods: Obj[]; withNode?: boolean; short?: boolean }) {
-  const now = useNow();
-  const cols = useMemo(() => columns(now, withNode), [now, withNode]);
+  const cols = useMemo(() => columns(withNode), [withNode]);
   return <Table rows={pods} cols={cols} short={short} open={(p) => go("pod", p.metadata.namespace!, p.metadata.name)} empty="No pods."
     text={(p) => `${podVerdict(p).text} ${p.spec.nodeName ?? ""} ${p.status?.podIP ?? ""} ${Object.entries(p.metadata.labels ?? {}).map((l) => l.join("=")).join(" ")}`} />;
 }

@@ -5,7 +5,7 @@ import { age } from "../format";
 import { Kind, base, kinds, namespace, pathOf } from "../kinds";
 import { Col, Dialog, Fault, Heading, Loaded, Table, say } from "../parts";
 import { go, link } from "../router";
-import { useNow, useStore } from "../store";
+import { useStore } from "../store";
 import { Column, Row, useRows } from "../watch";
 import { Yaml } from "../yaml";
 
@@ -64,20 +64,20 @@ export function ResourceList({ group, version, plural }: { group: string; versio
 
 // ServerTable shows the columns that the server prints for kubectl.
 export function ServerTable(p: { group: string; version: string; plural: string; namespaced: boolean; short?: boolean; empty?: string }) {
-  const ns = useStore(namespace), feed = useRows(base(p.group, p.version) + (p.namespaced && ns ? `/namespaces/${ns}` : "") + "/" + p.plural), now = useNow();
+  const ns = useStore(namespace), feed = useRows(base(p.group, p.version) + (p.namespaced && ns ? `/namespaces/${ns}` : "") + "/" + p.plural);
   const open = (r: Row) => go("object", p.group || "core", p.version, p.plural, r.metadata.namespace ?? "-", r.metadata.name);
-  const cols = useMemo(() => columns(feed.columns, p.namespaced, now, open), [feed.columns, p.namespaced, now]);
+  const cols = useMemo(() => columns(feed.columns, p.namespaced, open), [feed.columns, p.namespaced]);
   return <Loaded feed={feed}><Table rows={feed.list} cols={cols} open={open} text={(r) => r.cells.join(" ")} short={p.short} empty={p.empty} /></Loaded>;
 }
 
-function columns(defs: Column[], namespaced: boolean, now: number, open: (r: Row) => void): Col<Row>[] {
+function columns(defs: Column[], namespaced: boolean, open: (r: Row) => void): Col<Row>[] {
   const shown = defs.map((d, i) => ({ d, i })).filter(({ d }) => d.priority === 0);
   const cols: Col<Row>[] = shown.map(({ d, i }, n) => {
     const isAge = d.name === "Age", wide = n > 2 && !isAge;
     return {
       name: d.name, wide, width: n === 0 ? "minmax(180px, 2.5fr)" : isAge ? "56px" : "minmax(80px, 1fr)",
       sort: (r) => (isAge ? -Date.parse(r.metadata.creationTimestamp) : typeof r.cells[i] === "number" ? (r.cells[i] as number) : String(r.cells[i] ?? "")),
-      cell: (r) => n === 0 ? <button class="linklike" onClick={() => open(r)}>{String(r.cells[i])}</button> : isAge ? age(r.metadata.creationTimestamp, now) : <span title={String(r.cells[i] ?? "")}>{String(r.cells[i] ?? "")}</span>,
+      cell: (r, now) => n === 0 ? <button class="linklike" onClick={() => open(r)}>{String(r.cells[i])}</button> : isAge ? age(r.metadata.creationTimestamp, now) : <span title={String(r.cells[i] ?? "")}>{String(r.cells[i] ?? "")}</span>,
     };
   });
   if (namespaced) cols.splice(1, 0, { name: "Namespace", wide: true, width: "minmax(90px, 1fr)", sort: (r) => r.metadata.namespace ?? "", cell: (r) => r.metadata.namespace });

@@ -2,10 +2,10 @@ import { useMemo } from "preact/hooks";
 import { request } from "../api";
 import { Events } from "../events";
 import { age, podVerdict } from "../format";
-import { listPath, namespace, objectPath } from "../kinds";
+import { listPath, namespace, objectPath, selecting } from "../kinds";
 import { Action, Col, Dot, Facts, Fault, Heading, Labels, Loaded, Table, Tabs } from "../parts";
 import { go, link } from "../router";
-import { useNow, useStore } from "../store";
+import { useStore } from "../store";
 import { Obj, useFeed, useObject } from "../watch";
 import { Yaml } from "../yaml";
 
@@ -23,7 +23,7 @@ function endpointsOf(slices: Obj[]): Endpoint[] {
 }
 
 export function Services() {
-  const ns = useStore(namespace), now = useNow(), feed = useFeed(listPath("Service", ns)), slices = useFeed(listPath("EndpointSlice", ns));
+  const ns = useStore(namespace), feed = useFeed(listPath("Service", ns)), slices = useFeed(listPath("EndpointSlice", ns));
   const ready = useMemo(() => {
     const out = new Map<string, [number, number]>();
     for (const s of slices.list) {
@@ -42,9 +42,9 @@ export function Services() {
       { name: "From outside", width: "minmax(110px, 1fr)", wide: true, sort: outside, cell: outside },
       { name: "Ports", width: "minmax(110px, 1.2fr)", cell: ports },
       { name: "Endpoints", width: "90px", sort: (s) => backing(s)[0], cell: (s) => s.spec.type === "ExternalName" ? "" : <><Dot tone={backing(s)[0] ? "good" : "bad"} title="ready" /> {backing(s)[0]}/{backing(s)[1]}</> },
-      { name: "Age", width: "56px", sort: (s) => -Date.parse(s.metadata.creationTimestamp), cell: (s) => age(s.metadata.creationTimestamp, now) },
+      { name: "Age", width: "56px", sort: (s) => -Date.parse(s.metadata.creationTimestamp), cell: (s, now) => age(s.metadata.creationTimestamp, now) },
     ];
-  }, [ready, now]);
+  }, [ready]);
   return <><h1>Services</h1><Loaded feed={feed}><Table rows={feed.list} cols={cols} open={(s) => go("service", s.metadata.namespace!, s.metadata.name)} text={(s) => `${s.spec.type} ${s.spec.clusterIP} ${ports(s)}`} /></Loaded></>;
 }
 
@@ -65,7 +65,8 @@ export function ServicePage({ ns, name, tab }: { ns: string; name: string; tab: 
 // Traffic draws where a connection to the service goes.
 function Traffic({ s }: { s: Obj }) {
   const ns = s.metadata.namespace!, name = s.metadata.name;
-  const feed = useFeed(listPath("EndpointSlice", ns), `labelSelector=${encodeURIComponent("kubernetes.io/service-name=" + name)}`), pods = useFeed(listPath("Pod", ns));
+  const feed = useFeed(listPath("EndpointSlice", ns), selecting({ matchLabels: { "kubernetes.io/service-name": name } })), pods = useFeed(s.spec.selector ? listPath("Pod", ns) : "", selecting({ matchLabels: s.spec.selector }));
+  const named = useMemo(() => new Map(pods.list.map((p) => [p.metadata.name, p])), [pods.list]);
   const list = endpointsOf(feed.list).sort((a, b) => Number(b.ready) - Number(a.ready)), good = list.filter((e) => e.ready).length;
   const way = (title: string, ...at: string[]) => (at.filter(Boolean).length ? <div class="hop"><small>{title}</small>{at.filter(Boolean).map((a) => <code>{a}</code>)}</div> : null);
   return (
@@ -83,7 +84,7 @@ function Traffic({ s }: { s: Obj }) {
         <div class="column mid">{(s.spec.ports ?? []).map((p: any) => <div class="hop"><small>{p.name || "port"}</small><code>{p.port} → {p.targetPort ?? p.port}/{p.protocol}</code></div>)}</div>
         <div class="column">
           {list.slice(0, 200).map((e) => {
-            const pod = pods.list.find((p) => p.metadata.name === e.pod);
+            const pod = named.get(e.pod ?? "");
             return (
               <div class={`hop${e.ready ? "" : " off"}`}>
                 <span><Dot tone={e.ready ? "good" : e.serving ? "wait" : "bad"} /> {e.pod ? <a href={link("pod", ns, e.pod)}>{e.pod}</a> : <code>{e.address}</code>}</span>

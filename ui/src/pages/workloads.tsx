@@ -2,7 +2,7 @@ import { useMemo, useState } from "preact/hooks";
 import { patch, request } from "../api";
 import { Events } from "../events";
 import { age, counts, podVerdict, workloadVerdict } from "../format";
-import { PATHS, listPath, namespace, objectPath } from "../kinds";
+import { PATHS, listPath, namespace, objectPath, selecting } from "../kinds";
 import { Action, Bar, Col, Dialog, Dot, Facts, Fault, Heading, Labels, Loaded, Status, Table, Tabs, say } from "../parts";
 import { go, link } from "../router";
 import { useNow, useStore } from "../store";
@@ -14,7 +14,7 @@ const KINDS = ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"];
 const RANK = { bad: 0, wait: 1, good: 2, idle: 3 };
 
 export function Workloads() {
-  const ns = useStore(namespace), now = useNow(), [only, setOnly] = useState("");
+  const ns = useStore(namespace), [only, setOnly] = useState("");
   const feeds = KINDS.map((k) => useFeed(listPath(k, ns)));
   const rows = useMemo(() => feeds.flatMap((f, i) => (only && only !== KINDS[i] ? [] : f.list.map((o) => ({ ...o, kind: KINDS[i] })))), [...feeds.map((f) => f.list), only]);
   const cols: Col<Obj>[] = useMemo(() => [
@@ -24,8 +24,8 @@ export function Workloads() {
     { name: "Status", width: "minmax(110px, 1fr)", sort: (o) => RANK[workloadVerdict(o, o.kind!).tone], cell: (o) => <Status v={workloadVerdict(o, o.kind!)} /> },
     { name: "Ready", width: "minmax(110px, 1.2fr)", cell: (o) => <Replicas o={o} /> },
     { name: "Image", width: "minmax(120px, 2fr)", wide: true, sort: images, cell: (o) => <span title={images(o)}>{images(o)}</span> },
-    { name: "Age", width: "56px", sort: (o) => -Date.parse(o.metadata.creationTimestamp), cell: (o) => age(o.metadata.creationTimestamp, now) },
-  ], [now]);
+    { name: "Age", width: "56px", sort: (o) => -Date.parse(o.metadata.creationTimestamp), cell: (o, now) => age(o.metadata.creationTimestamp, now) },
+  ], []);
   const state = feeds.find((f) => f.error) ?? feeds.find((f) => f.state === "loading") ?? feeds[0];
   return (
     <>
@@ -132,7 +132,8 @@ function Scale({ o, path, close }: { o: Obj; path: string; close: () => void }) 
 // podsOf are a workload's: those that it controls, or, of a Deployment, that its ReplicaSets do.
 function usePodsOf(o: Obj): { pods: Obj[]; sets: Obj[] } {
   const ns = o.metadata.namespace, between = o.kind === "Deployment" ? "ReplicaSet" : o.kind === "CronJob" ? "Job" : "";
-  const pods = useFeed(listPath("Pod", ns)), sets = useFeed(between ? listPath(between, ns) : "");
+  const query = o.spec?.selector ? selecting(o.kind === "ReplicationController" ? { matchLabels: o.spec.selector } : o.spec.selector) : "";
+  const pods = useFeed(listPath("Pod", ns), query), sets = useFeed(between ? listPath(between, ns) : "", query);
   return useMemo(() => {
     const owned = (list: Obj[], uids: Set<string>) => list.filter((x) => x.metadata.ownerReferences?.some((r) => r.controller !== false && uids.has(r.uid)));
     const mine = between ? owned(sets.list, new Set([o.metadata.uid])) : [];
