@@ -95,6 +95,7 @@ export class Feed<T extends { metadata: Meta } = Obj> {
       this.tell();
     } while (next);
     for (const key of this.items.keys()) if (!seen.has(key)) this.items.delete(key);
+    this.list = [...this.items.values()]; // who begins to look now must not take what is empty for all there is
     this.error = undefined;
     this.tell();
   }
@@ -190,7 +191,11 @@ const nothing = { state: "loading" as State, list: [] as any[], columns: [] as C
 export function useFeed<T extends { metadata: Meta } = Obj>(path: string, query = "", table = false) {
   const [n, poke] = useState(0);
   const f = useMemo(() => (path ? feed<T>(path, query, table) : undefined), [path, query, table]);
-  useEffect(() => f?.use(() => poke((x) => x + 1)), [f]);
+  useEffect(() => {
+    const look = () => poke((x) => x + 1), end = f?.use(look);
+    if (f) look(); // what came between the drawing and now
+    return end;
+  }, [f]);
   return useMemo(() => (f ? { state: f.state, list: f.list, columns: f.columns, error: f.error } : nothing), [f, n]) as
     { state: State; list: T[]; columns: Column[]; error?: ApiError };
 }
