@@ -10,7 +10,7 @@ import (
 )
 
 // TestResize: a pod that runs gets other resources in place: limits it had none of, and a container that wants to begin anew for memory does.
-// What the node hasn't got is said to be infeasible, and changes nothing.
+// A pod gets other resources as a whole, too. What the node hasn't got is said to be infeasible, and changes nothing.
 func TestResize(t *testing.T) {
 	t.Parallel()
 	c := cluster.New(t)
@@ -30,8 +30,16 @@ spec:
     command: [sleep, 1d]
     resources: {requests: {memory: 35Mi}, limits: {memory: 45Mi}}
     resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: whole}
+spec:
+  terminationGracePeriodSeconds: 0
+  resources: {requests: {cpu: 20m}, limits: {memory: 40Mi}}
+  containers: [{name: c, image: "skiff.dev/web:1", command: [sleep, 1d]}]
 `)
-	c.Kubectl("wait", "--for=condition=Ready", "pod/grow", "--timeout=120s")
+	c.Kubectl("wait", "--for=condition=Ready", "pod/grow", "pod/whole", "--timeout=120s")
 	resize := func(containers string) {
 		c.Kubectl("patch", "pod", "grow", "--subresource=resize", "-p", `{"spec":{"containers":[`+containers+`]}}`)
 	}
@@ -66,6 +74,18 @@ spec:
 		}
 		return nil
 	})
+	c.Kubectl("patch", "pod", "whole", "--subresource=resize", "-p", `{"spec":{"resources":{"requests":{"cpu":"30m"},"limits":{"memory":"60Mi"}}}}`)
+	eventually(t, c, time.Minute, "the resize of the pod as a whole", func() error {
+		got := c.Kubectl("get", "pod", "whole", "-o", "jsonpath={.status.resources} {.status.allocatedResources} {.status.conditions[*].type}")
+		const want = `{"limits":{"memory":"60Mi"},"requests":{"cpu":"30m","memory":"40Mi"}} {"cpu":"30m","memory":"40Mi"} `
+		if !strings.HasPrefix(got, want) || strings.Contains(got, "Resize") {
+			return fmt.Errorf("want %s and no condition: %s", want, got)
+		}
+		return nil
+	})
+	if got := strings.TrimSpace(c.Kubectl("exec", "whole", "--", "sh", "-c", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max")); got != "62914560" {
+		t.Errorf("memory limit of a container that has none of its own: %s", got)
+	}
 	for _, reason := range []string{"ResizeStarted", "ResizeCompleted", "ResizeInfeasible"} {
 		eventually(t, c, time.Minute, reason, func() error {
 			if out := c.Kubectl("get", "events", "-o", "jsonpath={.items[*].reason}"); !strings.Contains(out, reason) {

@@ -147,7 +147,35 @@ spec:
 		{resized("{requests: {cpu: 1500m, memory: 2Gi}, limits: {cpu: 2}}"), ""},
 		{resized("{requests: {cpu: 1}, limits: {cpu: 2}}"), "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"},
 		{resized("{requests: {cpu: 1, memory: 1Gi, ephemeral-storage: 1Gi}, limits: {cpu: 2}}"), "spec: Forbidden: only cpu and memory resources are mutable"},
+		{"spec: {resources: {requests: {cpu: 1, hugepages-2Mi: 2Mi}, limits: {hugepages-2Mi: 2Mi}}}", "spec: Forbidden: only cpu and memory resources are mutable at pod-level"},
+		{"spec: {resources: {requests: {cpu: 2, memory: 2Gi}, limits: {cpu: 3}}}", ""},
 		{resized("{requests: {cpu: 2, memory: 1Gi}, limits: {cpu: 2, memory: 1Gi}}"), `spec: Invalid value: "Guaranteed": Pod QOS Class may not change as a result of resizing`},
+	})
+}
+
+func TestResizeMessages(t *testing.T) {
+	const sized = `
+metadata: {name: p, namespace: default, resourceVersion: "1"}
+spec:
+  resources: {requests: {cpu: 2, memory: 1Gi}, limits: {cpu: 2}}
+  containers: [{name: a, image: web}]
+  initContainers:
+  - {name: i, image: web, resources: {requests: {cpu: 1}}}
+  - {name: j, image: web, resources: {requests: {cpu: 1}}, resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}]}
+`
+	first := func(resources string) string {
+		return "spec: {initContainers: [{name: i, image: web, resources: " + resources + "}, {name: j, image: web, resources: {requests: {cpu: 1}}, resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}]}]}"
+	}
+	checkUpdateMessages(t, "Pod", sized, [][2]string{
+		{"spec: {resources: {requests: {cpu: 1, memory: 2Gi}, limits: {cpu: 3}}}", ""},
+		{"spec: {resources: {requests: {cpu: 1, memory: 2Gi}, limits: {cpu: 3, memory: 3Gi}}}", ""},
+		{"spec: {resources: null}", "spec.resources: Forbidden: pod-level resources cannot be removed"},
+		{"spec: {resources: {requests: {cpu: 2, memory: null}, limits: {cpu: 2}}}", "spec.resources.requests: Forbidden: pod-level resource requests cannot be removed"},
+		{"spec: {resources: {requests: {cpu: 2, memory: 1Gi}, limits: {cpu: null}}}", "spec.resources.limits: Forbidden: pod-level resource limits cannot be removed"},
+		{first("{requests: {cpu: 1500m}}"), ""},
+		{first("{requests: {cpu: 1, ephemeral-storage: 1Gi}}"), "spec.initContainers[0]: Forbidden: only cpu and memory resources for init or sidecar containers are mutable"},
+		{"spec: {initContainers: [{name: i, image: web, resources: {requests: {cpu: 1}}}, {name: j, image: web, resources: {requests: {cpu: 2}}, resizePolicy: [{resourceName: cpu, restartPolicy: RestartContainer}]}]}",
+			"spec.initContainers[1]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer cannot be resized"},
 	})
 }
 

@@ -31,7 +31,7 @@ func validatePodUpdate(o, old Object) field.ErrorList {
 	for i := range left.InitContainers {
 		left.InitContainers[i].Image, left.InitContainers[i].Resources = p.Spec.InitContainers[i].Image, p.Spec.InitContainers[i].Resources
 	}
-	left.EphemeralContainers = p.Spec.EphemeralContainers
+	left.EphemeralContainers, left.Resources = p.Spec.EphemeralContainers, p.Spec.Resources
 	left.Tolerations = p.Spec.Tolerations
 	left.SchedulingGates = p.Spec.SchedulingGates
 	errs = append(errs, deadlineUpdate(p.Spec.ActiveDeadlineSeconds, was.Spec.ActiveDeadlineSeconds, spec.Child("activeDeadlineSeconds"))...)
@@ -63,7 +63,7 @@ func validatePodUpdate(o, old Object) field.ErrorList {
 func validatePodMain(o, old Object) field.ErrorList {
 	p, was := &o.(*corev1.Pod).Spec, &old.(*corev1.Pod).Spec
 	left := p.DeepCopy()
-	left.EphemeralContainers = was.EphemeralContainers
+	left.EphemeralContainers, left.Resources = was.EphemeralContainers, was.Resources
 	for _, list := range [...]struct{ to, from []corev1.Container }{{left.Containers, was.Containers}, {left.InitContainers, was.InitContainers}} {
 		if len(list.to) != len(list.from) {
 			continue // which is refused for itself
@@ -109,9 +109,12 @@ func ephemeralUpdate(p, was *corev1.Pod, at *field.Path) (errs field.ErrorList) 
 	return errs
 }
 
-// resize checks what /resize changed (KEP-1287): CPU and memory of containers that run, without a change of the pod's class.
+// resize checks what /resize changed (KEP-1287, KEP-5419): CPU and memory of the pod and of containers that run, without a change of the pod's class.
 func resize(p, was *corev1.Pod, spec *field.Path) (errs field.ErrorList) {
-	changed := false
+	changed := !equal(p.Spec.Resources, was.Spec.Resources)
+	if changed {
+		errs = resizedWhole(p.Spec.Resources, was.Spec.Resources, spec)
+	}
 	for _, list := range [...]struct {
 		name     string
 		now, was []corev1.Container
@@ -123,11 +126,17 @@ func resize(p, was *corev1.Pod, spec *field.Path) (errs field.ErrorList) {
 			}
 			at := spec.Child(list.name).Index(i)
 			changed = true
-			if list.name == "initContainers" && !restartable(now) {
-				errs = append(errs, field.Forbidden(at.Child("resources"), "resources for non-sidecar init containers are immutable"))
-				continue
+			if list.name == "initContainers" && !restartable(now) && slices.ContainsFunc(now.ResizePolicy, beginsAnew) {
+				errs = append(errs, field.Forbidden(at, "non-sidecar init containers with a resize policy of RestartContainer cannot be resized"))
 			}
-			errs = append(errs, resized(&now.Resources, &before.Resources, spec, at.Child("resources"))...)
+			errs = append(errs, removed(&now.Resources, &before.Resources, "", at.Child("resources"))...)
+			switch {
+			case onlySized(&now.Resources, &before.Resources):
+			case list.name == "initContainers":
+				errs = append(errs, field.Forbidden(at, "only cpu and memory resources for init or sidecar containers are mutable"))
+			default:
+				errs = append(errs, field.Forbidden(spec, "only cpu and memory resources are mutable"))
+			}
 		}
 	}
 	if !changed {
@@ -145,25 +154,47 @@ func resize(p, was *corev1.Pod, spec *field.Path) (errs field.ErrorList) {
 	return errs
 }
 
-func resized(now, was *corev1.ResourceRequirements, spec, p *field.Path) (errs field.ErrorList) {
+func beginsAnew(p corev1.ContainerResizePolicy) bool {
+	return p.RestartPolicy == corev1.RestartContainer
+}
+
+// resizedWhole checks what changed of a pod's resources as a whole.
+func resizedWhole(now, was *corev1.ResourceRequirements, spec *field.Path) (errs field.ErrorList) {
+	p := spec.Child("resources")
+	if now == nil {
+		return field.ErrorList{field.Forbidden(p, "pod-level resources cannot be removed")}
+	}
+	if was == nil {
+		was = &corev1.ResourceRequirements{}
+	}
+	errs = removed(now, was, "pod-level ", p)
+	if !onlySized(now, was) {
+		errs = append(errs, field.Forbidden(spec, "only cpu and memory resources are mutable at pod-level"))
+	}
+	return errs
+}
+
+func removed(now, was *corev1.ResourceRequirements, whose string, p *field.Path) (errs field.ErrorList) {
 	for _, list := range [...]struct {
 		name, what string
 		now, was   corev1.ResourceList
 	}{{"limits", "resource limits", now.Limits, was.Limits}, {"requests", "resource requests", now.Requests, was.Requests}} {
 		for name := range list.was {
 			if _, kept := list.now[name]; !kept {
-				errs = append(errs, field.Forbidden(p.Child(list.name), list.what+" cannot be removed"))
+				errs = append(errs, field.Forbidden(p.Child(list.name), whose+list.what+" cannot be removed"))
 			}
 		}
 	}
+	return errs
+}
+
+// onlySized: nothing but CPU and memory differs.
+func onlySized(now, was *corev1.ResourceRequirements) bool {
 	left := was.DeepCopy()
 	for _, name := range [...]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		left.Limits, left.Requests = withAmount(left.Limits, now.Limits, name), withAmount(left.Requests, now.Requests, name)
 	}
-	if !equal(left, now) {
-		errs = append(errs, field.Forbidden(spec, "only cpu and memory resources are mutable"))
-	}
-	return errs
+	return equal(left, now)
 }
 
 // withAmount is list with other's amount of one resource.

@@ -286,6 +286,7 @@ func only(q *Request, obj, old api.Object) (api.Object, error) {
 		out, given := old.DeepCopyObject().(*corev1.Pod), obj.(*corev1.Pod)
 		api.TakeResources(out.Spec.Containers, given.Spec.Containers)
 		api.TakeResources(out.Spec.InitContainers, given.Spec.InitContainers)
+		out.Spec.Resources = given.Spec.Resources
 		return out, nil
 	}
 	for _, s := range res.Subresources {

@@ -90,13 +90,25 @@ func PodLimits(pod *corev1.Pod) Limits {
 		}
 		l.CPUShares = Shares(cpu)
 	}
-	if limited(pod, corev1.ResourceCPU) {
-		l.CPUQuota = Quota(limits.Cpu().MilliValue())
-	}
-	if limited(pod, corev1.ResourceMemory) {
-		l.Memory = limits.Memory().Value()
+	if ceilings := Ceilings(pod); ceilings != nil {
+		l.CPUQuota, l.Memory = Quota(ceilings.Cpu().MilliValue()), ceilings.Memory().Value()
 	}
 	return l
+}
+
+// Ceilings of a pod as a whole: of what it or every container has a limit of.
+func Ceilings(pod *corev1.Pod) (out corev1.ResourceList) {
+	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
+	for _, name := range [...]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
+		if !limited(pod, name) {
+			continue
+		}
+		if out == nil {
+			out = corev1.ResourceList{}
+		}
+		out[name] = limits[name]
+	}
+	return out
 }
 
 func limited(pod *corev1.Pod, name corev1.ResourceName) bool {

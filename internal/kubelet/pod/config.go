@@ -110,7 +110,7 @@ func (m *making) expand(in []string) []string {
 }
 
 func containerResources(pod *corev1.Pod, c *corev1.Container, s *Settings) *runtimeapi.LinuxContainerResources {
-	size := sizeOf(c)
+	size := sizeOf(pod, c)
 	out := &runtimeapi.LinuxContainerResources{
 		CpuShares:          size.Shares,
 		CpuQuota:           size.Quota,

@@ -84,7 +84,7 @@ type State struct {
 	Retry        map[string]time.Time // by action key: not before
 	Busy         map[string]bool      // by action key: runs now
 	Resize       Resize
-	Allocated    map[string]corev1.ResourceRequirements // by container
+	Allocated    map[string]corev1.ResourceRequirements // by container; the pod's as a whole by ""
 	Sized        map[string]Size                        // by container ID: what the runtime was told since it was made
 }
 
@@ -305,7 +305,7 @@ func (p *planner) sick(c *corev1.Container, last *Container) bool {
 		message = fmt.Sprintf("Container %s failed %s probe, will be restarted", c.Name, h.Unhealthy)
 	} else if last.Hash != "" && last.Hash != containerHash(c) {
 		message = fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)
-	} else if unsized(c, last, p.s) && resizeRestarts(c, *last.Size) {
+	} else if unsized(p.pod, c, last, p.s) && resizeRestarts(p.pod, c, *last.Size) {
 		message = fmt.Sprintf("Container %s resize requires restart", c.Name)
 	}
 	if message == "" {

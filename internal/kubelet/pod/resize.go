@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -18,6 +19,9 @@ import (
 // A resize in place (KEP-1287) has two steps. First the node allocates what the spec asks for, if it has it; until then the pod lives on
 // with what it was given, whatever its spec says. Then the containers that run get it, or begin anew where their policy says so. The
 // status in the API tells what is allocated, and is what a kubelet that starts again goes by.
+
+// whole is the name that no container has: under it a pod's resources as a whole are kept.
+const whole = ""
 
 var resizable = []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory}
 
@@ -32,12 +36,20 @@ type Resize struct {
 // Size is what the runtime can change of a running container; zero for no limit.
 type Size struct{ Shares, Quota, Memory int64 }
 
-func sizeOf(c *corev1.Container) Size {
-	request, limit := c.Resources.Requests.Cpu().MilliValue(), c.Resources.Limits.Cpu().MilliValue()
-	if request == 0 && limit != 0 {
-		request = limit
+// sizeOf a container: what it has no limit of is limited as the pod is, if the pod is as a whole (KEP-2837).
+func sizeOf(pod *corev1.Pod, c *corev1.Container) Size {
+	limits := func(name corev1.ResourceName) *resource.Quantity {
+		q, own := c.Resources.Limits[name]
+		if (!own || q.IsZero()) && pod.Spec.Resources != nil {
+			q = pod.Spec.Resources.Limits[name]
+		}
+		return &q
 	}
-	return Size{int64(cgroup.Shares(request)), cgroup.Quota(limit), c.Resources.Limits.Memory().Value()}
+	request, limit := c.Resources.Requests.Cpu().MilliValue(), limits(corev1.ResourceCPU).MilliValue()
+	if request == 0 {
+		request = c.Resources.Limits.Cpu().MilliValue()
+	}
+	return Size{int64(cgroup.Shares(request)), cgroup.Quota(limit), limits(corev1.ResourceMemory).Value()}
 }
 
 func sizeFrom(r *runtimeapi.LinuxContainerResources) *Size {
@@ -48,18 +60,18 @@ func sizeFrom(r *runtimeapi.LinuxContainerResources) *Size {
 }
 
 // unsized: the container runs with another size than it should have. What the runtime was told once it isn't told again.
-func unsized(c *corev1.Container, last *Container, s *State) bool {
+func unsized(pod *corev1.Pod, c *corev1.Container, last *Container, s *State) bool {
 	if !last.Running() || last.Size == nil {
 		return false
 	}
-	want := sizeOf(c)
+	want := sizeOf(pod, c)
 	told, ok := s.Sized[last.ID]
 	return *last.Size != want && (!ok || told != want)
 }
 
 // resizeRestarts: the change is of a resource that the container wants to begin anew for.
-func resizeRestarts(c *corev1.Container, was Size) bool {
-	want := sizeOf(c)
+func resizeRestarts(pod *corev1.Pod, c *corev1.Container, was Size) bool {
+	want := sizeOf(pod, c)
 	for _, p := range c.ResizePolicy {
 		changed := p.ResourceName == corev1.ResourceCPU && (was.Shares != want.Shares || was.Quota != want.Quota) ||
 			p.ResourceName == corev1.ResourceMemory && was.Memory != want.Memory
@@ -70,15 +82,12 @@ func resizeRestarts(c *corev1.Container, was Size) bool {
 	return false
 }
 
-// sizable are the containers a resize can reach: the pod's own and its sidecars.
+// sizable are the containers a resize can reach: all but ephemeral ones.
 func sizable(pod *corev1.Pod) (out []*corev1.Container) {
-	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; isSidecar(c) {
-			out = append(out, c)
+	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			out = append(out, &list[i])
 		}
-	}
-	for i := range pod.Spec.Containers {
-		out = append(out, &pod.Spec.Containers[i])
 	}
 	return out
 }
@@ -87,7 +96,7 @@ func sizable(pod *corev1.Pod) (out []*corev1.Container) {
 func resizing(pod *corev1.Pod, s *State) bool {
 	return slices.ContainsFunc(sizable(pod), func(c *corev1.Container) bool {
 		last, _ := s.newest(c.Name)
-		return unsized(c, last, s)
+		return unsized(pod, c, last, s)
 	})
 }
 
@@ -111,6 +120,18 @@ func allocatedOf(pod *corev1.Pod, s *State, c *corev1.Container, list []corev1.C
 	return c.Resources
 }
 
+// wholeAllocated is what a pod was given as a whole. Where only the status tells it, the sums of what containers have do as well.
+func wholeAllocated(pod *corev1.Pod, s *State) corev1.ResourceRequirements {
+	r, known := s.Allocated[whole]
+	switch {
+	case known:
+		return r
+	case pod.Status.Resources != nil:
+		return corev1.ResourceRequirements{Requests: pod.Status.AllocatedResources, Limits: pod.Status.Resources.Limits}
+	}
+	return *pod.Spec.Resources
+}
+
 // withAllocated is the pod with what it was given in place of what its spec asks for; the pod itself if that is the same.
 func withAllocated(pod *corev1.Pod, s *State) *corev1.Pod {
 	var out *corev1.Pod
@@ -129,6 +150,16 @@ func withAllocated(pod *corev1.Pod, s *State) *corev1.Pod {
 	}
 	each(pod.Spec.InitContainers, pod.Status.InitContainerStatuses, func(p *corev1.Pod) []corev1.Container { return p.Spec.InitContainers })
 	each(pod.Spec.Containers, pod.Status.ContainerStatuses, func(p *corev1.Pod) []corev1.Container { return p.Spec.Containers })
+	if asked := pod.Spec.Resources; asked != nil {
+		given := wholeAllocated(pod, s)
+		r := corev1.ResourceRequirements{Requests: named(asked.Requests, given.Requests), Limits: named(asked.Limits, given.Limits)}
+		if !sameResources(&r, asked) {
+			if out == nil {
+				out = pod.DeepCopy()
+			}
+			out.Spec.Resources.Requests, out.Spec.Resources.Limits = r.Requests, r.Limits
+		}
+	}
 	if out == nil {
 		return pod
 	}
@@ -156,6 +187,21 @@ func laid(list, given corev1.ResourceList) corev1.ResourceList {
 			if out == nil {
 				out = corev1.ResourceList{}
 			}
+			out[name] = q.DeepCopy()
+		}
+	}
+	return out
+}
+
+// named is a list with another's amounts of the resizable resources it names.
+func named(list, given corev1.ResourceList) corev1.ResourceList {
+	out := list.DeepCopy()
+	for _, name := range resizable {
+		if _, asked := list[name]; !asked {
+			continue
+		}
+		delete(out, name)
+		if q, ok := given[name]; ok {
 			out[name] = q.DeepCopy()
 		}
 	}
@@ -200,6 +246,9 @@ const deferredRetry = 10 * time.Second
 // allocate gives a pod what its spec asks for, if the node has it. The pod it returns is the one to go by; again is when to ask again.
 func (a *Actor) allocate(pod *corev1.Pod, now time.Time) (given *corev1.Pod, again time.Time) {
 	r := &a.s.Resize
+	if len(a.s.Allocated) == 0 {
+		r.Generation = underWay(pod)
+	}
 	given = withAllocated(pod, &a.s)
 	if given == pod || isTerminal(pod.Status.Phase) || pod.DeletionTimestamp != nil {
 		r.Reason, r.Message, r.Pending = "", "", 0
@@ -226,7 +275,20 @@ func (a *Actor) allocate(pod *corev1.Pod, now time.Time) (given *corev1.Pod, aga
 	return pod, time.Time{}
 }
 
+// underWay is the generation whose resize a former kubelet had begun; 0 if none.
+func underWay(pod *corev1.Pod) int64 {
+	i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodResizeInProgress })
+	if i < 0 {
+		return 0
+	}
+	return pod.Status.Conditions[i].ObservedGeneration
+}
+
 func (a *Actor) remember(pod *corev1.Pod) {
+	a.s.Allocated[whole] = corev1.ResourceRequirements{}
+	if pod.Spec.Resources != nil {
+		a.s.Allocated[whole] = *pod.Spec.Resources
+	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
 			a.s.Allocated[list[i].Name] = list[i].Resources
@@ -241,11 +303,12 @@ func resizeMessage(pod *corev1.Pod, failure string) string {
 		Resources corev1.ResourceRequirements `json:"resources"`
 	}
 	about := struct {
-		InitContainers []sized `json:"initContainers,omitempty"`
-		Containers     []sized `json:"containers,omitempty"`
-		Generation     int64   `json:"generation"`
-		Error          string  `json:"error,omitempty"`
-	}{Generation: pod.Generation, Error: failure}
+		InitContainers []sized                      `json:"initContainers,omitempty"`
+		Containers     []sized                      `json:"containers,omitempty"`
+		Resources      *corev1.ResourceRequirements `json:"resources,omitempty"`
+		Generation     int64                        `json:"generation"`
+		Error          string                       `json:"error,omitempty"`
+	}{Resources: pod.Spec.Resources, Generation: pod.Generation, Error: failure}
 	for i := range pod.Spec.InitContainers {
 		about.InitContainers = append(about.InitContainers, sized{pod.Spec.InitContainers[i].Name, pod.Spec.InitContainers[i].Resources})
 	}
@@ -266,18 +329,18 @@ func (a *Actor) size(ctx context.Context, pod *corev1.Pod, s *State) (map[string
 	for _, shrinking := range []bool{true, false} {
 		for _, c := range sizable(pod) {
 			last, _ := s.newest(c.Name)
-			if !unsized(c, last, s) || shrinks(last, sizeOf(c)) != shrinking || resizeRestarts(c, *last.Size) {
+			if !unsized(pod, c, last, s) || shrinks(last, sizeOf(pod, c)) != shrinking || resizeRestarts(pod, c, *last.Size) {
 				continue
 			}
-			if err := a.sizeContainer(ctx, class, last, sizeOf(c)); err != nil {
+			if err := a.sizeContainer(ctx, class, last, sizeOf(pod, c)); err != nil {
 				return told, fmt.Errorf("resize container %s: %w", c.Name, err)
 			}
-			told[last.ID] = sizeOf(c)
+			told[last.ID] = sizeOf(pod, c)
 		}
 	}
 	if slices.ContainsFunc(sizable(pod), func(c *corev1.Container) bool {
 		last, _ := s.newest(c.Name)
-		return unsized(c, last, s) && resizeRestarts(c, *last.Size)
+		return unsized(pod, c, last, s) && resizeRestarts(pod, c, *last.Size)
 	}) {
 		return told, nil // the former size is in use until they have ended
 	}
@@ -334,6 +397,17 @@ func (a *Actor) sizeAction(ctx context.Context, pod *corev1.Pod, action Action) 
 			}
 		}
 	})
+}
+
+// resources tells what the pod was given as a whole, and what it has of that (KEP-5419).
+func (b *statusBuilder) resources(st *corev1.PodStatus) {
+	st.AllocatedResources = resourcehelper.PodRequests(b.pod, resourcehelper.PodResourcesOptions{})
+	if len(st.AllocatedResources) == 0 {
+		st.AllocatedResources = nil
+	}
+	if b.s.Resize.Generation == 0 || st.Resources == nil {
+		st.Resources = &corev1.ResourceRequirements{Requests: st.AllocatedResources, Limits: cgroup.Ceilings(b.pod)}
+	}
 }
 
 // resizeConditions tells how far a resize has come; there are none when it is done.

@@ -62,19 +62,44 @@ func TestAllocated(t *testing.T) {
 	}
 }
 
+// TestAllocatedAsAWhole: what a pod as a whole was given is remembered, or read from the status; containers without limits have the pod's.
+func TestAllocatedAsAWhole(t *testing.T) {
+	p := asking("", "", "")
+	p.Spec.Resources = &corev1.ResourceRequirements{Requests: list("1", "1Gi"), Limits: list("2", "")}
+	p.Status.AllocatedResources = list("1", "1Gi")
+	p.Status.Resources = &corev1.ResourceRequirements{Requests: list("1", "1Gi"), Limits: list("2", "")}
+	if withAllocated(p, &State{}) != p {
+		t.Error("it has what it asks for")
+	}
+	p.Spec.Resources.Limits = list("3", "2Gi")
+	for how, s := range map[string]*State{"status": {}, "memory": {Allocated: map[string]corev1.ResourceRequirements{whole: {Requests: list("1", "1Gi"), Limits: list("2", "")}}}} {
+		got := withAllocated(p, s)
+		if r := got.Spec.Resources; r.Limits.Cpu().String() != "2" || len(r.Limits) != 1 || r.Requests.Memory().String() != "1Gi" {
+			t.Errorf("by its %s it has %v", how, r)
+		}
+		if size := sizeOf(got, &got.Spec.Containers[0]); size.Quota != 200_000 || size.Memory != 0 {
+			t.Errorf("by its %s the container has %v", how, size)
+		}
+	}
+	if size := sizeOf(p, &p.Spec.Containers[0]); size.Quota != 300_000 || size.Memory != 2<<30 {
+		t.Errorf("the container is to have %v", size)
+	}
+}
+
 func TestUnsized(t *testing.T) {
+	pod := &corev1.Pod{}
 	c := &corev1.Container{Name: "c", Resources: corev1.ResourceRequirements{Limits: list("10m", "")}}
 	last := &Container{ID: "x", State: runtimeapi.ContainerState_CONTAINER_RUNNING, Size: &Size{Shares: 10, Quota: 1000}}
 	s := &State{}
-	if unsized(c, last, s) {
+	if unsized(pod, c, last, s) {
 		t.Error("it has what it should")
 	}
 	c.Resources.Limits = list("20m", "")
-	if !unsized(c, last, s) {
+	if !unsized(pod, c, last, s) {
 		t.Error("it has less than it should")
 	}
-	s.Sized = map[string]Size{"x": sizeOf(c)}
-	if unsized(c, last, s) {
+	s.Sized = map[string]Size{"x": sizeOf(pod, c)}
+	if unsized(pod, c, last, s) {
 		t.Error("the runtime has been told")
 	}
 }

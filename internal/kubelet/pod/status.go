@@ -66,6 +66,7 @@ func Status(pod *corev1.Pod, s *State, plan *Plan, node NodeFacts, now time.Time
 		setDisrupted(&st, pod, plan.Verdict.Message, metav1.NewTime(now.Truncate(time.Second)))
 	}
 	b.conditions(&st, done, metav1.NewTime(now.Truncate(time.Second)))
+	b.resources(&st)
 	b.resizeConditions(&st, metav1.NewTime(now.Truncate(time.Second)))
 	return st
 }
@@ -146,7 +147,7 @@ func (b *statusBuilder) container(c *corev1.Container, old []corev1.ContainerSta
 	if len(c.Resources.Requests)+len(c.Resources.Limits) > 0 {
 		cs.Resources = c.Resources.DeepCopy()
 		cs.Resources.Claims = nil
-		if unsized(c, last, b.s) && former != nil && former.Resources != nil {
+		if unsized(b.pod, c, last, b.s) && former != nil && former.Resources != nil {
 			cs.Resources = former.Resources // what it still has
 		}
 	}
