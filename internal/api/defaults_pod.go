@@ -10,6 +10,10 @@ import (
 
 // defaultPod fills a pod's spec: as that of a template, and with what follows from it once there is a pod.
 func defaultPod(s *corev1.PodSpec) {
+	if g := s.TerminationGracePeriodSeconds; g != nil && *g < 0 { // of pods alone: templates keep what they say, and are warned of
+		s.TerminationGracePeriodSeconds = new(int64)
+		*s.TerminationGracePeriodSeconds = 1
+	}
 	fillNil(&s.EnableServiceLinks, corev1.DefaultEnableServiceLinks)
 	defaultPodSpec(s)
 	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {

@@ -173,18 +173,26 @@ spec:
 	case s.Volumes[0].EmptyDir == nil:
 		t.Error("a volume of nothing is not an emptyDir")
 	}
+	negative := parse(t, row, goodPod, "spec: {terminationGracePeriodSeconds: -7}")
+	row.Default(negative)
+	if got := *negative.(*corev1.Pod).Spec.TerminationGracePeriodSeconds; got != 1 {
+		t.Errorf("a negative grace became %d, want 1", got)
+	}
 }
 
 // Some defaults are a pod's own and not its template's, or every workload would differ from what was applied.
 func TestTemplatesAreNotDefaultedLikePods(t *testing.T) {
 	row := rowOf(t, "apps/Deployment")
 	obj := parse(t, row, goodDeployment, `
-spec: {template: {spec: {hostNetwork: true, containers: [{name: a, image: web, ports: [{containerPort: 80}], resources: {limits: {cpu: 1}}}]}}}
+spec: {template: {spec: {hostNetwork: true, terminationGracePeriodSeconds: -7, containers: [{name: a, image: web, ports: [{containerPort: 80}], resources: {limits: {cpu: 1}}}]}}}
 `)
 	row.Default(obj)
 	spec, err := podTemplateOf(obj)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if *spec.TerminationGracePeriodSeconds != -7 {
+		t.Errorf("a template's negative grace became %d", *spec.TerminationGracePeriodSeconds)
 	}
 	if c := spec.Containers[0]; c.Ports[0].HostPort != 0 || c.Resources.Requests != nil || spec.EnableServiceLinks != nil {
 		t.Errorf("host port %d, requests %v, service links %v", c.Ports[0].HostPort, c.Resources.Requests, spec.EnableServiceLinks)

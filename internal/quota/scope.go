@@ -36,14 +36,32 @@ func inScope(s corev1.ScopedResourceSelectorRequirement, obj any) bool {
 		if s.ScopeName != corev1.ResourceQuotaScopeVolumeAttributesClass {
 			return false
 		}
-		for _, name := range []*string{o.Spec.VolumeAttributesClassName, o.Status.CurrentVolumeAttributesClassName} {
-			if name != nil && *name != "" && selected(s, *name) {
-				return true
-			}
+		classes := AttributesClasses(o)
+		if len(classes) == 0 {
+			return selected(s, "")
 		}
-		return s.Operator == corev1.ScopeSelectorOpDoesNotExist && (o.Spec.VolumeAttributesClassName == nil || *o.Spec.VolumeAttributesClassName == "")
+		return slices.ContainsFunc(classes, func(name string) bool { return selected(s, name) })
 	}
 	return false
+}
+
+// AttributesClasses are the attributes classes that a claim counts for, in order: the one it has, the one it wants, and the one it is on its way to.
+func AttributesClasses(c *corev1.PersistentVolumeClaim) (out []string) {
+	add := func(name string) {
+		if name != "" && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	for _, name := range []*string{c.Spec.VolumeAttributesClassName, c.Status.CurrentVolumeAttributesClassName} {
+		if name != nil {
+			add(*name)
+		}
+	}
+	if m := c.Status.ModifyVolumeStatus; m != nil {
+		add(m.TargetVolumeAttributesClassName)
+	}
+	slices.Sort(out)
+	return out
 }
 
 func podInScope(s corev1.ScopedResourceSelectorRequirement, p *corev1.Pod) bool {

@@ -85,7 +85,8 @@ func chargeable(a *registry.Attributes) bool {
 	}
 	gr := a.Resource.GroupResource()
 	return isResize(a) ||
-		a.Subresource == "" && (gr == schema.GroupResource{Resource: "services"} || gr == schema.GroupResource{Resource: "persistentvolumeclaims"})
+		a.Subresource == "" && gr == schema.GroupResource{Resource: "services"} ||
+		(a.Subresource == "" || a.Subresource == "status") && gr == schema.GroupResource{Resource: "persistentvolumeclaims"}
 }
 
 func (c *charger) lock(key types.NamespacedName) (unlock func()) {

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -194,7 +195,9 @@ func released(old, current any) bool {
 	case *corev1.Service:
 		return !equality.Semantic.DeepEqual(o.Spec, old.(*corev1.Service).Spec)
 	case *corev1.PersistentVolumeClaim:
-		return !equality.Semantic.DeepEqual(o.Spec, old.(*corev1.PersistentVolumeClaim).Spec)
+		was := old.(*corev1.PersistentVolumeClaim)
+		return !equality.Semantic.DeepEqual(o.Spec, was.Spec) || !slices.Equal(quota.AttributesClasses(o), quota.AttributesClasses(was)) ||
+			!equality.Semantic.DeepEqual(o.Status.AllocatedResources, was.Status.AllocatedResources)
 	}
 	return false
 }

@@ -70,6 +70,35 @@ func TestCounting(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("0", "0", "0")
+
+	// A claim leaves a class's quota when it has got another class, which only its status says.
+	gold := "gold"
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Spec: corev1.PersistentVolumeClaimSpec{
+		VolumeAttributesClassName: &gold, AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+		Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+	}}
+	r.Must(claim, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "silver"}, Spec: corev1.ResourceQuotaSpec{
+		Hard: corev1.ResourceList{corev1.ResourcePersistentVolumeClaims: resource.MustParse("5")},
+		ScopeSelector: &corev1.ScopeSelector{MatchExpressions: []corev1.ScopedResourceSelectorRequirement{
+			{ScopeName: corev1.ResourceQuotaScopeVolumeAttributesClass, Operator: corev1.ScopeSelectorOpIn, Values: []string{"silver"}},
+		}},
+	}})
+	for _, is := range []struct{ class, want string }{{"gold", "0"}, {"silver", "1"}, {"gold", "0"}} {
+		var c1 corev1.PersistentVolumeClaim
+		if err := c.Live().Get(ctx, crclient.ObjectKeyFromObject(claim), &c1); err != nil {
+			t.Fatal(err)
+		}
+		c1.Status.CurrentVolumeAttributesClassName = &is.class
+		if err := c.Status().Update(ctx, &c1); err != nil {
+			t.Fatal(err)
+		}
+		clienttest.Eventually(t, is.want+" claims of class silver", func() bool {
+			var q corev1.ResourceQuota
+			err := c.Live().Get(ctx, crclient.ObjectKey{Namespace: "default", Name: "silver"}, &q)
+			v, has := q.Status.Used[corev1.ResourcePersistentVolumeClaims]
+			return err == nil && has && v.Cmp(resource.MustParse(is.want)) == 0
+		})
+	}
 }
 
 func asks(cpu string) func(*corev1.Pod) {

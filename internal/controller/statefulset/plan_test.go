@@ -229,6 +229,16 @@ func TestRetention(t *testing.T) {
 			t.Errorf("%s, %s: %q, want %q", tt.deleted, tt.scaled, got, tt.want)
 		}
 	}
+	// A set that lost its mark as the controller gets it back, beside other owners.
+	marked := set(1, withClaims(remove, retain))
+	other := metav1.OwnerReference{APIVersion: "v1", Kind: "ConfigMap", Name: "other", UID: "other"}
+	unmarked := *metav1.NewControllerRef(marked, gvk)
+	unmarked.Controller = nil
+	owned := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data-db-0", OwnerReferences: []metav1.OwnerReference{unmarked, other}}}
+	marks, err := decide(observed{set: marked, pods: pods(marked, "0 new up"), claims: map[string]*corev1.PersistentVolumeClaim{"data-db-0": owned}, current: revision(t, "new"), update: revision(t, "new"), now: noon})
+	if err != nil || len(marks.claims) != 1 || len(marks.claims[0].OwnerReferences) != 2 || !metav1.IsControlledBy(marks.claims[0], marked) {
+		t.Errorf("%+v, %v", marks.claims, err)
+	}
 	// A claim that is going with the former pod of a name is waited for.
 	s := set(1, withClaims(retain, remove))
 	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Name: "data-db-0", OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "db-0", UID: "former"}}}}

@@ -145,7 +145,7 @@ func (p *pass) retain(pod *corev1.Pod, condemned bool) {
 			continue
 		}
 		var others []metav1.OwnerReference
-		hasSet, hasPod := false, false
+		hasSet, hasPod, idle := false, false, false
 		for _, ref := range claim.OwnerReferences {
 			switch {
 			case ref.UID == p.set.UID:
@@ -154,9 +154,11 @@ func (p *pass) retain(pod *corev1.Pod, condemned bool) {
 				hasPod = true
 			default:
 				others = append(others, ref)
+				continue
 			}
+			idle = idle || ref.Controller == nil || !*ref.Controller // somebody took the controller's mark from it
 		}
-		if hasSet == withSet && hasPod == withPod {
+		if hasSet == withSet && hasPod == withPod && !idle {
 			continue
 		}
 		changed := claim.DeepCopy()
