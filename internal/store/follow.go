@@ -16,6 +16,9 @@ const loadPage = 10000
 // load reads everything below Prefix at one revision and makes memory equal to it. The first time that fills memory; later, after the watch was lost, the
 // differences become events, so that watchers go on.
 func (s *Store) load(ctx context.Context) error {
+	if s.Revision() == 0 {
+		return s.loadFirst(ctx)
+	}
 	found := make(map[string]rawValue)
 	at, err := pages(ctx, s.cfg.Client, s.cfg.Prefix, func(kv *mvccpb.KeyValue) bool {
 		found[string(kv.Key)] = rawValue{string(kv.Key), kv.Value, kv.ModRevision}
@@ -26,17 +29,10 @@ func (s *Store) load(ctx context.Context) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first := s.revision == 0
-	changes := s.differences(found, at)
-	for _, ev := range changes {
-		s.apply(ev, !first)
+	for _, ev := range s.differences(found, at) {
+		s.apply(ev)
 	}
 	s.advance(at)
-	if first {
-		for _, c := range s.collections {
-			c.log.reset(at)
-		}
-	}
 	return nil
 }
 
@@ -130,7 +126,7 @@ func (s *Store) applyAll(resp *clientv3.WatchResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ev := range resp.Events {
-		s.apply(ev, true)
+		s.apply(ev)
 	}
 	rev := resp.Header.Revision
 	if n := len(resp.Events); n > 0 {
@@ -140,8 +136,8 @@ func (s *Store) applyAll(resp *clientv3.WatchResponse) {
 	s.advance(rev)
 }
 
-// apply brings one event into memory, and into its resource's log if announce. Called with mu held.
-func (s *Store) apply(ev *clientv3.Event, announce bool) {
+// apply brings one event into memory and into its resource's log. Called with mu held.
+func (s *Store) apply(ev *clientv3.Event) {
 	key, rev := string(ev.Kv.Key), ev.Kv.ModRevision
 	c, name := s.collectionOf(key)
 	if c == nil {
@@ -159,9 +155,7 @@ func (s *Store) apply(ev *clientv3.Event, announce bool) {
 			return
 		}
 		c.remove(old)
-		if announce {
-			c.announce(Event{Type: Deleted, Entry: old.at(rev), Prev: old, Revision: rev})
-		}
+		c.announce(Event{Type: Deleted, Entry: old.at(rev), Prev: old, Revision: rev})
 		return
 	}
 	e := s.entryFor(c, key, name, ev.Kv)
@@ -169,11 +163,9 @@ func (s *Store) apply(ev *clientv3.Event, announce bool) {
 		return
 	}
 	c.insert(e)
-	switch {
-	case !announce:
-	case old == nil:
+	if old == nil {
 		c.announce(Event{Type: Added, Entry: e, Revision: rev})
-	default:
+	} else {
 		c.announce(Event{Type: Modified, Entry: e, Prev: old, Revision: rev})
 	}
 }
@@ -186,22 +178,6 @@ func (s *Store) entryFor(c *Collection, key, name string, kv *mvccpb.KeyValue) *
 		p.entry = e
 		return e
 	}
-	return s.decode(c, key, name, kv.Value, kv.ModRevision)
-}
-
-// decode makes an entry of stored bytes. A value that can't be decoded is logged, remembered and left out. Called with mu held.
-func (s *Store) decode(c *Collection, key, name string, value []byte, rev int64) *Entry {
-	plain, stale, err := c.unseal(key, value)
-	var e *Entry
-	if err == nil {
-		e, err = decodeEntry(c, name, plain, rev)
-	}
-	if err != nil {
-		s.corrupt[key] = err
-		s.cfg.Log.Error("a stored object can't be read and is left out; restore it from a snapshot or delete its key", "key", key, "err", err)
-		return nil
-	}
-	e.stale = stale
-	delete(s.corrupt, key)
-	return e
+	e, err := c.decode(rawValue{key, kv.Value, kv.ModRevision})
+	return s.decoded(key, e, err)
 }

@@ -267,6 +267,9 @@ func (s *Store) advance(rev int64) {
 
 // Collection opens the collection of a resource row. Opened twice, it is the same one. It may be opened before or after Run starts.
 func (s *Store) Collection(r *api.Resource) *Collection {
+	if c := s.Opened(r); c != nil { // every request asks; they do not wait for one another
+		return c
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c := s.collections[r.Key]; c != nil {
@@ -274,12 +277,11 @@ func (s *Store) Collection(r *api.Resource) *Collection {
 	}
 	c := newCollection(s, r)
 	s.collections[r.Key] = c
-	for _, raw := range s.below(c.prefix) {
+	raws := s.below(c.prefix)
+	for _, raw := range raws {
 		s.unclaimed.Delete(raw)
-		if e := s.decode(c, raw.key, raw.key[len(c.prefix):], raw.value, raw.revision); e != nil {
-			c.insert(e)
-		}
 	}
+	s.fill(c, raws)
 	return c
 }
 
