@@ -110,7 +110,10 @@ func cast() []crclient.Object {
 	for i := range big {
 		big[i].Addresses = []string{fmt.Sprintf("10.42.9.%d", i)}
 	}
+	metrics := slice("hand", discoveryv1.AddressTypeIPv4, discoveryv1.Endpoint{Addresses: []string{"10.42.0.9"}})
+	metrics.Ports[0] = discoveryv1.EndpointPort{Name: ptr("metrics"), Port: ptr[int32](9100), Protocol: ptr(corev1.ProtocolTCP)}
 	return []crclient.Object{
+		service("hand", "None"), metrics,
 		service("web", "10.43.0.5"), service("dual", "10.43.0.6", "fd00::6"), service("db", "None"), service("empty", "None"), service("big", "None"),
 		alias, inner, loop, eager,
 		slice("web", discoveryv1.AddressTypeIPv4, discoveryv1.Endpoint{Addresses: []string{"10.42.0.3"}}),
@@ -213,6 +216,9 @@ func TestAnswers(t *testing.T) {
 		{"db-9.db.shop.svc.cluster.local.", dns.TypeA, nx},
 		{"_http._tcp.db.shop.svc.cluster.local.", dns.TypeSRV,
 			"SRV 0 100 8080 10-42-0-6.db.shop.svc.cluster.local., SRV 0 100 8080 db-0.db.shop.svc.cluster.local."},
+		{"_metrics._tcp.hand.shop.svc.cluster.local.", dns.TypeSRV, "SRV 0 100 9100 10-42-0-9.hand.shop.svc.cluster.local."},
+		{"_http._tcp.hand.shop.svc.cluster.local.", dns.TypeSRV, ""},
+		{"_metrics._tcp.db.shop.svc.cluster.local.", dns.TypeSRV, nx},
 		{"empty.shop.svc.cluster.local.", dns.TypeA, ""},
 		{"eager.shop.svc.cluster.local.", dns.TypeA, "A 10.42.0.8"},
 

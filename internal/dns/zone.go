@@ -214,6 +214,9 @@ func newEntry(svc *corev1.Service, eps map[string]*discoveryv1.EndpointSlice) *e
 				ports = append(ports, one)
 			}
 		}
+		if e.headless() {
+			e.ports = append(e.ports, ports...) // hand-made endpoints may have ports that the service doesn't name
+		}
 		for i := range s.Endpoints {
 			e.add(&s.Endpoints[i], ports, svc.Spec.PublishNotReadyAddresses)
 		}
