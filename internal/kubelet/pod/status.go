@@ -144,12 +144,10 @@ func (b *statusBuilder) container(c *corev1.Container, old []corev1.ContainerSta
 		cs.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: last.User.Uid, GID: last.User.Gid, SupplementalGroups: last.User.SupplementalGroups}}
 	}
 	cs.AllocatedResources = c.Resources.Requests
-	if len(c.Resources.Requests)+len(c.Resources.Limits) > 0 {
-		cs.Resources = c.Resources.DeepCopy()
-		cs.Resources.Claims = nil
-		if unsized(b.pod, c, last, b.s) && former != nil && former.Resources != nil {
-			cs.Resources = former.Resources // what it still has
-		}
+	cs.Resources = c.Resources.DeepCopy()
+	cs.Resources.Claims = nil
+	if unsized(b.pod, c, last, b.s) && former != nil && former.Resources != nil {
+		cs.Resources = former.Resources // what it still has
 	}
 	cs.VolumeMounts = mountStatuses(c)
 	if before.Exited() {
