@@ -168,7 +168,7 @@ func absurdTerms(n int) (terms []corev1.PodAffinityTerm) {
 
 // A pod with absurd rules waits for a place, or has one, like any other, and the others do not wait for it: neither while it is tried, nor for its rules.
 func TestPoisonedPod(t *testing.T) {
-	const stalled = 5 * time.Second // of CPU; none takes a tenth of it on a machine left alone
+	const stalled = 30 * time.Second // of CPU; none takes a fiftieth of it, nor half of it with the race detector
 	for name, spoil := range poisons {
 		t.Run(name, func(t *testing.T) {
 			l := pendingLoop(t, clienttest.New(t), 0, 0, 1)
