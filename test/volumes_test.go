@@ -305,30 +305,41 @@ func inContainer(t *testing.T, id string, do func() error) {
 		if text, err := os.ReadFile(path); err != nil || !strings.Contains(string(text), id) {
 			continue
 		}
-		failed := make(chan error)
-		go func() {
-			runtime.LockOSThread() // and never unlocked: this thread ends with the goroutine
-			failed <- func() error {
-				own, err := os.Open(filepath.Join(filepath.Dir(path), "ns/mnt"))
-				if err != nil {
-					return err
-				}
-				defer own.Close()
-				if err := unix.Unshare(unix.CLONE_FS); err != nil {
-					return err
-				}
-				if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNS); err != nil {
-					return err
-				}
-				return do()
-			}()
-		}()
-		if err := <-failed; err != nil {
+		err := onThreadThatEnds(func() error {
+			own, err := os.Open(filepath.Join(filepath.Dir(path), "ns/mnt"))
+			if err != nil {
+				return err
+			}
+			defer own.Close()
+			if err := unix.Unshare(unix.CLONE_FS); err != nil {
+				return err
+			}
+			if err := unix.Setns(int(own.Fd()), unix.CLONE_NEWNS); err != nil {
+				return err
+			}
+			return do()
+		})
+		if err != nil {
 			t.Fatalf("in container %s: %v", id, err)
 		}
 		return
 	}
 	t.Fatalf("no process of container %s", id)
+}
+
+// onThreadThatEnds does what spoils a thread. The main thread never ends, and what it sees is what /proc/self shows: it only waits for another.
+func onThreadThatEnds(do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- onThreadThatEnds(do)
+			return
+		}
+		done <- do() // never unlocked, the thread ends with the goroutine
+	}()
+	return <-done
 }
 
 func subPathVolume(t *testing.T, c *cluster.Cluster) {
