@@ -36,10 +36,16 @@ func (l *ledger) note(name string, number int) {
 	l.acks++
 }
 
-func (l *ledger) deleted(name string) {
+// deleting notes that an object may be gone from now on, whether or not an answer comes.
+func (l *ledger) deleting(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.numbers, name)
+}
+
+func (l *ledger) deleted(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.gone[name] = true
 	l.acks++
 }
@@ -103,7 +109,11 @@ func writers(t *testing.T, cs kubernetes.Interface, l *ledger, round string) (st
 				if !write(0) || !write(1) || !write(2) {
 					continue
 				}
-				if i%3 == 0 && maps.Delete(ctx, name, metav1.DeleteOptions{}) == nil {
+				if i%3 != 0 {
+					continue
+				}
+				l.deleting(name)
+				if maps.Delete(ctx, name, metav1.DeleteOptions{}) == nil {
 					l.deleted(name)
 				}
 			}
