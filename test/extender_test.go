@@ -168,9 +168,12 @@ extenders:
 	create(t, cs, urgent)
 	on("urgent", first) // where the extender has others give way
 	on("full-"+third, third)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if got := strings.Join(e.bound, " "); got != "p urgent" {
-		t.Errorf("the extender bound %q", got)
-	}
+	cluster.Eventually(t, time.Minute, func() error { // the binding is seen before the extender has noted it
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if got := strings.Join(e.bound, " "); got != "p urgent" {
+			return fmt.Errorf("the extender bound %q", got)
+		}
+		return nil
+	})
 }
