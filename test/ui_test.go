@@ -248,6 +248,7 @@ func uiSessionEnds(b *browser) {
 	}
 	b.c.Kubectl("create", "clusterrolebinding", "visitor", "--clusterrole=cluster-admin", "--serviceaccount=default:visitor")
 	b.c.Kubectl("create", "configmap", "words", "--from-literal=a=before")
+	b.do(chromedp.Evaluate(`document.querySelectorAll("dialog[open]").forEach(d => d.close())`, nil)) // one that is open takes every click
 	b.do(chromedp.Click(`//button[text()="Sign out"]`), chromedp.SendKeys(`input[name=token]`, token()+kb.Enter))
 	b.sees(".who", "visitor")
 
