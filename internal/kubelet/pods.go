@@ -231,8 +231,10 @@ func (p *pods) removed(o any) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if a := p.staticNamed(one.Namespace, one.Name); a != nil {
-		a.Unmirrored(one.UID)
+	if isMirror(one) {
+		if a := p.staticNamed(one.Namespace, one.Name); a != nil {
+			a.Unmirrored(one.UID)
+		}
 	}
 	delete(p.first, one.UID)
 	if a := p.actors[one.UID]; a != nil {
@@ -245,9 +247,11 @@ func (p *pods) begin(one *corev1.Pod, gone bool) {
 	if p.ctx == nil || p.ctx.Err() != nil {
 		return
 	}
-	a := pod.New(p.deps, one, gone, p.hasNetwork)
+	var a *pod.Actor
 	if p.statics[one.UID] != nil {
 		a = pod.NewStatic(p.deps, one, p.hasNetwork)
+	} else {
+		a = pod.New(p.deps, one, gone, p.hasNetwork)
 	}
 	if !gone {
 		a.Refuse(p.admit(one))
