@@ -18,13 +18,11 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	"k8s.io/klog/v2"
 
+	"skiff.dev/skiff/internal/kubelet/evict"
 	"skiff.dev/skiff/internal/kubelet/pod"
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/filter"
 )
-
-// critical is the least priority of system-cluster-critical and system-node-critical.
-const critical = 2_000_000_000
 
 // Refuse says why a node doesn't take a pod, beside the others that it has taken and that have not ended; nil if it does.
 func Refuse(one *corev1.Pod, node *corev1.Node, others []*corev1.Pod) *pod.Verdict {
@@ -36,7 +34,7 @@ func Refuse(one *corev1.Pod, node *corev1.Node, others []*corev1.Pod) *pod.Verdi
 	for i := range others {
 		placed[i] = cluster.PodOf(others[i])
 	}
-	if p.Priority < critical {
+	if !evict.Critical(one) {
 		if v := resources(p, node, placed); v != nil {
 			return v
 		}

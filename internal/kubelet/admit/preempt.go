@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"skiff.dev/skiff/internal/kubelet/cgroup"
+	"skiff.dev/skiff/internal/kubelet/evict"
 	"skiff.dev/skiff/internal/kubelet/pod"
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
@@ -60,15 +61,15 @@ func capacity(node *corev1.Node, name corev1.ResourceName) int64 {
 // Preempt chooses the pods that must go for a critical one to fit, as upstream's kubelet does: of the least class of quality of service first, and of
 // these those whose requests come closest to what is lacking. The verdict says that all that may go wouldn't do.
 func Preempt(one *corev1.Pod, node *corev1.Node, others []*corev1.Pod) (victims []*corev1.Pod, refused *pod.Verdict) {
-	p := cluster.PodOf(one)
-	if p.Priority < critical {
+	if !evict.Critical(one) {
 		return nil, nil
 	}
+	p := cluster.PodOf(one)
 	placed := make([]*cluster.Pod, len(others))
 	classes := map[corev1.PodQOSClass][]*cluster.Pod{}
 	for i, o := range others {
 		placed[i] = cluster.PodOf(o)
-		if placed[i].Priority < critical {
+		if !evict.Critical(o) {
 			classes[cgroup.Class(o)] = append(classes[cgroup.Class(o)], placed[i])
 		}
 	}
