@@ -220,10 +220,7 @@ func (w *watchWriter) event(e *store.Event) error {
 
 // bookmark is an empty object with a resourceVersion.
 func (w *watchWriter) bookmark(kind string, e *store.Event) error {
-	row := w.q.Resource
-	if w.q.Served != nil {
-		row = w.q.Served.Row()
-	}
+	row := spoken(w.q)
 	obj := row.New()
 	obj.GetObjectKind().SetGroupVersionKind(row.GVK())
 	obj.SetResourceVersion(strconv.FormatInt(e.Revision, 10))
