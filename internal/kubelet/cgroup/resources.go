@@ -90,15 +90,18 @@ func PodLimits(pod *corev1.Pod) Limits {
 		}
 		l.CPUShares = Shares(cpu)
 	}
-	if ceilings := Ceilings(pod); ceilings != nil {
-		l.CPUQuota, l.Memory = Quota(ceilings.Cpu().MilliValue()), ceilings.Memory().Value()
+	if most := ceilings(pod, limits); most != nil {
+		l.CPUQuota, l.Memory = Quota(most.Cpu().MilliValue()), most.Memory().Value()
 	}
 	return l
 }
 
 // Ceilings of a pod as a whole: of what it or every container has a limit of.
-func Ceilings(pod *corev1.Pod) (out corev1.ResourceList) {
-	limits := resource.PodLimits(pod, resource.PodResourcesOptions{})
+func Ceilings(pod *corev1.Pod) corev1.ResourceList {
+	return ceilings(pod, resource.PodLimits(pod, resource.PodResourcesOptions{}))
+}
+
+func ceilings(pod *corev1.Pod, limits corev1.ResourceList) (out corev1.ResourceList) {
 	for _, name := range [...]corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory} {
 		if !limited(pod, name) {
 			continue

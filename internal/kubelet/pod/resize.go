@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -195,16 +196,8 @@ func laid(list, given corev1.ResourceList) corev1.ResourceList {
 
 // named is a list with another's amounts of the resizable resources it names.
 func named(list, given corev1.ResourceList) corev1.ResourceList {
-	out := list.DeepCopy()
-	for _, name := range resizable {
-		if _, asked := list[name]; !asked {
-			continue
-		}
-		delete(out, name)
-		if q, ok := given[name]; ok {
-			out[name] = q.DeepCopy()
-		}
-	}
+	out := laid(list, given)
+	maps.DeleteFunc(out, func(name corev1.ResourceName, _ resource.Quantity) bool { _, asked := list[name]; return !asked })
 	return out
 }
 
