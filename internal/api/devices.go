@@ -16,7 +16,7 @@ func deviceRows() []*Resource {
 			Generation: true, Validate: validateDeviceClass, ValidateUpdate: sameAsCreate(validateDeviceClass)}),
 		of[resourcev1.ResourceClaim, resourcev1.ResourceClaimList](Resource{Group: g, Version: v, Kind: "ResourceClaim", Plural: "resourceclaims",
 			Key: "resourceclaims", Namespaced: true, Status: true, StatusAlone: true, Indexes: ownerIndex, Default: func(o Object) { defaultDeviceClaim(&o.(*resourcev1.ResourceClaim).Spec.Devices) },
-			Validate: validateResourceClaim, ValidateUpdate: validateResourceClaimUpdate, ValidateStatus: validateResourceClaimStatus, Columns: resourceClaimColumns}),
+			Validate: validateResourceClaim, ValidateUpdate: validateResourceClaimUpdate, PrepareStatus: forgetDevices, ValidateStatus: validateResourceClaimStatus, Columns: resourceClaimColumns}),
 		of[resourcev1.ResourceClaimTemplate, resourcev1.ResourceClaimTemplateList](Resource{Group: g, Version: v, Kind: "ResourceClaimTemplate",
 			Plural: "resourceclaimtemplates", Key: "resourceclaimtemplates", Namespaced: true,
 			Default:  func(o Object) { defaultDeviceClaim(&o.(*resourcev1.ResourceClaimTemplate).Spec.Spec.Devices) },

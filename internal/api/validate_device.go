@@ -31,7 +31,7 @@ func device(d *resourcev1.Device, ownNodes bool, p *field.Path) (errs field.Erro
 		errs = append(errs, deviceTaint(&d.Taints[i], p.Child("taints").Index(i))...)
 	}
 	errs = append(errs, consumedCounters(d.ConsumesCounters, p.Child("consumesCounters"))...)
-	errs = append(errs, bindingConditions(d, p)...)
+	errs = append(errs, bindingConditions(d.BindingConditions, d.BindingFailureConditions, p)...)
 	switch named := d.NodeName != nil || d.NodeSelector != nil || d.AllNodes != nil; {
 	case ownNodes:
 		errs = append(errs, whichNodes(d.NodeName, d.NodeSelector, d.AllNodes, nil, "of a device", p)...)
@@ -137,30 +137,30 @@ func capacityRange(policy *resourcev1.CapacityRequestPolicy, p *field.Path) (err
 }
 
 // bindingConditions are conditions that a claim's status gets before its pod is bound: those that let it, and those that say that it will never be.
-func bindingConditions(d *resourcev1.Device, p *field.Path) (errs field.ErrorList) {
+func bindingConditions(want, failures []string, p *field.Path) (errs field.ErrorList) {
 	good, bad := p.Child("bindingConditions"), p.Child("bindingFailureConditions")
-	errs = append(errs, atMost(len(d.BindingConditions), resourcev1.BindingConditionsMaxSize, good)...)
-	errs = append(errs, atMost(len(d.BindingFailureConditions), resourcev1.BindingFailureConditionsMaxSize, bad)...)
-	for i, name := range d.BindingConditions {
+	errs = append(errs, atMost(len(want), resourcev1.BindingConditionsMaxSize, good)...)
+	errs = append(errs, atMost(len(failures), resourcev1.BindingFailureConditionsMaxSize, bad)...)
+	for i, name := range want {
 		errs = append(errs, each(good.Index(i), name, validation.IsQualifiedName(name))...)
-		if slices.Contains(d.BindingConditions[:i], name) {
+		if slices.Contains(want[:i], name) {
 			errs = append(errs, field.Duplicate(good.Index(i), name))
 		}
 	}
-	for i, name := range d.BindingFailureConditions {
+	for i, name := range failures {
 		errs = append(errs, each(bad.Index(i), name, validation.IsQualifiedName(name))...)
 		switch {
-		case slices.Contains(d.BindingFailureConditions[:i], name):
+		case slices.Contains(failures[:i], name):
 			errs = append(errs, field.Duplicate(bad.Index(i), name))
-		case slices.Contains(d.BindingConditions, name):
+		case slices.Contains(want, name):
 			errs = append(errs, field.Invalid(bad.Index(i), name, "bindingFailureConditions must not overlap with bindingConditions"))
 		}
 	}
 	switch {
-	case len(d.BindingConditions) == 0 && len(d.BindingFailureConditions) > 0:
-		errs = append(errs, field.Invalid(good, d.BindingConditions, "bindingConditions are required to use bindingFailureConditions"))
-	case len(d.BindingConditions) > 0 && len(d.BindingFailureConditions) == 0:
-		errs = append(errs, field.Invalid(bad, d.BindingFailureConditions, "bindingFailureConditions are required to use bindingConditions"))
+	case len(want) == 0 && len(failures) > 0:
+		errs = append(errs, field.Invalid(good, want, "bindingConditions are required to use bindingFailureConditions"))
+	case len(want) > 0 && len(failures) == 0:
+		errs = append(errs, field.Invalid(bad, failures, "bindingFailureConditions are required to use bindingConditions"))
 	}
 	return errs
 }

@@ -1,6 +1,10 @@
 package api
 
-import "testing"
+import (
+	"testing"
+
+	resourcev1 "k8s.io/api/resource/v1"
+)
 
 func TestDeviceValidation(t *testing.T) {
 	const claim = `
@@ -28,6 +32,35 @@ spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: gpu.example.c
 		{"labels", `metadata: {labels: {a: b}}`, nil},
 		{"spec", `spec: {devices: {requests: [{name: gpu, exactly: {deviceClassName: other, allocationMode: ExactCount, count: 1}}]}}`, one("spec Invalid")},
 	})
+	const allocated = claim + `
+status:
+  allocation: {devices: {results: [{request: gpu, driver: d.example.com, pool: p, device: x}]}}
+  devices: [{driver: d.example.com, pool: p, device: x}]
+`
+	checkStatus(t, "resource.k8s.io/ResourceClaim", claim, []bad{
+		{"as the scheduler allocates", `status: {reservedFor: [{resource: pods, name: p, uid: u}], allocation: {allocationTimestamp: "2026-01-02T03:04:05Z",
+  nodeSelector: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [n]}]}]},
+  devices: {results: [{request: gpu, driver: d.example.com, pool: p, device: x, bindingConditions: [a], bindingFailureConditions: [b],
+    shareID: 0a1b2c3d-0000-4000-8000-00000000000f, consumedCapacity: {memory: 1Gi}}]}}}`, nil},
+		{"share", `status: {allocation: {devices: {results: [{request: gpu, driver: d.example.com, pool: p, device: x, shareID: 0A1B2C3D-0000-4000-8000-00000000000F}]}}}`,
+			one("status.allocation.devices.results[0].shareID Invalid")},
+		{"conditions", `status: {allocation: {devices: {results: [{request: gpu, driver: d.example.com, pool: p, device: x, bindingConditions: [a, b, c, d, e], bindingFailureConditions: [f]}]}}}`,
+			one("status.allocation.devices.results[0].bindingConditions TooMany")},
+		{"nodes", `status: {allocation: {nodeSelector: {nodeSelectorTerms: []}}}`, one("status.allocation.nodeSelector.nodeSelectorTerms Required")},
+	})
+	checkStatus(t, "resource.k8s.io/ResourceClaim", allocated, []bad{
+		{"another share's", `status: {devices: [{driver: d.example.com, pool: p, device: x, shareID: 0a1b2c3d-0000-4000-8000-00000000000f}]}`, one("status.devices[0] Invalid")},
+		{"no share's name", `status: {devices: [{driver: d.example.com, pool: p, device: x, shareID: x}]}`, []string{"status.devices[0] Invalid", "status.devices[0].shareID Invalid"}},
+	})
+	r := rowOf(t, "resource.k8s.io/ResourceClaim")
+	was, next := parse(t, r, allocated, ""), parse(t, r, allocated, `status: {allocation: null}`)
+	if r.PrepareStatus(next, was); len(next.(*resourcev1.ResourceClaim).Status.Devices) != 0 {
+		t.Error("what was reported of a device outlives its allocation")
+	}
+	next = parse(t, r, allocated, "")
+	if r.PrepareStatus(next, was); len(next.(*resourcev1.ResourceClaim).Status.Devices) != 1 {
+		t.Error("what was reported of an allocated device is dropped")
+	}
 	checkCreate(t, "resource.k8s.io/DeviceClass", `
 metadata: {name: gpu.example.com}
 spec: {selectors: [{cel: {expression: 'device.driver == "gpu.example.com"'}}]}

@@ -52,13 +52,7 @@ func validateAffinity(a *corev1.Affinity, p *field.Path) (errs field.ErrorList) 
 	}
 	at := p.Child("nodeAffinity")
 	if r := a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution; r != nil {
-		at := at.Child("requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms")
-		if len(r.NodeSelectorTerms) == 0 {
-			errs = append(errs, field.Required(at, "must have at least one node selector term"))
-		}
-		for i := range r.NodeSelectorTerms {
-			errs = append(errs, nodeSelectorTerm(&r.NodeSelectorTerms[i], at.Index(i))...)
-		}
+		errs = append(errs, nodeSelector(r, at.Child("requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms"))...)
 	}
 	for i := range a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution {
 		t, at := &a.NodeAffinity.PreferredDuringSchedulingIgnoredDuringExecution[i], at.Child("preferredDuringSchedulingIgnoredDuringExecution").Index(i)
@@ -125,6 +119,16 @@ func labelKeys(keys []string, s *metav1.LabelSelector, p *field.Path, name strin
 		if twice || slices.ContainsFunc(s.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool { return r.Key == k }) {
 			errs = append(errs, field.Invalid(at.Index(i), k, "exists in both "+name+" and labelSelector"))
 		}
+	}
+	return errs
+}
+
+func nodeSelector(s *corev1.NodeSelector, terms *field.Path) (errs field.ErrorList) {
+	if len(s.NodeSelectorTerms) == 0 {
+		errs = append(errs, field.Required(terms, "must have at least one node selector term"))
+	}
+	for i := range s.NodeSelectorTerms {
+		errs = append(errs, nodeSelectorTerm(&s.NodeSelectorTerms[i], terms.Index(i))...)
 	}
 	return errs
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -106,14 +107,17 @@ func validateResourceClaimStatus(o, old Object) field.ErrorList {
 	if was.Allocation != nil {
 		errs = append(errs, immutable(s.Allocation, was.Allocation, p.Child("allocation"))...)
 	} else {
-		errs = append(errs, allocation(c, p.Child("allocation", "devices"))...)
+		errs = append(errs, allocation(c, p.Child("allocation"))...)
 	}
 	return append(errs, deviceStatuses(s, p.Child("devices"))...)
 }
 
-func allocation(c *resourcev1.ResourceClaim, p *field.Path) field.ErrorList {
-	a := &c.Status.Allocation.Devices
-	errs := atMost(len(a.Results), resourcev1.AllocationResultsMaxSize, p.Child("results"))
+func allocation(c *resourcev1.ResourceClaim, p *field.Path) (errs field.ErrorList) {
+	if where := c.Status.Allocation.NodeSelector; where != nil {
+		errs = append(errs, nodeSelector(where, p.Child("nodeSelector", "nodeSelectorTerms"))...)
+	}
+	a, p := &c.Status.Allocation.Devices, p.Child("devices")
+	errs = append(errs, atMost(len(a.Results), resourcev1.AllocationResultsMaxSize, p.Child("results"))...)
 	known := map[string]bool{}
 	for _, r := range c.Spec.Devices.Requests {
 		known[r.Name] = len(r.FirstAvailable) == 0
@@ -127,6 +131,8 @@ func allocation(c *resourcev1.ResourceClaim, p *field.Path) field.ErrorList {
 		errs = append(errs, driverName(r.Driver, at.Child("driver"))...)
 		errs = append(errs, poolName(r.Pool, at.Child("pool"))...)
 		errs = append(errs, dnsLabel(r.Device, at.Child("device"))...)
+		errs = append(errs, bindingConditions(r.BindingConditions, r.BindingFailureConditions, at)...)
+		errs = append(errs, shareID(r.ShareID, at.Child("shareID"))...)
 	}
 	errs = append(errs, atMost(len(a.Config), 2*resourcev1.DeviceConfigMaxSize, p.Child("config"))...) // the class's and the claim's
 	for i := range a.Config {
@@ -138,16 +144,41 @@ func allocation(c *resourcev1.ResourceClaim, p *field.Path) field.ErrorList {
 	return errs
 }
 
+var normalUUID = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+
+// shareID tells apart what several have of one device.
+func shareID[T ~string](id *T, p *field.Path) field.ErrorList {
+	if id == nil || normalUUID.MatchString(string(*id)) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(p, *id, "must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters")}
+}
+
+// forgetDevices drops what was reported of devices that a claim had and has no more.
+func forgetDevices(o, old Object) {
+	s, was := &o.(*resourcev1.ResourceClaim).Status, &old.(*resourcev1.ResourceClaim).Status
+	s.Devices = slices.DeleteFunc(s.Devices, func(d resourcev1.AllocatedDeviceStatus) bool {
+		return allocates(was.Allocation, &d) && !allocates(s.Allocation, &d)
+	})
+}
+
+// allocates says that a device, or that share of it, is part of an allocation.
+func allocates(a *resourcev1.AllocationResult, d *resourcev1.AllocatedDeviceStatus) bool {
+	return a != nil && slices.ContainsFunc(a.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool {
+		return r.Driver == d.Driver && r.Pool == d.Pool && r.Device == d.Device && string(value(r.ShareID)) == value(d.ShareID)
+	})
+}
+
 // deviceStatuses are what drivers report about allocated devices.
 func deviceStatuses(s *resourcev1.ResourceClaimStatus, p *field.Path) (errs field.ErrorList) {
 	for i := range s.Devices {
 		d, at := &s.Devices[i], p.Index(i)
-		same := func(driver, pool, name string) bool { return driver == d.Driver && pool == d.Pool && name == d.Device }
-		if !slices.ContainsFunc(s.Allocation.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool { return same(r.Driver, r.Pool, r.Device) }) {
+		errs = append(errs, shareID(d.ShareID, at.Child("shareID"))...)
+		if !allocates(s.Allocation, d) {
 			errs = append(errs, field.Invalid(at, fmt.Sprintf("%s/%s/%s", d.Driver, d.Pool, d.Device), "must be an allocated device in the claim"))
 		}
 		if slices.ContainsFunc(s.Devices[:i], func(o resourcev1.AllocatedDeviceStatus) bool {
-			return same(o.Driver, o.Pool, o.Device) && value(o.ShareID) == value(d.ShareID)
+			return o.Driver == d.Driver && o.Pool == d.Pool && o.Device == d.Device && value(o.ShareID) == value(d.ShareID)
 		}) {
 			errs = append(errs, field.Duplicate(at, fmt.Sprintf("%s/%s/%s", d.Driver, d.Pool, d.Device)))
 		}
