@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"skiff.dev/skiff/test/cluster"
 	"skiff.dev/skiff/test/dradriver"
 )
@@ -88,6 +92,77 @@ spec: {deviceSelector: {driver: ` + draName + `}, taint: {key: test.skiff.dev/br
 		return nil
 	})
 	wantCalls(t, d, "unprepare q-it")
+}
+
+// TestDRAShared: two pods share a device that has to get ready before they are bound, and a third finds too little of it left.
+func TestDRAShared(t *testing.T) {
+	t.Parallel()
+	c := cluster.Start(t)
+	node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	d := &dradriver.Driver{Name: draName, Node: node, Devices: []string{"one"}, Content: t.TempDir(), Shape: func(d *resourcev1.Device) {
+		d.AllowMultipleAllocations = new(true)
+		d.Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"memory": {Value: resource.MustParse("10Gi")}}
+		d.BindingConditions, d.BindingFailureConditions = []string{"Attached"}, []string{"Broken"}
+	}}
+	serveDRA(t, c, d)()
+	c.Apply(`
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: things}
+spec: {selectors: [{cel: {expression: 'device.driver == "` + draName + `" && device.allowMultipleAllocations'}}]}
+---
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaimTemplate
+metadata: {name: thing}
+spec: {spec: {devices: {requests: [{name: it, exactly: {deviceClassName: things, capacity: {requests: {memory: 4Gi}}}}]}}}
+` + claimant("p") + claimant("q"))
+	for _, name := range []string{"p", "q"} {
+		cluster.Eventually(t, 20*time.Second, func() error {
+			out, err := c.Skiff("explain", "pod", name)
+			if !strings.Contains(out, "for its devices to get ready: Attached of device "+draName+"/"+node+"/one") {
+				return fmt.Errorf("the explanation of %s is %s, %v", name, out, err)
+			}
+			return nil
+		})
+		if out := c.Kubectl("get", "pod", name, "-o", "jsonpath={.spec.nodeName}"); out != "" {
+			t.Errorf("%s was bound to %s before its device was ready", name, out)
+		}
+	}
+	claims, err := c.Client().ResourceV1().ResourceClaims("default").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(claims.Items) != 2 {
+		t.Fatal(claims, err)
+	}
+	for i := range claims.Items {
+		readyDevice(t, c, &claims.Items[i])
+	}
+	for _, name := range []string{"p", "q"} {
+		c.WaitPodReady(name)
+		if out := c.Kubectl("exec", name, "-c", "main", "--", "sh", "-c", "echo $DEVICE_IT"); out != "one\n" {
+			t.Errorf("the container of %s sees %q", name, out)
+		}
+	}
+	c.Apply(claimant("r"))
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out, err := c.Skiff("explain", "pod", "r")
+		if !strings.Contains(out, "2Gi of 10Gi memory of one free") {
+			return fmt.Errorf("the explanation of r is %s, %v", out, err)
+		}
+		return nil
+	})
+}
+
+// readyDevice reports that what a claim has is ready.
+func readyDevice(t *testing.T, c *cluster.Cluster, claim *resourcev1.ResourceClaim) {
+	t.Helper()
+	r := claim.Status.Allocation.Devices.Results[0]
+	if r.ShareID == nil {
+		t.Fatalf("allocated without a share: %+v", r)
+	}
+	claim.Status.Devices = []resourcev1.AllocatedDeviceStatus{{Driver: r.Driver, Pool: r.Pool, Device: r.Device, ShareID: new(string(*r.ShareID)), Conditions: []metav1.Condition{
+		{Type: "Attached", Status: metav1.ConditionTrue, Reason: "Tested", LastTransitionTime: metav1.Now()}}}}
+	if _, err := c.Client().ResourceV1().ResourceClaims(claim.Namespace).UpdateStatus(t.Context(), claim, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // serveDRA returns what starts the driver.

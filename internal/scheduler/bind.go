@@ -13,10 +13,35 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/device"
 )
 
-// bind writes a choice, on a binder's goroutine.
+// bind writes a choice, on a binder's goroutine: first which devices the pod's claims get, which may have to get ready before the rest.
 func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, node string, attempts int) {
+	claims := p.Claims
+	if len(claims) == 0 {
+		l.bindTo(ctx, p, object, node, attempts)
+		return
+	}
+	how, given, err := l.reserve(ctx, object, claims)
+	since, waits := device.Awaits(given, l.now())
+	switch {
+	case err != nil:
+		l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
+		l.rejected(ctx, p, object, node, attempts, err)
+	case waits:
+		l.mail.post(func() {
+			l.devices.Kept(object.UID, claims, how)
+			l.await(&binding{pod: p, object: object, node: node, attempts: attempts}, since)
+		})
+	default:
+		l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
+		l.bindTo(ctx, p, object, node, attempts)
+	}
+}
+
+// bindTo binds a pod to its node.
+func (l *loop) bindTo(ctx context.Context, p *cluster.Pod, object *corev1.Pod, node string, attempts int) {
 	binding := &corev1.Binding{
 		ObjectMeta: metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name, UID: object.UID},
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
@@ -28,17 +53,16 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 			bind = func() error { return e.Bind(ctx, object, node) }
 		}
 	}
-	if claims := p.Claims; len(claims) > 0 {
-		how, err := l.reserve(ctx, object, claims)
-		l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
-		if err != nil {
-			bind = func() error { return err }
-		}
+	if err := bind(); err != nil {
+		l.rejected(ctx, p, object, node, attempts, err)
+		return
 	}
-	err := bind()
+	l.tell(object, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", object.Namespace, object.Name, node)
+}
+
+// rejected gives up what could not be written, and tries the pod again unless it is gone.
+func (l *loop) rejected(ctx context.Context, p *cluster.Pod, object *corev1.Pod, node string, attempts int, err error) {
 	switch {
-	case err == nil:
-		l.tell(object, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", object.Namespace, object.Name, node)
 	case ctx.Err() != nil:
 	case apierrors.IsNotFound(err):
 		l.mail.post(func() { l.unassume(p, attempts, false) })

@@ -10,6 +10,7 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
 	"k8s.io/dynamic-resource-allocation/resourceclaim"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,6 +23,13 @@ func (l *loop) deviceClaimChanged(old, current *resourcev1.ResourceClaim) {
 	if l.devices.ClaimChanged(old, current) {
 		l.pending |= cluster.Devices
 	}
+	l.readyChanged(old, current)
+}
+
+// limits in time for the claims of a pod.
+func (l *loop) limits(p *cluster.Pod) device.Limits {
+	times := p.Profile.DeviceTimes()
+	return device.Limits{Search: times.Search, Expired: l.now().Add(-times.Ready)}
 }
 
 func (l *loop) sliceChanged(old, current *resourcev1.ResourceSlice) {
@@ -58,7 +66,7 @@ func (l *loop) otherwise(p *cluster.Pod) (again bool) {
 				if device.Shared(live, object.UID) || live.Status.Allocation == nil {
 					return false, nil
 				}
-				live.Status.Allocation, live.Status.ReservedFor = nil, nil
+				live.Status.Allocation, live.Status.ReservedFor, live.Status.Devices = nil, nil, nil
 				return true, nil
 			})
 			if err != nil && ctx.Err() == nil {
@@ -70,32 +78,35 @@ func (l *loop) otherwise(p *cluster.Pod) (again bool) {
 	return false
 }
 
-// reserve writes which devices a pod's claims get, and that the pod uses them, before it is bound. It says how that ended for each claim it came to.
-func (l *loop) reserve(ctx context.Context, p *corev1.Pod, list []device.Claimed) (how []device.Outcome, err error) {
+// reserve writes which devices a pod's claims get, and that the pod uses them, before it is bound. It says how that ended for each claim it came to, and
+// what those have.
+func (l *loop) reserve(ctx context.Context, p *corev1.Pod, list []device.Claimed) (how []device.Outcome, given []*resourcev1.AllocationResult, err error) {
 	for _, c := range list {
-		if err := l.reserveOne(ctx, p, c); err != nil {
+		a, err := l.reserveOne(ctx, p, c)
+		if err != nil {
 			outcome := device.Unknown
 			if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || errors.Is(err, errOtherwise) {
 				outcome = device.Refused
 			}
-			return append(how, outcome), fmt.Errorf("resourceclaim %q: %w", c.Claim.Name, err)
+			return append(how, outcome), nil, fmt.Errorf("resourceclaim %q: %w", c.Claim.Name, err)
 		}
-		how = append(how, device.Written)
+		how, given = append(how, device.Written), append(given, a)
 	}
-	return how, nil
+	return how, given, nil
 }
 
 var errOtherwise = errors.New("its devices are no longer those it had when the node was chosen")
 
-func (l *loop) reserveOne(ctx context.Context, p *corev1.Pod, c device.Claimed) error {
+func (l *loop) reserveOne(ctx context.Context, p *corev1.Pod, c device.Claimed) (given *resourcev1.AllocationResult, err error) {
 	if err := l.protect(ctx, c); err != nil {
-		return err
+		return nil, err
 	}
-	return l.changeClaim(ctx, c.Claim, func(live *resourcev1.ResourceClaim) (bool, error) {
+	err = l.changeClaim(ctx, c.Claim, func(live *resourcev1.ResourceClaim) (bool, error) {
 		changed := false
 		switch {
 		case live.Status.Allocation == nil && c.Allocation != nil:
 			live.Status.Allocation, changed = c.Allocation.DeepCopy(), true
+			live.Status.Allocation.AllocationTimestamp = new(metav1.NewTime(l.now()))
 		case live.Status.Allocation == nil, c.Allocation != nil && !equality.Semantic.DeepEqual(live.Status.Allocation.Devices, c.Allocation.Devices):
 			return false, errOtherwise
 		}
@@ -103,8 +114,10 @@ func (l *loop) reserveOne(ctx context.Context, p *corev1.Pod, c device.Claimed) 
 			live.Status.ReservedFor = append(live.Status.ReservedFor, resourcev1.ResourceClaimConsumerReference{Resource: "pods", Name: p.Name, UID: p.UID})
 			changed = true
 		}
+		given = live.Status.Allocation
 		return changed, nil
 	})
+	return given, err
 }
 
 // unwritten gives free what a pod's claims were promised and nobody has begun to write.

@@ -13,6 +13,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/device"
 	"skiff.dev/skiff/internal/scheduler/extender"
 	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
@@ -167,28 +168,21 @@ func (l *loop) consulted(e *queue.Entry, o *opinion, err error) {
 
 // second takes the best of those nodes that hold at the second look: extenders' (o may be nil) and that of resource claims.
 func (l *loop) second(e *queue.Entry, c *class.Class, held int, o *opinion) {
-	list, news := l.candidates(c, held, o)
+	list, scores, news := l.candidates(c, held, o)
 	if news {
 		l.queue.Retry(e)
 		return
 	}
-	p, against := e.Pod, map[string]int{}
-	for _, i := range list {
-		if l.need == nil {
-			l.give(e, i)
-			return
-		}
-		claims, reason, err := l.devices.On(l.need, l.nodes.Node[i])
-		switch {
-		case err != nil:
-			l.fail(e, err)
-			return
-		case reason == "":
-			p.Claims = claims
-			l.give(e, i)
-			return
-		}
-		against[reason]++
+	p := e.Pod
+	best, against, err := l.pick(p, list, scores, held)
+	switch {
+	case err != nil:
+		l.fail(e, err)
+		return
+	case best != nil:
+		p.Claims = best.claims
+		l.give(e, best.node)
+		return
 	}
 	v := o.verdict(l.nodes, c)
 	for reason, n := range against {
@@ -203,10 +197,60 @@ func (l *loop) second(e *queue.Entry, c *class.Class, held int, o *opinion) {
 	}
 }
 
+// option is a node that has devices for a pod's claims.
+type option struct {
+	node      int
+	claims    []device.Claimed
+	preferred int64 // how much those are what the claims prefer
+}
+
+// pick takes the best of nodes, which come in the order of their scores, the held one first: the first that has devices for the pod's claims. Where those
+// list alternatives, each node's score also grows with what it has of them; from the first node on that has the most wished for, no later one is better.
+func (l *loop) pick(p *cluster.Pod, list []int, scores map[int]int64, held int) (best *option, against map[string]int, err error) {
+	if l.need == nil {
+		if len(list) == 0 {
+			return nil, nil, nil
+		}
+		return &option{node: list[0]}, nil, nil
+	}
+	weight, most := p.Profile.Scale().DynamicResources, l.need.Most()
+	if weight == 0 {
+		most = 0
+	}
+	against = map[string]int{}
+	var options []option
+	for _, i := range list {
+		claims, reason, err := l.devices.On(l.need, l.nodes.Node[i])
+		if err != nil {
+			return nil, nil, err
+		}
+		if reason != "" {
+			against[reason]++
+			continue
+		}
+		options = append(options, option{i, claims, l.need.Preferred(claims)})
+		if i == held || options[len(options)-1].preferred >= most {
+			break
+		}
+	}
+	top := int64(1)
+	for _, o := range options {
+		top = max(top, o.preferred)
+	}
+	var highest int64
+	for k := range options {
+		o := &options[k]
+		if score := scores[o.node] + weight*(100*o.preferred/top); best == nil || score > highest {
+			best, highest = o, score
+		}
+	}
+	return best, against, nil
+}
+
 // candidates are the nodes that will do, as far as that is known, the held one first, then the best. news says that there are some
 // which nobody was asked about.
-func (l *loop) candidates(c *class.Class, held int, o *opinion) (list []int, news bool) {
-	scores := c.Scores()
+func (l *loop) candidates(c *class.Class, held int, o *opinion) (list []int, scores map[int]int64, news bool) {
+	scores = c.Scores()
 	for i := range scores {
 		name := l.nodes.Name(i)
 		if o != nil && !o.kept[name] {
@@ -228,7 +272,7 @@ func (l *loop) candidates(c *class.Class, held int, o *opinion) (list []int, new
 		}
 		return cmp.Or(cmp.Compare(scores[b], scores[a]), cmp.Compare(l.nodes.Touched[a], l.nodes.Touched[b]))
 	})
-	return list, news && len(list) == 0
+	return list, scores, news && len(list) == 0
 }
 
 // verdict is a class' own, and what extenders had against nodes that would do otherwise.

@@ -67,7 +67,7 @@ func (l *loop) explain(p *corev1.Pod) *explain.Pod {
 		out.State, out.Message = explain.Gated, "it waits until its scheduling gates are removed: "+gates(p)
 	case l.assumed[p.UID]:
 		node, _ := l.nodes.Where(p.UID)
-		out.State, out.Node = explain.Binding, l.nodes.Name(node)
+		out.State, out.Node, out.Message = explain.Binding, l.nodes.Name(node), l.awaited(p.UID)
 	case e == nil:
 		out.Message = "the scheduler has only just heard of it"
 	default:

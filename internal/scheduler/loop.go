@@ -39,6 +39,7 @@ type loop struct {
 	devices   *device.Book
 	need      *device.Need           // of the pod in hand; nil for most
 	binding   map[types.UID]*binding // placed here, and waiting for their volumes
+	awaiting  map[types.UID]*binding // likewise, for devices to get ready
 	finder    preempt.Finder
 	assumed   map[types.UID]bool         // placed here, and not yet seen placed
 	nominated map[types.UID]*cluster.Pod // placed here to hold the place while others leave it; still in the queue
@@ -64,7 +65,7 @@ func newLoop(s *Scheduler) (*loop, error) {
 		assumed: map[types.UID]bool{}, nominated: map[types.UID]*cluster.Pod{}, evicting: map[types.UID]bool{},
 		writes: make(chan func(context.Context), 1024), turns: turns{waiting: map[types.UID][]func(context.Context){}},
 	}
-	l.volumes, l.binding = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}
+	l.volumes, l.binding, l.awaiting = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}, map[types.UID]*binding{}
 	l.devices = device.NewBook(s.cfg.Client)
 	l.classes = class.NewTable(l.nodes, l.siblings.of)
 	l.finder = preempt.Finder{

@@ -21,7 +21,7 @@ import (
 // bindTimeout is how long a pod that has a node waits for its volumes, as upstream.
 const bindTimeout = 10 * time.Minute
 
-// binding is a pod whose node is chosen and whose volumes are on their way. No goroutine waits for them: the claims' events do.
+// binding is a pod whose node is chosen and whose volumes are on their way, or then its devices. No goroutine waits for them: the claims' events do.
 type binding struct {
 	pod      *cluster.Pod
 	object   *corev1.Pod
@@ -29,6 +29,7 @@ type binding struct {
 	attempts int
 	volumes  []string // promised
 	timer    *time.Timer
+	until    time.Time // for devices to get ready
 }
 
 // demand finds out what a pod's volumes and resource claims ask for; false says that no node can do yet, and the pod was put back.
@@ -58,7 +59,7 @@ func (l *loop) needs(p *cluster.Pod) (why string, helps cluster.Change) {
 	}
 	if why == "" && err == nil && len(p.Spec.ResourceClaims) > 0 && p.Profile.Runs("DynamicResources") {
 		helps = cluster.Devices
-		l.need, why, err = l.devices.Of(p.Pod)
+		l.need, why, err = l.devices.Of(p.Pod, l.limits(p))
 	}
 	if err != nil {
 		why = err.Error()
@@ -173,6 +174,7 @@ func (l *loop) dropBinding(uid types.UID) {
 		l.close(b)
 		l.unwritten(b.pod)
 	}
+	l.dropAwaiting(uid)
 }
 
 // claimChanged goes on with the pods that wait for a claim.

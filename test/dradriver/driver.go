@@ -27,6 +27,7 @@ type Driver struct {
 	Node    string
 	Devices []string
 	Content string // a directory that containers see at /device
+	Shape   func(d *resourcev1.Device)
 
 	mu     sync.Mutex
 	calls  []string
@@ -46,7 +47,11 @@ func (d *Driver) Serve(client kubernetes.Interface, dir, registry string) (stop 
 	}
 	var devices []resourcev1.Device
 	for _, name := range d.Devices {
-		devices = append(devices, resourcev1.Device{Name: name})
+		device := resourcev1.Device{Name: name}
+		if d.Shape != nil {
+			d.Shape(&device)
+		}
+		devices = append(devices, device)
 	}
 	err = helper.PublishResources(ctx, resourceslice.DriverResources{Pools: map[string]resourceslice.Pool{d.Node: {Slices: []resourceslice.Slice{{Devices: devices}}}}})
 	stop = func() { helper.Stop(); cancel() }
@@ -85,7 +90,7 @@ func (d *Driver) prepare(c *resourcev1.ResourceClaim) (out kubeletplugin.Prepare
 			"mounts": []m{{"hostPath": d.Content, "containerPath": "/device", "options": []string{"bind", "ro"}}},
 		}})
 		out.Devices = append(out.Devices, kubeletplugin.Device{
-			Requests: []string{r.Request}, PoolName: r.Pool, DeviceName: r.Device, CDIDeviceIDs: []string{d.kind() + "=" + id},
+			Requests: []string{r.Request}, PoolName: r.Pool, DeviceName: r.Device, CDIDeviceIDs: []string{d.kind() + "=" + id}, ShareID: r.ShareID,
 		})
 	}
 	raw, err := json.Marshal(m{"cdiVersion": "0.6.0", "kind": d.kind(), "devices": described})

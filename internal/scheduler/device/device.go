@@ -13,9 +13,7 @@ import (
 
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/dynamic-resource-allocation/cel"
-	"k8s.io/dynamic-resource-allocation/structured"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -24,8 +22,7 @@ type Book struct {
 	reader  crclient.Reader
 	has     map[types.UID]*resourcev1.AllocationResult // claims, as they were last seen
 	promise map[types.UID]*promise                     // likewise; not seen written yet
-	count   map[structured.DeviceID]int                // how many of both have a device
-	taken   sets.Set[structured.DeviceID]              // those of which anybody has any
+	held    holdings                                   // what both have
 	slices  map[string]*resourcev1.ResourceSlice
 	onNode  map[string][]*resourcev1.ResourceSlice // by node; "" for those that several nodes can use; with taints
 	rules   map[string]*resourcev1.DeviceTaintRule
@@ -55,8 +52,7 @@ const (
 func NewBook(reader crclient.Reader) *Book {
 	return &Book{
 		reader: reader, has: map[types.UID]*resourcev1.AllocationResult{}, promise: map[types.UID]*promise{},
-		count: map[structured.DeviceID]int{}, taken: sets.New[structured.DeviceID](), slices: map[string]*resourcev1.ResourceSlice{},
-		onNode: map[string][]*resourcev1.ResourceSlice{}, rules: map[string]*resourcev1.DeviceTaintRule{},
+		held: newHoldings(), slices: map[string]*resourcev1.ResourceSlice{}, onNode: map[string][]*resourcev1.ResourceSlice{}, rules: map[string]*resourcev1.DeviceTaintRule{},
 	}
 }
 
@@ -79,8 +75,8 @@ func (b *Book) ClaimChanged(old, current *resourcev1.ResourceClaim) (helps bool)
 }
 
 func (b *Book) set(claim types.UID, allocation *resourcev1.AllocationResult) {
-	b.add(b.has[claim], -1)
-	b.add(allocation, 1)
+	b.held.add(b.has[claim], -1)
+	b.held.add(allocation, 1)
 	if allocation == nil {
 		delete(b.has, claim)
 		return
@@ -91,27 +87,8 @@ func (b *Book) set(claim types.UID, allocation *resourcev1.AllocationResult) {
 // settle ends a promise: it was kept, or there is nobody left to keep it to.
 func (b *Book) settle(claim types.UID) {
 	if p := b.promise[claim]; p != nil {
-		b.add(p.allocation, -1)
+		b.held.add(p.allocation, -1)
 		delete(b.promise, claim)
-	}
-}
-
-func (b *Book) add(a *resourcev1.AllocationResult, sign int) {
-	if a == nil {
-		return
-	}
-	for k := range a.Devices.Results {
-		r := &a.Devices.Results[k]
-		if r.AdminAccess != nil && *r.AdminAccess {
-			continue // who looks after a device does not have it
-		}
-		id := structured.MakeDeviceID(r.Driver, r.Pool, r.Device)
-		if b.count[id] += sign; b.count[id] > 0 {
-			b.taken.Insert(id)
-			continue
-		}
-		delete(b.count, id)
-		b.taken.Delete(id)
 	}
 }
 
@@ -125,7 +102,7 @@ func (b *Book) Promise(pod types.UID, list []Claimed) {
 		case p == nil:
 			p = &promise{allocation: c.Allocation, pods: map[types.UID]state{}}
 			b.promise[c.Claim.UID] = p
-			b.add(p.allocation, 1)
+			b.held.add(p.allocation, 1)
 		}
 		p.pods[pod] = state{writing: true}
 	}

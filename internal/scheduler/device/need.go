@@ -20,11 +20,11 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// What of the API is GA and on by default: structured parameters, prioritized lists, admin access, device taints and partitionable devices.
-var features = structured.Features{AdminAccess: true, PrioritizedList: true, DeviceTaints: true, PartitionableDevices: true}
-
-// longest is how long devices are looked for on one node, as upstream; a search is exponential in bad cases.
-const longest = 10 * time.Second
+// What of the API is GA or beta, and on by default.
+var features = structured.Features{
+	AdminAccess: true, PrioritizedList: true, DeviceTaints: true, PartitionableDevices: true,
+	ConsumableCapacity: true, FractionalCapacityRange: true, DeviceBindingAndStatus: true,
+}
 
 // compiled is how many expressions are kept, as upstream.
 const compiled = 10
@@ -41,11 +41,24 @@ type Need struct {
 	open   []*resourcev1.ResourceClaim // without devices
 	places []place                     // where the others' are
 	known  map[string]outcome          // by node; good as long as nothing changes
+	limits Limits
+}
+
+// Limits in time.
+type Limits struct {
+	Search  time.Duration // for devices, on one node; it is exponential in bad cases. 0: none
+	Expired time.Time     // devices that were allocated before and are not ready for their pods to be bound won't be
 }
 
 type place struct {
 	claim *resourcev1.ResourceClaim
 	at    *nodeaffinity.NodeSelector
+	lost  bool // its devices will not be ready
+}
+
+// elsewhere says that a claim's devices are of no use on a node.
+func (p *place) elsewhere(node *corev1.Node) bool {
+	return p.lost || p.at != nil && !p.at.Match(node)
 }
 
 type outcome struct {
@@ -60,11 +73,11 @@ type Claimed struct {
 }
 
 // Of finds out what a pod's claims need, nil for pods without. why is the reason if no node can do yet, whichever.
-func (b *Book) Of(p *corev1.Pod) (n *Need, why string, err error) {
+func (b *Book) Of(p *corev1.Pod, limits Limits) (n *Need, why string, err error) {
 	if len(p.Spec.ResourceClaims) == 0 {
 		return nil, "", nil
 	}
-	n = &Need{known: map[string]outcome{}}
+	n = &Need{known: map[string]outcome{}, limits: limits}
 	for k := range p.Spec.ResourceClaims {
 		name, owned, err := resourceclaim.Name(p, &p.Spec.ResourceClaims[k])
 		if err != nil {
@@ -105,7 +118,7 @@ func (b *Book) take(n *Need, p *corev1.Pod, claim *resourcev1.ResourceClaim) (wh
 		n.open = append(n.open, claim)
 		return b.missingClass(claim)
 	}
-	at := place{claim: claim}
+	at := place{claim: claim, lost: unready(claim, n.limits.Expired)}
 	if a.NodeSelector != nil {
 		if at.at, err = nodeaffinity.NewNodeSelector(a.NodeSelector); err != nil {
 			return "", fmt.Errorf("resourceclaim %q: where its devices are: %w", claim.Name, err)
@@ -159,8 +172,8 @@ func (b *Book) On(n *Need, node *corev1.Node) (list []Claimed, reason string, er
 }
 
 func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
-	for _, at := range n.places {
-		if at.at != nil && !at.at.Match(node) {
+	for k := range n.places {
+		if n.places[k].elsewhere(node) {
 			return outcome{reason: notHere}, nil
 		}
 	}
@@ -168,12 +181,14 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 		return outcome{}, nil
 	}
 	if b.cache == nil {
-		b.cache = cel.NewCache(compiled, cel.Features{})
+		b.cache = cel.NewCache(compiled, cel.Features{EnableConsumableCapacity: features.ConsumableCapacity})
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), longest)
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if n.limits.Search > 0 {
+		ctx, cancel = context.WithTimeout(ctx, n.limits.Search)
+	}
 	defer cancel()
-	state := structured.AllocatedState{AllocatedDevices: b.taken}
-	allocator, err := structured.NewAllocator(ctx, features, state, classes{b.reader}, b.offered(node.Name), b.cache)
+	allocator, err := structured.NewAllocator(ctx, features, b.held.state, classes{b.reader}, b.offered(node.Name), b.cache)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -191,10 +206,10 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 	return outcome{list: list}, nil
 }
 
-// Elsewhere are claims that have devices where the pod cannot go, and nobody else uses: they might be given other devices.
+// Elsewhere are claims that have devices where the pod cannot go, or that did not get ready, and nobody else uses: they might be given other devices.
 func (n *Need) Elsewhere(p *corev1.Pod) (list []*resourcev1.ResourceClaim) {
 	for _, at := range n.places {
-		if !Shared(at.claim, p.UID) && at.at != nil && at.claim.Status.Allocation != nil {
+		if !Shared(at.claim, p.UID) && (at.at != nil || at.lost) && at.claim.Status.Allocation != nil {
 			list = append(list, at.claim)
 		}
 	}
@@ -208,23 +223,30 @@ func Shared(claim *resourcev1.ResourceClaim, pod types.UID) bool {
 
 // Detail tells what devices a node has and how many of them are free, for people.
 func (b *Book) Detail(n *Need, node *corev1.Node) string {
-	for _, at := range n.places {
-		if at.at != nil && !at.at.Match(node) {
+	for k := range n.places {
+		switch at := &n.places[k]; {
+		case at.lost:
+			return fmt.Sprintf("the devices of claim %s did not get ready: %s", at.claim.Name, strings.Join(Awaited(at.claim), ", "))
+		case at.elsewhere(node):
 			return fmt.Sprintf("claim %s has its devices elsewhere: %s", at.claim.Name, devices(b.allocation(at.claim)))
 		}
 	}
-	all, free := map[string]int{}, map[string]int{}
+	all, free, shared := map[string]int{}, map[string]int{}, map[string][]string{}
 	for _, s := range b.offered(node.Name) {
+		driver := s.Spec.Driver
 		for k := range s.Spec.Devices {
-			all[s.Spec.Driver]++
-			if !b.taken.Has(structured.MakeDeviceID(s.Spec.Driver, s.Spec.Pool.Name, s.Spec.Devices[k].Name)) {
-				free[s.Spec.Driver]++
+			all[driver]++
+			id := structured.MakeDeviceID(driver, s.Spec.Pool.Name, s.Spec.Devices[k].Name)
+			if b.held.free(id) {
+				free[driver]++
 			}
+			shared[driver] = append(shared[driver], b.held.left(id, &s.Spec.Devices[k])...)
 		}
 	}
 	var parts []string
 	for _, driver := range slices.Sorted(maps.Keys(all)) {
 		parts = append(parts, fmt.Sprintf("%d of %d devices of %s free", free[driver], all[driver], driver))
+		parts = append(parts, shared[driver]...)
 	}
 	if len(parts) == 0 {
 		return "no driver offers devices here"

@@ -6,12 +6,15 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,7 +33,10 @@ func (c claims) Get(_ context.Context, key crclient.ObjectKey, o crclient.Object
 		}
 	case *resourcev1.DeviceClass:
 		expression := "true"
-		if key.Name != "any" {
+		switch {
+		case strings.HasPrefix(key.Name, "share"):
+			expression = "device.allowMultipleAllocations"
+		case key.Name != "any":
 			expression = fmt.Sprintf("device.attributes['d'].model == %q", key.Name)
 		}
 		*o = resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: key.Name}, Spec: resourcev1.DeviceClassSpec{
@@ -45,14 +51,46 @@ func (c claims) List(context.Context, crclient.ObjectList, ...crclient.ListOptio
 // have is the reference: which models the free devices of a node are of.
 type have map[string]map[string]string // by node, then device
 
-// gives tries all ways to give each request a device of its own.
-func gives(free []string, wants []string) bool {
+// whole is the capacity of a device that several may share: those of the models shared, and stepped, of which 1, 2 or 4 are had.
+const whole = 4
+
+func shares(model string) bool { return model == "shared" || model == "stepped" }
+
+// cost is how much of a device of some model a request takes, -1 if it does not want any. A device that is not shared has one to give.
+func cost(want, model string) int {
+	much, asks := strings.CutPrefix(want, "share")
+	n, _ := strconv.Atoi(much)
+	switch {
+	case asks && model == "shared":
+		return n
+	case asks && model == "stepped":
+		return map[int]int{1: 1, 2: 2, 3: 4}[n]
+	case want == "any" && model == "shared":
+		return whole // who does not say takes all
+	case !asks && (want == "any" || want == model):
+		return 1 // stepped's default is as much
+	}
+	return -1
+}
+
+// left is what is free of a device.
+type left struct {
+	model string
+	much  int
+}
+
+// gives tries all ways to give each request a device of its own, or its share of one.
+func gives(free []left, wants []string) bool {
 	if len(wants) == 0 {
 		return true
 	}
-	for k, model := range free {
-		if (wants[0] == "any" || wants[0] == model) && gives(slices.Delete(slices.Clone(free), k, k+1), wants[1:]) {
-			return true
+	for k, one := range free {
+		if c := cost(wants[0], one.model); c >= 0 && c <= one.much {
+			after := slices.Clone(free)
+			after[k].much -= c
+			if gives(after, wants[1:]) {
+				return true
+			}
 		}
 	}
 	return false
@@ -76,7 +114,7 @@ func drawScene(d *rand.Rand) scene {
 	for _, node := range []string{"n1", "n2", "n3"} {
 		s.stock[node] = map[string]string{}
 		for k := range d.IntN(5) {
-			s.stock[node][fmt.Sprintf("%s-%d", node, k)] = []string{"big", "small"}[d.IntN(2)]
+			s.stock[node][fmt.Sprintf("%s-%d", node, k)] = []string{"big", "small", "shared", "stepped"}[d.IntN(4)]
 		}
 	}
 	for k := range 12 {
@@ -86,7 +124,7 @@ func drawScene(d *rand.Rand) scene {
 			for range 1 + d.IntN(2) {
 				var claim []string
 				for range 1 + d.IntN(2) {
-					claim = append(claim, []string{"any", "big", "small"}[d.IntN(3)])
+					claim = append(claim, []string{"any", "big", "small", "share1", "share2", "share3"}[d.IntN(6)])
 				}
 				a.wants = append(a.wants, claim)
 			}
@@ -117,7 +155,7 @@ func (s scene) shorten(fails func(scene) bool) scene {
 	return s
 }
 
-// For any devices and claims, a node has devices for a pod's claims exactly if there is a way to give each request one that nobody has; what is given is
+// For any devices and claims, a node has devices for a pod's claims exactly if there is a way to give each request one that nobody has, or a share of one; what is given is
 // free, of the right model and on the node; and a Book that saw everything happen says what one says that saw how it is.
 func TestLikeTheReference(t *testing.T) {
 	first := uint64(time.Now().UnixNano())
@@ -151,7 +189,7 @@ func play(s scene) error {
 		slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: resourcev1.ResourceSliceSpec{
 			Driver: "d", NodeName: &node, Pool: resourcev1.ResourcePool{Name: node, ResourceSliceCount: 1}}}
 		for _, name := range slices.Sorted(maps.Keys(s.stock[node])) {
-			slice.Spec.Devices = append(slice.Spec.Devices, resourcev1.Device{Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"model": {StringValue: new(s.stock[node][name])}}})
+			slice.Spec.Devices = append(slice.Spec.Devices, deviceOf(name, s.stock[node][name]))
 		}
 		offers = append(offers, slice)
 		b.SliceChanged(nil, slice)
@@ -171,6 +209,19 @@ func play(s scene) error {
 	return nil
 }
 
+func deviceOf(name, model string) resourcev1.Device {
+	d := resourcev1.Device{Name: name, Attributes: map[resourcev1.QualifiedName]resourcev1.DeviceAttribute{"model": {StringValue: &model}}}
+	if shares(model) {
+		d.AllowMultipleAllocations = new(true)
+		d.Capacity = map[resourcev1.QualifiedName]resourcev1.DeviceCapacity{"units": {Value: *resource.NewQuantity(whole, resource.DecimalSI)}}
+	}
+	if model == "stepped" {
+		one, two, four := *resource.NewQuantity(1, resource.DecimalSI), *resource.NewQuantity(2, resource.DecimalSI), *resource.NewQuantity(whole, resource.DecimalSI)
+		d.Capacity["units"] = resourcev1.DeviceCapacity{Value: four, RequestPolicy: &resourcev1.CapacityRequestPolicy{Default: &one, ValidValues: []resource.Quantity{one, two, four}}}
+	}
+	return d
+}
+
 // claim makes a pod's claims, and says which models they ask for together.
 func (a act) claim(b *Book, known claims) (p *corev1.Pod, wants []string) {
 	p = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: a.pod, UID: types.UID(a.pod)}}
@@ -178,8 +229,11 @@ func (a act) claim(b *Book, known claims) (p *corev1.Pod, wants []string) {
 		name := fmt.Sprintf("%s-%d", a.pod, k)
 		c := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "x", Name: name, UID: types.UID(name)}}
 		for r, class := range models {
-			c.Spec.Devices.Requests = append(c.Spec.Devices.Requests, resourcev1.DeviceRequest{Name: fmt.Sprint("r", r), Exactly: &resourcev1.ExactDeviceRequest{
-				DeviceClassName: class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 1}})
+			exactly := &resourcev1.ExactDeviceRequest{DeviceClassName: class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 1}
+			if much, is := strings.CutPrefix(class, "share"); is {
+				exactly.Capacity = &resourcev1.CapacityRequirements{Requests: map[resourcev1.QualifiedName]resource.Quantity{"units": resource.MustParse(much)}}
+			}
+			c.Spec.Devices.Requests = append(c.Spec.Devices.Requests, resourcev1.DeviceRequest{Name: fmt.Sprint("r", r), Exactly: exactly})
 		}
 		wants = append(wants, models...)
 		known[name] = c
@@ -193,12 +247,12 @@ func (a act) claim(b *Book, known claims) (p *corev1.Pod, wants []string) {
 func try(b *Book, a act, known claims, stock have, offers []*resourcev1.ResourceSlice) error {
 	p, wants := a.claim(b, known)
 	fresh := NewBook(known)
-	taken := map[string]bool{}
+	taken := map[string]int{}
 	for _, c := range known {
 		fresh.ClaimChanged(nil, c)
 		if c.Status.Allocation != nil {
-			for _, r := range c.Status.Allocation.Devices.Results {
-				taken[r.Device] = true
+			for k, r := range c.Status.Allocation.Devices.Results {
+				taken[r.Device] += cost(c.Spec.Devices.Requests[k].Exactly.DeviceClassName, modelOf(stock, r.Device))
 			}
 		}
 	}
@@ -206,15 +260,13 @@ func try(b *Book, a act, known claims, stock have, offers []*resourcev1.Resource
 		fresh.SliceChanged(nil, s)
 	}
 	for _, node := range slices.Sorted(maps.Keys(stock)) {
-		var free []string
+		var free []left
 		for name, model := range stock[node] {
-			if !taken[name] {
-				free = append(free, model)
-			}
+			free = append(free, left{model, most(model) - taken[name]})
 		}
 		var list []Claimed
 		for _, book := range []*Book{fresh, b} {
-			need, why, err := book.Of(p)
+			need, why, err := book.Of(p, Limits{})
 			if why != "" || err != nil {
 				return fmt.Errorf("%s, %w", why, err)
 			}
@@ -231,17 +283,35 @@ func try(b *Book, a act, known claims, stock have, offers []*resourcev1.Resource
 	return nil
 }
 
+func modelOf(stock have, device string) string {
+	for _, devices := range stock {
+		if model, is := devices[device]; is {
+			return model
+		}
+	}
+	return ""
+}
+
+func most(model string) int {
+	if shares(model) {
+		return whole
+	}
+	return 1
+}
+
 // take writes what a pod's claims were given, and checks it.
-func take(b *Book, p *corev1.Pod, list []Claimed, known claims, devices map[string]string, taken map[string]bool) error {
+func take(b *Book, p *corev1.Pod, list []Claimed, known claims, devices map[string]string, taken map[string]int) error {
 	b.Promise(p.UID, list)
 	for _, one := range list {
 		old := known[one.Claim.Name]
 		for k, r := range one.Allocation.Devices.Results {
 			class := old.Spec.Devices.Requests[k].Exactly.DeviceClassName
-			if model, here := devices[r.Device]; taken[r.Device] || !here || class != "any" && class != model {
-				return fmt.Errorf("%s got %s for %s: taken %t, %q", old.Name, r.Device, class, taken[r.Device], model)
+			model, here := devices[r.Device]
+			much, consumed := cost(class, model), r.ConsumedCapacity["units"]
+			taken[r.Device] += much
+			if !here || much < 0 || taken[r.Device] > most(model) || (r.ShareID != nil) != shares(model) || shares(model) && consumed.Value() != int64(much) {
+				return fmt.Errorf("%s got %s for %s: taken %d, %q, consumed %v", old.Name, r.Device, class, taken[r.Device], model, &consumed)
 			}
-			taken[r.Device] = true
 		}
 		written := old.DeepCopy()
 		written.Status.Allocation = one.Allocation

@@ -51,6 +51,9 @@ func (p *Pod) headline(now time.Time) string {
 	case Scheduled:
 		return fmt.Sprintf("Pod %s has been on node %s %s.", name, p.Node, since(p.Since, now))
 	case Binding:
+		if p.Message != "" {
+			return fmt.Sprintf("Pod %s has been given to node %s; %s.", name, p.Node, p.Message)
+		}
 		return fmt.Sprintf("Pod %s has been given to node %s; that is being written.", name, p.Node)
 	case Pending:
 		tries := "not tried yet"

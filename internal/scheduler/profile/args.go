@@ -32,6 +32,8 @@ func (p *Profile) take(args runtime.Object, path *field.Path) field.ErrorList {
 		}
 	case *config.DefaultPreemptionArgs:
 		return p.takePreemption(a, path)
+	case *config.DynamicResourcesArgs:
+		return p.takeDevices(a, path)
 	case *config.VolumeBindingArgs:
 		if a.BindTimeoutSeconds != nil {
 			p.BindTimeout = time.Duration(*a.BindTimeoutSeconds) * time.Second
@@ -41,6 +43,22 @@ func (p *Profile) take(args runtime.Object, path *field.Path) field.ErrorList {
 		}
 	}
 	return nil
+}
+
+func (p *Profile) takeDevices(a *config.DynamicResourcesArgs, path *field.Path) (errs field.ErrorList) {
+	if t := a.FilterTimeout; t != nil {
+		p.Devices.Search = t.Duration
+		if t.Duration < 0 {
+			errs = append(errs, field.Invalid(path.Child("filterTimeout"), t.Duration.String(), "must be greater than or equal to 0"))
+		}
+	}
+	if t := a.BindingTimeout; t != nil {
+		p.Devices.Ready = t.Duration
+		if t.Duration < time.Second {
+			errs = append(errs, field.Invalid(path.Child("bindingTimeout"), t.Duration.String(), "must be at least 1 second"))
+		}
+	}
+	return errs
 }
 
 func within(path *field.Path, v, low, high int64) field.ErrorList {

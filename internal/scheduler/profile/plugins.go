@@ -52,7 +52,7 @@ var plugins = []plugin{
 	{name: "VolumeZone", does: preFilter | filter, is: filter},
 	{name: "PodTopologySpread", does: preFilter | filter | preScore | score, is: filter, weight: Upstream.PodTopologySpread},
 	{name: "InterPodAffinity", does: preFilter | filter | preScore | score, is: filter, weight: Upstream.InterPodAffinity},
-	{name: "DynamicResources", does: preEnqueue | preFilter | filter | postFilter | score | reserve | preBind, is: filter},
+	{name: "DynamicResources", does: preEnqueue | preFilter | filter | postFilter | score | reserve | preBind, is: filter, weight: Upstream.DynamicResources},
 	{name: "DefaultPreemption", does: postFilter, is: postFilter},
 	{name: "NodeResourcesBalancedAllocation", does: preScore | score, weight: Upstream.NodeResourcesBalancedAllocation},
 	{name: "ImageLocality", does: score, weight: Upstream.ImageLocality},
@@ -189,5 +189,6 @@ func (on enabled) apply(p *Profile) {
 		TaintToleration: weigh("TaintToleration"), NodeAffinity: weigh("NodeAffinity"), PodTopologySpread: weigh("PodTopologySpread"),
 		InterPodAffinity: weigh("InterPodAffinity"), NodeResourcesFit: weigh("NodeResourcesFit"),
 		NodeResourcesBalancedAllocation: weigh("NodeResourcesBalancedAllocation"), ImageLocality: weigh("ImageLocality"),
+		DynamicResources: weigh("DynamicResources"),
 	}
 }

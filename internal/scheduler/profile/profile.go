@@ -59,6 +59,7 @@ type Profile struct {
 	TryShare    int   // of the nodes, in percent, that preemption tries out at least
 	TryLeast    int
 	BindTimeout time.Duration // of volumes
+	Devices     DeviceTimes
 
 	off            map[string]bool // filters, and whatever is one thing, by plug-in
 	ignored        map[corev1.ResourceName]bool
@@ -67,13 +68,26 @@ type Profile struct {
 
 // Weights of the scores; 0 for those that are off.
 type Weights struct {
-	TaintToleration, NodeAffinity, PodTopologySpread, InterPodAffinity, NodeResourcesFit, NodeResourcesBalancedAllocation, ImageLocality int64
+	TaintToleration, NodeAffinity, PodTopologySpread, InterPodAffinity, NodeResourcesFit, NodeResourcesBalancedAllocation, ImageLocality, DynamicResources int64
 }
 
 // Upstream are upstream's weights.
 var Upstream = Weights{
 	TaintToleration: 3, NodeAffinity: 2, PodTopologySpread: 2, InterPodAffinity: 2,
-	NodeResourcesFit: 1, NodeResourcesBalancedAllocation: 1, ImageLocality: 1,
+	NodeResourcesFit: 1, NodeResourcesBalancedAllocation: 1, ImageLocality: 1, DynamicResources: 2,
+}
+
+// DeviceTimes are how long devices are looked for on one node (0: as long as it takes), and waited for to get ready.
+type DeviceTimes struct{ Search, Ready time.Duration }
+
+var upstreamDevices = DeviceTimes{Search: config.DynamicResourcesFilterTimeoutDefault, Ready: config.DynamicResourcesBindingTimeoutDefault}
+
+// DeviceTimes are a profile's; upstream's for none.
+func (p *Profile) DeviceTimes() DeviceTimes {
+	if p == nil {
+		return upstreamDevices
+	}
+	return p.Devices
 }
 
 // Scale are a profile's weights; upstream's for none.

@@ -90,7 +90,8 @@ func settings(c *config.KubeSchedulerConfiguration) (*Settings, field.ErrorList)
 // plain is a profile that is upstream's default.
 func plain() *Profile {
 	return &Profile{
-		Weights: Upstream, System: true, HardWeight: 1, TryShare: 10, TryLeast: 100, BindTimeout: 10 * time.Minute, off: map[string]bool{},
+		Weights: Upstream, System: true, HardWeight: 1, TryShare: 10, TryLeast: 100, BindTimeout: 10 * time.Minute, Devices: upstreamDevices,
+		off: map[string]bool{},
 	}
 }
 

@@ -83,7 +83,7 @@ profiles:
 		t.Error("the default profile is not the default")
 	}
 	p := s.Profiles["packer"]
-	if w := (Weights{TaintToleration: 3, NodeAffinity: 2, PodTopologySpread: 1, InterPodAffinity: 2, NodeResourcesFit: 7, NodeResourcesBalancedAllocation: 1}); p.Weights != w {
+	if w := (Weights{TaintToleration: 3, NodeAffinity: 2, PodTopologySpread: 1, InterPodAffinity: 2, NodeResourcesFit: 7, NodeResourcesBalancedAllocation: 1, DynamicResources: 2}); p.Weights != w {
 		t.Errorf("weights %+v", p.Weights)
 	}
 	for plugin, runs := range map[string]bool{"PodTopologySpread": false, "DefaultPreemption": false, "NodeResourcesFit": true, "DefaultBinder": true} {
