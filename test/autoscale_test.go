@@ -42,6 +42,7 @@ func TestAutoscale(t *testing.T) {
 	kubeletMetrics(t, c)
 	scraped(t, c)
 	scrapedByToken(t, c)
+	scrapedByPrometheus(t, c)
 	autoscaleCommand(t, c)
 
 	eventually(t, c, 20*time.Second, "the target's usage", func() error { return targets(c, "0%/50%", "1%/50%", "2%/50%", "3%/50%") })

@@ -3,10 +3,18 @@ package test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -91,6 +99,95 @@ func scrapedByToken(t *testing.T, c *cluster.Cluster) {
 			t.Errorf("%s as %s: %s: %.300s", tc.path, tc.who, resp.Status, body)
 		}
 	}
+}
+
+// scrapedByPrometheus: Prometheus itself, set up as docs/metrics.md says, reads everything and answers what dashboards ask.
+func scrapedByPrometheus(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	program, err := exec.LookPath("prometheus")
+	if err != nil {
+		program = cluster.Binary(t, "prometheus")
+	}
+	dir := t.TempDir()
+	c.Kubectl("create", "serviceaccount", "prometheus")
+	c.Apply(`
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: prometheus}
+rules:
+- {apiGroups: [""], resources: [nodes/metrics], verbs: [get]}
+- {apiGroups: [""], resources: [nodes], verbs: [list, watch]}
+- {nonResourceURLs: [/metrics], verbs: [get]}
+`)
+	c.Kubectl("create", "clusterrolebinding", "prometheus", "--clusterrole=prometheus", "--serviceaccount=default:prometheus")
+	files := map[string]string{
+		"token":      strings.TrimSpace(c.Kubectl("create", "token", "prometheus")),
+		"ca.crt":     c.Kubectl("get", "configmap", "kube-root-ca.crt", "-o", `jsonpath={.data.ca\.crt}`),
+		"config.yml": prometheusConfig(t, c, dir),
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log bytes.Buffer
+	const address = "127.0.0.1:9090" // of the cluster's own host
+	cmd := c.Host().Command(program, "--config.file", filepath.Join(dir, "config.yml"), "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", address)
+	cmd.Stdout, cmd.Stderr = &log, &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		err := cmd.Wait()
+		said, _, _ := strings.Cut(log.String(), `level=warn msg="Received SIGTERM`)
+		if err != nil || strings.Contains(said, "level=warn") || strings.Contains(said, "level=error") || t.Failed() {
+			t.Errorf("prometheus: %v\n%s", err, said)
+		}
+	}()
+	for query, want := range map[string]int{
+		`up{job="apiserver"} == 1`: 1, `up{job="kubelet"} == 1`: 1, `up{job="containers"} == 1`: 1,
+		`sum by (pod) (rate(container_cpu_usage_seconds_total{pod=~"burner-.*", image!="", container!="POD"}[20s])) > 0`:  1,
+		`container_memory_working_set_bytes{pod=~"burner-.*", container="web"} > 0`:                                       1,
+		`histogram_quantile(0.99, sum by (le) (rate(apiserver_request_duration_seconds_bucket{verb!="WATCH"}[20s]))) > 0`: 1,
+		`max(kubelet_running_pods) > 0`:                                             1,
+		`sum(scrape_samples_scraped) == sum(scrape_samples_post_metric_relabeling)`: 1,
+	} {
+		eventually(t, c, time.Minute, query, func() error {
+			out, err := c.HTTP("http://" + address + "/api/v1/query?query=" + url.QueryEscape(query))
+			if err != nil {
+				return err
+			}
+			var answer struct {
+				Status string
+				Data   struct{ Result []json.RawMessage }
+			}
+			if err := json.Unmarshal([]byte(out), &answer); err != nil || answer.Status != "success" || len(answer.Data.Result) != want {
+				targets, _ := c.HTTP("http://" + address + "/api/v1/targets?state=active") // tells why one could not be read
+				return fmt.Errorf("%v: %s\n%s", err, out, targets)
+			}
+			return nil
+		})
+	}
+}
+
+// prometheusConfig is what docs/metrics.md has users write, for a Prometheus that runs beside the cluster and asks more often.
+func prometheusConfig(t *testing.T, c *cluster.Cluster, dir string) string {
+	t.Helper()
+	page, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(page), "```yaml\n")
+	config, _, closed := strings.Cut(rest, "```")
+	if !found || !closed {
+		t.Fatal("docs/metrics.md shows no configuration")
+	}
+	return "global: {scrape_interval: 2s}\n" + strings.NewReplacer(
+		"/var/run/secrets/kubernetes.io/serviceaccount", dir,
+		"kubernetes_sd_configs: [{role: node}]", "static_configs: [{targets: ['"+cluster.HostIP+":10250']}]", // Debian's build lacks the other
+		"kubernetes.default.svc:443", serviceIP(c, "kubernetes")+":443",
+	).Replace(config)
 }
 
 func scrape(c *cluster.Cluster, path, accept string) (all []*dto.MetricFamily, err error) {
