@@ -35,7 +35,7 @@ func main() {
 	}
 }
 
-// serve answers until SIGTERM or SIGINT, then lets running requests end.
+// serve listens where $PORT says until SIGTERM or SIGINT.
 func serve() error {
 	ctx, restore := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer restore()
@@ -50,10 +50,18 @@ func serve() error {
 	if err != nil {
 		return fmt.Errorf("listen on port %s: %w; choose another with PORT", port, err)
 	}
-	server := &http.Server{Handler: newSite(os.Stdout), ReadHeaderTimeout: 10 * time.Second}
-	fmt.Printf("%s serving on %s\n", time.Now().UTC().Format(time.RFC3339), listener.Addr())
+	return answerOn(ctx, listener)
+}
 
-	ended := make(chan error, 1)
+// patience bounds how long connections are waited for at the end.
+const patience = 5 * time.Second
+
+// answerOn answers until ctx ends, then what is still asked over the connections that there are. (http.Server.Shutdown would drop a request that is
+// the first of its connection and comes only then.)
+func answerOn(ctx context.Context, listener net.Listener) error {
+	ended, open := make(chan error, 1), new(connections)
+	server := &http.Server{Handler: newSite(os.Stdout), ReadHeaderTimeout: 10 * time.Second, ConnState: open.note}
+	fmt.Printf("%s serving on %s\n", time.Now().UTC().Format(time.RFC3339), listener.Addr())
 	go func() { ended <- server.Serve(listener) }()
 	select {
 	case err := <-ended:
@@ -61,12 +69,13 @@ func serve() error {
 	case <-ctx.Done():
 	}
 	fmt.Printf("%s stopping\n", time.Now().UTC().Format(time.RFC3339))
-	patience, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	bounded, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := server.Shutdown(patience); err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return err
-	}
-	return nil
+	_ = listener.Close()
+	<-ended
+	server.SetKeepAlivesEnabled(false)
+	open.wait(bounded)
+	return server.Close()
 }
 
 // reap collects processes that lost their parent: the first process of a container gets them, and this program starts none itself.

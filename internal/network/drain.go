@@ -13,7 +13,7 @@ import (
 
 const (
 	drainPoll = 20 * time.Millisecond
-	// inWork is for how long a request without an answer is waited for. What takes longer is the program's to finish, which knows of it by then.
+	// inWork is for how long a request without an answer is waited for, or a connection without a request. What takes longer is the program's to finish, which knows of it by then.
 	inWork = 2 * time.Second
 )
 
@@ -83,11 +83,12 @@ func anyWaits(all []*netlink.InetDiagTCPInfoResp) bool {
 	})
 }
 
-// unanswered says whether a peer has sent something lately and got nothing since. The kernel counts the times in milliseconds back from now; they
-// are equal as long as nothing was sent.
+// unanswered says whether a peer has lately connected and nothing has gone either way yet, or has sent something and got nothing since: a program that
+// is told to stop in between may close the connection on the request that is under way (Go's http.Server does). The kernel counts the times in
+// milliseconds back from now; they are equal, and those of the connection's beginning, as long as nothing was sent.
 func unanswered(i *netlink.TCPInfo) bool {
 	if i == nil || time.Duration(i.Last_data_recv)*time.Millisecond >= inWork {
 		return false
 	}
-	return i.Last_data_recv < i.Last_data_sent || i.Bytes_received > 0 && i.Bytes_sent == 0
+	return i.Last_data_recv < i.Last_data_sent || i.Bytes_sent == 0
 }

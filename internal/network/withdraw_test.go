@@ -87,14 +87,15 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	unfinished("a connection waited to be accepted")
-	if _, err := c.Write([]byte("GET")); err != nil {
-		t.Fatal(err)
-	}
 	taken, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
+	unfinished("a request was to be expected")
+	if _, err := c.Write([]byte("GET")); err != nil {
+		t.Fatal(err)
+	}
 	unfinished("a request waited to be read")
 	if _, err := io.ReadFull(taken, make([]byte, 3)); err != nil {
 		t.Fatal(err)
@@ -112,7 +113,9 @@ func TestUnanswered(t *testing.T) {
 		want bool
 	}{
 		"the kernel does not say":        {nil, false},
-		"just connected":                 {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 5}, false},
+		"just connected":                 {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 5}, true},
+		"connected and silent":           {&netlink.TCPInfo{Last_data_recv: 2000, Last_data_sent: 2000}, false},
+		"greeted":                        {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 5, Bytes_sent: 9}, false},
 		"the first request":              {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 5, Bytes_received: 9}, true},
 		"a request on a kept connection": {&netlink.TCPInfo{Last_data_recv: 5, Last_data_sent: 900, Bytes_received: 9, Bytes_sent: 9}, true},
 		"an answer":                      {&netlink.TCPInfo{Last_data_recv: 6, Last_data_sent: 5, Bytes_received: 9, Bytes_sent: 9}, false},
