@@ -9,6 +9,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,16 +21,24 @@ import (
 	"skiff.dev/skiff/internal/registry"
 )
 
-// Validate is a registry.Validate: nobody grants, by a role or a binding, what they don't hold themselves, unless they may escalate or bind; and nobody lets
-// an admission policy read for them what they may not read.
+// Validate is a registry.Validate: nobody grants, by a role or a binding, what they don't hold themselves, unless they may escalate or bind; nobody lets
+// an admission policy read for them what they may not read; and nobody writes more of a ResourceClaim's status than is theirs.
 func (a *Authorizer) Validate(ctx context.Context, at *registry.Attributes) error {
-	if at.Resource.Group != rbacv1.GroupName && at.Resource.Group != admissionv1.GroupName || at.Operation != "CREATE" && at.Operation != "UPDATE" ||
-		at.User == nil || slices.Contains(at.User.GetGroups(), user.SystemPrivilegedGroup) {
+	if at.Operation != "CREATE" && at.Operation != "UPDATE" || at.User == nil || slices.Contains(at.User.GetGroups(), user.SystemPrivilegedGroup) {
 		return nil
 	}
-	if at.Resource.Group == admissionv1.GroupName {
+	switch at.Resource.Group {
+	case admissionv1.GroupName:
 		return a.mayReadParams(ctx, at)
+	case resourcev1.GroupName:
+		return a.mayChangeClaim(ctx, at)
+	case rbacv1.GroupName:
+		return a.mayChangeRoles(ctx, at)
 	}
+	return nil
+}
+
+func (a *Authorizer) mayChangeRoles(ctx context.Context, at *registry.Attributes) error {
 	if at.Old != nil && at.Object != nil && onlyCollected(at.Old, at.Object) {
 		return nil
 	}
