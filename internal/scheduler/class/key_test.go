@@ -6,10 +6,12 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	storage "k8s.io/component-helpers/storage/volume"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/profile"
@@ -21,13 +23,14 @@ type stage struct {
 	nodes   *cluster.Nodes
 	shelf   *shelf
 	book    *volume.Book
-	rules   *profile.Profile
+	rules   map[string]*profile.Profile // by scheduler name
 	sibling func(*corev1.Pod) labels.Selector
 }
 
 // newStage has nodes n0 and n1 with a CPU and a GPU each, in zones z0 and z1, with disks ssd and hdd.
 func newStage() *stage {
 	s := &stage{nodes: cluster.New(), shelf: newShelf()}
+	s.shelf.zone = "z0"
 	s.book = volume.NewBook(s.shelf, s.nodes)
 	for i, disk := range []string{"ssd", "hdd"} {
 		s.node(i, func(n *corev1.Node) { n.Labels["disk"] = disk })
@@ -59,8 +62,8 @@ func plainPod(name string) *corev1.Pod {
 // verdict is all that the pod's class in a table says of all nodes.
 func (s *stage) verdict(t *testing.T, table *Table, p *corev1.Pod) string {
 	q := cluster.PodOf(p)
-	if s.rules != nil {
-		q.Use(s.rules)
+	if rules := s.rules[p.Spec.SchedulerName]; rules != nil {
+		q.Use(rules)
 	}
 	volumes, why, err := s.book.Of(p)
 	if why != "" || err != nil {
@@ -185,6 +188,30 @@ func byOwner(s *stage) {
 	s.place("n0", "sibling", label("app", "a"))
 }
 
+// profiled has two profiles, one of which packs by a resource that it does not ask nodes for.
+func profiled(t *testing.T) func(s *stage) {
+	return func(s *stage) {
+		s.rules = readProfiles(t, `
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+profiles:
+- schedulerName: spreading
+- schedulerName: packing
+  pluginConfig:
+  - name: NodeResourcesFit
+    args: {ignoredResources: [`+string(gpu)+`, e.com/other], scoringStrategy: {type: MostAllocated, resources: [{name: `+string(gpu)+`, weight: 5}, {name: e.com/other, weight: 5}]}}
+`)
+		s.node(1, func(n *corev1.Node) { n.Status.Allocatable[gpu] = resource.MustParse("8") })
+	}
+}
+
+func packing(change func(*corev1.Pod)) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.SchedulerName = "packing"
+		change(p)
+	}
+}
+
 // Pods that differ in one thing which makes a difference are told apart, whichever comes first: a class' key has it.
 func TestPodsThatDifferInOneThing(t *testing.T) {
 	for _, row := range []struct {
@@ -200,6 +227,9 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		}},
 		{"extended resources", nil, func(p *corev1.Pod) { asking(p, gpu, "1") }, func(p *corev1.Pod) { asking(p, gpu, "2") }},
 		{"the name of an extended resource", nil, func(p *corev1.Pod) { asking(p, gpu, "1") }, func(p *corev1.Pod) { asking(p, "e.com/other", "1") }},
+		{"an ignored resource", profiled(t), packing(func(p *corev1.Pod) { asking(p, gpu, "1") }), packing(func(p *corev1.Pod) { asking(p, gpu, "4") })},
+		{"the name of an ignored resource", profiled(t), packing(func(p *corev1.Pod) { asking(p, gpu, "1") }), packing(func(p *corev1.Pod) { asking(p, "e.com/other", "1") })},
+		{"the profile", profiled(t), packing(func(*corev1.Pod) {}), func(p *corev1.Pod) { p.Spec.SchedulerName = "spreading" }},
 		{"a port's address", func(s *stage) { s.place("n0", "q", hostPort("10.0.0.1", "TCP", 80)) }, hostPort("10.0.0.1", "TCP", 80), hostPort("10.0.0.2", "TCP", 80)},
 		{"a port's protocol", func(s *stage) { s.place("n0", "q", hostPort("", "TCP", 80)) }, hostPort("", "TCP", 80), hostPort("", "UDP", 80)},
 		{"a port's number", func(s *stage) { s.place("n0", "q", hostPort("", "TCP", 80)) }, hostPort("", "TCP", 80), hostPort("", "TCP", 81)},
@@ -249,11 +279,27 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 			s.claim("c1", "static", "1Gi", local(func(v *corev1.PersistentVolume) {}))
 			s.nodes.SetAttachLimits("n0", map[string]int{csiDriver: 0})
 		}, claiming("c0"), claiming("c1")},
-		{"a claim's size", func(s *stage) {
+		{"a claim's size, where there is little room", func(s *stage) {
+			s.claim("c0", "measured", "1Gi", nil)
+			s.claim("c1", "measured", "8Gi", nil)
+			s.shelf.rooms = []*storagev1.CSIStorageCapacity{{StorageClassName: "measured", Capacity: new(resource.MustParse("4Gi")), NodeTopology: &metav1.LabelSelector{}}}
+		}, claiming("c0"), claiming("c1")},
+		{"a claim's size, where volumes are there", func(s *stage) {
+			s.claim("c0", "static", "1Gi", nil)
+			s.claim("c1", "static", "8Gi", nil)
+			s.shelf.volumes["v"] = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "static",
+				AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("4Gi")}},
+				Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeAvailable}}
+		}, claiming("c0"), claiming("c1")},
+		{"a claim's class", func(s *stage) {
 			s.claim("c0", "made", "1Gi", nil)
-			s.claim("c1", "made", "1Gi", nil)
-			s.claim("c2", "measured", "1Gi", nil)
-		}, claiming("c0"), claiming("c2")},
+			s.claim("c1", "zonal", "1Gi", nil)
+			s.shelf.zone = ""
+		}, claiming("c0"), claiming("c1")},
+		{"the node that a claim's volume is made on", func(s *stage) {
+			s.claim("c0", "made", "1Gi", nil).Annotations = map[string]string{storage.AnnSelectedNode: "n0"}
+			s.claim("c1", "made", "1Gi", nil).Annotations = map[string]string{storage.AnnSelectedNode: "n1"}
+		}, claiming("c0"), claiming("c1")},
 		{"a claim that is promised a volume", func(s *stage) {
 			toClaims(s)
 			s.shelf.volumes["v"] = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "static",
@@ -288,6 +334,35 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 			if got, want := s.verdict(t, shared, p), alone(p); got != want {
 				t.Errorf("%s: pod %s is taken for another: %s, by itself %s", row.what, p.Name, got, want)
 			}
+		}
+	}
+}
+
+// What a claim may be bound to changes with its class and with the volumes there are, and pods' classes follow.
+func TestWhatAClaimMayHaveChanges(t *testing.T) {
+	for _, row := range []struct {
+		what   string
+		class  string
+		change func(s *stage)
+	}{
+		{"another zone", "zonal", func(s *stage) { s.shelf.zone = "z1" }},
+		{"another volume", "static", func(s *stage) {
+			s.shelf.volumes["v"].Spec.NodeAffinity = reaching("hdd").Spec.NodeAffinity
+			s.book.Changed()
+		}},
+	} {
+		s := newStage()
+		s.claim("c0", row.class, "1Gi", nil)
+		s.shelf.volumes["v"] = &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "static",
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")}},
+			Status: corev1.PersistentVolumeStatus{Phase: corev1.VolumeAvailable}}
+		p := plainPod("p")
+		claiming("c0")(p)
+		table := NewTable(s.nodes, nil)
+		before := s.verdict(t, table, p)
+		row.change(s)
+		if got, want := s.verdict(t, table, p), s.verdict(t, NewTable(s.nodes, nil), p); got != want || got == before {
+			t.Errorf("%s: %s after %s, by itself %s", row.what, got, before, want)
 		}
 	}
 }

@@ -518,6 +518,10 @@ func (d dice) rules(t *testing.T) *profile.Profile {
 	file += pick(d, "", "", "  - name: NodeAffinity\n    args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: In, values: [ssd]}]}]}}}\n")
 	file += pick(d, "", "  - name: PodTopologySpread\n    args: {defaultingType: List, defaultConstraints: [{maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: "+
 		pick(d, "ScheduleAnyway", "DoNotSchedule")+"}]}\n")
+	return readProfiles(t, file)[profile.DefaultName]
+}
+
+func readProfiles(t *testing.T, file string) map[string]*profile.Profile {
 	path := filepath.Join(t.TempDir(), "profile.yaml")
 	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
 		t.Fatal(err)
@@ -526,7 +530,7 @@ func (d dice) rules(t *testing.T) *profile.Profile {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.Profiles[profile.DefaultName]
+	return s.Profiles
 }
 
 func play(steps []step, at setting) error {

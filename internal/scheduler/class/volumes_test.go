@@ -29,6 +29,7 @@ type shelf struct {
 	limits  map[string]int // of the driver, by node
 
 	attached map[string][]string // volumes of placed pods, by pod
+	zone     string              // where volumes of the class zonal are made
 }
 
 const csiDriver = "e.com"
@@ -38,7 +39,7 @@ func newShelf() *shelf {
 }
 
 // The classes: one whose volumes somebody makes beforehand, one whose driver makes them, one whose driver makes them where there is room.
-var storageClasses = map[string]string{"static": storage.NotSupportedProvisioner, "made": csiDriver, "measured": "m.com"}
+var storageClasses = map[string]string{"static": storage.NotSupportedProvisioner, "made": csiDriver, "measured": "m.com", "zonal": csiDriver}
 
 // Get and List make the shelf the reader that the fast way reads.
 func (s *shelf) Get(_ context.Context, key crclient.ObjectKey, o crclient.Object, _ ...crclient.GetOption) error {
@@ -57,6 +58,10 @@ func (s *shelf) Get(_ context.Context, key crclient.ObjectKey, o crclient.Object
 		if p, known := storageClasses[key.Name]; known {
 			mode := storagev1.VolumeBindingWaitForFirstConsumer
 			*o = storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: key.Name}, Provisioner: p, VolumeBindingMode: &mode}
+			if key.Name == "zonal" {
+				o.ResourceVersion = s.zone // it was made anew when its zone changed
+				o.AllowedTopologies = []corev1.TopologySelectorTerm{{MatchLabelExpressions: []corev1.TopologySelectorLabelRequirement{{Key: corev1.LabelTopologyZone, Values: []string{s.zone}}}}}
+			}
 			return nil
 		}
 	case *storagev1.CSIDriver:
