@@ -285,3 +285,31 @@ func TestBindingWithClaimsFails(t *testing.T) {
 		t.Error("the binding did not fail")
 	}
 }
+
+// A pod whose claim is still to be made from its template waits without a word written to it, and goes on when its status names the claim.
+func TestClaimFromATemplate(t *testing.T) {
+	ctx := context.Background()
+	s, c := beginScheduler(t, node("a", "1"), slice("a", "big"), gpuClass("gpu", ""))
+	p := pod("p", "100m")
+	p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "gpu", ResourceClaimTemplateName: new("template")}}
+	create(t, c, p)
+	clienttest.Eventually(t, "the pod tried", func() bool {
+		told, err := s.Explain(ctx, "default", "p")
+		return err == nil && told.Attempts == 1 && strings.Contains(told.Nearest, "ResourceClaim not created yet")
+	})
+	create(t, c, claimOf("other", exactly("gpu", 1)), claimOf("made", exactly("gpu", 1))) // changes that others would be tried again for
+	if told, err := s.Explain(ctx, "default", "p"); err != nil || told.Attempts != 1 || why(get(t, c, "p")) != "" {
+		t.Errorf("tried %d times, %q written, %v", told.Attempts, why(get(t, c, "p")), err)
+	}
+	made := getClaim(t, c, "made").DeepCopy()
+	made.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(get(t, c, "p"), corev1.SchemeGroupVersion.WithKind("Pod"))}
+	if err := c.Update(ctx, made); err != nil {
+		t.Fatal(err)
+	}
+	named := get(t, c, "p").DeepCopy()
+	named.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "gpu", ResourceClaimName: new("made")}}
+	if err := c.SubResource("status").Update(ctx, named); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the pod bound", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
+}

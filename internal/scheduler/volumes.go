@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/types"
 	storage "k8s.io/component-helpers/storage/volume"
+	"k8s.io/dynamic-resource-allocation/resourceclaim"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
@@ -32,7 +34,8 @@ type binding struct {
 	until    time.Time // for devices to get ready
 }
 
-// demand finds out what a pod's volumes and resource claims ask for; false says that no node can do yet, and the pod was put back.
+// demand finds out what a pod's volumes and resource claims ask for; false says that no node can do yet, and the pod was put back. That its claims are still
+// to be made from their templates is so of every such pod for a moment: it is told only when it is so for long.
 func (l *loop) demand(e *queue.Entry) bool {
 	p := e.Pod
 	p.Volumes, p.Claims, l.need = nil, nil, nil
@@ -43,6 +46,11 @@ func (l *loop) demand(e *queue.Entry) bool {
 	if why == "" {
 		return true
 	}
+	if helps == 0 && e.Attempts <= 1 {
+		e.Class = nil
+		l.queue.Refuse(e, helps, l.now())
+		return false
+	}
 	nodes := l.nodes.Count()
 	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
 	e.Class = nil
@@ -50,7 +58,8 @@ func (l *loop) demand(e *queue.Entry) bool {
 	return false
 }
 
-// needs finds out what a pod's volumes and resource claims ask of nodes; why is the reason if no node can do yet, whichever, and helps what may change that.
+// needs finds out what a pod's volumes and resource claims ask of nodes; why is the reason if no node can do yet, whichever, and helps what may change that;
+// 0 says that only a change of the pod itself does.
 func (l *loop) needs(p *cluster.Pod) (why string, helps cluster.Change) {
 	var err error
 	helps = cluster.Stored
@@ -63,6 +72,9 @@ func (l *loop) needs(p *cluster.Pod) (why string, helps cluster.Change) {
 	}
 	if err != nil {
 		why = err.Error()
+	}
+	if errors.Is(err, resourceclaim.ErrClaimNotFound) {
+		helps = 0
 	}
 	return why, helps
 }

@@ -72,7 +72,8 @@ type Claimed struct {
 	Allocation *resourcev1.AllocationResult
 }
 
-// Of finds out what a pod's claims need, nil for pods without. why is the reason if no node can do yet, whichever.
+// Of finds out what a pod's claims need, nil for pods without. why is the reason if no node can do yet, whichever. The error is resourceclaim.ErrClaimNotFound
+// if a claim is still to be made from its template; the pod's status will name it.
 func (b *Book) Of(p *corev1.Pod, limits Limits) (n *Need, why string, err error) {
 	if len(p.Spec.ResourceClaims) == 0 {
 		return nil, "", nil
@@ -81,7 +82,7 @@ func (b *Book) Of(p *corev1.Pod, limits Limits) (n *Need, why string, err error)
 	for k := range p.Spec.ResourceClaims {
 		name, owned, err := resourceclaim.Name(p, &p.Spec.ResourceClaims[k])
 		if err != nil {
-			return nil, err.Error(), nil
+			return nil, "", err
 		}
 		if name == nil {
 			continue // the template needs no claim
