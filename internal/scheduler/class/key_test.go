@@ -74,6 +74,13 @@ func (s *stage) verdict(t *testing.T, table *Table, p *corev1.Pod) string {
 	return fmt.Sprint(c.Scores(), c.Verdict().Reasons)
 }
 
+// alone is that of a table of its own. What label sets remember of tables would tell pods apart by itself.
+func (s *stage) alone(t *testing.T, p *corev1.Pod) string {
+	s.nodes.ForgetMemos("x")
+	defer s.nodes.ForgetMemos("x")
+	return s.verdict(t, NewTable(s.nodes, s.sibling), p)
+}
+
 func asking(p *corev1.Pod, name corev1.ResourceName, q string) {
 	p.Spec.Containers[0].Resources.Requests[name] = resource.MustParse(q)
 }
@@ -220,6 +227,9 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		p1, p2 func(p *corev1.Pod)
 	}{
 		{"CPU", nil, func(p *corev1.Pod) { asking(p, "cpu", "900m") }, func(p *corev1.Pod) { asking(p, "cpu", "1100m") }},
+		{"what is asked for, with what is guessed alike", nil, func(p *corev1.Pod) { p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{} }, func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("100m"), "memory": resource.MustParse("200Mi")}
+		}},
 		{"what is guessed", nil, func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, corev1.Container{}) }, func(p *corev1.Pod) {
 			p.Spec.Containers = append(p.Spec.Containers, plainPod("").Spec.Containers[0])
 			asking(p, "cpu", "50m")
@@ -326,7 +336,7 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		one, other := plainPod("one"), plainPod("other")
 		row.p1(one)
 		row.p2(other)
-		shared, alone := NewTable(s.nodes, s.sibling), func(p *corev1.Pod) string { return s.verdict(t, NewTable(s.nodes, s.sibling), p) }
+		shared, alone := NewTable(s.nodes, s.sibling), func(p *corev1.Pod) string { return s.alone(t, p) }
 		if alone(one) == alone(other) {
 			t.Errorf("%s makes no difference here: %s", row.what, alone(one))
 		}
@@ -361,7 +371,7 @@ func TestWhatAClaimMayHaveChanges(t *testing.T) {
 		table := NewTable(s.nodes, nil)
 		before := s.verdict(t, table, p)
 		row.change(s)
-		if got, want := s.verdict(t, table, p), s.verdict(t, NewTable(s.nodes, nil), p); got != want || got == before {
+		if got, want := s.verdict(t, table, p), s.alone(t, p); got != want || got == before {
 			t.Errorf("%s: %s after %s, by itself %s", row.what, got, before, want)
 		}
 	}

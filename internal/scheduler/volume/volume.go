@@ -297,8 +297,8 @@ func (b *Book) measure(u *cluster.Unbound) error {
 	return nil
 }
 
-// key tells apart what nodes could tell apart. Claims for which a volume is simply made are alike if class and size are, so that the pods of a
-// StatefulSet are of one class.
+// key tells apart what nodes could tell apart. Claims for which a volume is simply made are alike if their class is, so that the pods of a
+// StatefulSet are of one class; where size matters each is by itself.
 func (b *Book) key(v *cluster.Volumes) string {
 	var s strings.Builder
 	for _, pv := range v.Bound {
@@ -310,8 +310,7 @@ func (b *Book) key(v *cluster.Volumes) string {
 	}
 	for k := range v.Unbound {
 		u := &v.Unbound[k]
-		size := u.Size()
-		fmt.Fprintf(&s, "\x02%s\x01%s\x01%s\x01%s", u.Class.Name, u.Class.ResourceVersion, size.String(), u.Claim.Annotations[storage.AnnSelectedNode])
+		fmt.Fprintf(&s, "\x02%s\x01%s\x01%s", u.Class.Name, u.Class.ResourceVersion, u.Claim.Annotations[storage.AnnSelectedNode])
 		if len(u.Candidates) > 0 || u.Measured {
 			fmt.Fprintf(&s, "\x01%s\x01%d", u.Claim.UID, b.serial)
 		}
