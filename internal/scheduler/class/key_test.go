@@ -2,7 +2,6 @@ package class
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -336,13 +335,14 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		one, other := plainPod("one"), plainPod("other")
 		row.p1(one)
 		row.p2(other)
-		shared, alone := NewTable(s.nodes, s.sibling), func(p *corev1.Pod) string { return s.alone(t, p) }
-		if alone(one) == alone(other) {
-			t.Errorf("%s makes no difference here: %s", row.what, alone(one))
+		alone := map[*corev1.Pod]string{one: s.alone(t, one), other: s.alone(t, other)}
+		if alone[one] == alone[other] {
+			t.Errorf("%s makes no difference here: %s", row.what, alone[one])
 		}
-		for _, p := range slices.Concat([]*corev1.Pod{one, other}, []*corev1.Pod{one}) {
-			if got, want := s.verdict(t, shared, p), alone(p); got != want {
-				t.Errorf("%s: pod %s is taken for another: %s, by itself %s", row.what, p.Name, got, want)
+		shared := NewTable(s.nodes, s.sibling)
+		for _, p := range []*corev1.Pod{one, other, one} {
+			if got := s.verdict(t, shared, p); got != alone[p] {
+				t.Errorf("%s: pod %s is taken for another: %s, by itself %s", row.what, p.Name, got, alone[p])
 			}
 		}
 	}
