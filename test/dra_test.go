@@ -92,6 +92,13 @@ spec: {deviceSelector: {driver: ` + draName + `}, taint: {key: test.skiff.dev/br
 		return nil
 	})
 	wantCalls(t, d, "unprepare q-it")
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out := c.Kubectl("get", "devicetaintrule", "broken", "-o", `jsonpath={.status.conditions[?(@.type=="EvictionInProgress")]}`)
+		if !strings.Contains(out, `"status":"False"`) || !strings.Contains(out, "1 pod evicted") {
+			return fmt.Errorf("the rule says %s", out)
+		}
+		return nil
+	})
 }
 
 // TestDRAShared: two pods share a device that has to get ready before they are bound, and a third finds too little of it left.

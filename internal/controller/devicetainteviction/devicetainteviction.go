@@ -1,7 +1,7 @@
 // Package devicetainteviction deletes pods whose devices have NoExecute taints that their claims don't tolerate, or tolerate only for a time. Taints are
 // in the drivers' ResourceSlices and in administrators' DeviceTaintRules.
 //
-// The time counts from when the taint was added, as the taint says.
+// The time counts from when the taint was added, as the taint says. A rule's condition EvictionInProgress says how far that is.
 package devicetainteviction
 
 import (
@@ -29,24 +29,25 @@ type reconciler struct {
 	events record.EventRecorder
 	now    func() time.Time
 
-	mu   sync.Mutex
-	runs map[types.UID]bool // pods whose time runs
+	mu      sync.Mutex
+	runs    map[types.UID]bool // pods whose time runs
+	evicted map[types.UID]int  // pods, by rule
 }
 
-// New returns the controller. Its keys are pods.
+// New returns the controller. Its keys are pods, and rules, which have no namespace.
 func New(c client.Client) harness.Controller {
 	r := newReconciler(c)
 	return harness.Controller{
 		Watches: []harness.Watch{
 			harness.On(&resourcev1.ResourceSlice{}, r.sliceChanged), harness.On(&resourcev1.DeviceTaintRule{}, r.ruleChanged),
-			harness.On(&resourcev1.ResourceClaim{}, claimChanged), harness.On(&corev1.Pod{}, r.podChanged),
+			harness.On(&resourcev1.ResourceClaim{}, r.claimChanged), harness.On(&corev1.Pod{}, r.podChanged),
 		},
 		Reconcile: r.reconcile,
 	}
 }
 
 func newReconciler(c client.Client) *reconciler {
-	return &reconciler{client: c, events: c.Recorder("device-taint-eviction"), now: time.Now, runs: map[types.UID]bool{}}
+	return &reconciler{client: c, events: c.Recorder("device-taint-eviction"), now: time.Now, runs: map[types.UID]bool{}, evicted: map[types.UID]int{}}
 }
 
 func (r *reconciler) sliceChanged(old, current *resourcev1.ResourceSlice) []harness.Key {
@@ -77,7 +78,14 @@ func (r *reconciler) ruleChanged(old, current *resourcev1.DeviceTaintRule) []har
 	if old != nil && current != nil && equality.Semantic.DeepEqual(old.Spec, current.Spec) {
 		return nil
 	}
-	return r.users()
+	keys := r.users()
+	if current != nil {
+		return append(keys, harness.Key{Name: current.Name})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.evicted, old.UID)
+	return keys
 }
 
 // users are the pods that any claim is reserved for.
@@ -104,27 +112,36 @@ func usersOf(c *resourcev1.ResourceClaim) (keys []harness.Key) {
 	return keys
 }
 
-func claimChanged(old, current *resourcev1.ResourceClaim) []harness.Key {
-	if current == nil || old != nil && equality.Semantic.DeepEqual(old.Status.Allocation, current.Status.Allocation) && len(old.Status.ReservedFor) == len(current.Status.ReservedFor) {
+func (r *reconciler) claimChanged(old, current *resourcev1.ResourceClaim) []harness.Key {
+	if current == nil {
+		return r.rules()
+	}
+	if old != nil && equality.Semantic.DeepEqual(old.Status.Allocation, current.Status.Allocation) && len(old.Status.ReservedFor) == len(current.Status.ReservedFor) {
 		return nil
 	}
-	return usersOf(current)
+	return append(usersOf(current), r.rules()...)
 }
 
 func (r *reconciler) podChanged(old, current *corev1.Pod) []harness.Key {
 	switch {
 	case current == nil:
 		r.stop(old.UID)
-		return nil
+		if len(old.Spec.ResourceClaims) == 0 {
+			return nil
+		}
+		return r.rules()
 	case len(current.Spec.ResourceClaims) == 0 && current.Status.ExtendedResourceClaimStatus == nil, current.Spec.NodeName == "":
 		return nil
-	case old != nil && old.Spec.NodeName == current.Spec.NodeName:
+	case old != nil && old.Spec.NodeName == current.Spec.NodeName && podstate.Active(old) == podstate.Active(current):
 		return nil
 	}
-	return []harness.Key{crclient.ObjectKeyFromObject(current)}
+	return append(r.rules(), crclient.ObjectKeyFromObject(current))
 }
 
 func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Duration, error) {
+	if key.Namespace == "" {
+		return 0, r.progress(ctx, key.Name)
+	}
 	var pod corev1.Pod
 	if err := r.client.Get(ctx, key, &pod); err != nil {
 		return 0, crclient.IgnoreNotFound(err)
@@ -150,7 +167,25 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 		return left, nil
 	}
 	r.events.Event(&pod, corev1.EventTypeNormal, "DeviceTaintManagerEviction", "Marking for deletion")
-	return 0, tainteviction.Evict(ctx, r.client, &pod, "DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint", r.now())
+	if err := tainteviction.Evict(ctx, r.client, &pod, "DeletionByDeviceTaintManager", "Device Taint manager: deleting due to NoExecute taint", r.now()); err != nil {
+		return 0, err
+	}
+	return 0, r.noteEvicted(ctx, &pod)
+}
+
+// claimsOf are the claims that a pod uses.
+func (r *reconciler) claimsOf(ctx context.Context, pod *corev1.Pod) (list []*resourcev1.ResourceClaim, err error) {
+	for name := range resourceclaim.PodClaims(pod) {
+		var c resourcev1.ResourceClaim
+		err := r.client.Get(ctx, crclient.ObjectKey{Namespace: pod.Namespace, Name: name}, &c)
+		switch {
+		case crclient.IgnoreNotFound(err) != nil:
+			return nil, err
+		case err == nil && c.Status.Allocation != nil && resourceclaim.IsReservedForPod(pod, &c, false):
+			list = append(list, &c)
+		}
+	}
+	return list, nil
 }
 
 func (r *reconciler) stop(uid types.UID) (ran bool) {
@@ -165,13 +200,11 @@ func (r *reconciler) stop(uid types.UID) (ran bool) {
 func (r *reconciler) deadline(ctx context.Context, pod *corev1.Pod) (at time.Time, limited bool, err error) {
 	var sl resourcev1.ResourceSliceList
 	var rules resourcev1.DeviceTaintRuleList
-	for name := range resourceclaim.PodClaims(pod) {
-		var c resourcev1.ResourceClaim
-		if err := r.client.Get(ctx, crclient.ObjectKey{Namespace: pod.Namespace, Name: name}, &c); crclient.IgnoreNotFound(err) != nil {
-			return at, false, err
-		} else if err != nil || c.Status.Allocation == nil || !resourceclaim.IsReservedForPod(pod, &c, false) {
-			continue
-		}
+	claims, err := r.claimsOf(ctx, pod)
+	if err != nil {
+		return at, false, err
+	}
+	for _, c := range claims {
 		if sl.Items == nil {
 			if err := r.client.List(ctx, &sl, crclient.UnsafeDisableDeepCopy); err != nil {
 				return at, false, err

@@ -2,12 +2,15 @@ package devicetainteviction
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
 	"skiff.dev/skiff/internal/controller/harness"
@@ -98,10 +101,28 @@ func TestEviction(t *testing.T) {
 	if err := c.Create(ctx, rule); err != nil {
 		t.Fatal(err)
 	}
-	if keys := r.ruleChanged(nil, rule); len(keys) != 1 || keys[0] != key {
+	about := harness.Key{Name: "broken"}
+	progress := func(want string) {
+		t.Helper()
+		if _, err := r.reconcile(ctx, about); err != nil {
+			t.Error(err)
+		}
+		var now resourcev1.DeviceTaintRule
+		if err := c.Get(ctx, crclient.ObjectKey{Name: "broken"}, &now); err != nil {
+			t.Fatal(err)
+		}
+		if len(now.Status.Conditions) != 1 {
+			t.Fatalf("conditions %v", now.Status.Conditions)
+		}
+		if got := now.Status.Conditions[0]; got.Type != "EvictionInProgress" || string(got.Status)+": "+got.Message != want || got.ObservedGeneration != now.Generation {
+			t.Errorf("condition %+v, want %s", got, want)
+		}
+	}
+	if keys := r.ruleChanged(nil, rule); len(keys) != 2 || keys[0] != key || keys[1] != about {
 		t.Errorf("keys %v", keys)
 	}
 	step(30 * time.Second)
+	progress("True: 1 pod in 1 namespace to be evicted. 0 pods evicted since the controller started.")
 	if err := c.Delete(ctx, rule); err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +133,7 @@ func TestEviction(t *testing.T) {
 	}
 	now = now.Add(30 * time.Second)
 	step(0)
+	progress("False: 1 pod evicted since the controller started.")
 	if left := c.Names(t, &corev1.PodList{}); len(left) != 0 {
 		t.Errorf("%v left", left)
 	}
@@ -119,4 +141,42 @@ func TestEviction(t *testing.T) {
 	if len(events) != 2 || events[0] != "Normal DeviceTaintManagerEviction Cancelling deletion" || events[1] != "Normal DeviceTaintManagerEviction Marking for deletion" {
 		t.Errorf("events %q", events)
 	}
+}
+
+// A rule without effect says once what it would do with one; a rule about scheduling evicts nobody.
+func TestOtherEffects(t *testing.T) {
+	ctx := context.Background()
+	claim := &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "c"}, Status: resourcev1.ResourceClaimStatus{
+		Allocation:  &resourcev1.AllocationResult{Devices: resourcev1.DeviceAllocationResult{Results: []resourcev1.DeviceRequestAllocationResult{{Request: "r", Driver: "d", Pool: "p", Device: "one"}}}},
+		ReservedFor: []resourcev1.ResourceClaimConsumerReference{{Resource: "pods", Name: "p", UID: "u"}, {Resource: "pods", Name: "q", UID: "v"}},
+	}}
+	running := func(name, uid string) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID(uid)}, Spec: corev1.PodSpec{NodeName: "n"}}
+	}
+	rule := func(effect resourcev1.DeviceTaintEffect) *resourcev1.DeviceTaintRule {
+		return &resourcev1.DeviceTaintRule{ObjectMeta: metav1.ObjectMeta{Name: strings.ToLower(string(effect))}, Spec: resourcev1.DeviceTaintRuleSpec{
+			DeviceSelector: &resourcev1.DeviceTaintSelector{}, Taint: resourcev1.DeviceTaint{Key: "a", Effect: effect}}}
+	}
+	c := clienttest.New(t, claim, running("p", "u"), running("q", "v"), rule(resourcev1.DeviceTaintEffectNone), rule(resourcev1.DeviceTaintEffectNoSchedule))
+	r := newReconciler(c)
+	says := func(name, want string) {
+		t.Helper()
+		if _, err := r.reconcile(ctx, harness.Key{Name: name}); err != nil {
+			t.Error(err)
+		}
+		var now resourcev1.DeviceTaintRule
+		if err := c.Get(ctx, crclient.ObjectKey{Name: name}, &now); err != nil || len(now.Status.Conditions) != 1 {
+			t.Fatalf("conditions %v, %v", now.Status.Conditions, err)
+		}
+		if got := now.Status.Conditions[0]; got.Status != metav1.ConditionFalse || got.Message != want {
+			t.Errorf("condition %+v, want %s", got, want)
+		}
+	}
+	const would = "2 pods in 1 namespace would be evicted if the effect was NoExecute. This is not updated before the rule changes."
+	says("none", would)
+	says("noschedule", "Pods are evicted only if the effect is NoExecute.")
+	if err := c.Delete(ctx, running("q", "v")); err != nil {
+		t.Fatal(err)
+	}
+	says("none", would)
 }
