@@ -81,6 +81,7 @@ func TestClaimStatus(t *testing.T) {
 			return s
 		}(), nil, binding},
 		{"the scheduler", someone("system:kube-scheduler"), resourcev1.ResourceClaimStatus{}, allocated, nil, ""},
+		{"the controllers", someone("system:kube-controller-manager"), reported("d"), resourcev1.ResourceClaimStatus{}, nil, ""},
 		{"an administrator", someone("root", user.SystemPrivilegedGroup), allocated, reported("d", "e"), nil, ""},
 	} {
 		meta := metav1.ObjectMeta{Namespace: "default", Name: "c"}
