@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/objectjson"
 	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
@@ -151,7 +152,7 @@ func encode(obj runtime.Object, media string) ([]byte, error) {
 	case mediaYAML:
 		return yaml.Marshal(obj)
 	}
-	return json.Marshal(obj)
+	return objectjson.Marshal(obj)
 }
 
 // encodeEntry is the shared encoding where there is one.

@@ -1,7 +1,6 @@
 package apiserver
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/objectjson"
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
 )
@@ -88,7 +88,7 @@ func table(r *http.Request, f format, q *registry.Request, entries []*store.Entr
 		}
 		switch include {
 		case metav1.IncludeMetadata:
-			raw, err := json.Marshal(metadataOf(e))
+			raw, err := objectjson.Marshal(metadataOf(e))
 			if err != nil {
 				return nil, apierrors.NewInternalError(err)
 			}

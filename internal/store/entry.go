@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"hash/maphash"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/objectjson"
 )
 
 // Encoding of an object on the wire.
@@ -179,7 +179,7 @@ func (e *Entry) asJSON() ([]byte, error) {
 			return *b, nil
 		}
 	}
-	b, err := json.Marshal(e.Object())
+	b, err := objectjson.Marshal(e.Object())
 	switch {
 	case err != nil:
 		return nil, err
