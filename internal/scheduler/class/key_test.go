@@ -262,6 +262,10 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		{"whom a rule is about", func(s *stage) { s.place("n0", "q", both(label("app", "a"), label("rev", "1"))) },
 			both(label("rev", "1"), apartFrom(ofApp("rev"))), both(label("rev", "2"), apartFrom(ofApp("rev")))},
 		{"whether it is one of those it wants to be with", nil, both(label("app", "a"), togetherWith(ofApp())), both(label("app", "b"), togetherWith(ofApp()))},
+		{"which of those that are there do not want it", func(s *stage) {
+			s.place("n0", "q", apartFrom(ofApp()))
+			s.place("n1", "r", apartFrom(corev1.PodAffinityTerm{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "b"}}}))
+		}, label("app", "a"), label("app", "b")},
 		{"who does not want it", func(s *stage) { s.place("n0", "q", apartFrom(ofApp())) }, label("app", "a"), label("app", "b")},
 
 		{"a disk's name", func(s *stage) { s.place("n0", "q", onDisk("d", false)) }, onDisk("d", false), onDisk("e", false)},
