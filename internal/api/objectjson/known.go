@@ -2,10 +2,12 @@ package objectjson
 
 import (
 	"encoding/json"
+	"hash/maphash"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -58,10 +60,30 @@ func intOrString(out []byte, p unsafe.Pointer) ([]byte, error) {
 // fieldSet writes a set of fields, which nearly always is JSON already and as short as can be.
 func fieldSet(out []byte, p unsafe.Pointer) ([]byte, error) {
 	raw, err := (*metav1.FieldsV1)(p).MarshalJSON()
-	if err != nil || !compact(raw) || !json.Valid(raw) {
+	if err != nil || !wellFormed(raw) {
 		return other(reflect.TypeFor[metav1.FieldsV1]())(out, p)
 	}
 	return append(out, raw...), nil
+}
+
+// checked are the sums of field sets that were found well formed. Objects of a template have the same ones, and to look at them was half of a pod's cost.
+var (
+	checked [1024]atomic.Uint64
+	seed    = maphash.MakeSeed()
+)
+
+// wellFormed says that raw is JSON and stands in it as it is.
+func wellFormed(raw []byte) bool {
+	sum := maphash.Bytes(seed, raw) | 1 // 0 is an empty place
+	place := &checked[sum>>54]
+	if place.Load() == sum {
+		return true
+	}
+	if !compact(raw) || !json.Valid(raw) {
+		return false
+	}
+	place.Store(sum)
+	return true
 }
 
 // compact says that raw has nothing that could be left out or would be escaped.
