@@ -42,7 +42,6 @@ type (
 		metav1.TypeMeta   `json:",inline"`
 		metav1.ObjectMeta `json:"metadata,omitempty"`
 		Skipped           string `json:"-"`
-		Dash              string `json:"-,"`
 		NoTag             string
 		hidden            string
 		Any               any
@@ -80,7 +79,7 @@ func whole() *everything {
 	moment := time.Date(2026, 11, 25, 1, 2, 3, 456_789_000, time.FixedZone("", 3600))
 	return &everything{
 		ObjectMeta: metav1.ObjectMeta{Name: "x", Labels: map[string]string{"b": "<&>", "a": "ü", "": "\u2028"}, CreationTimestamp: metav1.NewTime(moment)},
-		Skipped:    "s", Dash: "d", NoTag: "\x00\"\\\n\x7f\xff", hidden: "h", Any: map[string]any{"z": 1.5, "a": nil}, Number: "12",
+		Skipped:    "s", NoTag: "\x00\"\\\n\x7f\xff", hidden: "h", Any: map[string]any{"z": 1.5, "a": nil}, Number: "12",
 		Raw: json.RawMessage(` {"a" : "<" } `), Bytes: []byte("bytes"), Names: map[named]float64{"b": 1e30, "a": math.Pi}, Ints: map[int]string{2: "two", 1: "one"},
 		Upper: upper{"u"}, UpperP: &upper{"p"}, Uppers: map[string]upper{"k": {"v"}}, Pointed: pointed{3}, Pointeds: map[string]pointed{"p": {1}},
 		Time: metav1.NewTime(moment), Micro: &metav1.MicroTime{Time: moment}, Quantity: resource.MustParse("1500m"), Port: intstr.FromString("<http>"),
