@@ -46,6 +46,7 @@ func TestPods(t *testing.T) {
 		"sidecar":                 sidecar,
 		"restart never":           restartNever,
 		"restart on failure":      restartOnFailure,
+		"restart all containers":  restartAll,
 		"termination message":     terminationMessage,
 		"environment":             environment,
 		"hooks":                   hooks,
@@ -187,6 +188,76 @@ spec:
 	if out := c.Kubectl("get", "events", "--field-selector=reason=BackOff"); !strings.Contains(out, "Back-off restarting failed container main in pod p_") || !strings.Contains(out, "it ended with exit code 1 (Error)") {
 		t.Errorf("events:\n%s", out)
 	}
+}
+
+// restartAll: a container that ends as its rule says has all of the pod's containers begin anew, those that have ended included, without hooks or
+// grace, in the same sandbox and with the same volumes; at once the first time, then after a back-off.
+func restartAll(t *testing.T, c *cluster.Cluster) {
+	c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 100
+  volumes: [{name: v, emptyDir: {}}]
+  initContainers:
+    - name: setup
+      image: skiff.dev/web:1
+      command: [sh, -c, "echo $IP >> /v/setup"]
+      env: [{name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+      volumeMounts: [{name: v, mountPath: /v}]
+  containers:
+    - name: once
+      image: skiff.dev/web:1
+      command: [sh, -c, "echo x >> /v/once"]
+      volumeMounts: [{name: v, mountPath: /v}]
+    - name: web
+      image: skiff.dev/web:1
+      volumeMounts: [{name: v, mountPath: /v}]
+      lifecycle: {preStop: {exec: {command: [sh, -c, "echo x >> /v/hook; sleep 50"]}}}
+    - name: watch
+      image: skiff.dev/web:1
+      command: [sh, -c, "sleep 1; echo x >> /v/watch; [ $(wc -l < /v/watch) -ge 3 ] && sleep 1000; exit 42"]
+      volumeMounts: [{name: v, mountPath: /v}]
+      restartPolicy: Never
+      restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]
+`)
+	condition := func(p *corev1.Pod) corev1.PodCondition {
+		for _, c := range p.Status.Conditions {
+			if c.Type == corev1.AllContainersRestarting {
+				return c
+			}
+		}
+		return corev1.PodCondition{}
+	}
+	p := c.WaitPod("p", "all containers in back-off", func(p *corev1.Pod) bool {
+		s := p.Status.ContainerStatuses
+		return len(s) == 3 && s[2].State.Waiting != nil && s[2].State.Waiting.Reason == "CrashLoopBackOff"
+	})
+	if got := condition(p); got.Status != corev1.ConditionTrue || got.Reason != "RestartAllContainersStarted" || got.Message != "container watch exited with code 42" {
+		t.Errorf("while it waits: %+v", got)
+	}
+	if s := p.Status.ContainerStatuses[1]; s.RestartCount != 1 || s.State.Terminated == nil || s.State.Terminated.ExitCode != 137 {
+		t.Errorf("while it waits, web is %+v", s)
+	}
+	p = c.WaitPod("p", "running anew", func(p *corev1.Pod) bool {
+		s := p.Status.ContainerStatuses
+		return len(s) == 3 && s[1].RestartCount == 2 && s[1].Ready && s[2].RestartCount == 2 && s[2].Ready && s[0].RestartCount == 2 && s[0].State.Terminated != nil
+	})
+	if got := condition(p); got.Status != corev1.ConditionFalse || p.Status.Phase != corev1.PodRunning {
+		t.Errorf("afterwards: %s, %+v", p.Status.Phase, got)
+	}
+	if s := p.Status.InitContainerStatuses[0]; s.RestartCount != 2 {
+		t.Errorf("the init container: %+v", s)
+	}
+	if got, want := c.Kubectl("exec", "p", "-c", "web", "--", "cat", "/v/setup", "/v/once"), strings.Repeat(p.Status.PodIP+"\n", 3)+strings.Repeat("x\n", 3); got != want {
+		t.Errorf("the volume holds %q, want %q", got, want)
+	}
+	if out, err := c.TryKubectl("exec", "p", "-c", "web", "--", "cat", "/v/hook"); err == nil {
+		t.Errorf("a preStop hook ran: %q", out)
+	}
+	c.Kubectl("delete", "pod", "p", "--force", "--grace-period=0")
 }
 
 func terminationMessage(t *testing.T, c *cluster.Cluster) {

@@ -100,6 +100,10 @@ func (a *Actor) done(s *State, action Action) {
 	switch action.Verb {
 	case Prepare:
 		s.Prepared = true
+	case RemoveContainer:
+		if !action.Ended.IsZero() {
+			s.Backoff[action.Container] = s.Backoff[action.Container].Next(action.Ended, time.Now())
+		}
 	case CleanUp:
 		s.Cleaned = true
 	case Delete:
@@ -330,7 +334,7 @@ func (a *Actor) write(ctx context.Context, pod *corev1.Pod, want corev1.PodStatu
 
 // ownConditions are the kubelet's; others belong to whoever wrote them.
 var ownConditions = map[corev1.PodConditionType]bool{
-	corev1.PodReadyToStartContainers: true, corev1.PodInitialized: true, corev1.ContainersReady: true, corev1.PodReady: true,
+	corev1.PodReadyToStartContainers: true, corev1.AllContainersRestarting: true, corev1.PodInitialized: true, corev1.ContainersReady: true, corev1.PodReady: true,
 	corev1.PodResizePending: true, corev1.PodResizeInProgress: true,
 }
 

@@ -34,7 +34,8 @@ type Action struct {
 	Attempt   uint32
 	Restarts  int32
 	Grace     int64
-	Reason    string // of an event
+	Ended     time.Time // RemoveContainer: when the container ended that has all others begin anew; its back-off grows
+	Reason    string    // of an event
 	Message   string
 }
 
@@ -130,6 +131,9 @@ func Next(pod *corev1.Pod, s *State, now time.Time) Plan {
 
 // finished: all of the pod's own containers have ended for good. Sidecars may still run, but have nobody left to serve.
 func finished(pod *corev1.Pod, s *State) bool {
+	if trigger(pod, s) != nil {
+		return false
+	}
 	for i := range pod.Spec.Containers {
 		c := &pod.Spec.Containers[i]
 		if last, _ := s.newest(c.Name); !last.Exited() || restarts(pod, c, last) {
@@ -186,6 +190,9 @@ func (p *planner) live() {
 	}
 	for _, old := range p.s.Sandboxes[1:] {
 		p.retire(old)
+	}
+	if p.restartAll() {
+		return
 	}
 	if p.initialize(sb) {
 		for i := range p.pod.Spec.Containers {
@@ -317,16 +324,8 @@ func (p *planner) sick(c *corev1.Container, last *Container) bool {
 
 // start starts a container; ended is its former incarnation where that counts for the back-off.
 func (p *planner) start(name string, ended *Container) {
-	if c := Spec(p.pod, name); ended.Exited() && ended.Hash == containerHash(c) {
-		if at := p.s.Backoff[name].Until(ended.Finished); p.now.Before(at) {
-			p.wake(at)
-			if p.CrashLoop == nil {
-				p.CrashLoop = map[string]Waiting{}
-			}
-			p.CrashLoop[name] = Waiting{Reason: "CrashLoopBackOff", Retry: at, Message: fmt.Sprintf(
-				"back-off %s restarting failed container=%s pod=%s_%s(%s)", p.s.Backoff[name].Delay, name, p.pod.Name, p.pod.Namespace, p.pod.UID)}
-			return
-		}
+	if p.waits(name, ended) {
+		return
 	}
 	if w, ok := p.s.Waiting[name]; ok && p.now.Before(w.Retry) {
 		p.wake(w.Retry)
@@ -337,6 +336,24 @@ func (p *planner) start(name string, ended *Container) {
 		return
 	}
 	p.do(Action{Verb: Start, Container: name, Restarts: nextRestarts(p.pod, p.s, name)})
+}
+
+// waits: the back-off of a container that ended is not over.
+func (p *planner) waits(name string, ended *Container) bool {
+	if !ended.Exited() || ended.Hash != containerHash(Spec(p.pod, name)) {
+		return false
+	}
+	at := p.s.Backoff[name].Until(ended.Finished)
+	if !p.now.Before(at) {
+		return false
+	}
+	p.wake(at)
+	if p.CrashLoop == nil {
+		p.CrashLoop = map[string]Waiting{}
+	}
+	p.CrashLoop[name] = Waiting{Reason: "CrashLoopBackOff", Retry: at, Message: fmt.Sprintf(
+		"back-off %s restarting failed container=%s pod=%s_%s(%s)", p.s.Backoff[name].Delay, name, p.pod.Name, p.pod.Namespace, p.pod.UID)}
+	return true
 }
 
 // nextRestarts counts on from the newest incarnation; if the runtime has none, from what the status remembers.
@@ -381,14 +398,8 @@ func initialized(pod *corev1.Pod, s *State) bool {
 
 // restarts: does a container that ended start again? Its own policy and rules go before the pod's.
 func restarts(pod *corev1.Pod, c *corev1.Container, last *Container) bool {
-	for _, rule := range c.RestartPolicyRules {
-		if rule.ExitCodes == nil {
-			continue
-		}
-		in := slices.Contains(rule.ExitCodes.Values, last.ExitCode)
-		if in == (rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn) {
-			return rule.Action == corev1.ContainerRestartRuleActionRestart
-		}
+	if matching(c, last.ExitCode) != nil {
+		return true // alone or with all others
 	}
 	policy := string(pod.Spec.RestartPolicy)
 	if c.RestartPolicy != nil {

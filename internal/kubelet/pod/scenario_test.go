@@ -270,6 +270,9 @@ func (w *world) act(a Action) bool {
 		w.end(w.s.find(a.ID), 143)
 	case RemoveContainer:
 		say("remove %s", a.ID)
+		if !a.Ended.IsZero() {
+			w.s.Backoff[a.Container] = w.s.Backoff[a.Container].Next(a.Ended, w.now)
+		}
 		var left []Container
 		for _, c := range w.s.Containers {
 			if c.ID != a.ID {

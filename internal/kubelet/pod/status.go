@@ -310,6 +310,9 @@ func (b *statusBuilder) phase(st *corev1.PodStatus) corev1.PodPhase {
 
 // containersPhase is the phase that follows from what containers did.
 func containersPhase(pod *corev1.Pod, s *State) corev1.PodPhase {
+	if trigger(pod, s) != nil {
+		return corev1.PodPending // for as long as all containers are on their way to beginning anew
+	}
 	sidecar, pendingInit := false, false
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
@@ -361,9 +364,12 @@ func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.T
 	set := func(kind corev1.PodConditionType, ok bool, reason, message string) {
 		status := corev1.ConditionFalse
 		if ok {
-			status, message = corev1.ConditionTrue, ""
-			if reason != "PodCompleted" {
-				reason = ""
+			status = corev1.ConditionTrue
+			if kind != corev1.AllContainersRestarting {
+				message = ""
+				if reason != "PodCompleted" {
+					reason = ""
+				}
 			}
 		}
 		c := corev1.PodCondition{Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: now, ObservedGeneration: b.pod.Generation}
@@ -387,6 +393,11 @@ func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.T
 		ended = "PodCompleted"
 	case corev1.PodFailed:
 		ended = "PodFailed"
+	}
+	if cause := trigger(b.pod, b.s); cause != nil && !b.plan.Ending {
+		set(corev1.AllContainersRestarting, true, "RestartAllContainersStarted", fmt.Sprintf("container %s exited with code %d", cause.Name, cause.ExitCode))
+	} else if mayRestartAll(b.pod) {
+		set(corev1.AllContainersRestarting, false, ended, "")
 	}
 	pending := b.uninitialized(st, done)
 	set(corev1.PodInitialized, len(pending) == 0, pick(ended == "PodCompleted", "PodCompleted", "ContainersNotInitialized"),
