@@ -281,10 +281,20 @@ func validatePodStatus(o, old Object) (errs field.ErrorList) {
 	if node := p.Status.NominatedNodeName; node != "" {
 		errs = append(errs, dnsSubdomain(node, status.Child("nominatedNodeName"))...)
 	}
-	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways || p.DeletionTimestamp != nil {
+	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways || p.DeletionTimestamp != nil || restartsAll(&p.Spec) {
 		return errs
 	}
 	return append(errs, restartedStatuses(p, was, status.Child("containerStatuses"))...)
+}
+
+// restartsAll: a rule of one container may have all of them begin anew (KEP-5532).
+func restartsAll(spec *corev1.PodSpec) bool {
+	of := func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.RestartPolicyRules, func(r corev1.ContainerRestartRule) bool {
+			return r.Action == corev1.ContainerRestartRuleActionRestartAllContainers
+		})
+	}
+	return slices.ContainsFunc(spec.InitContainers, of) || slices.ContainsFunc(spec.Containers, of)
 }
 
 // restartedStatuses: what ended stays so where the restart policy says so.
