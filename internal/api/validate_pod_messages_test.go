@@ -186,6 +186,10 @@ func TestPodStatusStaysPossible(t *testing.T) {
 	sameText(t, "a container that ended runs", row.ValidateStatus(obj, old),
 		"status.podIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)\n"+
 			"status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state")
+	const again = "spec: {restartPolicy: Never, containers: [{name: a, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}, {name: b}]}\n" +
+		"status: {containerStatuses: [{name: b, state: "
+	obj, old = parse(t, row, goodPod, again+"{running: {}}}]}"), parse(t, row, goodPod, again+"{terminated: {exitCode: 0}}}]}")
+	sameText(t, "a container that ended runs, as another's rule restarts all", row.ValidateStatus(obj, old), "")
 }
 
 // BenchmarkPodValidation is what a new pod of a Deployment costs here.
