@@ -142,14 +142,17 @@ spec:
 }
 
 func restartNever(t *testing.T, c *cluster.Cluster) {
-	c.Kubectl("run", "p", "--image=skiff.dev/web:1", "--restart=Never", "--command", "--", "sh", "-c", "echo bye; exit 3")
+	c.Kubectl("run", "p", "--image=skiff.dev/web:1", "--restart=Never", "--command", "--", "sh", "-c", "echo bye; exit 93")
 	p := c.WaitPodDone("p")
 	s := p.Status.ContainerStatuses[0]
-	if p.Status.Phase != corev1.PodFailed || s.RestartCount != 0 || s.State.Terminated.ExitCode != 3 || s.State.Terminated.Reason != "Error" {
+	if p.Status.Phase != corev1.PodFailed || s.RestartCount != 0 || s.State.Terminated.ExitCode != 93 || s.State.Terminated.Reason != "Error" {
 		t.Errorf("%s: %+v", p.Status.Phase, s)
 	}
 	if out := c.Kubectl("logs", "p"); out != "bye\n" {
 		t.Errorf("the log of a pod that ended: %q", out)
+	}
+	if out := c.Kubectl("get", "--raw", "/api/v1/nodes/"+p.Spec.NodeName+"/proxy/metrics"); !strings.Contains(out, `kubelet_terminated_containers_total{container_type="container",exit_code="93",reason="Error"} 1`+"\n") {
+		t.Errorf("the kubelet does not count the container's end:\n%s", out)
 	}
 	if out := c.Kubectl("get", "pod", "p"); !regexp.MustCompile(`0/1 +Error +0`).MatchString(out) {
 		t.Errorf("get shows\n%s", out)

@@ -36,6 +36,7 @@ func TestServices(t *testing.T) {
 		"without selector":    withoutSelector,
 		"not ready addresses": notReadyAddresses,
 		"outside world":       outsideWorld,
+		"proxy health":        proxyHealth,
 	})
 }
 
@@ -451,5 +452,35 @@ func outsideWorld(t *testing.T, c *cluster.Cluster) {
 	}
 	if addr := <-from; !regexp.MustCompile(`^(10\.42\.0\.|172\.31\.0\.2:)`).MatchString(addr) {
 		t.Errorf("the request came from %s", addr)
+	}
+}
+
+// proxyHealth: a load balancer outside is told to leave out a node that the autoscaler is about to remove, whose pods still serve.
+func proxyHealth(t *testing.T, c *cluster.Cluster) {
+	const port = "http://" + cluster.HostIP + ":10256"
+	answers := func(path string, want ...string) {
+		t.Helper()
+		cluster.Eventually(t, 10*time.Second, func() error {
+			out, err := c.HTTP(port + path)
+			for _, part := range want {
+				if answer := fmt.Sprint(out, err); !strings.Contains(answer, part) {
+					return fmt.Errorf("%s: %s lacks %s", path, answer, part)
+				}
+			}
+			return nil
+		})
+	}
+	node := strings.TrimSpace(c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
+	answers("/healthz", `{"lastUpdated": "20`, `"nodeEligible": true}`, "<nil>")
+	c.Kubectl("taint", "node", node, "ToBeDeletedByClusterAutoscaler=now:PreferNoSchedule")
+	answers("/healthz", "503")
+	answers("/livez", `{"lastUpdated": "20`, "<nil>")
+	c.Kubectl("taint", "node", node, "ToBeDeletedByClusterAutoscaler-")
+	answers("/healthz", `"nodeEligible": true}`, "<nil>")
+	if out, err := c.HTTP("http://127.0.0.1:10249/metrics"); err != nil || !strings.Contains(out, `kubeproxy_proxy_healthz_total{code="503"} `) {
+		t.Errorf("the proxy's figures: %v\n%s", err, out)
+	}
+	if out, err := c.HTTP("http://" + cluster.HostIP + ":10249/metrics"); err == nil {
+		t.Errorf("others read the proxy's figures:\n%s", out)
 	}
 }

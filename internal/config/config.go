@@ -93,6 +93,9 @@ type Config struct {
 	VXLANPort     int  `key:"vxlan-port" help:"UDP port for packets between pods on different nodes; the same on all nodes"`
 	DirectRouting bool `key:"direct-routing" help:"Reach the pods of nodes on this node's own link by routes, without vxlan; the same on all nodes"`
 
+	ProxyHealthz string `key:"proxy-healthz-bind-address" help:"Address and port where load balancers outside ask, at /healthz, whether this node should get packets for services; empty for none"`
+	ProxyMetrics string `key:"proxy-metrics-bind-address" help:"Address and port of the service proxy's /metrics; empty for none"`
+
 	NodeName        string   `key:"node-name" help:"Name of this node (default: the host's name)"`
 	NodeIP          string   `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
 	KubeletListen   string   `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
@@ -126,6 +129,8 @@ func Default() *Config {
 		ClusterDomain:      "cluster.local",
 		Controllers:        "*",
 		VXLANPort:          8472,
+		ProxyHealthz:       "0.0.0.0:10256",
+		ProxyMetrics:       "127.0.0.1:10249",
 		KubeletListen:      "0.0.0.0:10250",
 		MaxPods:            110,
 		LogMaxSize:         10,
@@ -222,7 +227,12 @@ func (c *Config) checkPool(pods, services []netip.Prefix) error {
 }
 
 func (c *Config) checkAddresses() error {
-	for key, value := range map[string]string{"listen": c.Listen, "kubelet-listen": c.KubeletListen} {
+	for key, value := range map[string]string{
+		"listen": c.Listen, "kubelet-listen": c.KubeletListen, "proxy-healthz-bind-address": c.ProxyHealthz, "proxy-metrics-bind-address": c.ProxyMetrics,
+	} {
+		if value == "" && strings.HasPrefix(key, "proxy-") {
+			continue
+		}
 		host, port, err := net.SplitHostPort(value)
 		if err != nil {
 			return fmt.Errorf("%s: %q is no address such as 127.0.0.1:6443", key, value)

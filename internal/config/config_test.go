@@ -81,6 +81,8 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"ports", "", nil, []string{"--service-node-port-range=32767-30000"}, "service-node-port-range:"},
 		{"listen", "", nil, []string{"--listen=6443"}, "listen:"},
 		{"listen by name", "", nil, []string{"--listen=localhost:6443"}, "no IP address"},
+		{"proxy health", "", nil, []string{"--proxy-healthz-bind-address=10256"}, "proxy-healthz-bind-address:"},
+		{"proxy figures", "", nil, []string{"--proxy-metrics-bind-address=here:1"}, "proxy-metrics-bind-address:"},
 		{"node ip", "", nil, []string{"--node-ip=127.0.0.1"}, "node-ip:"},
 		{"node ips of one family", "", nil, []string{"--node-ip=192.0.2.1,192.0.2.2"}, "node-ip:"},
 		{"node ips, one of which is none", "", nil, []string{"--node-ip=192.0.2.1,"}, "node-ip:"},

@@ -121,6 +121,8 @@ func networkConfig(conf *config.Config, binDir string, log *slog.Logger) network
 		ServiceCIDRs: conf.ServiceCIDRs(),
 		DNSAddr:      conf.ServiceAddr(10),
 		NodePorts:    conf.NodePorts,
+		Healthz:      conf.ProxyHealthz,
+		Metrics:      conf.ProxyMetrics,
 		StateDir:     filepath.Join(conf.DataDir, "network"),
 		RunDir:       conf.RunDir(),
 		CNIConfDir:   filepath.Join(conf.DataDir, "cni", "net.d"),

@@ -99,6 +99,7 @@ type Kubelet struct {
 	claims  *dra.Node
 	devices *device.Manager
 	probes  *probe.Counts
+	ends    *pod.Ends
 	logs    *logs.Keeper
 	node    nodeState
 	ready   chan struct{}
@@ -130,7 +131,7 @@ func New(cfg Config) (*Kubelet, error) {
 		cfg: cfg, log: cfg.Log,
 		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
 		logs:   logs.NewKeeper(cfg.LogDir, cfg.Logs, cfg.Log),
-		probes: probe.NewCounts(), ready: make(chan struct{}), look: make(chan struct{}, 1),
+		probes: probe.NewCounts(), ends: pod.NewEnds(), ready: make(chan struct{}), look: make(chan struct{}, 1),
 		short: shortages{last: map[corev1.NodeConditionType]time.Time{}},
 	}
 	return k, nil
@@ -178,7 +179,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, TLS: k.tls(), Log: k.log,
+	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, Ends: k.ends, TLS: k.tls(), Log: k.log,
 		Search: k.logs.Searcher(k.pods.labels).Search}
 	if k.cfg.Telemetry != nil {
 		serving.Summary, serving.Containers, serving.History = k.summary, k.cfg.Telemetry.Containers(), k.cfg.Telemetry.History()
@@ -244,6 +245,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 		Allocating:  &sync.Mutex{},
 		Services:    source{k.cfg.Client}.services,
 		Probes:      k.probes,
+		Ends:        k.ends,
 	}
 }
 

@@ -43,18 +43,20 @@ type follower struct {
 	dirty    map[types.NamespacedName]struct{}
 	policies policyChanges
 	health   *healthPorts
+	healthz  *proxyHealth
 	announce *announce.Announcer
 	wake     chan struct{}
 }
 
-func newFollower(rules *ruleset, node proxy.Node, a *announce.Announcer, log *slog.Logger) *follower {
+func newFollower(rules *ruleset, node proxy.Node, a *announce.Announcer, h *proxyHealth, log *slog.Logger) *follower {
 	return &follower{
 		rules: rules, node: node, log: log,
 		services: map[types.NamespacedName]*corev1.Service{},
 		slices:   map[types.NamespacedName]map[string]*discoveryv1.EndpointSlice{},
 		dirty:    map[types.NamespacedName]struct{}{},
 		wake:     make(chan struct{}, 1),
-		health:   newHealthPorts(log),
+		health:   newHealthPorts(h.current, log),
+		healthz:  h,
 		announce: a,
 	}
 }
@@ -110,18 +112,20 @@ func (f *follower) change(key types.NamespacedName, do func()) {
 }
 
 func (f *follower) ring() {
+	f.healthz.changed()
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
 }
 
-// nodeHandler learns this node's zone; it decides which endpoints are near.
+// nodeHandler learns this node's zone, which decides which endpoints are near, and whether the node is about to go.
 func (f *follower) nodeHandler() toolscache.ResourceEventHandler {
 	return handler(func(n *corev1.Node) {
 		if n.Name != f.node.Name {
 			return
 		}
+		f.healthz.see(n)
 		f.mu.Lock()
 		moved := f.node.Zone != n.Labels[corev1.LabelTopologyZone]
 		if moved {
@@ -134,7 +138,11 @@ func (f *follower) nodeHandler() toolscache.ResourceEventHandler {
 		if moved {
 			f.ring()
 		}
-	}, func(*corev1.Node) {})
+	}, func(n *corev1.Node) {
+		if n.Name == f.node.Name {
+			f.healthz.see(nil)
+		}
+	})
 }
 
 func (f *follower) serviceHandler() toolscache.ResourceEventHandler {
@@ -202,7 +210,7 @@ func (f *follower) Run(ctx context.Context, c client.Client, programmed func()) 
 	if err != nil {
 		return err
 	}
-	if err := f.write(); err != nil {
+	if err := f.healthz.write(f.write); err != nil {
 		return err
 	}
 	programmed()
@@ -218,7 +226,7 @@ func (f *follower) Run(ctx context.Context, c client.Client, programmed func()) 
 			}
 		}
 		pause := settle
-		if err := f.write(); err != nil {
+		if err := f.healthz.write(f.write); err != nil {
 			f.log.Error("services are not as they should be on this node; trying again", "err", err)
 			pause = retryAfter
 			f.change(types.NamespacedName{}, func() {})

@@ -33,6 +33,8 @@ type Config struct {
 	ServiceCIDRs []netip.Prefix // likewise
 	DNSAddr      netip.Addr     // cluster DNS: answered on this node by package dns
 	NodePorts    string         // "30000-32767"
+	Healthz      string         // "0.0.0.0:10256": where load balancers ask for this node's health; "" for nowhere
+	Metrics      string         // "127.0.0.1:10249": where figures are; "" for nowhere
 	Overlay      Overlay
 	StateDir     string // "<data-dir>/network": reservations of addresses survive a restart
 	RunDir       string // "/run/skiff/<cluster>": the CNI socket
@@ -50,6 +52,7 @@ type Network struct {
 	forgetter forgetter
 	announce  *announce.Announcer
 	node      *nodeShare
+	healthz   *proxyHealth
 	mtu       int
 	ready     chan struct{}
 }
@@ -71,7 +74,8 @@ func New(cfg Config) (*Network, error) {
 	return &Network{
 		announce: announce.New(cfg.NodeName, func(a netip.Addr) (int, error) { return linkOf(a, cfg.NodeIPs) }, cfg.Log),
 		cfg:      cfg, pool: p, node: newNodeShare(cfg.PodCIDRs), rules: newRuleset(f, cfg.Log),
-		mtu: mtu, ready: make(chan struct{}),
+		healthz: newProxyHealth(time.Now),
+		mtu:     mtu, ready: make(chan struct{}),
 	}, nil
 }
 
@@ -113,7 +117,13 @@ func (n *Network) Run(ctx context.Context) error {
 	g.Go(func() error { return n.rules.tries.run(ctx) })
 	g.Go(func() error { return n.followNode(ctx, n.cfg.Client.Cache()) })
 	g.Go(func() error {
-		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDRs}, n.announce, n.cfg.Log)
+		return serve(ctx, "proxy-healthz-bind-address", n.cfg.Healthz, n.healthz.health(), listenAgain, n.cfg.Log)
+	})
+	g.Go(func() error {
+		return serve(ctx, "proxy-metrics-bind-address", n.cfg.Metrics, n.healthz.metrics(), listenAgain, n.cfg.Log)
+	})
+	g.Go(func() error {
+		f := newFollower(n.rules, proxy.Node{Name: n.cfg.NodeName, Pods: n.cfg.PodCIDRs}, n.announce, n.healthz, n.cfg.Log)
 		return f.Run(ctx, n.cfg.Client, func() {
 			// Not earlier: a pod's host port would write the table, and take away the services that an earlier agent wrote.
 			g.Go(func() error { return n.serveCNI(ctx, l) })

@@ -46,7 +46,7 @@ func crowd(b *testing.B, of kind, services, each int) *follower {
 			b.Error(err)
 		}
 	})
-	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: []netip.Prefix{f.ranges[0].pods}}, announce.New(nodeName, nil, log), log)
+	fo := newFollower(rules, proxy.Node{Name: nodeName, Pods: []netip.Prefix{f.ranges[0].pods}}, announce.New(nodeName, nil, log), newProxyHealth(time.Now), log)
 	for i := range services {
 		name := fmt.Sprintf("s%d", i)
 		key := types.NamespacedName{Namespace: "default", Name: name}

@@ -45,6 +45,7 @@ type Deps struct {
 	Allocating  *sync.Mutex          // held while a resize is weighed against them
 	Services    func(ctx context.Context, namespace string) ([]corev1.Service, error)
 	Probes      *probe.Counts                                 // may be nil
+	Ends        *Ends                                         // may be nil
 	Withdraw    func(ctx context.Context, addrs []netip.Addr) // returns when nothing new is led there, or after a while; may be nil
 	Log         *slog.Logger
 	Ended       func(*Actor) // the actor is done with its pod for good
@@ -84,6 +85,7 @@ type Actor struct {
 	looked  bool                 // the runtime has been looked at since start
 	untold  map[string]*oom.Kill // by container ID
 	failing int                  // looks at the runtime that failed in a row
+	ends    endsSeen
 	renew   time.Time
 }
 
@@ -101,7 +103,7 @@ type View struct {
 
 // New makes the actor of a pod. Run it.
 func New(d *Deps, pod *corev1.Pod, gone, network bool) *Actor {
-	return &Actor{
+	a := &Actor{
 		d: d, uid: pod.UID, log: d.Log.With("pod", pod.Namespace+"/"+pod.Name),
 		wake: make(chan struct{}, 1), pod: pod, gone: gone, network: network, dirty: true, view: View{Pod: pod},
 		kills: map[string]running{}, cancels: map[string]context.CancelFunc{}, exits: map[string][]chan struct{}{},
@@ -112,6 +114,8 @@ func New(d *Deps, pod *corev1.Pod, gone, network bool) *Actor {
 		},
 		probes: probes{}, delays: map[string]time.Duration{}, untold: map[string]*oom.Kill{},
 	}
+	a.ends.add(&pod.Status, nil) // an earlier process counted these
+	return a
 }
 
 func (a *Actor) UID() types.UID { return a.uid }
@@ -333,6 +337,7 @@ func (a *Actor) turn(ctx context.Context) (next time.Time, ended bool) {
 	a.crashing(pod, plan)
 	status := Status(pod, &a.s, &plan, a.d.Node(), now)
 	a.devicesHealth(pod, &status)
+	a.ends.add(&status, a.d.Ends)
 	a.publish(pod, status)
 	retry := a.report(ctx, asked, told, status, plan, now)
 	return earliest(plan.Wake, retry, a.renew, again), false

@@ -47,6 +47,7 @@ type Config struct {
 	// History serves /stats/history; nil: there is none.
 	History http.Handler
 	Probes  prometheus.Collector // of /metrics/probes; may be nil
+	Ends    prometheus.Collector // of containers, for /metrics; may be nil
 	Metrics prometheus.Gatherer
 	TLS     *tls.Config
 	Log     *slog.Logger
