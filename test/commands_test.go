@@ -131,6 +131,16 @@ func TestServerAlone(t *testing.T) {
 			}
 		}
 	})
+	t.Run("system priority classes", func(t *testing.T) {
+		c := whole.For(t)
+		if out := c.Kubectl("get", "priorityclasses", "-o", "jsonpath={range .items[*]}{.metadata.name} {.value} {end}"); out != "system-cluster-critical 2000000000 system-node-critical 2000001000 " {
+			t.Errorf("there are %q", out)
+		}
+		out, err := c.TryKubectl("delete", "priorityclass", "system-node-critical")
+		if err == nil || !strings.Contains(out, `"system-node-critical" is forbidden: this is a system priority class and cannot be deleted`) {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
 	t.Run("health", func(t *testing.T) {
 		c := whole.For(t)
 		if out := c.Kubectl("get", "--raw=/readyz?verbose"); !strings.Contains(out, "[+]etcd ok") || !strings.Contains(out, "readyz check passed") {

@@ -76,7 +76,7 @@ func schedulingRows() []*Resource {
 	return []*Resource{
 		of[schedulingv1.PriorityClass, schedulingv1.PriorityClassList](Resource{Group: "scheduling.k8s.io", Version: "v1", Kind: "PriorityClass", Plural: "priorityclasses",
 			Short: []string{"pc"}, Key: "priorityclasses", Generation: true, Default: func(o Object) { defaultPriorityClass(o.(*schedulingv1.PriorityClass)) },
-			Validate: validatePriorityClass, ValidateUpdate: validatePriorityClassUpdate, Columns: priorityClassColumns}),
+			Validate: validatePriorityClass, ValidateUpdate: validatePriorityClassUpdate, Keep: keepSystemPriorityClass, Columns: priorityClassColumns}),
 	}
 }
 

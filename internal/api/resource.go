@@ -71,6 +71,8 @@ type Resource struct {
 	Columns        []Column                                // printer columns; nil means Name and Age
 	// GracefulDelete, if set, says how long the deletion of obj may take (pods): zero means at once.
 	GracefulDelete func(obj Object, opts *metav1.DeleteOptions) (seconds int64)
+	// Keep, if set, says why obj may not be deleted, neither by itself nor with a collection.
+	Keep func(obj Object) error
 	// DefaultPropagation is what a delete without a propagationPolicy means; "" means Background.
 	DefaultPropagation metav1.DeletionPropagation
 

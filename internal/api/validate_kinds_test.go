@@ -169,6 +169,9 @@ func TestClusterKindsValidation(t *testing.T) {
 		{"too high", `value: 1000000001`, one("value Forbidden")},
 		{"name of the system's", `metadata: {name: system-mine}`, one("metadata.name Forbidden")},
 		{"name close to the system's", `metadata: {name: system}`, nil},
+		{"the system's", "metadata: {name: system-node-critical}\nvalue: 2000001000", nil},
+		{"the system's with another value", "metadata: {name: system-node-critical}\nvalue: 2000000000", one("metadata.name Forbidden")},
+		{"the system's as everybody's", "metadata: {name: system-cluster-critical}\nvalue: 2000000000\nglobalDefault: true", one("metadata.name Forbidden")},
 		{"policy", `preemptionPolicy: Some`, one("preemptionPolicy NotSupported")},
 	})
 	checkUpdate(t, "scheduling.k8s.io/PriorityClass", "metadata: {name: c}\nvalue: 7\n", []bad{{"value", `value: 8`, one("value Forbidden")}, {"policy", `preemptionPolicy: Never`, one("preemptionPolicy Invalid")}})

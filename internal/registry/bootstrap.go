@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,10 +19,15 @@ import (
 
 var self = &user.DefaultInfo{Name: user.APIServerUser, Groups: []string{user.SystemPrivilegedGroup}}
 
-// bootstrap creates what every cluster has: four namespaces and the Service kubernetes, which leads to this API server.
+// bootstrap creates what every cluster has: four namespaces, two priority classes and the Service kubernetes, which leads to this API server.
 func (r *Registry) bootstrap(ctx context.Context) error {
 	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic, corev1.NamespaceNodeLease} {
 		if err := r.ensure(ctx, "", "namespaces", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, nil); err != nil {
+			return err
+		}
+	}
+	for _, class := range api.SystemPriorityClasses() {
+		if err := r.ensure(ctx, schedulingv1.GroupName, "priorityclasses", class, nil); err != nil {
 			return err
 		}
 	}

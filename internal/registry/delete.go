@@ -31,6 +31,11 @@ func (r *Registry) Delete(ctx context.Context, q *Request, o *metav1.DeleteOptio
 		if err := preconditions(q, prev.Object(), o.Preconditions); err != nil {
 			return nil, err
 		}
+		if keep := q.Resource.Keep; keep != nil {
+			if err := keep(prev.Object()); err != nil {
+				return nil, apierrors.NewForbidden(q.groupResource(), q.Name, err)
+			}
+		}
 		a := &Attributes{Request: q, Operation: "DELETE", Old: prev.Object(), DryRun: dryRun, Options: o, Registry: r}
 		if err := r.admit(ctx, a); err != nil {
 			return nil, err

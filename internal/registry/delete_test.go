@@ -7,11 +7,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
@@ -24,6 +26,30 @@ func TestDeleteAtOnce(t *testing.T) {
 	}
 	_, err = remove(f, c, metav1.DeleteOptions{})
 	refused(t, err, 404, `configmaps "a" not found`)
+}
+
+func TestSystemPriorityClassesStay(t *testing.T) {
+	f := start(t)
+	for _, want := range api.SystemPriorityClasses() {
+		class, found := read(f, want)
+		if !found || class.Value != want.Value || class.Description != want.Description || class.GlobalDefault {
+			t.Fatalf("%s is there: %v: %+v", want.Name, found, class)
+		}
+		_, err := remove(f, class, metav1.DeleteOptions{})
+		refused(t, err, 403, `priorityclasses.scheduling.k8s.io "`+want.Name+`" is forbidden: this is a system priority class and cannot be deleted`)
+	}
+	own := create(f, &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "own"}, Value: 1})
+	q := f.Request(registrytest.Admin, schedulingv1.GroupName, "priorityclasses", "", "", "")
+	_, err := f.DeleteCollection(ctx, q, &metav1.DeleteOptions{}, &metainternalversion.ListOptions{})
+	refused(t, err, 403, "this is a system priority class and cannot be deleted")
+	if _, found := read(f, own); found {
+		t.Error("a user's class is kept")
+	}
+	for _, want := range api.SystemPriorityClasses() {
+		if _, found := read(f, want); !found {
+			t.Errorf("%s is gone", want.Name)
+		}
+	}
 }
 
 func TestFinalizersKeepAnObject(t *testing.T) {

@@ -6,18 +6,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"skiff.dev/skiff/internal/registry"
 )
 
 const schedulingGroup = "scheduling.k8s.io"
-
-// systemClasses are there even where nobody has stored them: the cluster's own pods must be schedulable from the first moment.
-var systemClasses = map[string]int32{
-	"system-node-critical":    2000001000,
-	"system-cluster-critical": 2000000000,
-}
 
 // priority (Priority) turns a pod's class into the number and the policy that the scheduler works with.
 func priority(ctx context.Context, a *registry.Attributes) error {
@@ -74,9 +67,6 @@ func classOf(ctx context.Context, a *registry.Attributes, name string) (*schedul
 	class, err := find[*schedulingv1.PriorityClass](ctx, a, schedulingGroup, "priorityclasses", name)
 	if err != nil || class != nil {
 		return class, err
-	}
-	if value, ok := systemClasses[name]; ok {
-		return &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: value}, nil
 	}
 	return nil, forbid(a, fmt.Errorf("no PriorityClass with name %v was found", name))
 }
