@@ -281,14 +281,14 @@ func validatePodStatus(o, old Object) (errs field.ErrorList) {
 	if node := p.Status.NominatedNodeName; node != "" {
 		errs = append(errs, dnsSubdomain(node, status.Child("nominatedNodeName"))...)
 	}
-	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways || p.DeletionTimestamp != nil || restartsAll(&p.Spec) {
+	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways || p.DeletionTimestamp != nil || MayRestartAll(&p.Spec) {
 		return errs
 	}
 	return append(errs, restartedStatuses(p, was, status.Child("containerStatuses"))...)
 }
 
-// restartsAll: a rule of one container may have all of them begin anew (KEP-5532).
-func restartsAll(spec *corev1.PodSpec) bool {
+// MayRestartAll: a rule of one container may have all of them begin anew (KEP-5532).
+func MayRestartAll(spec *corev1.PodSpec) bool {
 	of := func(c corev1.Container) bool {
 		return slices.ContainsFunc(c.RestartPolicyRules, func(r corev1.ContainerRestartRule) bool {
 			return r.Action == corev1.ContainerRestartRuleActionRestartAllContainers

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 // matching is the first of a container's restart rules that its exit code meets (KEP-5307).
@@ -23,20 +25,10 @@ func matching(c *corev1.Container, exitCode int32) *corev1.ContainerRestartRule 
 	return nil
 }
 
-// mayRestartAll: one of the pod's rules restarts all of its containers.
-func mayRestartAll(pod *corev1.Pod) bool {
-	of := func(c corev1.Container) bool {
-		return slices.ContainsFunc(c.RestartPolicyRules, func(r corev1.ContainerRestartRule) bool {
-			return r.Action == corev1.ContainerRestartRuleActionRestartAllContainers
-		})
-	}
-	return slices.ContainsFunc(pod.Spec.InitContainers, of) || slices.ContainsFunc(pod.Spec.Containers, of)
-}
-
 // trigger is the container whose end has all of the pod's containers begin anew (KEP-5532), nil if there is none. That the pod was over
 // before it ended counts more: a sidecar that is stopped at the end of a pod may exit with any code.
 func trigger(pod *corev1.Pod, s *State) *Container {
-	if !mayRestartAll(pod) {
+	if !api.MayRestartAll(&pod.Spec) {
 		return nil
 	}
 	for _, list := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {

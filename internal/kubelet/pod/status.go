@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/dra"
 )
@@ -396,7 +397,7 @@ func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.T
 	}
 	if cause := trigger(b.pod, b.s); cause != nil && !b.plan.Ending {
 		set(corev1.AllContainersRestarting, true, "RestartAllContainersStarted", fmt.Sprintf("container %s exited with code %d", cause.Name, cause.ExitCode))
-	} else if mayRestartAll(b.pod) {
+	} else if api.MayRestartAll(&b.pod.Spec) {
 		set(corev1.AllContainersRestarting, false, ended, "")
 	}
 	pending := b.uninitialized(st, done)
