@@ -158,12 +158,12 @@ func shareID[T ~string](id *T, p *field.Path) field.ErrorList {
 func forgetDevices(o, old Object) {
 	s, was := &o.(*resourcev1.ResourceClaim).Status, &old.(*resourcev1.ResourceClaim).Status
 	s.Devices = slices.DeleteFunc(s.Devices, func(d resourcev1.AllocatedDeviceStatus) bool {
-		return allocates(was.Allocation, &d) && !allocates(s.Allocation, &d)
+		return Allocates(was.Allocation, &d) && !Allocates(s.Allocation, &d)
 	})
 }
 
-// allocates says that a device, or that share of it, is part of an allocation.
-func allocates(a *resourcev1.AllocationResult, d *resourcev1.AllocatedDeviceStatus) bool {
+// Allocates says that a device, or that share of it, is part of an allocation.
+func Allocates(a *resourcev1.AllocationResult, d *resourcev1.AllocatedDeviceStatus) bool {
 	return a != nil && slices.ContainsFunc(a.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool {
 		return r.Driver == d.Driver && r.Pool == d.Pool && r.Device == d.Device && string(value(r.ShareID)) == value(d.ShareID)
 	})
@@ -174,7 +174,7 @@ func deviceStatuses(s *resourcev1.ResourceClaimStatus, p *field.Path) (errs fiel
 	for i := range s.Devices {
 		d, at := &s.Devices[i], p.Index(i)
 		errs = append(errs, shareID(d.ShareID, at.Child("shareID"))...)
-		if !allocates(s.Allocation, d) {
+		if !Allocates(s.Allocation, d) {
 			errs = append(errs, field.Invalid(at, fmt.Sprintf("%s/%s/%s", d.Driver, d.Pool, d.Device), "must be an allocated device in the claim"))
 		}
 		if slices.ContainsFunc(s.Devices[:i], func(o resourcev1.AllocatedDeviceStatus) bool {

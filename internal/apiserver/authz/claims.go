@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -91,10 +92,8 @@ func reporting(now, was *resourcev1.ResourceClaimStatus) []string {
 		}
 		delete(before, d)
 	}
-	for d := range before {
-		if now.Allocation != nil && slices.ContainsFunc(now.Allocation.Devices.Results, func(r resourcev1.DeviceRequestAllocationResult) bool {
-			return r.Driver == d.driver && r.Pool == d.pool && r.Device == d.name && (r.ShareID == nil && d.share == "" || r.ShareID != nil && string(*r.ShareID) == d.share)
-		}) {
+	for d, report := range before {
+		if api.Allocates(now.Allocation, report) {
 			drivers[d.driver] = true
 		}
 	}
