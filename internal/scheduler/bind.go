@@ -24,18 +24,14 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 		return
 	}
 	how, given, err := l.reserve(ctx, object, claims)
+	l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
 	since, waits := device.Awaits(given, l.now())
 	switch {
 	case err != nil:
-		l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
 		l.rejected(ctx, p, object, node, attempts, err)
 	case waits:
-		l.mail.post(func() {
-			l.devices.Kept(object.UID, claims, how)
-			l.await(&binding{pod: p, object: object, node: node, attempts: attempts}, since)
-		})
+		l.mail.post(func() { l.await(&binding{pod: p, object: object, node: node, attempts: attempts}, since) })
 	default:
-		l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
 		l.bindTo(ctx, p, object, node, attempts)
 	}
 }
