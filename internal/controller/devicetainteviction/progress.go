@@ -102,11 +102,11 @@ func affects(rule *resourcev1.DeviceTaintRule, c *resourcev1.ResourceClaim) bool
 	if c.Status.Allocation == nil {
 		return false
 	}
-	executed := *rule
-	executed.Spec.Taint.Effect = resourcev1.DeviceTaintEffectNoExecute
+	executed := []resourcev1.DeviceTaintRule{*rule}
+	executed[0].Spec.Taint.Effect = resourcev1.DeviceTaintEffectNoExecute
 	for i := range c.Status.Allocation.Devices.Results {
 		d := &c.Status.Allocation.Devices.Results[i]
-		if _, limited := until(taints(d, nil, []resourcev1.DeviceTaintRule{executed}), d.Tolerations); limited {
+		if _, limited := until(taints(d, nil, executed), d.Tolerations); limited {
 			return true
 		}
 	}
