@@ -2,6 +2,7 @@ package objectjson
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"unicode"
 	"unsafe"
@@ -50,13 +51,11 @@ func fieldsOf(t reflect.Type) (all []member, ok bool) {
 				continue
 			}
 			name, options, _ := strings.Cut(tag, ",")
-			if f.Anonymous {
-				if name == "" {
-					if f.Type.Kind() != reflect.Struct || !add(f.Type, offset+f.Offset) {
-						return false
-					}
-					continue
+			if f.Anonymous && name == "" {
+				if f.Type.Kind() != reflect.Struct || !add(f.Type, offset+f.Offset) {
+					return false
 				}
+				continue
 			}
 			if !f.IsExported() {
 				continue
@@ -83,12 +82,7 @@ func usual(name string) bool {
 }
 
 func hasOption(options, want string) bool {
-	for o := range strings.SplitSeq(options, ",") {
-		if o == want {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(strings.Split(options, ","), want)
 }
 
 // leaves says when a field is left out.
