@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -77,8 +76,7 @@ func runOn(cmd *cobra.Command, conf *config.Config, show func(host.Progress), ru
 	log := logger(conf, cmd.ErrOrStderr())
 	klog.SetSlogLogger(slog.New(muted{log.Handler()}))
 	if os.Getenv("GOGC") == "" {
-		// Collecting at half the usual growth holds a fifth less memory and costs no CPU that the benchmarks can tell.
-		debug.SetGCPercent(50)
+		growHeap()
 	}
 	return run(cmd.Context(), host.Options{
 		Config:   conf,
