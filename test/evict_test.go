@@ -2,7 +2,10 @@ package test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,6 +39,61 @@ func TestEviction(t *testing.T) {
 	if now := c.WaitPodReady("innocent"); now.UID != before.UID || now.Status.ContainerStatuses[0].RestartCount != 0 {
 		t.Error("the innocent pod was ended")
 	}
+}
+
+// TestSoftEviction: when less is left than there should be, but not too little, a pod goes after the grace period, with time to end; the node tells of it
+// until it is over.
+func TestSoftEviction(t *testing.T) {
+	t.Parallel()
+	c := cluster.New(t, "--eviction-hard=nodefs.available<50Mi,pid.available<1%", "--eviction-soft=nodefs.available<300Mi", "--eviction-soft-grace-period=nodefs.available=3s",
+		"--eviction-max-pod-grace-period=30", "--eviction-minimum-reclaim=nodefs.available=10Mi", "--eviction-pressure-transition-period=2s")
+	c.MountTmpfs("1200m")
+	c.Up()
+	c.WaitReady(time.Minute)
+	pressure := func(want string) {
+		t.Helper()
+		cluster.Eventually(t, time.Minute, func() error {
+			if out := c.Kubectl("get", "nodes", "-o", `jsonpath={.items[0].status.conditions[?(@.type=="DiskPressure")].status}`); out != want {
+				return fmt.Errorf("DiskPressure is %s", out)
+			}
+			return nil
+		})
+	}
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(c.DataDir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	size := int64(fs.Bavail)*fs.Bsize - 200<<20
+	if size < 0 {
+		t.Fatalf("%d bytes are free at the start; the disk is too small for this test", int64(fs.Bavail)*fs.Bsize)
+	}
+	host := t.TempDir()
+	c.Apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: large}
+spec:
+  terminationGracePeriodSeconds: 60
+  volumes: [{name: data, emptyDir: {}}, {name: host, hostPath: {path: %q}}]
+  containers:
+  - name: main
+    image: skiff.dev/web:1
+    command: [sh, -c, "head -c %d /dev/zero > /data/f; sleep inf"]
+    lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 2; echo bye > /host/said"]}}}
+    volumeMounts: [{name: data, mountPath: /data}, {name: host, mountPath: /host}]
+`, host, size))
+	pressure("True")
+	wantEvicted(t, c, "large", "The node was low on resource: ephemeral-storage. Threshold quantity: 300Mi, available: ")
+	if said, err := os.ReadFile(filepath.Join(host, "said")); string(said) != "bye\n" {
+		t.Errorf("the pod had no time to end: %q, %v", said, err)
+	}
+	pressure("False")
+	cluster.Eventually(t, 20*time.Second, func() error {
+		if out := c.Kubectl("events", "--for", "node/"+c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")); !strings.Contains(out, "Attempting to reclaim ephemeral-storage") {
+			return fmt.Errorf("the node has no such event:\n%s", out)
+		}
+		return nil
+	})
 }
 
 func wantEvicted(t *testing.T, c *cluster.Cluster, name, why string) {

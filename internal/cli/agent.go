@@ -17,6 +17,7 @@ import (
 // agentKeys are the settings of a node; the cluster's own come from its server.
 var agentKeys = []string{
 	"server", "token", "token-file", "data-dir", "cluster-name", "log-level", "log-format", "node-name", "node-ip", "kubelet-listen", "max-pods", "pod-manifest-path", "eviction-hard",
+	"eviction-soft", "eviction-soft-grace-period", "eviction-max-pod-grace-period", "eviction-minimum-reclaim", "eviction-pressure-transition-period",
 	"proxy-healthz-bind-address", "proxy-metrics-bind-address", "cri-endpoint", "resolv-conf", "vxlan-port", "direct-routing",
 }
 

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"skiff.dev/skiff/internal/api/loadbalancer"
 	"skiff.dev/skiff/internal/api/threshold"
@@ -102,6 +103,11 @@ type Config struct {
 	MaxPods         int      `key:"max-pods" help:"Pods this node takes at most"`
 	PodManifestPath string   `key:"pod-manifest-path" help:"Folder with manifests of static pods, one pod a file, which this node runs by itself (default: none)"`
 	EvictionHard    []string `key:"eviction-hard" help:"What must be left of memory.available, nodefs.available, nodefs.inodesFree and pid.available, or pods are evicted, such as memory.available<200Mi,nodefs.available<5%; 0 for never (default: memory.available<100Mi, a tenth of the disk but 1Gi at most, nodefs.inodesFree<1%, pid.available<2%)"`
+	EvictionSoft    []string `key:"eviction-soft" help:"What should be left: when it has not been for the grace period, pods are evicted with time to end, such as memory.available<500Mi (default: none)"`
+	EvictionGrace   []string `key:"eviction-soft-grace-period" help:"How long less than that must be left before pods are evicted, for each soft threshold, such as memory.available=1m30s"`
+	EvictionMaxTime int      `key:"eviction-max-pod-grace-period" help:"Seconds that a pod gets at most to end when it is evicted for a soft threshold; negative for what it asks for"`
+	EvictionReclaim []string `key:"eviction-minimum-reclaim" help:"What must be there beyond a threshold before no more pods are evicted for it, such as nodefs.available=500Mi (default: nothing)"`
+	EvictionHold    string   `key:"eviction-pressure-transition-period" help:"How long a node tells that it is short of something after it was the last time"`
 	LogMaxSize      int      `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
 	LogMaxFiles     int      `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
 	LogKeepHours    int      `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
@@ -133,6 +139,7 @@ func Default() *Config {
 		ProxyMetrics:       "127.0.0.1:10249",
 		KubeletListen:      "0.0.0.0:10250",
 		MaxPods:            110,
+		EvictionHold:       "5m",
 		LogMaxSize:         10,
 		LogMaxFiles:        5,
 		LogKeepHours:       24,
@@ -301,8 +308,8 @@ func (c *Config) checkNode() error {
 		}
 		c.PodManifestPath = dir
 	}
-	if _, err := threshold.Parse(c.EvictionHard); err != nil {
-		return fmt.Errorf("eviction-hard: %w", err)
+	if _, err := c.Eviction(); err != nil {
+		return err
 	}
 	for _, least := range []struct {
 		key          string
@@ -324,10 +331,29 @@ func (c *Config) checkNode() error {
 	return nil
 }
 
-// EvictionThresholds are those that were given, by signal.
-func (c *Config) EvictionThresholds() map[string]threshold.Threshold {
-	out, _ := threshold.Parse(c.EvictionHard) // Complete has seen that it is right
-	return out
+// Eviction is when and how pods are evicted.
+func (c *Config) Eviction() (*threshold.Settings, error) {
+	s := &threshold.Settings{MaxPodGrace: int64(c.EvictionMaxTime)}
+	var err error
+	if s.Hard, err = threshold.Parse(c.EvictionHard); err != nil {
+		return nil, fmt.Errorf("eviction-hard: %w", err)
+	}
+	if s.Soft, err = threshold.Parse(c.EvictionSoft); err != nil {
+		return nil, fmt.Errorf("eviction-soft: %w", err)
+	}
+	if s.Grace, err = threshold.ParseGrace(c.EvictionGrace); err != nil {
+		return nil, fmt.Errorf("eviction-soft-grace-period: %w", err)
+	}
+	if s.Reclaim, err = threshold.ParseReclaim(c.EvictionReclaim); err != nil {
+		return nil, fmt.Errorf("eviction-minimum-reclaim: %w", err)
+	}
+	if s.Hold, err = time.ParseDuration(c.EvictionHold); err != nil || s.Hold < 0 {
+		return nil, fmt.Errorf("eviction-pressure-transition-period: %q is no period such as 5m", c.EvictionHold)
+	}
+	if field, err := s.Check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", field, err)
+	}
+	return s, nil
 }
 
 // RunDir holds sockets and what need not outlive a reboot.

@@ -96,6 +96,14 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"pool", "", nil, []string{"--lb-pool=192.0.2.10-192.0.2.20,192.0.2.1"}, `lb-pool: "192.0.2.1" is neither a CIDR`},
 		{"pool among pods", "lb-pool: [10.42.7.0/24]\n", nil, nil, "lb-pool: 10.42.7.1-10.42.7.254 overlaps pod-cidr 10.42.0.0/16"},
 		{"pool among services", "", nil, []string{"--lb-pool=10.43.0.0-10.43.0.9"}, "overlaps service-cidr"},
+		{"hard threshold", "", nil, []string{"--eviction-hard=memory.available"}, "eviction-hard:"},
+		{"soft threshold", "", nil, []string{"--eviction-soft=imagefs.available<1Gi"}, `eviction-soft: "imagefs.available" is none of`},
+		{"soft threshold without a period", "", nil, []string{"--eviction-soft=memory.available<1Gi"}, "eviction-soft-grace-period: memory.available has a soft threshold"},
+		{"period without a soft threshold", "", nil, []string{"--eviction-soft-grace-period=memory.available=1m"}, "eviction-soft-grace-period: memory.available has no soft threshold"},
+		{"period", "", nil, []string{"--eviction-soft-grace-period=memory.available=long"}, `eviction-soft-grace-period: memory.available: "long"`},
+		{"reclaim", "eviction-minimum-reclaim: [nodefs.available]\n", nil, nil, "eviction-minimum-reclaim:"},
+		{"transition", "", nil, []string{"--eviction-pressure-transition-period=5"}, "eviction-pressure-transition-period:"},
+		{"pod's grace", "", []string{"SKIFF_EVICTION_MAX_POD_GRACE_PERIOD=1m"}, nil, "SKIFF_EVICTION_MAX_POD_GRACE_PERIOD: want a whole number"},
 		{"half a key pair", "", nil, []string{"--etcd-certfile=/x"}, "go together"},
 	}
 	for _, c := range cases {

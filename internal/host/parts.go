@@ -453,6 +453,10 @@ func (c *cluster) makeKubelet() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	eviction, err := c.conf.Eviction()
+	if err != nil {
+		return nil, err
+	}
 	measure := telemetry.Config{
 		NodeName: c.conf.NodeName, CgroupRoot: cgroupRoot(c.conf), DataDir: c.conf.DataDir, CRI: c.runtime.Conn(), Log: c.Log.With("part", "telemetry"),
 	}
@@ -476,7 +480,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		Domain:      c.conf.ClusterDomain,
 		MaxPods:     c.conf.MaxPods,
 		StaticPods:  c.conf.PodManifestPath,
-		Eviction:    c.conf.EvictionThresholds(),
+		Eviction:    eviction,
 		Client:      c.nodeClient,
 		CRI:         c.runtime.Conn(),
 		Telemetry:   sampler,

@@ -18,49 +18,39 @@ import (
 	"skiff.dev/skiff/internal/kubelet/pod"
 )
 
-const (
-	pressureHold = 5 * time.Minute  // how long a shortage is told after it ended, so that the node doesn't waver
-	victimTime   = 30 * time.Second // how long the next victim waits for the one before
-)
+// victimTime is how long the next victim waits for the one before, beyond its grace period.
+const victimTime = 30 * time.Second
 
 // shortages is what the node is short of, as last seen.
 type shortages struct {
-	mu   sync.Mutex
-	last map[corev1.NodeConditionType]time.Time
+	mu sync.Mutex
+	of evict.Shortages
 }
 
 // conditions that are told now.
-func (s *shortages) conditions(now time.Time) (out []corev1.NodeConditionType) {
+func (s *shortages) conditions(now time.Time) []corev1.NodeConditionType {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, c := range []corev1.NodeConditionType{corev1.NodeMemoryPressure, corev1.NodeDiskPressure, corev1.NodePIDPressure} {
-		if at, ok := s.last[c]; ok && now.Sub(at) < pressureHold {
-			out = append(out, c)
-		}
-	}
-	return out
+	return s.of.Conditions(now)
 }
 
-// see takes levels in and says which of them are short, and whether the conditions changed.
-func (s *shortages) see(levels []evict.Level, now time.Time) (short []evict.Level, changed bool) {
-	before := s.conditions(now)
+// see takes levels in. It says for which pods must go, when a grace period is over next, and whether the conditions changed.
+func (s *shortages) see(levels []evict.Level, now time.Time) (short []evict.Level, next time.Time, changed bool) {
 	s.mu.Lock()
-	for _, l := range levels {
-		if l.Short() {
-			s.last[l.Signal.Condition()] = now
-			short = append(short, l)
-		}
-	}
-	s.mu.Unlock()
-	return short, !slices.Equal(before, s.conditions(now))
+	defer s.mu.Unlock()
+	before := s.of.Conditions(now)
+	short, next = s.of.See(levels, now)
+	return short, next, !slices.Equal(before, s.of.Conditions(now))
 }
 
 // evictor is what only runEviction touches.
 type evictor struct {
 	images *image.Collector
 	spare  *reserve
+	short  bool // pods must go
 	victim *pod.Actor
-	since  time.Time // when it was chosen
+	gentle bool      // the victim got time to end
+	until  time.Time // how long the next one waits for it
 	looked time.Time // when images were last looked at
 }
 
@@ -75,24 +65,20 @@ func (k *Kubelet) runEviction(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		k.evictExceeding(ctx)
-		wait = checkEvery
-		if k.relieve(ctx, e) {
-			wait = time.Second
-		}
+		wait = k.relieve(ctx, e)
 	}
 }
 
-// relieve does the next thing against what the node is short of; false if it is short of nothing.
-func (k *Kubelet) relieve(ctx context.Context, e *evictor) bool {
+// relieve does the next thing against what the node is short of, and says when to look again.
+func (k *Kubelet) relieve(ctx context.Context, e *evictor) time.Duration {
 	now := time.Now()
-	levels := k.machine.levels()
-	short, changed := k.short.see(levels, now)
+	short, next, changed := k.short.see(k.machine.levels(), now)
 	if changed {
 		k.changed()
 	}
 	if wanted := k.machine.imageRoom(); wanted > 0 || slices.ContainsFunc(short, onDisk) {
 		if k.collectImages(ctx, e, max(wanted, 1<<30), now) > 0 {
-			short, _ = k.short.see(k.machine.levels(), time.Now())
+			short, next, _ = k.short.see(k.machine.levels(), time.Now())
 		}
 	} else if now.Sub(e.looked) > time.Minute { // who uses which image is learnt now and then
 		e.looked = now
@@ -100,23 +86,43 @@ func (k *Kubelet) relieve(ctx context.Context, e *evictor) bool {
 			k.log.Warn("cannot see which images are used", "err", err)
 		}
 	}
-	if slices.ContainsFunc(short, onDisk) && e.spare.release() {
+	if slices.ContainsFunc(short, func(l evict.Level) bool { return onDisk(l) && !l.Soft }) && e.spare.release() {
 		k.log.Warn("the disk is nearly full; its reserve is in use now")
 	}
 	if len(short) == 0 {
-		e.victim = nil
+		e.victim, e.short = nil, false
 		if err := e.spare.restore(); err != nil {
 			k.log.Warn("cannot set disk space aside for bad times", "err", err)
 		}
-		return false
+		if !next.IsZero() {
+			return min(checkEvery, max(time.Until(next), time.Second))
+		}
+		return checkEvery
+	}
+	if !e.short {
+		e.short = true
+		k.events.Eventf(k.reference(), corev1.EventTypeWarning, "EvictionThresholdMet", "Attempting to reclaim %s", short[0].Signal.Resource())
 	}
 	switch {
-	case e.victim == nil:
-		e.victim, e.since = k.evictFor(ctx, short[0]), now
-	case e.victim.View().Cleaned, now.Sub(e.since) > victimTime:
+	case e.victim == nil, e.gentle && !short[0].Soft: // there is no time any more
+		e.victim = k.evictFor(ctx, short[0])
+		e.gentle, e.until = short[0].Soft, now.Add(victimTime)
+		if e.victim != nil && e.gentle {
+			e.until = e.until.Add(k.softGrace(e.victim.View().Pod))
+		}
+	case e.victim.View().Cleaned, now.After(e.until):
 		e.victim = nil // whether another must go is seen next time
 	}
-	return true
+	return time.Second
+}
+
+// softGrace is how long a pod may take to end that goes for a soft threshold.
+func (k *Kubelet) softGrace(one *corev1.Pod) time.Duration {
+	seconds := pod.Grace(one)
+	if most := k.cfg.Eviction.MaxPodGrace; most >= 0 {
+		seconds = min(seconds, most)
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 func onDisk(l evict.Level) bool { return l.Signal.Condition() == corev1.NodeDiskPressure }
@@ -145,7 +151,11 @@ func (k *Kubelet) evictFor(ctx context.Context, l evict.Level) *pod.Actor {
 	}
 	message := evict.Message(l, victim)
 	k.log.Warn("evicting a pod", "pod", victim.Pod.Namespace+"/"+victim.Pod.Name, "why", message)
-	a.Evict("Evicted", message)
+	grace := time.Duration(0)
+	if l.Soft {
+		grace = k.softGrace(victim.Pod)
+	}
+	a.Evict("Evicted", message, grace)
 	return a
 }
 
@@ -168,7 +178,7 @@ func (k *Kubelet) evictExceeding(ctx context.Context) {
 		}
 		k.measureDisk(&u)
 		if message := evict.Exceeds(&u); message != "" {
-			a.Evict("Evicted", message)
+			a.Evict("Evicted", message, 0)
 		}
 	}
 }

@@ -35,6 +35,7 @@ import (
 	"skiff.dev/skiff/internal/kubelet/csi"
 	"skiff.dev/skiff/internal/kubelet/device"
 	"skiff.dev/skiff/internal/kubelet/dra"
+	"skiff.dev/skiff/internal/kubelet/evict"
 	"skiff.dev/skiff/internal/kubelet/image"
 	"skiff.dev/skiff/internal/kubelet/local"
 	"skiff.dev/skiff/internal/kubelet/logs"
@@ -60,8 +61,8 @@ type Config struct {
 	Domain     string // "cluster.local"
 	ResolvConf string // the host's resolvers; "" for /etc/resolv.conf
 	MaxPods    int
-	StaticPods string                         // folder of static pods' manifests; "" for none
-	Eviction   map[string]threshold.Threshold // by signal; what is not there is as usual
+	StaticPods string              // folder of static pods' manifests; "" for none
+	Eviction   *threshold.Settings // nil: as usual
 	Client     client.Client
 	CRI        grpc.ClientConnInterface
 	Telemetry  Telemetry
@@ -124,6 +125,9 @@ func New(cfg Config) (*Kubelet, error) {
 	if cfg.Logs == (logs.Limits{}) {
 		cfg.Logs = logs.Default()
 	}
+	if cfg.Eviction == nil {
+		cfg.Eviction = &threshold.Settings{Hold: 5 * time.Minute}
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -132,7 +136,7 @@ func New(cfg Config) (*Kubelet, error) {
 		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
 		logs:   logs.NewKeeper(cfg.LogDir, cfg.Logs, cfg.Log),
 		probes: probe.NewCounts(), ends: pod.NewEnds(), ready: make(chan struct{}), look: make(chan struct{}, 1),
-		short: shortages{last: map[corev1.NodeConditionType]time.Time{}},
+		short: shortages{of: evict.Shortages{Hold: cfg.Eviction.Hold}},
 	}
 	return k, nil
 }
@@ -154,7 +158,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.machine, err = look(k.cfg.Root); err != nil {
 		return err
 	}
-	k.machine.hard = k.cfg.Eviction
+	k.machine.eviction = k.cfg.Eviction
 	if k.version, err = k.runtime.Version(ctx, &runtimeapi.VersionRequest{Version: "v1"}); err != nil {
 		return fmt.Errorf("ask the container runtime for its version: %w", err)
 	}

@@ -18,7 +18,7 @@ import (
 
 // machine is what doesn't change while a host is up.
 type machine struct {
-	hard            map[string]threshold.Threshold // that the settings give, by signal
+	eviction        *threshold.Settings
 	hostname        string
 	id, uuid, boot  string
 	kernel, osImage string
@@ -117,7 +117,7 @@ func (m *machine) capacity(maxPods int) corev1.ResourceList {
 
 // least is how little of something makes the node short of it: by the settings, or else usual.
 func (m *machine) least(s evict.Signal, capacity, usual int64) int64 {
-	if t, set := m.hard[string(s)]; set {
+	if t, set := m.eviction.Hard[string(s)]; set {
 		return t.Of(capacity)
 	}
 	return usual
@@ -143,22 +143,30 @@ func (m *machine) allocatable(maxPods int) corev1.ResourceList {
 // leastDisk is where disk pressure begins, or at a tenth of the disk if that's less: a small disk that is fairly full is no emergency.
 const leastDisk = 1 << 30
 
-// levels of what the host may run short of; what cannot be measured is left out.
+// levels of what the host may run short of, for each threshold, in the order in which something is done against it; what cannot be measured is left out.
 func (m *machine) levels() (out []evict.Level) {
+	add := func(s evict.Signal, available, capacity, hard int64) {
+		level := evict.Level{Signal: s, Available: available, Least: hard, Reclaim: m.eviction.Reclaim[string(s)].Of(capacity)}
+		out = append(out, level)
+		if soft, set := m.eviction.Soft[string(s)]; set {
+			level.Least, level.Soft, level.Grace = soft.Of(capacity), true, m.eviction.Grace[string(s)]
+			out = append(out, level)
+		}
+	}
 	if _, available, err := memory(); err == nil && available > 0 {
-		out = append(out, evict.Level{Signal: evict.Memory, Available: available, Least: m.leastMemory()})
+		add(evict.Memory, available, m.memory, m.leastMemory())
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(m.root, &fs); err == nil {
-		out = append(out, evict.Level{Signal: evict.Disk, Available: int64(fs.Bavail) * fs.Bsize, Least: m.leastDisk()})
+		add(evict.Disk, int64(fs.Bavail)*fs.Bsize, m.disk, m.leastDisk())
 		if fs.Files > 0 {
-			out = append(out, evict.Level{Signal: evict.Inodes, Available: int64(fs.Ffree), Least: m.least(evict.Inodes, int64(fs.Files), int64(fs.Files/100))})
+			add(evict.Inodes, int64(fs.Ffree), int64(fs.Files), m.least(evict.Inodes, int64(fs.Files), int64(fs.Files/100)))
 		}
 	}
 	limit, err1 := strconv.ParseInt(firstOf("/proc/sys/kernel/pid_max"), 10, 64)
 	var info unix.Sysinfo_t
 	if err2 := unix.Sysinfo(&info); err1 == nil && err2 == nil {
-		out = append(out, evict.Level{Signal: evict.Processes, Available: limit - int64(info.Procs), Least: m.least(evict.Processes, limit, limit/50)})
+		add(evict.Processes, limit-int64(info.Procs), limit, m.least(evict.Processes, limit, limit/50))
 	}
 	return out
 }

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -187,6 +188,11 @@ func (k *Kubelet) labels() map[string]string {
 		"beta.kubernetes.io/arch": runtime.GOARCH,
 		"beta.kubernetes.io/os":   runtime.GOOS,
 	}
+}
+
+// reference to the node, for events about it; kubectl describe finds them by its name for a uid.
+func (k *Kubelet) reference() *corev1.ObjectReference {
+	return &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: k.cfg.NodeName, UID: types.UID(k.cfg.NodeName)}
 }
 
 // changed has the node's status looked at now.

@@ -1,4 +1,4 @@
-// Package threshold reads how little of what a node has makes it evict pods, in upstream's words: memory.available<200Mi,nodefs.available<5%.
+// Package threshold reads how little of what a node has makes it evict pods, and how, in upstream's words: memory.available<200Mi,nodefs.available<5%.
 //
 // It is pure; the configuration checks with it what the kubelet goes by.
 package threshold
@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -29,13 +30,64 @@ func (t Threshold) Of(capacity int64) int64 {
 	return t.Quantity
 }
 
-// Parse a list. A threshold of 0, 0% or 100% is none: nothing is evicted for that.
+// Settings are what a node goes by, each by signal.
+type Settings struct {
+	Hard    map[string]Threshold // below it pods are evicted at once; signals that are not there have the usual one
+	Soft    map[string]Threshold // below it for longer than Grace, pods are evicted in order
+	Grace   map[string]time.Duration
+	Reclaim map[string]Threshold // what must be there beyond a threshold before pods are no longer evicted for it
+	// MaxPodGrace is how many seconds a pod that is evicted for a soft threshold gets at most to end; negative: what it asks for.
+	MaxPodGrace int64
+	Hold        time.Duration // how long a condition is told after its shortage ended
+}
+
+// Check that the parts fit together; field is the one that is wrong.
+func (s *Settings) Check() (field string, err error) {
+	for _, signal := range Signals {
+		_, soft := s.Soft[signal]
+		if _, grace := s.Grace[signal]; soft && !grace {
+			return "eviction-soft-grace-period", fmt.Errorf("%s has a soft threshold, and so needs a period", signal)
+		} else if grace && !soft {
+			return "eviction-soft-grace-period", fmt.Errorf("%s has no soft threshold; give it one with eviction-soft", signal)
+		}
+	}
+	return "", nil
+}
+
+// ParseGrace reads how long a soft threshold must have been passed: memory.available=1m30s.
+func ParseGrace(list []string) (map[string]time.Duration, error) {
+	return each(list, "=", "memory.available=1m30s", func(value string) (time.Duration, error) {
+		d, err := time.ParseDuration(value)
+		if err != nil || d < 0 {
+			return 0, fmt.Errorf("%q is no period such as 1m30s", value)
+		}
+		return d, nil
+	})
+}
+
+// ParseReclaim reads how much must be won beyond a threshold: nodefs.available=500Mi.
+func ParseReclaim(list []string) (map[string]Threshold, error) {
+	return each(list, "=", "nodefs.available=500Mi", parse)
+}
+
+// Parse a list of thresholds. A threshold of 0, 0% or 100% is none: nothing is evicted for that.
 func Parse(list []string) (map[string]Threshold, error) {
-	out := map[string]Threshold{}
+	return each(list, "<", "memory.available<200Mi", func(value string) (Threshold, error) {
+		t, err := parse(value)
+		if t.Part == 1 {
+			t.Part = 0
+		}
+		return t, err
+	})
+}
+
+// each reads a list of signals with values.
+func each[T any](list []string, separator, example string, read func(string) (T, error)) (map[string]T, error) {
+	out := map[string]T{}
 	for _, one := range list {
-		signal, value, ok := strings.Cut(strings.TrimSpace(one), "<")
+		signal, value, ok := strings.Cut(strings.TrimSpace(one), separator)
 		if !ok {
-			return nil, fmt.Errorf("%q is no threshold such as memory.available<200Mi", one)
+			return nil, fmt.Errorf("%q is not of the form %s", one, example)
 		}
 		if !slices.Contains(Signals, signal) {
 			return nil, fmt.Errorf("%q is none of %s; images and containers are on the node's own filesystem", signal, strings.Join(Signals, ", "))
@@ -43,7 +95,7 @@ func Parse(list []string) (map[string]Threshold, error) {
 		if _, twice := out[signal]; twice {
 			return nil, fmt.Errorf("%s is given twice", signal)
 		}
-		t, err := parse(value)
+		t, err := read(value)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", signal, err)
 		}
@@ -57,9 +109,6 @@ func parse(value string) (Threshold, error) {
 		n, err := strconv.ParseFloat(text, 64)
 		if err != nil || !(n >= 0 && n <= 100) {
 			return Threshold{}, fmt.Errorf("%q is not between 0%% and 100%%", value)
-		}
-		if n == 100 {
-			n = 0
 		}
 		return Threshold{Part: n / 100}, nil
 	}

@@ -28,15 +28,6 @@ const (
 // critical is the least priority of system-cluster-critical and system-node-critical.
 const critical = 2_000_000_000
 
-// Level is how much there is of a thing, and how little makes the node short of it.
-type Level struct {
-	Signal           Signal
-	Available, Least int64
-}
-
-// Short says that there is too little.
-func (l Level) Short() bool { return l.Available < l.Least }
-
 // Condition of the node that a shortage is told by.
 func (s Signal) Condition() corev1.NodeConditionType {
 	switch s {
@@ -48,8 +39,8 @@ func (s Signal) Condition() corev1.NodeConditionType {
 	return corev1.NodeDiskPressure
 }
 
-// resource is what the messages call it.
-func (s Signal) resource() corev1.ResourceName {
+// Resource is what the messages call it.
+func (s Signal) Resource() corev1.ResourceName {
 	switch s {
 	case Memory:
 		return corev1.ResourceMemory
@@ -124,7 +115,7 @@ func before(s Signal, a, b *Usage) bool {
 // beyond is how much more a pod uses than it requested.
 func (u *Usage) beyond(s Signal) int64 {
 	requests := resourcehelper.PodRequests(u.Pod, resourcehelper.PodResourcesOptions{})
-	request := requests[s.resource()]
+	request := requests[s.Resource()]
 	return u.of(s) - request.Value()
 }
 
@@ -137,7 +128,7 @@ func priority(pod *corev1.Pod) int32 {
 
 // Message says why a pod goes.
 func Message(l Level, u *Usage) string {
-	name := l.Signal.resource()
+	name := l.Signal.Resource()
 	out := []string{fmt.Sprintf("The node was low on resource: %s. Threshold quantity: %s, available: %s.", name, show(l.Least, name), show(max(l.Available, 0), name))}
 	for i := range u.Pod.Spec.Containers {
 		c := &u.Pod.Spec.Containers[i]

@@ -46,12 +46,12 @@ func TestVictim(t *testing.T) {
 
 func TestMessage(t *testing.T) {
 	u := using("p", 0, "10Mi", 64<<20)
-	got := Message(Level{Memory, 50 << 20, 100 << 20}, &u)
+	got := Message(Level{Signal: Memory, Available: 50 << 20, Least: 100 << 20}, &u)
 	want := "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container c was using 64Mi, request is 10Mi, has larger consumption of memory."
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if got := Message(Level{Processes, 5, 10}, &u); got != "The node was low on resource: pids. Threshold quantity: 10, available: 5." {
+	if got := Message(Level{Signal: Processes, Available: 5, Least: 10}, &u); got != "The node was low on resource: pids. Threshold quantity: 10, available: 5." {
 		t.Error(got)
 	}
 }

@@ -153,30 +153,34 @@ func (a *Actor) Holds() *corev1.Pod {
 	return a.pod
 }
 
-// Evict ends the pod at once, because of the node; it fails for that reason. Of several reasons the first counts.
-func (a *Actor) Evict(reason, message string) {
+// Evict ends the pod within a time, because of the node; it fails for that reason. Of several reasons the first counts, and the shortest time, which
+// holds for a pod that ends already too.
+func (a *Actor) Evict(reason, message string, within time.Duration) {
 	a.put(func() {
+		by := time.Now().Add(within)
 		a.results = append(a.results, func(s *State) {
-			if s.Verdict == nil && !s.Gone && a.pod.DeletionTimestamp == nil {
-				s.Verdict, s.Evicted = &Verdict{reason, message}, true
-				a.event(a.pod, "", corev1.EventTypeWarning, reason, message)
+			if s.EndBy.IsZero() || by.Before(s.EndBy) {
+				s.EndBy = by
 			}
+			a.disrupt(s, reason, message)
 		})
 	})
 }
 
 // Preempt ends the pod, within its grace period, to make room for a critical one. It holds no room from now on.
 func (a *Actor) Preempt() {
-	const message = "Preempted in order to admit critical pod"
 	a.put(func() {
 		a.leaving = true
-		a.results = append(a.results, func(s *State) {
-			if s.Verdict == nil && !s.Gone && a.pod.DeletionTimestamp == nil {
-				s.Verdict, s.Preempted = &Verdict{"Preempting", message}, true
-				a.event(a.pod, "", corev1.EventTypeWarning, "Preempting", message)
-			}
-		})
+		a.results = append(a.results, func(s *State) { a.disrupt(s, "Preempting", "Preempted in order to admit critical pod") })
 	})
+}
+
+// disrupt makes a reason of the node's the pod's verdict, unless the pod ends for another.
+func (a *Actor) disrupt(s *State, reason, message string) {
+	if s.Verdict == nil && !s.Gone && a.pod.DeletionTimestamp == nil {
+		s.Verdict, s.Disrupted = &Verdict{reason, message}, true
+		a.event(a.pod, "", corev1.EventTypeWarning, reason, message)
+	}
 }
 
 // refuse makes the refusal the pod's verdict, unless the runtime has it already: then it was taken before this process started.

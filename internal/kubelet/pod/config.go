@@ -63,7 +63,7 @@ func (m *making) config() (*runtimeapi.ContainerConfig, error) {
 		restartsAnnotation:   strconv.Itoa(int(m.restarts)),
 		termPathAnnotation:   m.c.TerminationMessagePath,
 		termPolicyAnnotation: string(m.c.TerminationMessagePolicy),
-		graceAnnotation:      strconv.FormatInt(podGrace(m.pod), 10),
+		graceAnnotation:      strconv.FormatInt(Grace(m.pod), 10),
 	}
 	for key, value := range m.notes {
 		if _, ours := notes[key]; !ours {

@@ -75,8 +75,8 @@ type State struct {
 	Cleaned      bool
 	Settled      bool               // the final status is in the API
 	Verdict      *Verdict           // of the kubelet: eviction
-	Evicted      bool               // the node needs the room: it ends at once
-	Preempted    bool               // a critical pod needs the room
+	Disrupted    bool               // it ends because of its node
+	EndBy        time.Time          // for its node's sake it has ended by then; zero: it has its own grace period
 	StopSince    time.Time          // when the pod began to end; zero if it hasn't
 	Hooked       string             // ID of the container whose postStart hook has not ended yet: until then it counts as being started
 	Waiting      map[string]Waiting // by container: why its last start failed
@@ -377,7 +377,7 @@ func (p *planner) grace(c *corev1.Container) int64 {
 			return *probe.TerminationGracePeriodSeconds
 		}
 	}
-	return podGrace(p.pod)
+	return Grace(p.pod)
 }
 
 func isSidecar(c *corev1.Container) bool {
@@ -420,7 +420,8 @@ func isInit(pod *corev1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 }
 
-func podGrace(pod *corev1.Pod) int64 {
+// Grace is the seconds that a pod asks for to end.
+func Grace(pod *corev1.Pod) int64 {
 	if g := pod.Spec.TerminationGracePeriodSeconds; g != nil {
 		return *g
 	}

@@ -52,8 +52,9 @@ type world struct {
 	s     State
 	now   time.Time
 	ids   int
-	hold  map[string]string // container → reason its start fails with
-	stuck map[string]bool   // containers that don't end when killed
+	hold  map[string]string    // container → reason its start fails with
+	stuck map[string]bool      // containers that don't end when killed
+	kills map[string]time.Time // container ID → when its grace period is over
 	out   bytes.Buffer
 	gone  bool
 }
@@ -63,7 +64,7 @@ func replay(t *testing.T, script string) []byte {
 	if !ok {
 		t.Fatal("a scenario is a pod, then --- on a line, then commands")
 	}
-	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), hold: map[string]string{}, stuck: map[string]bool{}}
+	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), hold: map[string]string{}, stuck: map[string]bool{}, kills: map[string]time.Time{}}
 	w.pod = &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u", Generation: 1}}
 	if err := yaml.UnmarshalStrict([]byte(head), &w.pod.Spec); err != nil {
 		t.Fatal(err)
@@ -97,8 +98,15 @@ func (w *world) command(f []string) {
 	case "start":
 	case "refuse": // refuse NodePorts
 		w.s.Verdict = &Verdict{Reason: f[1], Message: "because"}
-	case "evict": // evict Evicted
-		w.s.Verdict, w.s.Evicted = &Verdict{Reason: f[1], Message: "because"}, true
+	case "evict": // evict Evicted 10s
+		within, err := time.ParseDuration(f[2])
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.s.EndBy = w.now.Add(within)
+		if w.s.Verdict == nil && w.pod.DeletionTimestamp == nil {
+			w.s.Verdict, w.s.Disrupted = &Verdict{Reason: f[1], Message: "because"}, true
+		}
 	case "wait":
 		d, err := time.ParseDuration(f[1])
 		if err != nil {
@@ -259,9 +267,11 @@ func (w *world) act(a Action) bool {
 			State: runtimeapi.ContainerState_CONTAINER_RUNNING, Created: w.now, Started: w.now, Hash: containerHash(Spec(w.pod, a.Container)),
 		}}, w.s.Containers...)
 	case Kill:
-		if w.stuck[a.Container] && w.s.Busy[a.Key()] {
+		by := w.now.Add(time.Duration(a.Grace) * time.Second)
+		if w.stuck[a.Container] && w.s.Busy[a.Key()] && !by.Before(w.kills[a.ID].Add(-1500*time.Millisecond)) {
 			return false
 		}
+		w.kills[a.ID] = by
 		say("kill %s, grace %d", a.ID, a.Grace)
 		if w.stuck[a.Container] {
 			w.s.Busy[a.Key()] = true

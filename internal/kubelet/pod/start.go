@@ -120,7 +120,7 @@ func (a *Actor) startContainer(ctx context.Context, pod *corev1.Pod, c *corev1.C
 	if err := a.hook(ctx, pod, c, id, c.Lifecycle.PostStart); err != nil && ctx.Err() == nil {
 		a.event(pod, c.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed: "+err.Error())
 		a.event(pod, c.Name, corev1.EventTypeNormal, "Killing", "FailedPostStartHook")
-		_, stopErr := a.d.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: podGrace(pod)})
+		_, stopErr := a.d.Runtime.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: Grace(pod)})
 		return errors.Join(&startError{reason: errPostStart, message: err.Error(), retry: time.Now(), quiet: true}, stopErr)
 	}
 	return nil

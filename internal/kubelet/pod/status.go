@@ -63,7 +63,7 @@ func Status(pod *corev1.Pod, s *State, plan *Plan, node NodeFacts, now time.Time
 	if plan.Verdict != nil && over && !isTerminal(pod.Status.Phase) {
 		st.Reason, st.Message = plan.Verdict.Reason, plan.Verdict.Message
 	}
-	if plan.Verdict != nil && (s.Evicted || s.Preempted) {
+	if plan.Verdict != nil && s.Disrupted {
 		setDisrupted(&st, pod, plan.Verdict.Message, metav1.NewTime(now.Truncate(time.Second)))
 	}
 	b.conditions(&st, done, metav1.NewTime(now.Truncate(time.Second)))

@@ -86,18 +86,19 @@ func (p *planner) stop(c *Container) {
 // remaining is what is left of the pod's grace period, in whole seconds. Kill actions that run already are told anew only if they
 // must become shorter; the actor sees to that.
 func (p *planner) remaining(c *Container) int64 {
-	grace := podGrace(p.pod)
+	grace := Grace(p.pod)
 	switch {
-	case p.s.Evicted:
-		return 1
 	case p.pod.DeletionGracePeriodSeconds != nil:
 		grace = max(*p.pod.DeletionGracePeriodSeconds, 1)
 	case p.s.Gone && p.pod.Spec.TerminationGracePeriodSeconds == nil && c.Grace > 0:
 		grace = c.Grace
 	}
-	if p.s.StopSince.IsZero() {
-		return grace
+	left := grace
+	if !p.s.StopSince.IsZero() {
+		left -= int64(p.now.Sub(p.s.StopSince) / time.Second)
 	}
-	left := grace - int64(p.now.Sub(p.s.StopSince)/time.Second)
+	if !p.s.EndBy.IsZero() {
+		left = min(left, int64((p.s.EndBy.Sub(p.now)+time.Second-1)/time.Second))
+	}
 	return max(left, 1)
 }
