@@ -23,7 +23,7 @@ var below = map[string][]string{
 	"registry":   {"api", "store"},
 	"client":     {"api", "store", "registry"},
 	"apiserver":  {"api", "quota", "store", "registry", "version", "apiserver"},
-	"scheduler":  {"api", "client"},
+	"scheduler":  {"api", "client", "version"},
 	"controller": {"api", "client", "addon", "quota"},
 	"join":       {"api", "pki"},
 	"runtime":    {"version"},

@@ -770,6 +770,16 @@ func refused(t *testing.T, c *cluster.Cluster) {
 			p.Status.Message == "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 	})
 	c.Kubectl("wait", "--for=create", "event", "--field-selector=involvedObject.name=two,reason=NodePorts", "--timeout=30s")
+	if got := c.Kubectl("get", "node", node, "-o", "jsonpath={.status.declaredFeatures}"); got !=
+		`["InPlacePodLevelResourcesVerticalScaling","InPlacePodVerticalScalingInitContainers","RestartAllContainersOnContainerExits"]` {
+		t.Errorf("the node declares %s", got)
+	}
+	c.Apply(`{apiVersion: v1, kind: Pod, metadata: {name: three}, spec: {nodeName: ` + node + `, volumes: [{name: v, emptyDir: {}}], containers: [{name: main, image: "skiff.dev/web:1",
+		volumeMounts: [{name: v, mountPath: /v, bindMountOptions: [noexec]}]}]}}`)
+	c.WaitPod("three", "refused", func(p *corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodFailed && p.Status.Reason == "PodFeatureUnsupported" &&
+			p.Status.Message == "Pod was rejected: Pod requires node features that are not available: VolumeBindMountOptions"
+	})
 	c.Apply(`
 apiVersion: apps/v1
 kind: StatefulSet

@@ -31,6 +31,7 @@ func TestScheduler(t *testing.T) {
 	c := cluster.New(t, "--no-agent", "--controllers=serviceaccount-controller")
 	c.Server()
 	t.Run("explain", func(t *testing.T) { explainPod(t, c) })
+	t.Run("nodes of two versions", func(t *testing.T) { nodesOfTwoVersions(t, c) })
 	t.Run("killed while it binds", func(t *testing.T) { killedWhileBinding(t, c) })
 }
 
@@ -117,6 +118,71 @@ func explainPod(t *testing.T, c *cluster.Cluster) {
 	if out, err := c.Skiff("explain", "pod", "big", "-o", "json"); err != nil || !strings.Contains(out, `"missing":"200m"`) {
 		t.Errorf("as JSON: %v\n%s", err, out)
 	}
+	c.Kubectl("delete", "pods", "--all", "--grace-period=0", "--force")
+	c.Kubectl("delete", "nodes", "--all")
+}
+
+// nodesOfTwoVersions: a pod that needs a feature which the older node does not declare goes to the newer one, waits where it may only go to the older, and
+// a change for which its node lacks a feature is refused.
+func nodesOfTwoVersions(t *testing.T, c *cluster.Cluster) {
+	cs, ctx := fast(t, c), context.Background()
+	for i, features := range [][]string{nil, {"InPlacePodLevelResourcesVerticalScaling", "RestartAllContainersOnContainerExits"}} {
+		n := schedulertest.Node(i)
+		n.Name, n.Status.DeclaredFeatures = [...]string{"old", "new"}[i], features
+		hollow(t, cs, n)
+	}
+	needing := func(name, node string) *corev1.Pod {
+		p := asking(name, "1")
+		never := corev1.ContainerRestartPolicyNever
+		p.Spec.Containers[0].RestartPolicy = &never
+		p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers,
+			ExitCodes: &corev1.ContainerRestartRuleOnExitCodes{Operator: corev1.ContainerRestartRuleOnExitCodesOpIn, Values: []int32{42}}}}
+		if node != "" {
+			p.Spec.NodeSelector = map[string]string{"version": node}
+		}
+		return p
+	}
+	c.Kubectl("label", "node", "old", "version=old")
+	for i := range 3 {
+		create(t, cs, needing(fmt.Sprint("any-", i), ""))
+	}
+	create(t, cs, needing("waits", "old"))
+	is := func(name string, check func(p *corev1.Pod) bool) {
+		t.Helper()
+		cluster.Eventually(t, time.Minute, func() error {
+			p, err := cs.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
+			if err == nil && !check(p) {
+				err = fmt.Errorf("pod %s: node %q, status %+v", name, p.Spec.NodeName, p.Status)
+			}
+			return err
+		})
+	}
+	for i := range 3 {
+		is(fmt.Sprint("any-", i), func(p *corev1.Pod) bool { return p.Spec.NodeName == "new" })
+	}
+	is("waits", func(p *corev1.Pod) bool {
+		return len(p.Status.Conditions) == 1 && strings.HasPrefix(p.Status.Conditions[0].Message,
+			"0/2 nodes are available: 1 node(s) didn't match Pod's node affinity/selector, 1 node(s) didn't match Pod's required features. ")
+	})
+	if out, err := c.Skiff("explain", "pod", "waits"); err != nil || !strings.Contains(out, "not declared by the node: RestartAllContainersOnContainerExits") {
+		t.Errorf("explained: %v\n%s", err, out)
+	}
+	c.Kubectl("patch", "node", "old", "--subresource=status", "--type=merge", "-p", `{"status":{"declaredFeatures":["RestartAllContainersOnContainerExits"]}}`)
+	is("waits", func(p *corev1.Pod) bool { return p.Spec.NodeName == "old" })
+
+	whole := asking("whole", "1")
+	whole.Spec.Resources = &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}}
+	whole.Spec.NodeSelector = map[string]string{"version": "old"}
+	create(t, cs, whole)
+	is("whole", func(p *corev1.Pod) bool { return p.Spec.NodeName == "old" })
+	const larger = `{"spec":{"resources":{"requests":{"cpu":"2"}}}}`
+	out, err := c.TryKubectl("patch", "pod", "whole", "--subresource=resize", "-p", larger)
+	if want := `pods "whole" is forbidden: pod update requires features InPlacePodLevelResourcesVerticalScaling which are not available on node "old"`; err == nil || !strings.Contains(out, want) {
+		t.Errorf("a resize that the node does not know: %v\n%s", err, out)
+	}
+	c.Kubectl("patch", "node", "old", "--subresource=status", "--type=merge", "-p",
+		`{"status":{"declaredFeatures":["InPlacePodLevelResourcesVerticalScaling","RestartAllContainersOnContainerExits"]}}`)
+	c.Kubectl("patch", "pod", "whole", "--subresource=resize", "-p", larger)
 	c.Kubectl("delete", "pods", "--all", "--grace-period=0", "--force")
 	c.Kubectl("delete", "nodes", "--all")
 }

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -46,11 +47,35 @@ func validateNode(o Object) field.ErrorList {
 			errs = append(errs, field.Duplicate(field.NewPath("status", "addresses").Index(i), a))
 		}
 	}
+	errs = append(errs, declaredFeatures(n.Status.DeclaredFeatures, field.NewPath("status", "declaredFeatures"))...)
 	for name, q := range n.Status.Allocatable {
 		errs = append(errs, quantity(name, q, field.NewPath("status", "allocatable").Key(string(name)))...)
 	}
 	for name, q := range n.Status.Capacity {
 		errs = append(errs, quantity(name, q, field.NewPath("status", "capacity").Key(string(name)))...)
+	}
+	return errs
+}
+
+var featureName = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*(/[A-Za-z][A-Za-z0-9]*)*$`)
+
+// declaredFeatures (KEP-5328) are compared with what pods need as sorted lists.
+func declaredFeatures(list []string, p *field.Path) (errs field.ErrorList) {
+	for i, name := range list {
+		switch {
+		case len(name) > validation.DNS1123SubdomainMaxLength:
+			errs = append(errs, field.Invalid(p.Index(i), name, fmt.Sprintf("invalid feature name %q: must be no more than %d characters", name, validation.DNS1123SubdomainMaxLength)))
+		case !featureName.MatchString(name):
+			errs = append(errs, field.Invalid(p.Index(i), name, fmt.Sprintf("invalid feature name %q: must start with an UpperCamelCase segment, with subsequent segments separated by '/' "+
+				"(e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes", name)))
+		}
+		switch {
+		case i == 0 || list[i-1] < name:
+		case list[i-1] == name:
+			errs = append(errs, field.Duplicate(p.Index(i), name))
+		default:
+			errs = append(errs, field.Invalid(p.Index(i), name, "list must be sorted alphabetically"))
+		}
 	}
 	return errs
 }

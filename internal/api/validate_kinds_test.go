@@ -158,6 +158,9 @@ func TestClusterKindsValidation(t *testing.T) {
 		{"range", `spec: {podCIDR: all, podCIDRs: [all]}`, one("spec.podCIDRs[0] Invalid")},
 		{"ranges that disagree", `spec: {podCIDRs: [10.1.0.0/24]}`, one("spec.podCIDRs Invalid")},
 		{"taint's effect", `spec: {taints: [{key: a, effect: Maybe}]}`, one("spec.taints[0].effect NotSupported")},
+		{"declared features", `status: {declaredFeatures: [A, B/c, B1]}`, nil},
+		{"declared features in disorder", `status: {declaredFeatures: [B, A, A]}`, []string{"status.declaredFeatures[1] Invalid", "status.declaredFeatures[2] Duplicate"}},
+		{"declared feature's name", `status: {declaredFeatures: [A/1, b]}`, []string{"status.declaredFeatures[0] Invalid", "status.declaredFeatures[1] Invalid"}},
 		{"taint twice", `spec: {taints: [{key: a, effect: NoSchedule}, {key: a, value: b, effect: NoSchedule}]}`, one("spec.taints[1] Duplicate")},
 	})
 	checkUpdate(t, "Node", "metadata: {name: n}\nspec: {podCIDR: 10.0.0.0/24, podCIDRs: [10.0.0.0/24], providerID: p}\n", []bad{

@@ -29,6 +29,9 @@ func (p *pods) admit(one *corev1.Pod) *pod.Verdict {
 	if !p.deps.Settings.AppArmor && pod.Confined(one) {
 		return &pod.Verdict{Reason: "AppArmor", Message: "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
 	}
+	if v := admit.Unsupported(one, declared); v != nil {
+		return v
+	}
 	if v := p.k.refuseUnderPressure(one); v != nil {
 		return v
 	}

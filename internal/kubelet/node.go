@@ -298,7 +298,7 @@ func (k *Kubelet) nodeStatus(old *corev1.NodeStatus, facts runtimeFacts, now tim
 	}
 	out.Images = facts.images
 	out.VolumesInUse = k.drivers.InUse()
-	out.RuntimeHandlers, out.Features = facts.handlers, facts.features
+	out.RuntimeHandlers, out.Features, out.DeclaredFeatures = facts.handlers, facts.features, declared
 	out.Conditions = slices.DeleteFunc(out.Conditions, func(c corev1.NodeCondition) bool { return c.Type == loadbalancer.AgentStopped })
 	at := metav1.NewTime(now.Truncate(time.Second))
 	p := k.short.conditions(now)

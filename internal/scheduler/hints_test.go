@@ -163,6 +163,8 @@ func TestEveryHint(t *testing.T) {
 		{"TaintToleration: the taint goes", nil, []does{nodeIs(changed(node("n", "1"), taintedBy("t")))}, plain, nodeIs(free)},
 		{"NodeAffinity: a label", nil, []does{nodeIs(free)}, selective, nodeIn("z1")},
 		{"addedAffinity: a label", enforced, []does{nodeIs(free)}, plain, nodeIn("z1")},
+		{"NodeDeclaredFeatures: one more", nil, []does{nodeIs(changed(node("n", "1"), declaring("Another")))}, changed(pod("p", "500m"), restartingAll),
+			nodeIs(changed(node("n", "1"), declaring("Another", restartsAll)))},
 		{"NodePorts: a pod leaves", nil, []does{nodeIs(free), podIs(changed(pod("q", "1m"), port80), "n")}, changed(pod("p", "500m"), port80), podGoes("q")},
 		{"NodeResourcesFit: a pod leaves", nil, full, plain, podGoes("q")},
 		{"NodeResourcesFit: more is allocatable", nil, full, plain, nodeIs(node("n", "2"))},

@@ -54,6 +54,7 @@ var plugins = []plugin{
 	{name: "DefaultIngressClass", on: "C", admit: defaultIngressClass},
 	{name: "PodTopologyLabels", on: "C", admit: topologyLabels},
 	{name: "DenyServiceExternalIPs", off: true, on: "CU", validate: noExternalIPs},
+	{name: "NodeDeclaredFeatureValidator", on: "CU", validate: declaredFeatures},
 	{name: "MutatingAdmissionPolicy", on: "CUDX"},
 	{name: "MutatingAdmissionWebhook", on: "CUDX", configured: true},
 	{name: "ValidatingAdmissionPolicy", on: "CUDX"},
@@ -62,7 +63,7 @@ var plugins = []plugin{
 }
 
 // elsewhere are upstream's that Skiff has not; asking for one is answered with more than that it is unknown.
-var elsewhere = []string{"AlwaysAdmit", "AlwaysDeny", "NamespaceAutoProvision", "NodeDeclaredFeatureValidator"}
+var elsewhere = []string{"AlwaysAdmit", "AlwaysDeny", "NamespaceAutoProvision"}
 
 // Names are all plug-ins, in order.
 func Names() (out []string) {

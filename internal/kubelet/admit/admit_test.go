@@ -74,6 +74,18 @@ func TestRefuseByLabelAndTaint(t *testing.T) {
 	check(t, one, n, nil, "", "")
 }
 
+func TestUnsupported(t *testing.T) {
+	one := &corev1.Pod{Spec: *parse[corev1.PodSpec](t, `{hostNetwork: true, hostUsers: false, containers: [{name: a, restartPolicyRules: [{action: RestartAllContainers}]}]}`)}
+	if v := Unsupported(one, []string{"RestartAllContainersOnContainerExits", "UserNamespacesHostNetworkSupport"}); v != nil {
+		t.Errorf("refused: %+v", v)
+	}
+	v := Unsupported(one, []string{"InPlacePodVerticalScalingInitContainers"})
+	if v == nil || v.Reason != "PodFeatureUnsupported" ||
+		v.Message != "Pod requires node features that are not available: RestartAllContainersOnContainerExits, UserNamespacesHostNetworkSupport" {
+		t.Errorf("verdict %+v", v)
+	}
+}
+
 func check(t *testing.T, one *corev1.Pod, n *corev1.Node, others []*corev1.Pod, reason, message string) {
 	t.Helper()
 	v := Refuse(one, n, others)

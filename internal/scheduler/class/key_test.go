@@ -250,6 +250,8 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		{"a toleration's value", tainted, tolerating(corev1.Toleration{Key: "t", Value: "v"}), tolerating(corev1.Toleration{Key: "t", Value: "w"})},
 		{"a toleration's effect", tainted, tolerating(corev1.Toleration{Key: "t", Value: "v"}), tolerating(corev1.Toleration{Key: "t", Value: "v", Effect: corev1.TaintEffectNoExecute})},
 		{"affinity", nil, affineTo("ssd"), affineTo("hdd")},
+		{"a feature of nodes", nil, func(*corev1.Pod) {}, restartingAll},
+		{"which feature of nodes", func(s *stage) { s.node(0, func(n *corev1.Node) { n.Status.DeclaredFeatures = []string{restartsAll} }) }, restartingAll, binding},
 		{"a constraint", func(s *stage) { s.place("n0", "q", label("app", "a")) }, both(label("app", "a"), spreadBy(1)), both(label("app", "a"), spreadBy(2))},
 		{"an owner's name", byOwner, ownedBy("ReplicaSet", "a"), ownedBy("ReplicaSet", "b")},
 		{"an owner's kind", byOwner, ownedBy("ReplicaSet", "a"), ownedBy("StatefulSet", "a")},
@@ -380,6 +382,20 @@ func TestWhatAClaimMayHaveChanges(t *testing.T) {
 		}
 	}
 }
+
+// restartingAll and binding need a feature that not every node declares.
+func restartingAll(p *corev1.Pod) {
+	p.Spec.Containers[0].RestartPolicyRules = []corev1.ContainerRestartRule{{Action: corev1.ContainerRestartRuleActionRestartAllContainers}}
+}
+
+func binding(p *corev1.Pod) {
+	p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "v", BindMountOptions: []string{"noexec"}}}
+}
+
+const (
+	restartsAll = "RestartAllContainersOnContainerExits"
+	bindsMounts = "VolumeBindMountOptions"
+)
 
 func both(a, b func(*corev1.Pod)) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { a(p); b(p) }

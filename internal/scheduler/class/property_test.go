@@ -66,6 +66,11 @@ func (d dice) node(i int) *corev1.Node {
 			n.Status.Images = append(n.Status.Images, corev1.ContainerImage{Names: []string{image}, SizeBytes: int64(pick(d, 50, 500, 3000)) << 20})
 		}
 	}
+	for _, feature := range []string{restartsAll, bindsMounts} {
+		if d.one(70) {
+			n.Status.DeclaredFeatures = append(n.Status.DeclaredFeatures, feature)
+		}
+	}
 	n.Spec.Unschedulable = d.one(5)
 	return n
 }
@@ -146,6 +151,9 @@ func (d dice) pod(name string) *corev1.Pod {
 			corev1.Toleration{Key: "u", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule},
 			corev1.Toleration{Key: "u", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectPreferNoSchedule},
 			corev1.Toleration{Operator: corev1.TolerationOpExists})}
+	}
+	if d.one(10) {
+		pick(d, restartingAll, binding)(p)
 	}
 	if d.one(50) {
 		d.affinity(p)
@@ -235,7 +243,7 @@ func (d dice) affinity(p *corev1.Pod) {
 func (d dice) twist(p *corev1.Pod) {
 	other, c := d.pod("other"), &p.Spec.Containers[0]
 	name := pick(d, "cpu", "memory", gpu)
-	switch q, has := c.Resources.Requests[name]; d.IntN(7) {
+	switch q, has := c.Resources.Requests[name]; d.IntN(8) {
 	case 0:
 		if q.Add(q); has {
 			c.Resources.Requests[name] = q
@@ -262,6 +270,8 @@ func (d dice) twist(p *corev1.Pod) {
 		for i := range p.Spec.TopologySpreadConstraints {
 			p.Spec.TopologySpreadConstraints[i].MaxSkew = int32(1 + d.IntN(3))
 		}
+	case 6:
+		c.RestartPolicyRules, c.VolumeMounts = other.Spec.Containers[0].RestartPolicyRules, other.Spec.Containers[0].VolumeMounts
 	default:
 		c.Image = other.Spec.Containers[0].Image
 	}

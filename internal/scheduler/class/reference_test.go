@@ -235,6 +235,9 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 		return "node(s) didn't match scheduler-enforced node affinity"
 	case !affine:
 		return "node(s) didn't match Pod's node affinity/selector"
+	case len(p.Spec.Containers[0].RestartPolicyRules) > 0 && !slices.Contains(n.Status.DeclaredFeatures, restartsAll),
+		len(p.Spec.Containers[0].VolumeMounts) > 0 && !slices.Contains(n.Status.DeclaredFeatures, bindsMounts):
+		return "node(s) didn't match Pod's required features"
 	}
 	here := w.on(n.Name)
 	for _, q := range here {

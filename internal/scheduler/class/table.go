@@ -193,6 +193,10 @@ func appendSpec(b []byte, p *cluster.Pod) []byte {
 		str(string(port.Protocol))
 		num(int64(port.Number))
 	}
+	num(int64(len(p.Features)))
+	for _, name := range p.Features {
+		str(name)
+	}
 	s := &p.Spec
 	str(s.NodeName)
 	num(int64(len(s.NodeSelector)))

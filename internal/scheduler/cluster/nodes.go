@@ -82,6 +82,7 @@ const (
 	Spaces                         // a namespace's labels
 	Stored                         // a volume, a claim, or what they are made by
 	Devices                        // a device, a resource claim, or a class of devices
+	Features                       // that a node declares
 )
 
 // Words names the changes of a set.
@@ -90,6 +91,7 @@ func (c Change) Words() (list []string) {
 		"a node is added", "a node's allocatable", "a node's labels", "a node's taints", "a node is uncordoned", "a node's images",
 		"a pod leaves a node", "a pod comes to a node", "a namespace's labels",
 		"a volume, a claim or a storage class", "a device, a resource claim or a device class",
+		"a node's declared features",
 	} {
 		if c&(1<<k) != 0 {
 			list = append(list, word)
@@ -215,6 +217,9 @@ func differences(old, node *corev1.Node) (changed Change) {
 	}
 	if old.Spec.Unschedulable != node.Spec.Unschedulable {
 		changed |= Schedulable
+	}
+	if !slices.Equal(old.Status.DeclaredFeatures, node.Status.DeclaredFeatures) {
+		changed |= Features
 	}
 	return changed
 }

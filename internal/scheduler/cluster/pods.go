@@ -33,7 +33,8 @@ type Pod struct {
 	Estimate [Memory + 1]int64
 	Extended map[corev1.ResourceName]int64 // nil for most
 	Ports    []Port
-	Rules    []Rule // about other pods
+	Rules    []Rule   // about other pods
+	Features []string // that its node must declare; nil for most
 	Priority int32
 	Volumes  *Volumes // nil for most
 
@@ -58,7 +59,7 @@ type Port struct {
 // PodOf sums a pod's requests: the larger of what its containers need together and what each init container needs while it runs, sidecars
 // counted with both, and overhead on top.
 func PodOf(p *corev1.Pod) *Pod {
-	info := &Pod{Pod: p, Rules: rulesOf(p), Priority: helpers.PodPriority(p)}
+	info := &Pod{Pod: p, Rules: rulesOf(p), Features: featuresOf(p), Priority: helpers.PodPriority(p)}
 	if !info.sumPlain() {
 		info.sumAll()
 	}

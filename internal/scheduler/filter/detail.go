@@ -25,6 +25,8 @@ func Detail(plugin string, p *cluster.Pod, n *cluster.Nodes, i int) string {
 		return "not tolerated: " + strings.Join(untolerated(p, node), ", ")
 	case "NodeAffinity":
 		return affinityDetail(p, node)
+	case "NodeDeclaredFeatures":
+		return "not declared by the node: " + strings.Join(Undeclared(p, node.Status.DeclaredFeatures), ", ")
 	case "NodePorts":
 		return portsDetail(p, n, i)
 	case "VolumeRestrictions", "NodeVolumeLimits", "VolumeBinding", "VolumeZone":

@@ -25,13 +25,15 @@ type Plugin struct {
 	Helps cluster.Change
 }
 
-// Static plug-ins look at the node alone, in upstream's order; the first that refuses a node gives the reason.
+// Static plug-ins look at the node alone, in upstream's order; the first that refuses a node gives the reason. Upstream's NodeDeclaredFeatures comes after
+// all others; here it goes with those that are asked only when the node itself changes.
 var Static = [...]Plugin{
 	{"NodeUnschedulable", nodeUnschedulable, cluster.Added | cluster.Schedulable},
 	{"NodeName", nodeName, cluster.Added},
 	{"TaintToleration", taintToleration, cluster.Added | cluster.Taints},
 	{"NodeAffinity", enforcedAffinity, cluster.Added | cluster.Labels},
 	{"NodeAffinity", nodeAffinity, cluster.Added | cluster.Labels},
+	{"NodeDeclaredFeatures", nodeDeclaredFeatures, cluster.Added | cluster.Features},
 }
 
 // Positions in Static of the plug-ins by which spreading decides whether a node counts, and of those that pass every node that is not marked.

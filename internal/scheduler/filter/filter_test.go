@@ -74,6 +74,12 @@ func TestFilters(t *testing.T) {
 			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
 				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: "In", Values: []string{"other"}}}}}}}}
 		}, want: "node(s) didn't match Pod's node affinity/selector"},
+		{name: "a feature it does not declare", node: func(n *corev1.Node) { n.Status.DeclaredFeatures = []string{"RestartAllContainersOnContainerExits"} },
+			pod: func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.HostUsers = true, new(false) }, want: "node(s) didn't match Pod's required features"},
+		{name: "a feature it declares", node: func(n *corev1.Node) {
+			n.Status.DeclaredFeatures = []string{"Another", "UserNamespacesHostNetworkSupport"}
+		},
+			pod: func(p *corev1.Pod) { p.Spec.HostNetwork, p.Spec.HostUsers = true, new(false) }},
 		{name: "port taken", pod: func(p *corev1.Pod) {
 			p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, HostIP: "127.0.0.1", Protocol: corev1.ProtocolTCP}}
 		}, want: "node(s) didn't have free ports for the requested pod ports"},

@@ -53,6 +53,7 @@ var plugins = []plugin{
 	{name: "PodTopologySpread", does: preFilter | filter | preScore | score, is: filter, weight: Upstream.PodTopologySpread},
 	{name: "InterPodAffinity", does: preFilter | filter | preScore | score, is: filter, weight: Upstream.InterPodAffinity},
 	{name: "DynamicResources", does: preEnqueue | preFilter | filter | postFilter | score | reserve | preBind, is: filter, weight: Upstream.DynamicResources},
+	{name: "NodeDeclaredFeatures", does: preFilter | filter, is: filter},
 	{name: "DefaultPreemption", does: postFilter, is: postFilter},
 	{name: "NodeResourcesBalancedAllocation", does: preScore | score, weight: Upstream.NodeResourcesBalancedAllocation},
 	{name: "ImageLocality", does: score, weight: Upstream.ImageLocality},
