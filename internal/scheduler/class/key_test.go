@@ -289,6 +289,15 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 				s.nodes.SetAttachLimits(node, map[string]int{csiDriver: 1})
 			}
 		}, claiming("c0"), claiming("c1")},
+		{"the driver of a volume that is attached already", func(s *stage) {
+			for i, driver := range []string{csiDriver, "other.com"} {
+				claim, v := fmt.Sprint("c", i), attachable("h")
+				v.Spec.CSI.Driver = driver
+				s.claim(claim, "static", "1Gi", v)
+				s.place("n0", "q"+claim, claiming(claim))
+			}
+			s.nodes.SetAttachLimits("n1", map[string]int{csiDriver: 0})
+		}, claiming("c0"), claiming("c1")},
 		{"how many volumes are to be attached", func(s *stage) {
 			s.claim("c0", "static", "1Gi", attachable("h0"))
 			s.claim("c1", "static", "1Gi", local(func(v *corev1.PersistentVolume) {}))
