@@ -233,18 +233,24 @@ func (l *loop) pick(p *cluster.Pod, list []int, scores map[int]int64, held int) 
 			break
 		}
 	}
+	weigh(scores, options, weight)
+	for k := range options {
+		if best == nil || scores[options[k].node] > scores[best.node] {
+			best = &options[k]
+		}
+	}
+	return best, against, nil
+}
+
+// weigh adds to the scores of nodes what their devices are worth: a hundred for the most that any of them has of what claims prefer.
+func weigh(scores map[int]int64, options []option, weight int64) {
 	top := int64(1)
 	for _, o := range options {
 		top = max(top, o.preferred)
 	}
-	var highest int64
-	for k := range options {
-		o := &options[k]
-		if score := scores[o.node] + weight*(100*o.preferred/top); best == nil || score > highest {
-			best, highest = o, score
-		}
+	for _, o := range options {
+		scores[o.node] += weight * (100 * o.preferred / top)
 	}
-	return best, against, nil
 }
 
 // candidates are the nodes that will do, as far as that is known, the held one first, then the best. news says that there are some

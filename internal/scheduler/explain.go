@@ -15,6 +15,7 @@ import (
 
 	"skiff.dev/skiff/internal/scheduler/class"
 	"skiff.dev/skiff/internal/scheduler/cluster"
+	"skiff.dev/skiff/internal/scheduler/device"
 	"skiff.dev/skiff/internal/scheduler/explain"
 	"skiff.dev/skiff/internal/scheduler/filter"
 	"skiff.dev/skiff/internal/scheduler/preempt"
@@ -123,20 +124,24 @@ func (l *loop) verdicts(out *explain.Pod, p *cluster.Pod, c *class.Class) {
 	type near struct {
 		explain.Node
 		miss
+		at int
 	}
 	inquiry, scores := c.Inquire(), c.Scores()
 	list := make([]near, 0, l.nodes.Count())
+	var options []option
 	for i, node := range l.nodes.Node {
 		if node == nil {
 			continue
 		}
-		one := near{Node: explain.Node{Name: node.Name}}
+		one := near{Node: explain.Node{Name: node.Name}, at: i}
 		f := inquiry.Find(i)
 		if f.Refusal == nil && l.need != nil {
-			f = l.claimFinding(node)
+			var claims []device.Claimed
+			f, claims = l.claimFinding(node)
+			options = append(options, option{node: i, preferred: l.need.Preferred(claims)})
 		}
 		if f.Refusal == nil {
-			one.Fits, one.Score = true, scores[i]
+			one.Fits = true
 			out.Feasible++
 		} else {
 			one.Plugin, one.Reasons, one.Detail, one.Final = f.Plugin, f.Reasons, f.Detail, f.Final
@@ -151,6 +156,12 @@ func (l *loop) verdicts(out *explain.Pod, p *cluster.Pod, c *class.Class) {
 		}
 		list = append(list, one)
 	}
+	weigh(scores, options, p.Profile.Scale().DynamicResources)
+	for k := range list {
+		if list[k].Fits {
+			list[k].Score = scores[list[k].at]
+		}
+	}
 	slices.SortFunc(list, func(a, b near) int {
 		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(b.Score, a.Score), cmp.Compare(a.Name, b.Name))
 	})
@@ -163,16 +174,16 @@ func (l *loop) verdicts(out *explain.Pod, p *cluster.Pod, c *class.Class) {
 	}
 }
 
-// claimFinding is why a node won't do for the claims of the pod in hand.
-func (l *loop) claimFinding(node *corev1.Node) (f class.Finding) {
-	_, reason, err := l.devices.On(l.need, node)
+// claimFinding is why a node won't do for the claims of the pod in hand, or what they get there.
+func (l *loop) claimFinding(node *corev1.Node) (f class.Finding, claims []device.Claimed) {
+	claims, reason, err := l.devices.On(l.need, node)
 	if err != nil {
 		reason = err.Error()
 	}
 	if reason != "" {
 		f.Plugin, f.Refusal, f.Detail = "DynamicResources", &filter.Refusal{Reasons: []string{reason}}, l.devices.Detail(l.need, node)
 	}
-	return f
+	return f, claims
 }
 
 // miss is how far a node is from taking a pod: nothing, something to be freed, something about the node to be changed, or out of reach.

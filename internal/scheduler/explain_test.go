@@ -167,3 +167,31 @@ func TestExplainVolumes(t *testing.T) {
 		}
 	}
 }
+
+// The scores of a pod that is still to be placed are those by which it will be, with what its claim's list prefers.
+func TestExplainedScores(t *testing.T) {
+	l := idle(t, nil)
+	worse, better := slice("worse", "big"), slice("better", "small")
+	create(t, l.client, worse, better, gpuClass("big", "big"), gpuClass("small", "small"), claimOf("c", either("big", "small")))
+	l.sliceChanged(nil, worse)
+	l.sliceChanged(nil, better)
+	l.happen(nodeIs(node("worse", "1")), nodeIs(node("better", "8")), podIs(claiming("p", "c"), ""))
+	e := l.queue.Get("p")
+	alone := map[string]int64{}
+	for i, s := range l.classes.Of(e.Pod).Scores() {
+		alone[l.nodes.Name(i)] = s
+	}
+	told := l.explain(e.Pod.Pod)
+	if len(told.Nodes) != 2 || told.Nodes[0].Name != "worse" || alone["worse"] >= alone["better"] {
+		t.Fatalf("of %v: %+v", alone, told.Nodes)
+	}
+	for k, more := range []int64{2 * 100, 2 * (100 * 7 / 8)} {
+		if n := told.Nodes[k]; n.Score != alone[n.Name]+more {
+			t.Errorf("score of %s: %d, want %d and %d", n.Name, n.Score, alone[n.Name], more)
+		}
+	}
+	l.schedule(l.queue.Pop(l.now()))
+	if at, placed := l.nodes.Where("p"); !placed || l.nodes.Name(at) != "worse" {
+		t.Error("the pod was not placed where the score is highest")
+	}
+}

@@ -22,6 +22,23 @@ type hinted struct {
 	client *clienttest.Client
 }
 
+// idle is a loop that nobody runs, whose writes come to nothing.
+func idle(t *testing.T, settings *profile.Settings) *hinted {
+	t.Helper()
+	c := clienttest.New(t)
+	one, err := newLoop(New(Config{Client: c, Settings: settings, Log: slog.New(slog.DiscardHandler)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for range one.writes {
+			continue
+		}
+	}()
+	t.Cleanup(func() { close(one.writes) })
+	return &hinted{one, c}
+}
+
 // happen has the loop hear of changes.
 func (l *hinted) happen(changes ...func(l *hinted)) {
 	for _, c := range changes {
@@ -192,18 +209,7 @@ func TestEveryHint(t *testing.T) {
 		{"InterPodAffinity: one that is to be apart from it leaves", nil, append([]does{podIs(changed(pod("q", "1m"), wants(false)), "n")}, apart...), changed(pod("p", "500m"), withApp("a")), podGoes("q")},
 	} {
 		t.Run(row.what, func(t *testing.T) {
-			c := clienttest.New(t)
-			one, err := newLoop(New(Config{Client: c, Settings: row.settings, Log: slog.New(slog.DiscardHandler)}))
-			if err != nil {
-				t.Fatal(err)
-			}
-			go func() {
-				for range one.writes {
-					continue
-				}
-			}()
-			t.Cleanup(func() { close(one.writes) })
-			l := &hinted{one, c}
+			l := idle(t, row.settings)
 			l.happen(row.before...)
 			l.wake(l.now())
 			l.happen(podIs(row.pod, ""))

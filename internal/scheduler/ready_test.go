@@ -120,6 +120,15 @@ func TestPodGoneWhileItsDeviceGetsReady(t *testing.T) {
 	clienttest.Eventually(t, "the other bound", func() bool { return get(t, c, "q").Spec.NodeName == "a" })
 }
 
+// either is a request for one device of the first of several classes that has one.
+func either(classes ...string) resourcev1.DeviceRequest {
+	r := resourcev1.DeviceRequest{Name: "gpu"}
+	for _, class := range classes {
+		r.FirstAvailable = append(r.FirstAvailable, resourcev1.DeviceSubRequest{Name: class, DeviceClassName: class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 1})
+	}
+	return r
+}
+
 // Of two nodes that a claim's list has something for, the one with what is wished for first is taken, though the other's score is higher otherwise.
 func TestFirstAvailableScores(t *testing.T) {
 	for _, one := range []struct{ name, config, want string }{
@@ -128,10 +137,7 @@ func TestFirstAvailableScores(t *testing.T) {
 	} {
 		t.Run(one.name, func(t *testing.T) {
 			_, c := beginWith(t, settingsOf(t, "profiles: [{schedulerName: default-scheduler, "+one.config+"}]"), node("worse", "1"), node("better", "8"), slice("worse", "big"), slice("better", "small"), gpuClass("big", "big"), gpuClass("small", "small"))
-			sub := func(class string) resourcev1.DeviceSubRequest {
-				return resourcev1.DeviceSubRequest{Name: class, DeviceClassName: class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: 1}
-			}
-			create(t, c, claimOf("c", resourcev1.DeviceRequest{Name: "gpu", FirstAvailable: []resourcev1.DeviceSubRequest{sub("big"), sub("small")}}), claiming("p", "c"))
+			create(t, c, claimOf("c", either("big", "small")), claiming("p", "c"))
 			clienttest.Eventually(t, "the pod bound", func() bool { return get(t, c, "p").Spec.NodeName != "" })
 			if got := get(t, c, "p").Spec.NodeName; got != one.want {
 				t.Errorf("on %s, want %s", got, one.want)
