@@ -56,7 +56,7 @@ func (r *Registry) bind(ctx context.Context, q *Request, body runtime.Object, dr
 		return nil, refuse("pod %v has non-empty .spec.schedulingGates", old.Name)
 	}
 	p := old.DeepCopy()
-	p.Spec.NodeName = b.Target.Name
+	p.Spec.NodeName, p.Status.NominatedNodeName = b.Target.Name, ""
 	for k, v := range b.Annotations {
 		metav1.SetMetaDataAnnotation(&p.ObjectMeta, k, v)
 	}

@@ -32,13 +32,15 @@ func TestBinding(t *testing.T) {
 	other.UID = "other"
 	refused(t, bind(p, other, metav1.CreateOptions{}), 409, "Precondition failed: UID")
 	refused(t, bind(p, bindTo(""), metav1.CreateOptions{}), 422, "target.name: Required value")
+	p.Status.NominatedNodeName = "n"
+	p = mustUpdate(f, p, "status")
 	b := bindTo("n")
 	b.UID, b.Annotations = p.UID, map[string]string{"a": "b"}
 	if err := bind(p, b, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	now, _ := read(f, p)
-	if now.Spec.NodeName != "n" || now.Annotations["a"] != "b" || len(now.Status.Conditions) != 1 || now.Status.Conditions[0].Type != corev1.PodScheduled {
+	if now.Spec.NodeName != "n" || now.Status.NominatedNodeName != "" || now.Annotations["a"] != "b" || len(now.Status.Conditions) != 1 || now.Status.Conditions[0].Type != corev1.PodScheduled {
 		t.Errorf("%+v", now)
 	}
 	refused(t, bind(p, bindTo("m"), metav1.CreateOptions{}), 409, `Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n"`)

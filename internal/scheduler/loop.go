@@ -313,7 +313,12 @@ func (l *loop) unassume(p *cluster.Pod, attempts int, retry bool) {
 	}
 	delete(l.assumed, p.UID)
 	l.free(p.UID)
-	if list, object := p.Claims, p.Pod; len(list) > 0 {
+	object := p.Pod
+	if p.Expected && retry {
+		p.Expected = false
+		l.write(p.UID, func(ctx context.Context) { l.writeNomination(ctx, object, "") })
+	}
+	if list := p.Claims; len(list) > 0 {
 		l.write(p.UID, func(ctx context.Context) { l.unreserve(ctx, object, list) })
 	}
 	if retry {

@@ -27,6 +27,7 @@ func (l *loop) await(b *binding, since time.Time) {
 		l.mail.post(func() { l.notReady(b, errors.New("device binding timeout")) })
 	})
 	if l.looked(b); l.awaiting[b.pod.UID] == b {
+		l.expect(b)
 		l.tell(b.object, corev1.EventTypeNormal, "BindingConditionsPending", "waiting for binding conditions for device on node %s", b.node)
 	}
 }

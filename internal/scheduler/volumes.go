@@ -108,6 +108,7 @@ func (l *loop) settle(p *cluster.Pod, object *corev1.Pod, node string, attempts 
 	b.timer = time.AfterFunc(limit, func() {
 		l.mail.post(func() { l.giveUp(b, fmt.Errorf("timed out waiting for the pod's volumes to be bound")) })
 	})
+	l.expect(b)
 	l.write(p.UID, func(ctx context.Context) {
 		for _, one := range list {
 			if err := l.choose(ctx, one, node); err != nil && ctx.Err() == nil {

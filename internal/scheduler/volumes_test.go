@@ -138,8 +138,8 @@ func TestVolumesAreBoundBeforeThePod(t *testing.T) {
 		return c.Get(ctx, crclient.ObjectKey{Name: "v"}, &v) == nil && v.Spec.ClaimRef != nil && v.Spec.ClaimRef.Name == "kept" &&
 			claim("made").Annotations[storage.AnnSelectedNode] == "a"
 	})
-	if p := get(t, c, "p"); p.Spec.NodeName != "" {
-		t.Fatal("the pod was bound before its claims")
+	if p := get(t, c, "p"); p.Spec.NodeName != "" || p.Status.NominatedNodeName != "a" {
+		t.Fatalf("before its claims the pod was bound to %q and expected on %q", p.Spec.NodeName, p.Status.NominatedNodeName)
 	}
 	for name, volume := range map[string]string{"kept": "v", "made": "w"} {
 		cl := claim(name)
@@ -155,6 +155,40 @@ func TestVolumesAreBoundBeforeThePod(t *testing.T) {
 		}
 	}
 	clienttest.Eventually(t, "the pod bound", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
+}
+
+// A pod is expected on the node where it waits, and no more when the wait ends without it. One that need not wait is never said to be.
+func TestExpectedNode(t *testing.T) {
+	ctx := context.Background()
+	c := begin(t, labelled(node("a", "1")), storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer), storageClaim("c", "e"),
+		attached("a", "big"), gpuClass("gpu", ""), claimOf("d", exactly("gpu", 1)))
+	create(t, c, using(pod("p", "100m"), "c"), claiming("q", "d"))
+	expected := func(p string) string { return get(t, c, p).Status.NominatedNodeName }
+	clienttest.Eventually(t, "both expected", func() bool { return expected("p") == "a" && expected("q") == "a" })
+	var a corev1.Node
+	if err := c.Get(ctx, crclient.ObjectKey{Name: "a"}, &a); err != nil {
+		t.Fatal(err)
+	}
+	a.Spec.Unschedulable = true
+	if err := c.Update(ctx, &a); err != nil {
+		t.Fatal(err)
+	}
+	var claim corev1.PersistentVolumeClaim
+	clienttest.Eventually(t, "the claim handed back", func() bool {
+		if err := c.Get(ctx, crclient.ObjectKey{Namespace: "default", Name: "c"}, &claim); err != nil || claim.Annotations[storage.AnnSelectedNode] != "a" {
+			return false
+		}
+		delete(claim.Annotations, storage.AnnSelectedNode)
+		return c.Update(ctx, &claim) == nil
+	})
+	report(t, c, "d", "Broken")
+	clienttest.Eventually(t, "neither expected", func() bool { return expected("p") == "" && expected("q") == "" })
+
+	l := idle(t, nil)
+	l.happen(nodeIs(node("n", "1")), podIs(pod("r", "100m"), ""))
+	if l.schedule(l.queue.Pop(l.now())); l.nodes.Placed("r") == nil || l.nodes.Placed("r").Expected {
+		t.Error("the pod that need not wait was not placed, or was said to be expected")
+	}
 }
 
 // A provisioner that cannot make the volume hands the choice back, and the pod is tried again.

@@ -42,6 +42,8 @@ type Pod struct {
 	Profile *profile.Profile              // nil for most
 	Ignored map[corev1.ResourceName]int64 // extended resources that the profile has nodes not asked for; Extended has the others
 
+	Expected bool // its status tells where it is to be bound
+
 	set     *LabelSet // while it is placed
 	terms   []*Term   // likewise
 	entered *Volumes  // likewise
