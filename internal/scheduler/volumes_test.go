@@ -191,6 +191,31 @@ func TestExpectedNode(t *testing.T) {
 	}
 }
 
+// Of two nodes the one with more storage left is taken, though the other has more left of all else; or as the profile says.
+func TestStorageScores(t *testing.T) {
+	room := func(node, free string) *storagev1.CSIStorageCapacity {
+		return &storagev1.CSIStorageCapacity{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: node}, StorageClassName: "e", Capacity: new(resource.MustParse(free)),
+			NodeTopology: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelHostname: node}}}
+	}
+	for config, want := range map[string]string{
+		"": "roomy",
+		"pluginConfig: [{name: VolumeBinding, args: {shape: [{utilization: 0, score: 0}, {utilization: 100, score: 10}]}}]": "idle",
+		"plugins: {score: {disabled: [{name: VolumeBinding}]}}":                                                             "idle",
+	} {
+		_, c := beginWith(t, settingsOf(t, "profiles: [{schedulerName: default-scheduler, "+config+"}]"), labelled(node("roomy", "1")), labelled(node("idle", "8")),
+			room("roomy", "100Gi"), room("idle", "2Gi"), storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer), storageClaim("c", "e"),
+			&storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "e.com"}, Spec: storagev1.CSIDriverSpec{StorageCapacity: new(true)}})
+		create(t, c, using(pod("p", "100m"), "c"))
+		var claim corev1.PersistentVolumeClaim
+		clienttest.Eventually(t, "a node chosen", func() bool {
+			return c.Get(context.Background(), crclient.ObjectKey{Namespace: "default", Name: "c"}, &claim) == nil && claim.Annotations[storage.AnnSelectedNode] != ""
+		})
+		if got := claim.Annotations[storage.AnnSelectedNode]; got != want {
+			t.Errorf("%q: on %s, want %s", config, got, want)
+		}
+	}
+}
+
 // A provisioner that cannot make the volume hands the choice back, and the pod is tried again.
 func TestProvisioningElsewhere(t *testing.T) {
 	ctx := context.Background()

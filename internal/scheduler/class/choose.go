@@ -61,7 +61,7 @@ func (c *Class) rate() {
 	for _, g := range c.feasible {
 		kind := c.kinds[g.key[0]]
 		g.score = c.scale.TaintToleration*score.Fewer(kind[0], taints) + c.scale.NodeAffinity*score.More(kind[1], affinity) +
-			c.scale.ImageLocality*score.Locality(kind[2:], c.having, c.nodes.Count())
+			c.scale.VolumeBinding*kind[2] + c.scale.ImageLocality*score.Locality(kind[3:], c.having, c.nodes.Count())
 	}
 	if len(c.soft) > 0 {
 		c.rateSpread()

@@ -40,6 +40,7 @@ type Class struct {
 	static [len(filter.Static)]filter.Check
 	load   [len(filter.Load)]filter.Check
 	prefer func(i int) int64 // node affinity's preference
+	stored func(i int) int64 // what storage a node has for the pod's claims is worth
 	images []string
 
 	axes                            []*axis
@@ -112,6 +113,9 @@ func newClass(p *cluster.Pod, n *cluster.Nodes) *Class {
 	}
 	if prefer := score.Affinity(p); prefer != nil && c.scale.NodeAffinity > 0 {
 		c.prefer = func(i int) int64 { return prefer(n.Node[i]) }
+	}
+	if c.scale.VolumeBinding > 0 {
+		c.stored = score.Storage(p, n)
 	}
 	return c
 }
@@ -243,13 +247,16 @@ func (c *Class) examine(i int) {
 
 // kindOf numbers what makes a node good by itself. Nodes without taints and images, which nothing prefers, are all of one kind.
 func (c *Class) kindOf(i int, node *corev1.Node) int32 {
-	if c.plain >= 0 && !c.nodes.Marked[i] && c.prefer == nil && len(c.nodes.Images[i]) == 0 {
+	if c.plain >= 0 && !c.nodes.Marked[i] && c.prefer == nil && c.stored == nil && len(c.nodes.Images[i]) == 0 {
 		return c.plain
 	}
-	kind := make([]int64, 2, 2+len(c.images))
+	kind := make([]int64, 3, 3+len(c.images))
 	kind[0] = score.Taints(c.pod.Spec.Tolerations, node)
 	if c.prefer != nil {
 		kind[1] = c.prefer(i)
+	}
+	if c.stored != nil {
+		kind[2] = c.stored(i)
 	}
 	for _, image := range c.images {
 		kind = append(kind, c.nodes.Images[i][image])

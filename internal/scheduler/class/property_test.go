@@ -518,12 +518,13 @@ func (d dice) rules(t *testing.T) *profile.Profile {
 		return nil
 	}
 	file := "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles:\n- plugins:\n    multiPoint:\n      enabled:\n"
-	for _, name := range []string{"TaintToleration", "NodeAffinity", "PodTopologySpread", "InterPodAffinity", "NodeResourcesFit", "NodeResourcesBalancedAllocation"} {
+	for _, name := range []string{"TaintToleration", "NodeAffinity", "PodTopologySpread", "InterPodAffinity", "NodeResourcesFit", "NodeResourcesBalancedAllocation", "VolumeBinding"} {
 		file += fmt.Sprintf("      - {name: %s, weight: %d}\n", name, 1+d.IntN(5))
 	}
 	file += "    filter: {disabled: [" + pick(d, "", "{name: PodTopologySpread}", "{name: InterPodAffinity}") + "]}\n"
-	file += "    score: {disabled: [" + pick(d, "", "{name: PodTopologySpread}", "{name: InterPodAffinity}", "{name: NodeResourcesFit}") + "]}\n"
+	file += "    score: {disabled: [" + pick(d, "", "{name: PodTopologySpread}", "{name: InterPodAffinity}", "{name: NodeResourcesFit}", "{name: VolumeBinding}") + "]}\n"
 	file += fmt.Sprintf("  pluginConfig:\n  - name: InterPodAffinity\n    args: {hardPodAffinityWeight: %d}\n", d.IntN(30))
+	file += pick(d, "", "  - name: VolumeBinding\n    args: {shape: [{utilization: 0, score: 0}, {utilization: 100, score: 10}]}\n")
 	file += pick(d, "", "  - name: NodeResourcesFit\n    args: {scoringStrategy: {type: MostAllocated}}\n")
 	file += pick(d, "", "", "  - name: NodeAffinity\n    args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: In, values: [ssd]}]}]}}}\n")
 	file += pick(d, "", "  - name: PodTopologySpread\n    args: {defaultingType: List, defaultConstraints: [{maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: "+

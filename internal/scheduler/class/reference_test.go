@@ -445,7 +445,8 @@ func (w *world) scores(p *corev1.Pod, feasible []*corev1.Node) map[string]int64 
 			preferred = 100 * prefers[n.Name] / mostPrefers
 		}
 		s := w.rules.Scale()
-		total[n.Name] += s.ImageLocality*w.locality(p, n) + s.TaintToleration*tolerated + s.NodeAffinity*preferred + s.PodTopologySpread*spread[n.Name] + s.InterPodAffinity*likes[n.Name]
+		total[n.Name] += s.ImageLocality*w.locality(p, n) + s.TaintToleration*tolerated + s.NodeAffinity*preferred + s.PodTopologySpread*spread[n.Name] + s.InterPodAffinity*likes[n.Name] +
+			s.VolumeBinding*w.stored(p, n)
 	}
 	return total
 }

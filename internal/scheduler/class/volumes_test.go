@@ -284,6 +284,33 @@ func reaches(v *corev1.PersistentVolume, n *corev1.Node) bool {
 	return ok && err == nil
 }
 
+// stored is what the storage of a node is worth for a pod's claim: of the smallest volume that will do, or else of the first room, what is left.
+func (w *world) stored(p *corev1.Pod, n *corev1.Node) int64 {
+	s, c := w.storage, w.storage.claims[claimOf(p)]
+	if c == nil || c.Spec.VolumeName != "" {
+		return 0
+	}
+	size, has := c.Spec.Resources.Requests[corev1.ResourceStorage], int64(0)
+	for _, v := range s.volumes {
+		q := v.Spec.Capacity[corev1.ResourceStorage]
+		if v.Spec.StorageClassName == *c.Spec.StorageClassName && v.Spec.ClaimRef == nil && q.Cmp(size) >= 0 && reaches(v, n) && (has == 0 || q.Value() < has) {
+			has = q.Value()
+		}
+	}
+	for _, r := range s.rooms {
+		if has == 0 && r.StorageClassName == *c.Spec.StorageClassName && r.Capacity.Cmp(size) >= 0 && labels.SelectorFromSet(r.NodeTopology.MatchLabels).Matches(labels.Set(n.Labels)) {
+			has = r.Capacity.Value()
+		}
+	}
+	switch {
+	case has == 0:
+		return 0
+	case w.rules != nil && w.rules.Storage != nil:
+		return size.Value() * 100 / has
+	}
+	return 100 - size.Value()*100/has
+}
+
 // bindable says why a claim without a volume cannot have one on a node.
 func (s *shelf) bindable(c *corev1.PersistentVolumeClaim, n *corev1.Node) string {
 	size, class := c.Spec.Resources.Requests[corev1.ResourceStorage], *c.Spec.StorageClassName

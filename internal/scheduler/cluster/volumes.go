@@ -4,6 +4,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/labels"
 )
 
 // Volumes is what a pod's volumes mean for the nodes it may go to. It is found out anew for every try, because claims and volumes come and go.
@@ -26,7 +27,14 @@ type Unbound struct {
 	Class      *storagev1.StorageClass
 	Makes      bool // the class has a provisioner
 	Measured   bool // the provisioner tells how much room there is, in Rooms
-	Rooms      []*storagev1.CSIStorageCapacity
+	Rooms      []Room
+}
+
+// Room is what a driver has left for volumes of a class on some nodes, as its CSIStorageCapacity says.
+type Room struct {
+	Free    resource.Quantity // 0: it says only how large a volume may be
+	Largest resource.Quantity
+	Where   labels.Selector
 }
 
 // Size is what the claim asks for.

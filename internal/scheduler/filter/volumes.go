@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	storage "k8s.io/component-helpers/storage/volume"
 
@@ -126,10 +125,11 @@ func volumeBinding(p *cluster.Pod, n *cluster.Nodes, i int, _ []*cluster.Pod) *R
 	return refusal
 }
 
-// Binding is what is to become of a claim on a node: it gets the volume, or one is to be made if that is nil.
+// Binding is what is to become of a claim on a node: it gets the volume, or one is to be made if that is nil, in the room that was told of, if any.
 type Binding struct {
 	Claim  *corev1.PersistentVolumeClaim
 	Volume *corev1.PersistentVolume
+	Room   *cluster.Room
 }
 
 // Bind finds a volume, or somebody to make one, on a node for each claim that has none.
@@ -142,17 +142,18 @@ func Bind(v *cluster.Volumes, node *corev1.Node) (list []Binding, refusal *Refus
 			found, err := storage.FindMatchingVolume(u.Claim, u.Candidates, node, taken, true, true)
 			if err == nil && found != nil {
 				taken[found.Name] = found
-				list = append(list, Binding{u.Claim, found})
+				list = append(list, Binding{Claim: u.Claim, Volume: found})
 				continue
 			}
 		}
+		room := roomFor(u, node)
 		switch {
 		case chosen && selected != node.Name, !u.Makes, !allowed(u.Class, node):
 			return nil, bindRefusal
-		case u.Measured && !roomFor(u, node):
+		case u.Measured && room == nil:
 			return nil, spaceRefusal
 		}
-		list = append(list, Binding{Claim: u.Claim})
+		list = append(list, Binding{Claim: u.Claim, Room: room})
 	}
 	return list, nil
 }
@@ -170,20 +171,15 @@ func allowed(class *storagev1.StorageClass, node *corev1.Node) bool {
 	})
 }
 
-// roomFor says whether a driver has told of enough room where the node is.
-func roomFor(u *cluster.Unbound, node *corev1.Node) bool {
+// roomFor is enough room that a driver has told of where the node is; nil if there is none.
+func roomFor(u *cluster.Unbound, node *corev1.Node) *cluster.Room {
 	size := u.Size()
-	return slices.ContainsFunc(u.Rooms, func(c *storagev1.CSIStorageCapacity) bool {
-		limit := c.Capacity
-		if c.MaximumVolumeSize != nil {
-			limit = c.MaximumVolumeSize
+	for k := range u.Rooms {
+		if room := &u.Rooms[k]; room.Largest.Cmp(size) >= 0 && room.Where.Matches(labels.Set(node.Labels)) {
+			return room
 		}
-		if limit == nil || limit.Cmp(size) < 0 || c.NodeTopology == nil {
-			return false
-		}
-		selector, err := metav1.LabelSelectorAsSelector(c.NodeTopology)
-		return err == nil && selector.Matches(labels.Set(node.Labels))
-	})
+	}
+	return nil
 }
 
 // zoneLabels place a volume, and a node, in the world.

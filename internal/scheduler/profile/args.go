@@ -35,14 +35,32 @@ func (p *Profile) take(args runtime.Object, path *field.Path) field.ErrorList {
 	case *config.DynamicResourcesArgs:
 		return p.takeDevices(a, path)
 	case *config.VolumeBindingArgs:
-		if a.BindTimeoutSeconds != nil {
-			p.BindTimeout = time.Duration(*a.BindTimeoutSeconds) * time.Second
-			if *a.BindTimeoutSeconds < 0 {
-				return field.ErrorList{field.Invalid(path.Child("bindTimeoutSeconds"), *a.BindTimeoutSeconds, "must be greater than or equal to 0")}
-			}
-		}
+		return p.takeVolumes(a, path)
 	}
 	return nil
+}
+
+func (p *Profile) takeVolumes(a *config.VolumeBindingArgs, path *field.Path) (errs field.ErrorList) {
+	if a.BindTimeoutSeconds != nil {
+		p.BindTimeout = time.Duration(*a.BindTimeoutSeconds) * time.Second
+		if *a.BindTimeoutSeconds < 0 {
+			errs = append(errs, field.Invalid(path.Child("bindTimeoutSeconds"), *a.BindTimeoutSeconds, "must be greater than or equal to 0"))
+		}
+	}
+	if len(a.Shape) == 0 || slices.Equal(a.Shape, []config.UtilizationShapePoint{{Utilization: 0, Score: 10}, {Utilization: 100, Score: 0}}) {
+		return errs
+	}
+	p.Storage = tenfold(a.Shape)
+	return append(errs, checkShape(a.Shape, path.Child("shape"))...)
+}
+
+// tenfold is a shape with scores from 0 to 100: in files they end at ten.
+func tenfold(shape []config.UtilizationShapePoint) (out []config.UtilizationShapePoint) {
+	for _, point := range shape {
+		point.Score *= 10
+		out = append(out, point)
+	}
+	return out
 }
 
 func (p *Profile) takeDevices(a *config.DynamicResourcesArgs, path *field.Path) (errs field.ErrorList) {
@@ -137,10 +155,7 @@ func (p *Profile) takeStrategy(s *config.ScoringStrategy, path *field.Path) (err
 			shape = s.RequestedToCapacityRatio.Shape
 		}
 		errs = append(errs, checkShape(shape, path.Child("requestedToCapacityRatio", "shape"))...)
-		for _, point := range shape {
-			point.Score *= 10 // the file counts to ten, scores to a hundred
-			out.Shape = append(out.Shape, point)
-		}
+		out.Shape = tenfold(shape)
 	default:
 		errs = append(errs, field.NotSupported(path.Child("type"), out.Type,
 			[]config.ScoringStrategyType{config.LeastAllocated, config.MostAllocated, config.RequestedToCapacityRatio}))

@@ -48,7 +48,7 @@ var plugins = []plugin{
 	{name: "NodeResourcesFit", does: preFilter | filter | preScore | score, is: filter, weight: Upstream.NodeResourcesFit},
 	{name: "VolumeRestrictions", does: preFilter | filter, is: filter},
 	{name: "NodeVolumeLimits", does: preFilter | filter, is: filter},
-	{name: "VolumeBinding", does: preFilter | filter | reserve | preBind | preScore | score, is: filter},
+	{name: "VolumeBinding", does: preFilter | filter | reserve | preBind | preScore | score, is: filter, weight: Upstream.VolumeBinding},
 	{name: "VolumeZone", does: preFilter | filter, is: filter},
 	{name: "PodTopologySpread", does: preFilter | filter | preScore | score, is: filter, weight: Upstream.PodTopologySpread},
 	{name: "InterPodAffinity", does: preFilter | filter | preScore | score, is: filter, weight: Upstream.InterPodAffinity},
@@ -190,6 +190,6 @@ func (on enabled) apply(p *Profile) {
 		TaintToleration: weigh("TaintToleration"), NodeAffinity: weigh("NodeAffinity"), PodTopologySpread: weigh("PodTopologySpread"),
 		InterPodAffinity: weigh("InterPodAffinity"), NodeResourcesFit: weigh("NodeResourcesFit"),
 		NodeResourcesBalancedAllocation: weigh("NodeResourcesBalancedAllocation"), ImageLocality: weigh("ImageLocality"),
-		DynamicResources: weigh("DynamicResources"),
+		DynamicResources: weigh("DynamicResources"), VolumeBinding: weigh("VolumeBinding"),
 	}
 }

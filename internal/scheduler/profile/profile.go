@@ -58,7 +58,8 @@ type Profile struct {
 	OwnLikes    bool  // pods without preferences of their own about other pods have none: those that are there don't make any
 	TryShare    int   // of the nodes, in percent, that preemption tries out at least
 	TryLeast    int
-	BindTimeout time.Duration // of volumes
+	BindTimeout time.Duration                  // of volumes
+	Storage     []config.UtilizationShapePoint // as Strategy's, of VolumeBinding's score; nil: the less is asked of what there is, the better
 	Devices     DeviceTimes
 
 	off            map[string]bool // filters, and whatever is one thing, by plug-in
@@ -68,13 +69,13 @@ type Profile struct {
 
 // Weights of the scores; 0 for those that are off.
 type Weights struct {
-	TaintToleration, NodeAffinity, PodTopologySpread, InterPodAffinity, NodeResourcesFit, NodeResourcesBalancedAllocation, ImageLocality, DynamicResources int64
+	TaintToleration, NodeAffinity, PodTopologySpread, InterPodAffinity, NodeResourcesFit, NodeResourcesBalancedAllocation, ImageLocality, DynamicResources, VolumeBinding int64
 }
 
 // Upstream are upstream's weights.
 var Upstream = Weights{
 	TaintToleration: 3, NodeAffinity: 2, PodTopologySpread: 2, InterPodAffinity: 2,
-	NodeResourcesFit: 1, NodeResourcesBalancedAllocation: 1, ImageLocality: 1, DynamicResources: 2,
+	NodeResourcesFit: 1, NodeResourcesBalancedAllocation: 1, ImageLocality: 1, DynamicResources: 2, VolumeBinding: 1,
 }
 
 // DeviceTimes are how long devices are looked for on one node (0: as long as it takes), and waited for to get ready.

@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/storage/ephemeral"
 	storage "k8s.io/component-helpers/storage/volume"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -290,11 +291,33 @@ func (b *Book) measure(u *cluster.Unbound) error {
 		return err
 	}
 	for i := range rooms.Items {
-		if rooms.Items[i].StorageClassName == u.Class.Name {
-			u.Rooms = append(u.Rooms, &rooms.Items[i])
+		if rooms.Items[i].StorageClassName != u.Class.Name {
+			continue
+		}
+		if room, says := roomOf(&rooms.Items[i]); says {
+			u.Rooms = append(u.Rooms, room)
 		}
 	}
 	return nil
+}
+
+// roomOf reads a CSIStorageCapacity; false if it says of no node how much it has.
+func roomOf(c *storagev1.CSIStorageCapacity) (room cluster.Room, says bool) {
+	if c.NodeTopology == nil || c.Capacity == nil && c.MaximumVolumeSize == nil {
+		return room, false
+	}
+	where, err := metav1.LabelSelectorAsSelector(c.NodeTopology)
+	if err != nil {
+		return room, false
+	}
+	room.Where = where
+	if c.Capacity != nil {
+		room.Free, room.Largest = *c.Capacity, *c.Capacity
+	}
+	if c.MaximumVolumeSize != nil {
+		room.Largest = *c.MaximumVolumeSize
+	}
+	return room, true
 }
 
 // key tells apart what nodes could tell apart. Claims for which a volume is simply made are alike if their class is, so that the pods of a
