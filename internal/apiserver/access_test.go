@@ -186,6 +186,7 @@ func TestIdentityTokens(t *testing.T) {
 		if got := f.whoami(f.client(""), bearer(sign(claims(url, "sub", "system:admin")))...); got.Username != "" {
 			t.Errorf("a user that a rule forbids is %s", got.Username)
 		}
+		f.healthy()
 		f.askAs(f.client(""), "GET /livez", "").ok(200)
 		f.askAs(f.client(""), "GET /readyz", "").ok(401)
 	})

@@ -50,7 +50,8 @@ type Config struct {
 	ExternalURL string
 	Metrics     *prometheus.Registry
 	Usage       *usage.Source // answers metrics.k8s.io; nil: nobody does
-	Checks      []Check       // /readyz, /livez
+	Checks      []Check       // /readyz, /livez, and ComponentStatuses
+	Steps       []Step        // likewise, of the start; the server adds its own
 	UI          UI            // answers /ui; nil: nobody does
 	Log         *slog.Logger
 	// Stall is how long a client may be silent on its connection, or leave untaken what a watch has for it, before it is cut off; 0 is a minute.
@@ -73,12 +74,6 @@ type TokenKeys struct {
 
 // UI makes what answers /ui and below. It authenticates its callers itself: api is the whole server, who its authentication.
 type UI func(api http.Handler, who func(*http.Request) (user.Info, error)) http.Handler
-
-// Check is one line of /readyz?verbose.
-type Check struct {
-	Name string
-	Run  func(ctx context.Context) error
-}
 
 // Server serves the API until its context ends.
 type Server struct {

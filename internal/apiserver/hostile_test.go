@@ -35,7 +35,7 @@ func (f *fixture) raw(text string) string {
 // alive fails the test if the server does not answer any more.
 func (f *fixture) alive() {
 	f.Helper()
-	f.ask("GET /readyz", "").ok(200)
+	f.healthy()
 }
 
 func TestHostilePaths(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 
 func TestAnonymousSeesHealthOnly(t *testing.T) {
 	f := start(t)
+	f.healthy()
 	nobody := f.client("")
 	for path, code := range map[string]int{
 		"/healthz": 200, "/livez": 200, "/readyz": 200, "/readyz?verbose": 200, "/version": 200,

@@ -55,6 +55,7 @@ func TestMixedLoad(t *testing.T) {
 	worker("pods", func(c *kubernetes.Clientset, n int) error { return churnPod(run, c, fmt.Sprint("p", n%3)) })
 	worker("lists", func(c *kubernetes.Clientset, n int) error { return readAll(run, c) })
 	worker("watches", func(c *kubernetes.Clientset, n int) error { return lookOn(run, c, n) })
+	s.healthy() // a reader of /readyz below comes early
 	worker("boats", func(_ *kubernetes.Clientset, n int) error { return s.churnBoat(run, fmt.Sprint("b", n%3)) })
 	all.Go(func() {
 		for n := range rounds / 5 {

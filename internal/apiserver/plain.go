@@ -1,14 +1,11 @@
 package apiserver
 
 import (
-	"context"
-	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -23,10 +20,7 @@ import (
 func (s *Server) plainRoutes() *http.ServeMux {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /version", s.version)
-	for _, name := range []string{"healthz", "livez", "readyz"} {
-		m.HandleFunc("GET /"+name, s.health(name))
-		m.HandleFunc("GET /"+name+"/{check}", s.health(name))
-	}
+	health := s.healthRoutes(m)
 	slis.SLIMetrics{}.Install(metricsRoute{m})
 	if s.cfg.Metrics != nil {
 		m.Handle("GET /metrics", promhttp.HandlerFor(prometheus.Gatherers{s.cfg.Metrics, admission.Dynamic{}}, promhttp.HandlerOpts{}))
@@ -54,7 +48,7 @@ func (s *Server) plainRoutes() *http.ServeMux {
 	m.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	m.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	m.HandleFunc("GET /{$}", s.paths)
+	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { s.paths(w, r, health) })
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		read := r.Clone(r.Context())
 		read.Method = http.MethodGet
@@ -91,8 +85,8 @@ func (s *Server) version(w http.ResponseWriter, r *http.Request) {
 }
 
 // paths lists what there is, for people with curl.
-func (s *Server) paths(w http.ResponseWriter, r *http.Request) {
-	out := []string{"/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"}
+func (s *Server) paths(w http.ResponseWriter, r *http.Request, health []string) {
+	out := append([]string{"/.well-known/openid-configuration", "/api", "/apis", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/version"}, health...)
 	for gv := range s.groupVersions() {
 		path := "/apis/" + gv.String()
 		if gv.Group == "" {
@@ -104,51 +98,4 @@ func (s *Server) paths(w http.ResponseWriter, r *http.Request) {
 	}
 	slices.Sort(out)
 	writeJSON(w, r, map[string]any{"paths": slices.Compact(out)})
-}
-
-// health runs the checks. One that fails says why in the log, not to whoever asks: anonymous clients may ask.
-func (s *Server) health(name string) http.HandlerFunc {
-	checks := append([]Check{{"ping", func(context.Context) error { return nil }}, {"log", func(context.Context) error { return nil }}}, s.cfg.Checks...)
-	if name == "readyz" {
-		checks = append(checks, Check{"shutdown", func(context.Context) error { return s.stopping.Err() }})
-	}
-	return func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		defer cancel()
-		only, excluded := r.PathValue("check"), r.URL.Query()["exclude"]
-		var text strings.Builder
-		failed, found := false, only == ""
-		for _, c := range checks {
-			if only != "" && c.Name != only {
-				continue
-			}
-			found = true
-			if slices.Contains(excluded, c.Name) {
-				fmt.Fprintf(&text, "[+]%s excluded: ok\n", c.Name)
-				continue
-			}
-			status := slis.Success
-			if err := c.Run(ctx); err != nil {
-				failed, status = true, slis.Error
-				s.log.Warn("a health check failed", "check", c.Name, "err", err)
-				fmt.Fprintf(&text, "[-]%s failed: reason withheld\n", c.Name)
-			} else {
-				fmt.Fprintf(&text, "[+]%s ok\n", c.Name)
-			}
-			_ = slis.ObserveHealthcheck(ctx, c.Name, name, status)
-		}
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		switch {
-		case !found:
-			writeError(w, r, notFound())
-		case failed:
-			w.WriteHeader(http.StatusInternalServerError)
-			fmt.Fprintf(w, "%s%s check failed\n", text.String(), name)
-		case r.URL.Query().Has("verbose"):
-			fmt.Fprintf(w, "%s%s check passed\n", text.String(), name)
-		default:
-			fmt.Fprint(w, "ok")
-		}
-	}
 }

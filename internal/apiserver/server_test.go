@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -141,6 +142,18 @@ func startOver(t *testing.T, beneath func(*registry.Config, func() *authz.Author
 	f.admin = f.client("admin", "system:masters") // after the server: its connections are closed first
 	<-s.Ready()
 	return f
+}
+
+// healthy returns once every step of the start has been taken.
+func (f *fixture) healthy() {
+	f.Helper()
+	var got answer
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if got = f.ask("GET /readyz", ""); got.code == 200 {
+			return
+		}
+	}
+	f.Fatalf("the server does not become ready: %s", got.body)
 }
 
 // certificate of a client.
@@ -288,6 +301,7 @@ func TestServerStopsWhenItsContextEnds(t *testing.T) {
 func TestHealth(t *testing.T) {
 	sick := &breakable{}
 	f := start(t, func(c *apiserver.Config) { c.Checks = []apiserver.Check{{Name: "etcd", Run: sick.run}} })
+	f.healthy()
 	cases := []struct {
 		path string
 		err  error
@@ -299,10 +313,18 @@ func TestHealth(t *testing.T) {
 		{"/readyz", nil, 200, "ok"},
 		{"/readyz/etcd", nil, 200, "ok"},
 		{"/readyz/ping", nil, 200, "ok"},
-		{"/readyz?verbose", nil, 200, "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n"},
-		{"/livez?verbose", nil, 200, "[+]ping ok\n[+]log ok\n[+]etcd ok\nlivez check passed\n"},
-		{"/livez?verbose&exclude=etcd", nil, 200, "[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\nlivez check passed\n"},
-		{"/healthz", errors.New("secret reason"), 500, "[+]ping ok\n[+]log ok\n[-]etcd failed: reason withheld\nhealthz check failed\n"},
+		{"/readyz/poststarthook/rbac/bootstrap-roles", nil, 200, "ok"},
+		{"/livez/autoregister-completion?verbose", nil, 200, "[+]autoregister-completion ok\nlivez check passed\n"},
+		{"/readyz?verbose", nil, 200, "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]etcd-readiness ok\n[+]informer-sync ok\n[+]poststarthook/"},
+		{"/readyz?verbose", nil, 200, "[+]shutdown ok\nreadyz check passed\n"},
+		{"/livez?verbose", nil, 200, "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]poststarthook/"},
+		{"/livez?verbose", nil, 200, "[+]autoregister-completion ok\nlivez check passed\n"},
+		{"/livez?verbose&exclude=etcd", nil, 200, "[+]ping ok\n[+]log ok\n[+]etcd excluded: ok\n"},
+		{"/livez?verbose&exclude=poststarthook/rbac/bootstrap-roles", nil, 200, "[+]poststarthook/rbac/bootstrap-roles excluded: ok\n"},
+		{"/livez?verbose&exclude=etc&exclude=\"", nil, 200, `warn: some health checks cannot be excluded: no matches for "etc","\""` + "\nlivez check passed\n"},
+		{"/livez?exclude=etc", errors.New("secret reason"), 500, "[-]etcd failed: reason withheld\n"},
+		{"/readyz/etcd-readiness", errors.New("secret reason"), 500, "[-]etcd-readiness failed: reason withheld\n"},
+		{"/healthz", errors.New("secret reason"), 500, "[+]ping ok\n[+]log ok\n[-]etcd failed: reason withheld\n"},
 		{"/healthz/etcd", errors.New("secret reason"), 500, "failed: reason withheld"},
 		{"/healthz?exclude=etcd", errors.New("secret reason"), 200, "ok"},
 		{"/healthz/ping", errors.New("secret reason"), 200, "ok"},
@@ -318,12 +340,70 @@ func TestHealth(t *testing.T) {
 			t.Errorf("%s is a %s", c.path, got.header.Get("Content-Type"))
 		}
 	}
-	f.ask("GET /healthz/nothing", "").ok(404)
-	f.ask("HEAD /readyz?exclude=etcd", "").ok(200)
+	for _, path := range []string{"/healthz/nothing", "/livez/shutdown", "/livez/informer-sync", "/readyz/poststarthook", "/readyz/poststarthook/", "/readyz/ping/", "/readyz/"} {
+		f.ask("GET "+path, "").ok(404)
+	}
+	f.ask("HEAD /readyz?exclude=etcd&exclude=etcd-readiness", "").ok(200)
+}
+
+// The names of a 1.37 server, but for those of what stands beside this one.
+var healthNames = []string{
+	"ping", "log", "etcd", "poststarthook/start-apiserver-admission-initializer", "poststarthook/generic-apiserver-start-informers",
+	"poststarthook/priority-and-fairness-config-consumer", "poststarthook/priority-and-fairness-config-producer", "poststarthook/priority-and-fairness-filter",
+	"poststarthook/start-system-namespaces-controller", "poststarthook/start-service-ip-repair-controllers", "poststarthook/rbac/bootstrap-roles",
+	"poststarthook/scheduling/bootstrap-system-priority-classes", "poststarthook/bootstrap-controller", "poststarthook/start-kubernetes-service-cidr-controller",
+	"poststarthook/start-kube-aggregator-informers", "poststarthook/apiservice-status-local-available-controller",
+	"poststarthook/apiservice-status-remote-available-controller", "poststarthook/apiservice-registration-controller",
+	"poststarthook/apiservice-discovery-controller", "poststarthook/kube-apiserver-autoregistration", "autoregister-completion",
+	"poststarthook/apiservice-openapi-controller", "poststarthook/apiservice-openapiv3-controller",
+}
+
+func TestHealthNames(t *testing.T) {
+	done := make(chan struct{})
+	f := start(t, func(c *apiserver.Config) {
+		c.Checks = []apiserver.Check{{Name: "etcd", Run: c.Registry.Store().Healthy}}
+		c.Steps = []apiserver.Step{{Name: "poststarthook/beside", Done: done}}
+	})
+	for _, of := range []string{"healthz", "livez", "readyz"} {
+		got := f.ask("GET /"+of+"?verbose=1", "").ok(500)
+		if !bytes.Contains(got.body, []byte("[-]poststarthook/beside failed: reason withheld\n")) {
+			t.Errorf("%s does not wait for a step that is under way:\n%s", of, got.body)
+		}
+	}
+	close(done)
+	f.healthy()
+	for _, of := range []string{"healthz", "livez", "readyz"} {
+		names := append([]string{"poststarthook/beside"}, healthNames...)
+		if of == "readyz" {
+			names = append(names, "informer-sync", "etcd-readiness", "shutdown")
+		}
+		lines := strings.Split(string(f.ask("GET /"+of+"?verbose=1", "").ok(200).body), "\n")
+		for _, name := range names {
+			if !slices.Contains(lines, "[+]"+name+" ok") {
+				t.Errorf("%s has no check %s: %q", of, name, lines)
+			}
+			f.ask("GET /"+of+"/"+name, "").ok(200)
+		}
+	}
+}
+
+// A part that a server was not given has no check: nobody would ever be done.
+func TestHealthWithoutParts(t *testing.T) {
+	f := start(t, func(c *apiserver.Config) { c.FrontProxy, c.NoFairness = nil, true })
+	f.healthy()
+	for name, there := range map[string]bool{
+		"poststarthook/rbac/bootstrap-roles": true, "poststarthook/priority-and-fairness-config-consumer": false, "autoregister-completion": false,
+		"poststarthook/start-kube-aggregator-informers": false, "poststarthook/crd-informer-synced": false,
+	} {
+		if got := f.ask("GET /livez/"+name, ""); (got.code == 200) != there || !there && got.code != 404 {
+			t.Errorf("%s: %d", name, got.code)
+		}
+	}
 }
 
 func TestPlainPaths(t *testing.T) {
 	f := start(t)
+	f.healthy()
 	var v struct{ Major, Minor, GitVersion, Platform string }
 	f.ask("GET /version", "").ok(200).into(&v)
 	if v.Major != "1" || v.Minor != "37" || !strings.HasPrefix(v.GitVersion, "v1.37.") || !strings.Contains(v.Platform, "/") {

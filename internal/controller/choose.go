@@ -12,6 +12,12 @@ func Check(selection string) error {
 	return err
 }
 
+// Selected says whether a selection, which must be in order, has a controller in it.
+func Selected(selection, name string) bool {
+	chosen, err := choose(selection, Names())
+	return err == nil && chosen[name]
+}
+
 // choose reads --controllers as upstream does: "*" is every controller, "name" turns one on, "-name" turns one off, whatever the order.
 // Nothing at all means "*".
 func choose(selection string, known []string) (map[string]bool, error) {

@@ -68,6 +68,7 @@ type Config struct {
 	LBPool   loadbalancer.Pool // addresses for services of type LoadBalancer; none: the nodes' own
 	RootCA   []byte            // PEM, for kube-root-ca.crt
 	Trust    map[string]string // data of the ConfigMap extension-apiserver-authentication; none if empty
+	Trusted  func()            // called whenever Trust is found or made public; may be nil
 	Sign     certificates.Sign
 	Metrics  prometheus.Registerer
 	Rewrite  storageversionmigrator.Rewrite
@@ -87,6 +88,9 @@ type entry struct {
 	make func(cfg Config) harness.Controller
 }
 
+// ExtensionAuth is the controller that publishes Config.Trust.
+const ExtensionAuth = "extension-apiserver-authentication-controller"
+
 // all is every controller there is.
 var all = []entry{
 	{"deployment-controller", func(c Config) harness.Controller { return deployment.New(c.Client) }},
@@ -104,7 +108,7 @@ var all = []entry{
 	{"namespace-controller", func(c Config) harness.Controller { return namespace.New(c.Client, c.Kinds) }},
 	{"serviceaccount-controller", func(c Config) harness.Controller { return serviceaccount.New(c.Client) }},
 	{"root-ca-certificate-publisher-controller", func(c Config) harness.Controller { return rootca.New(c.Client, c.RootCA) }},
-	{"extension-apiserver-authentication-controller", func(c Config) harness.Controller { return extensionauth.New(c.Client, c.Trust) }},
+	{ExtensionAuth, func(c Config) harness.Controller { return extensionauth.New(c.Client, c.Trust, c.Trusted) }},
 	{"node-ipam-controller", func(c Config) harness.Controller { return nodeipam.New(c.Client, c.PodCIDRs, c.NodeMask) }},
 	{"service-cidr-controller", func(c Config) harness.Controller { return servicecidr.New(c.Client) }},
 	{"node-lifecycle-controller", func(c Config) harness.Controller { return nodelifecycle.New(c.Client) }},

@@ -20,6 +20,7 @@ import (
 	"skiff.dev/skiff/internal/addon"
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/crd"
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/config"
@@ -77,7 +78,9 @@ type cluster struct {
 	store      *store.Store
 	registry   *registry.Registry
 	authorizer *authz.Authorizer
-	usage      *usage.Source // a server's
+	usage      *usage.Source  // a server's
+	custom     *crd.Resources // likewise
+	published  chan struct{}  // closed once API servers behind this one can know whom to believe
 	runtime    *skiffruntime.Runtime
 	nodeClient client.Client
 	network    atomic.Pointer[network.Network] // nil until it is made; the kubelet does not wait for it
@@ -93,7 +96,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer l.release()
-	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry(), switches: addon.NewSwitches()}
+	c := &cluster{Options: o, conf: o.Config, metrics: prometheus.NewRegistry(), published: make(chan struct{}), switches: addon.NewSwitches()}
 	if l.made {
 		c.undo = append(c.undo, func() error { return os.RemoveAll(o.Config.DataDir) })
 	}

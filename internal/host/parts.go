@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -199,7 +200,8 @@ func (w withClient) Run(ctx context.Context) error {
 }
 
 func (c *cluster) makeCustomResources() (runner, error) {
-	return crd.New(crd.Config{Registry: c.registry, Log: c.Log.With("part", "customresources")}), nil
+	c.custom = crd.New(crd.Config{Registry: c.registry, Log: c.Log.With("part", "customresources")})
+	return c.custom, nil
 }
 
 func (c *cluster) makeAPIServer() (runner, error) {
@@ -239,6 +241,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		Metrics:     c.metrics,
 		Usage:       c.usage,
 		Checks:      c.checks(),
+		Steps:       c.steps(),
 		UI:          c.ui(),
 		Explain:     c.explainPod(),
 		Log:         c.Log.With("part", "apiserver"),
@@ -266,6 +269,15 @@ func (c *cluster) checks() []apiserver.Check {
 	out := []apiserver.Check{{Name: "etcd", Run: c.store.Healthy}}
 	if c.encryption.Remote() {
 		out = append(out, apiserver.Check{Name: "kms-providers", Run: c.encryption.Check})
+	}
+	return out
+}
+
+// steps are those of the start that other parts than the API server take.
+func (c *cluster) steps() []apiserver.Step {
+	out := apiserver.Hooks(c.custom.Ready(), "start-apiextensions-informers", "start-apiextensions-controllers", "crd-informer-synced")
+	if controller.Selected(c.conf.Controllers, controller.ExtensionAuth) {
+		out = append(out, apiserver.Hooks(c.published, "start-cluster-authentication-info-controller")...)
 	}
 	return out
 }
@@ -362,6 +374,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		LBPool:   pool,
 		RootCA:   c.ca.PEM,
 		Trust:    authn.PublishedTrust(c.ca.PEM, c.frontProxy.PEM),
+		Trusted:  sync.OnceFunc(func() { close(c.published) }),
 		Sign:     c.ca.Sign,
 		Rewrite:  c.registry.Rewrite,
 		Check:    c.checkTypes,

@@ -45,18 +45,22 @@ type Aggregator struct {
 	cfg     Config
 	remotes atomic.Pointer[map[schema.GroupVersion]*Remote] // never changed, only replaced
 	loaded  chan struct{}
+	kept    chan struct{} // closed once this server's own APIServices are there
 	gone    chan struct{} // signalled when an APIService was deleted
 }
 
 // New makes an aggregator that knows of nobody until Run.
 func New(cfg Config) *Aggregator {
-	a := &Aggregator{cfg: cfg, loaded: make(chan struct{}), gone: make(chan struct{}, 1)}
+	a := &Aggregator{cfg: cfg, loaded: make(chan struct{}), kept: make(chan struct{}), gone: make(chan struct{}, 1)}
 	a.remotes.Store(&map[schema.GroupVersion]*Remote{})
 	return a
 }
 
 // Ready is closed once every APIService there is is known.
 func (a *Aggregator) Ready() <-chan struct{} { return a.loaded }
+
+// Registered is closed once everything that this server serves itself has its APIService.
+func (a *Aggregator) Registered() <-chan struct{} { return a.kept }
 
 // Of finds who serves a path, or nil: this server does.
 func (a *Aggregator) Of(path string) *Remote {

@@ -3,6 +3,7 @@ package aggregate
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -61,6 +62,7 @@ func ranked(all map[schema.GroupVersion]bool) map[schema.GroupVersion]int {
 
 // keepLocal keeps an APIService for everything that this server serves, as definitions come and go.
 func (a *Aggregator) keepLocal(ctx context.Context) {
+	registered := sync.OnceFunc(func() { close(a.kept) })
 	for {
 		changed := a.cfg.Registry.Table().Changed()
 		if err := a.alignLocal(ctx); err != nil && ctx.Err() == nil {
@@ -69,7 +71,11 @@ func (a *Aggregator) keepLocal(ctx context.Context) {
 			case <-time.After(time.Second):
 				continue
 			case <-ctx.Done():
+				return
 			}
+		}
+		if ctx.Err() == nil {
+			registered()
 		}
 		select {
 		case <-changed:

@@ -20,13 +20,14 @@ import (
 const name = "extension-apiserver-authentication"
 
 type reconciler struct {
-	client client.Client
-	data   map[string]string
+	client    client.Client
+	data      map[string]string
+	published func()
 }
 
-// New returns the controller. Its one key is the ConfigMap.
-func New(c client.Client, data map[string]string) harness.Controller {
-	r := &reconciler{c, data}
+// New returns the controller. Its one key is the ConfigMap. published, which may be nil, is called whenever that is as it should be.
+func New(c client.Client, data map[string]string, published func()) harness.Controller {
+	r := &reconciler{c, data, published}
 	key := []harness.Key{{Namespace: metav1.NamespaceSystem, Name: name}}
 	return harness.Controller{
 		Watches: []harness.Watch{
@@ -66,6 +67,9 @@ func (r *reconciler) reconcile(ctx context.Context, key harness.Key) (time.Durat
 	}
 	if err != nil {
 		return 0, fmt.Errorf("publish whom API servers believe: %w", err)
+	}
+	if r.published != nil {
+		r.published()
 	}
 	return 0, nil
 }
