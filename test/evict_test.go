@@ -99,8 +99,7 @@ spec:
 func wantEvicted(t *testing.T, c *cluster.Cluster, name, why string) {
 	t.Helper()
 	cluster.Eventually(t, 2*time.Minute, func() error {
-		const about = `{.status.phase} {.status.reason} {.status.conditions[?(@.type=="DisruptionTarget")].reason}: {.status.message}`
-		if out := c.Kubectl("get", "pod", name, "-o", "jsonpath="+about); !strings.HasPrefix(out, "Failed Evicted TerminationByKubelet: "+why) {
+		if out := howEnded(c, name); !strings.HasPrefix(out, "Failed Evicted TerminationByKubelet: "+why) {
 			return fmt.Errorf("%s: %s", name, out)
 		}
 		return nil

@@ -8,6 +8,7 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"skiff.dev/skiff/internal/api/loadbalancer"
+	"skiff.dev/skiff/internal/api/shutdown"
 	"skiff.dev/skiff/internal/api/threshold"
 )
 
@@ -97,54 +99,59 @@ type Config struct {
 	ProxyHealthz string `key:"proxy-healthz-bind-address" help:"Address and port where load balancers outside ask, at /healthz, whether this node should get packets for services; empty for none"`
 	ProxyMetrics string `key:"proxy-metrics-bind-address" help:"Address and port of the service proxy's /metrics; empty for none"`
 
-	NodeName        string   `key:"node-name" help:"Name of this node (default: the host's name)"`
-	NodeIP          string   `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
-	KubeletListen   string   `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
-	MaxPods         int      `key:"max-pods" help:"Pods this node takes at most"`
-	PodManifestPath string   `key:"pod-manifest-path" help:"Folder with manifests of static pods, one pod a file, which this node runs by itself (default: none)"`
-	EvictionHard    []string `key:"eviction-hard" help:"What must be left of memory.available, nodefs.available, nodefs.inodesFree and pid.available, or pods are evicted, such as memory.available<200Mi,nodefs.available<5%; 0 for never (default: memory.available<100Mi, a tenth of the disk but 1Gi at most, nodefs.inodesFree<1%, pid.available<2%)"`
-	EvictionSoft    []string `key:"eviction-soft" help:"What should be left: when it has not been for the grace period, pods are evicted with time to end, such as memory.available<500Mi (default: none)"`
-	EvictionGrace   []string `key:"eviction-soft-grace-period" help:"How long less than that must be left before pods are evicted, for each soft threshold, such as memory.available=1m30s"`
-	EvictionMaxTime int      `key:"eviction-max-pod-grace-period" help:"Seconds that a pod gets at most to end when it is evicted for a soft threshold; negative for what it asks for"`
-	EvictionReclaim []string `key:"eviction-minimum-reclaim" help:"What must be there beyond a threshold before no more pods are evicted for it, such as nodefs.available=500Mi (default: nothing)"`
-	EvictionHold    string   `key:"eviction-pressure-transition-period" help:"How long a node tells that it is short of something after it was the last time"`
-	LogMaxSize      int      `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
-	LogMaxFiles     int      `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
-	LogKeepHours    int      `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
-	LogKeepSize     int      `key:"log-keep-size" help:"Megabytes that the logs of pods that are gone may take on a node; the oldest go first. They never take more than a tenth of the filesystem"`
-	CRIEndpoint     string   `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
-	ResolvConf      string   `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
+	NodeName              string   `key:"node-name" help:"Name of this node (default: the host's name)"`
+	NodeIP                string   `key:"node-ip" help:"Address of this node, or one of each family with a comma between them, the primary first (default: those of the default routes)"`
+	KubeletListen         string   `key:"kubelet-listen" help:"Address and port of the kubelet; port 0 picks a free one"`
+	MaxPods               int      `key:"max-pods" help:"Pods this node takes at most"`
+	PodManifestPath       string   `key:"pod-manifest-path" help:"Folder with manifests of static pods, one pod a file, which this node runs by itself (default: none)"`
+	EvictionHard          []string `key:"eviction-hard" help:"What must be left of memory.available, nodefs.available, nodefs.inodesFree and pid.available, or pods are evicted, such as memory.available<200Mi,nodefs.available<5%; 0 for never (default: memory.available<100Mi, a tenth of the disk but 1Gi at most, nodefs.inodesFree<1%, pid.available<2%)"`
+	EvictionSoft          []string `key:"eviction-soft" help:"What should be left: when it has not been for the grace period, pods are evicted with time to end, such as memory.available<500Mi (default: none)"`
+	EvictionGrace         []string `key:"eviction-soft-grace-period" help:"How long less than that must be left before pods are evicted, for each soft threshold, such as memory.available=1m30s"`
+	EvictionMaxTime       int      `key:"eviction-max-pod-grace-period" help:"Seconds that a pod gets at most to end when it is evicted for a soft threshold; negative for what it asks for"`
+	EvictionReclaim       []string `key:"eviction-minimum-reclaim" help:"What must be there beyond a threshold before no more pods are evicted for it, such as nodefs.available=500Mi (default: nothing)"`
+	EvictionHold          string   `key:"eviction-pressure-transition-period" help:"How long a node tells that it is short of something after it was the last time"`
+	ShutdownGrace         string   `key:"shutdown-grace-period" help:"How long pods get to end when the host shuts down; systemd-logind holds it up for that long, 0 for not at all"`
+	ShutdownGraceCritical string   `key:"shutdown-grace-period-critical-pods" help:"The last part of that, which is for critical pods: they end when the others have"`
+	ShutdownGracePriority []string `key:"shutdown-grace-period-by-pod-priority" help:"Instead of both: what pods of a priority and above get, each after those of lower ones, such as 0=1m,1000=20s,2000000000=10s"`
+	LogMaxSize            int      `key:"container-log-max-size" help:"Megabytes at which a running container's log is rotated"`
+	LogMaxFiles           int      `key:"container-log-max-files" help:"Files that are kept of a running container's log, the live one included"`
+	LogKeepHours          int      `key:"log-keep-hours" help:"Hours for which logs are kept after their pod is gone; 0 for not at all"`
+	LogKeepSize           int      `key:"log-keep-size" help:"Megabytes that the logs of pods that are gone may take on a node; the oldest go first. They never take more than a tenth of the filesystem"`
+	CRIEndpoint           string   `key:"cri-endpoint" help:"Use this CRI socket (unix:///…) instead of the embedded containerd"`
+	ResolvConf            string   `key:"resolv-conf" help:"File that names the resolvers for everything outside the cluster"`
 }
 
 // Default is the configuration of `skiff up`; `skiff server` listens on every address.
 func Default() *Config {
 	return &Config{
-		DataDir:            "/var/lib/skiff",
-		LogLevel:           "info",
-		LogFormat:          "text",
-		Listen:             "127.0.0.1:6443",
-		OIDCUsernameClaim:  "sub",
-		AuditLogMaxSize:    100,
-		AuditLogMaxBackups: 10,
-		OIDCAlgorithms:     []string{"RS256"},
-		PodCIDR:            "10.42.0.0/16",
-		NodeCIDRMaskIPv4:   24,
-		NodeCIDRMaskIPv6:   64,
-		ServiceCIDR:        "10.43.0.0/16",
-		NodePorts:          "30000-32767",
-		ClusterDomain:      "cluster.local",
-		Controllers:        "*",
-		VXLANPort:          8472,
-		ProxyHealthz:       "0.0.0.0:10256",
-		ProxyMetrics:       "127.0.0.1:10249",
-		KubeletListen:      "0.0.0.0:10250",
-		MaxPods:            110,
-		EvictionHold:       "5m",
-		LogMaxSize:         10,
-		LogMaxFiles:        5,
-		LogKeepHours:       24,
-		LogKeepSize:        256,
-		ResolvConf:         "/etc/resolv.conf",
+		DataDir:               "/var/lib/skiff",
+		LogLevel:              "info",
+		LogFormat:             "text",
+		Listen:                "127.0.0.1:6443",
+		OIDCUsernameClaim:     "sub",
+		AuditLogMaxSize:       100,
+		AuditLogMaxBackups:    10,
+		OIDCAlgorithms:        []string{"RS256"},
+		PodCIDR:               "10.42.0.0/16",
+		NodeCIDRMaskIPv4:      24,
+		NodeCIDRMaskIPv6:      64,
+		ServiceCIDR:           "10.43.0.0/16",
+		NodePorts:             "30000-32767",
+		ClusterDomain:         "cluster.local",
+		Controllers:           "*",
+		VXLANPort:             8472,
+		ProxyHealthz:          "0.0.0.0:10256",
+		ProxyMetrics:          "127.0.0.1:10249",
+		KubeletListen:         "0.0.0.0:10250",
+		MaxPods:               110,
+		EvictionHold:          "5m",
+		ShutdownGrace:         "0s",
+		ShutdownGraceCritical: "0s",
+		LogMaxSize:            10,
+		LogMaxFiles:           5,
+		LogKeepHours:          24,
+		LogKeepSize:           256,
+		ResolvConf:            "/etc/resolv.conf",
 	}
 }
 
@@ -311,6 +318,9 @@ func (c *Config) checkNode() error {
 	if _, err := c.Eviction(); err != nil {
 		return err
 	}
+	if _, err := c.Shutdown(); err != nil {
+		return err
+	}
 	for _, least := range []struct {
 		key          string
 		value, least int
@@ -354,6 +364,32 @@ func (c *Config) Eviction() (*threshold.Settings, error) {
 		return nil, fmt.Errorf("%s: %w", field, err)
 	}
 	return s, nil
+}
+
+// Shutdown is how long pods get to end when the host shuts down.
+func (c *Config) Shutdown() (shutdown.Periods, error) {
+	var periods [2]time.Duration
+	for i, of := range []struct{ key, value string }{{"shutdown-grace-period", c.ShutdownGrace}, {"shutdown-grace-period-critical-pods", c.ShutdownGraceCritical}} {
+		var err error
+		if periods[i], err = time.ParseDuration(of.value); err != nil {
+			return nil, fmt.Errorf("%s: %q is no period such as 30s", of.key, of.value)
+		}
+	}
+	if len(c.ShutdownGracePriority) == 0 {
+		out, err := shutdown.Of(periods[0], periods[1])
+		if err != nil {
+			return nil, fmt.Errorf("shutdown-grace-period: %w", err)
+		}
+		return out, nil
+	}
+	if periods[0] != 0 || periods[1] != 0 {
+		return nil, errors.New("shutdown-grace-period-by-pod-priority: it stands instead of shutdown-grace-period and shutdown-grace-period-critical-pods; give it or them")
+	}
+	out, err := shutdown.Parse(c.ShutdownGracePriority)
+	if err != nil {
+		return nil, fmt.Errorf("shutdown-grace-period-by-pod-priority: %w", err)
+	}
+	return out, nil
 }
 
 // RunDir holds sockets and what need not outlive a reboot.

@@ -104,6 +104,11 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"reclaim", "eviction-minimum-reclaim: [nodefs.available]\n", nil, nil, "eviction-minimum-reclaim:"},
 		{"transition", "", nil, []string{"--eviction-pressure-transition-period=5"}, "eviction-pressure-transition-period:"},
 		{"pod's grace", "", []string{"SKIFF_EVICTION_MAX_POD_GRACE_PERIOD=1m"}, nil, "SKIFF_EVICTION_MAX_POD_GRACE_PERIOD: want a whole number"},
+		{"shutdown", "", nil, []string{"--shutdown-grace-period=soon"}, `shutdown-grace-period: "soon"`},
+		{"shutdown of critical pods", "", nil, []string{"--shutdown-grace-period-critical-pods=1"}, "shutdown-grace-period-critical-pods:"},
+		{"shutdown that is too short", "", nil, []string{"--shutdown-grace-period=10s", "--shutdown-grace-period-critical-pods=20s"}, "shutdown-grace-period: 20s for critical pods is more"},
+		{"shutdown by priority", "shutdown-grace-period-by-pod-priority: [high=10s]\n", nil, nil, `shutdown-grace-period-by-pod-priority: "high=10s"`},
+		{"shutdown both ways", "", nil, []string{"--shutdown-grace-period-by-pod-priority=0=10s", "--shutdown-grace-period=10s"}, "give it or them"},
 		{"half a key pair", "", nil, []string{"--etcd-certfile=/x"}, "go together"},
 	}
 	for _, c := range cases {

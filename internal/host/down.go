@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"skiff.dev/skiff/internal/kubelet"
+	"skiff.dev/skiff/internal/kubelet/logind"
 	"skiff.dev/skiff/internal/network"
 	skiffruntime "skiff.dev/skiff/internal/runtime"
 )
@@ -90,7 +91,7 @@ func remove(ctx context.Context, o Options) error {
 			return errors.Join(network.Remove(ctx, networkConfig(conf, o.BinDir, o.Log), p),
 				network.RemoveLocal(conf.ServiceAddr(1)), network.RemoveLocal(conf.ServiceAddr(10)))
 		}},
-		{"sockets", func(func(string)) error { return purgeDir(conf.RunDir()) }},
+		{"sockets", func(func(string)) error { return errors.Join(purgeDir(conf.RunDir()), logind.Forget(conf.ClusterName)) }},
 	}
 	var errs []error
 	for _, s := range steps {

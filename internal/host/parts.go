@@ -470,6 +470,10 @@ func (c *cluster) makeKubelet() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
+	periods, err := c.conf.Shutdown()
+	if err != nil {
+		return nil, err
+	}
 	measure := telemetry.Config{
 		NodeName: c.conf.NodeName, CgroupRoot: cgroupRoot(c.conf), DataDir: c.conf.DataDir, CRI: c.runtime.Conn(), Log: c.Log.With("part", "telemetry"),
 	}
@@ -494,6 +498,8 @@ func (c *cluster) makeKubelet() (runner, error) {
 		MaxPods:     c.conf.MaxPods,
 		StaticPods:  c.conf.PodManifestPath,
 		Eviction:    eviction,
+		Shutdown:    periods,
+		Cluster:     c.conf.ClusterName,
 		Client:      c.nodeClient,
 		CRI:         c.runtime.Conn(),
 		Telemetry:   sampler,

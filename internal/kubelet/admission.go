@@ -26,6 +26,9 @@ func (p *pods) admit(one *corev1.Pod) *pod.Verdict {
 	if !fresh(one) {
 		return nil
 	}
+	if v := p.k.refuseInShutdown(); v != nil {
+		return v
+	}
 	if !p.deps.Settings.AppArmor && pod.Confined(one) {
 		return &pod.Verdict{Reason: "AppArmor", Message: "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
 	}

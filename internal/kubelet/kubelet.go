@@ -29,6 +29,7 @@ import (
 
 	registration "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
+	"skiff.dev/skiff/internal/api/shutdown"
 	"skiff.dev/skiff/internal/api/threshold"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
@@ -63,6 +64,8 @@ type Config struct {
 	MaxPods    int
 	StaticPods string              // folder of static pods' manifests; "" for none
 	Eviction   *threshold.Settings // nil: as usual
+	Shutdown   shutdown.Periods    // what pods get to end when the host shuts down; none: nothing is done then
+	Cluster    string              // the cluster's name, which files outside its folders carry
 	Client     client.Client
 	CRI        grpc.ClientConnInterface
 	Telemetry  Telemetry
@@ -86,26 +89,27 @@ type Telemetry interface {
 
 // Kubelet of one node.
 type Kubelet struct {
-	cfg     Config
-	log     *slog.Logger
-	runtime runtimeapi.RuntimeServiceClient
-	images  runtimeapi.ImageServiceClient
-	events  record.EventRecorder
-	machine machine
-	version *runtimeapi.VersionResponse
-	pods    *pods
-	volumes *volume.Manager
-	locals  *local.Volumes
-	drivers *csi.Node
-	claims  *dra.Node
-	devices *device.Manager
-	probes  *probe.Counts
-	ends    *pod.Ends
-	logs    *logs.Keeper
-	node    nodeState
-	ready   chan struct{}
-	short   shortages
-	look    chan struct{} // the node's status may have changed
+	cfg      Config
+	log      *slog.Logger
+	runtime  runtimeapi.RuntimeServiceClient
+	images   runtimeapi.ImageServiceClient
+	events   record.EventRecorder
+	machine  machine
+	version  *runtimeapi.VersionResponse
+	pods     *pods
+	volumes  *volume.Manager
+	locals   *local.Volumes
+	drivers  *csi.Node
+	claims   *dra.Node
+	devices  *device.Manager
+	probes   *probe.Counts
+	ends     *pod.Ends
+	logs     *logs.Keeper
+	node     nodeState
+	ready    chan struct{}
+	short    shortages
+	shutdown hostShutdown
+	look     chan struct{} // the node's status may have changed
 }
 
 // New checks the configuration; Run does the work.
@@ -197,7 +201,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	failed := make(chan error, 1)
 	for _, run := range []func(context.Context) error{
 		func(ctx context.Context) error { return server.Run(ctx, listener) },
-		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.pods.watchMemory, k.locals.Run, k.runEviction,
+		k.runNode, k.runLease, k.pods.run, k.pods.watchRuntime, k.pods.watchMemory, k.locals.Run, k.runEviction, k.runShutdown,
 		func(ctx context.Context) error { return k.drivers.Run(ctx, k.ready) },
 		plugin.New(filepath.Join(k.cfg.Root, "plugins_registry"), map[string]plugin.Handler{
 			registration.CSIPlugin: k.drivers, registration.DRAPlugin: k.claims, registration.DevicePlugin: k.devices,

@@ -305,6 +305,9 @@ func (k *Kubelet) nodeStatus(old *corev1.NodeStatus, facts runtimeFacts, now tim
 	pressed(&out, corev1.NodeMemoryPressure, slices.Contains(p, corev1.NodeMemoryPressure), "KubeletHasInsufficientMemory", "kubelet has insufficient memory available", "KubeletHasSufficientMemory", "kubelet has sufficient memory available", at)
 	pressed(&out, corev1.NodeDiskPressure, slices.Contains(p, corev1.NodeDiskPressure), "KubeletHasDiskPressure", "kubelet has disk pressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure", at)
 	pressed(&out, corev1.NodePIDPressure, slices.Contains(p, corev1.NodePIDPressure), "KubeletHasInsufficientPID", "kubelet has insufficient PID available", "KubeletHasSufficientPID", "kubelet has sufficient PID available", at)
+	if k.shutdown.begun.Load() {
+		facts.problem = strings.Trim(facts.problem+", "+shuttingDown, ", ")
+	}
 	if facts.problem == "" {
 		setCondition(&out, corev1.NodeReady, corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status", at)
 	} else {

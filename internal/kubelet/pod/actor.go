@@ -99,6 +99,7 @@ type View struct {
 	Pod *corev1.Pod
 	Observed
 	Cleaned bool // nothing of it is left on the node but logs and dead containers
+	Settled bool // and the API knows how it ended
 }
 
 // New makes the actor of a pod. Run it.
@@ -409,7 +410,7 @@ func (a *Actor) publish(pod *corev1.Pod, status corev1.PodStatus) {
 	view.Status = status
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.view = View{Pod: &view, Observed: a.s.Observed, Cleaned: a.s.Cleaned}
+	a.view = View{Pod: &view, Observed: a.s.Observed, Cleaned: a.s.Cleaned, Settled: a.s.Settled}
 	for id, waiters := range a.exits {
 		if a.s.find(id).Running() {
 			continue
