@@ -49,6 +49,9 @@ func (s *containerScope) container(c *corev1.Container, p *field.Path) (errs fie
 	}
 	if len(c.VolumeDevices) > 0 {
 		errs = append(errs, s.devices(c, p.Child("volumeDevices"))...)
+		if s.pod.HostUsers != nil && !*s.pod.HostUsers { // devices have no ids that could be mapped
+			errs = append(errs, field.Forbidden(p.Child("volumeDevices"), "when `hostUsers` is false"))
+		}
 	}
 	if r := &c.Resources; len(r.Limits) > 0 || len(r.Requests) > 0 || len(r.Claims) > 0 {
 		errs = append(errs, resources(r, s.pod.ResourceClaims, p.Child("resources"))...)

@@ -97,7 +97,12 @@ func TestContainerMessages(t *testing.T) {
 
 func TestPodMessages(t *testing.T) {
 	checkMessages(t, "Pod", goodPod, [][2]string{
-		{"spec: {hostUsers: false, hostPID: true}", "spec.hostPID: Forbidden: when `pod.Spec.HostUsers` is false"},
+		{"spec: {hostUsers: false, hostNetwork: true, hostPID: true, hostIPC: true}", "spec.hostNetwork: Forbidden: when `hostUsers` is false\n" +
+			"spec.hostPID: Forbidden: when `hostUsers` is false\nspec.hostIPC: Forbidden: when `hostUsers` is false"},
+		{"spec: {hostUsers: true, hostNetwork: true, hostPID: true, hostIPC: true}", ""},
+		{"spec: {hostUsers: false, volumes: [{name: v, persistentVolumeClaim: {claimName: c}}], containers: [{name: a, image: web, volumeDevices: [{name: v, devicePath: /dev/a}]}]}",
+			"spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false"},
+		{"spec: {hostUsers: false, containers: [{name: a, image: web, securityContext: {procMount: Unmasked, privileged: true}}]}", ""},
 		{"spec: {hostNetwork: true, hostnameOverride: a}", "spec.hostNetwork: Forbidden: may not be specified when `hostnameOverride` is set"},
 		{"spec: {resources: {requests: {cpu: 1}}, containers: [{name: a, image: web, resources: {requests: {cpu: 2}}}]}",
 			`spec.resources.requests[cpu]: Invalid value: "1": must be greater than or equal to aggregate container requests of 2`},

@@ -98,7 +98,7 @@ func hostUsers(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 		set  bool
 	}{{"hostNetwork", s.HostNetwork}, {"hostPID", s.HostPID}, {"hostIPC", s.HostIPC}} {
 		if n.set {
-			errs = append(errs, field.Forbidden(p.Child(n.name), "when `pod.Spec.HostUsers` is false"))
+			errs = append(errs, field.Forbidden(p.Child(n.name), "when `hostUsers` is false"))
 		}
 	}
 	return errs

@@ -91,10 +91,7 @@ func (c *cluster) prepareAgent(ctx context.Context) error {
 	if err := meetNeighbours(c.conf); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.conf.RunDir(), 0o755); err != nil {
-		return fmt.Errorf("create %s: %w", c.conf.RunDir(), err)
-	}
-	return nil
+	return makeRunDir(c.conf.RunDir())
 }
 
 func addressesOf(list []netip.Addr) (out []net.IP) {

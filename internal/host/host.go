@@ -204,8 +204,8 @@ func (c *cluster) prepare(ctx context.Context) (err error) {
 	if err := saveRecord(c.conf); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.conf.RunDir(), 0o755); err != nil {
-		return fmt.Errorf("create %s: %w", c.conf.RunDir(), err)
+	if err := makeRunDir(c.conf.RunDir()); err != nil {
+		return err
 	}
 	if err := c.listenForPods(); err != nil {
 		return err

@@ -96,6 +96,21 @@ func Recall(conf *config.Config) error {
 	return nil
 }
 
+// makeRunDir makes the folder one that everybody can pass through: the root of a pod with users of its own is nobody on the host, and its
+// root filesystem is mounted below.
+func makeRunDir(dir string) error {
+	err := os.MkdirAll(dir, 0o755)
+	for _, d := range []string{filepath.Dir(dir), dir} {
+		if err == nil {
+			err = os.Chmod(d, 0o755)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("create %s: %w", dir, err)
+	}
+	return nil
+}
+
 // cgroupRoot, runtimeConfig and networkConfig say where a cluster's things are on a host, for running and for removing alike.
 func cgroupRoot(conf *config.Config) string { return "/" + conf.ClusterName }
 

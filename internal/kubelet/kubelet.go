@@ -45,6 +45,7 @@ import (
 	"skiff.dev/skiff/internal/kubelet/podresources"
 	"skiff.dev/skiff/internal/kubelet/probe"
 	"skiff.dev/skiff/internal/kubelet/serve"
+	"skiff.dev/skiff/internal/kubelet/userns"
 	"skiff.dev/skiff/internal/kubelet/volume"
 )
 
@@ -102,6 +103,8 @@ type Kubelet struct {
 	drivers  *csi.Node
 	claims   *dra.Node
 	devices  *device.Manager
+	users    *userns.Ranges
+	noUsers  error // why no pod can have users of its own on this node
 	probes   *probe.Counts
 	ends     *pod.Ends
 	logs     *logs.Keeper
@@ -180,6 +183,9 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.devices, err = device.New(k.cfg.Root, k.log); err != nil {
 		return err
 	}
+	if err := k.loadUsers(ctx); err != nil {
+		return err
+	}
 	k.pods = newPods(k, k.deps(cgroups))
 	k.claims.Changed, k.devices.Wake, k.devices.Changed = k.pods.devices, k.pods.devices, k.changed
 
@@ -245,7 +251,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	allocatable := k.machine.allocatable(k.cfg.MaxPods)
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
-		Volumes: k.volumes, Claims: k.claims, Devices: k.devices,
+		Volumes: k.volumes, Claims: k.claims, Devices: k.devices, Users: k.users, OwnUsers: k.ownUsers,
 		Settings: settings, Logs: k.logs, Log: k.log, Withdraw: k.cfg.Withdraw,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/api/loadbalancer"
@@ -241,7 +242,7 @@ func (k *Kubelet) runtimeFacts(ctx context.Context) (f runtimeFacts) {
 	}
 	for _, h := range resp.RuntimeHandlers {
 		f.handlers = append(f.handlers, corev1.NodeRuntimeHandler{Name: h.Name, Features: &corev1.NodeRuntimeHandlerFeatures{
-			RecursiveReadOnlyMounts: &h.GetFeatures().RecursiveReadOnlyMounts, UserNamespaces: &h.GetFeatures().UserNamespaces,
+			RecursiveReadOnlyMounts: &h.GetFeatures().RecursiveReadOnlyMounts, UserNamespaces: ptr.To(k.noUsers == nil && h.GetFeatures().GetUserNamespaces()),
 		}})
 	}
 	if resp.Features != nil {

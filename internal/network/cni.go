@@ -114,7 +114,7 @@ func writeOver(path string, content []byte) error {
 // listen opens the plug-in's socket; one left by an earlier run is replaced.
 func (n *Network) listen() (net.Listener, error) {
 	path := n.cfg.socketPath()
-	if err := os.MkdirAll(n.cfg.RunDir, 0o700); err != nil {
+	if err := os.MkdirAll(n.cfg.RunDir, 0o755); err != nil {
 		return nil, fmt.Errorf("open the CNI socket: %w", err)
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

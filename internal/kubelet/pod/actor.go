@@ -23,17 +23,21 @@ import (
 	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/oom"
 	"skiff.dev/skiff/internal/kubelet/probe"
+	"skiff.dev/skiff/internal/kubelet/userns"
 	"skiff.dev/skiff/internal/kubelet/volume"
 )
 
 // Deps is what all actors of a node share.
 type Deps struct {
-	Runtime     runtimeapi.RuntimeServiceClient
-	Images      *image.Puller
-	Volumes     *volume.Manager
-	Claims      *dra.Node
-	Devices     *device.Manager
-	Cgroups     *cgroup.Manager
+	Runtime runtimeapi.RuntimeServiceClient
+	Images  *image.Puller
+	Volumes *volume.Manager
+	Claims  *dra.Node
+	Devices *device.Manager
+	Cgroups *cgroup.Manager
+	Users   *userns.Ranges
+	// OwnUsers says why a handler of the runtime gives no pod users of its own here; nil if it does.
+	OwnUsers    func(ctx context.Context, handler string) error
 	Client      client.Client
 	Events      record.EventRecorder
 	Settings    *Settings

@@ -34,9 +34,10 @@ type making struct {
 	values   map[string]string
 	mounts   []*runtimeapi.Mount
 	devices  []*runtimeapi.Device
-	cdi      []string          // names of devices by the Container Device Interface
-	target   string            // ephemeral containers: whose processes to see
-	notes    map[string]string // further annotations
+	cdi      []string                  // names of devices by the Container Device Interface
+	target   string                    // ephemeral containers: whose processes to see
+	notes    map[string]string         // further annotations
+	users    *runtimeapi.UserNamespace // of the pod's own; nil: the host's
 	settings *Settings
 }
 
@@ -48,7 +49,7 @@ func (m *making) give(g *device.Given) {
 }
 
 func (m *making) config() (*runtimeapi.ContainerConfig, error) {
-	security, err := containerSecurity(m.pod, m.c, m.image, m.settings.Seccomp)
+	security, err := containerSecurity(m.pod, m.c, m.image, m.users, m.settings.Seccomp)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +93,9 @@ func (m *making) config() (*runtimeapi.ContainerConfig, error) {
 	}
 	for _, name := range m.cdi {
 		out.CDIDevices = append(out.CDIDevices, &runtimeapi.CDIDevice{Name: name})
+	}
+	for _, mount := range out.Mounts {
+		mount.UidMappings, mount.GidMappings = m.users.GetUids(), m.users.GetGids()
 	}
 	if m.c.Lifecycle != nil && m.c.Lifecycle.StopSignal != nil {
 		if n, ok := runtimeapi.Signal_value["SIGNAL_"+string(*m.c.Lifecycle.StopSignal)]; ok {

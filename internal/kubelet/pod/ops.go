@@ -82,7 +82,7 @@ func (a *Actor) perform(ctx context.Context, pod *corev1.Pod, action Action) err
 	case RemoveContainer:
 		return a.removeContainer(ctx, action.ID)
 	case CleanUp:
-		return errors.Join(a.d.Claims.Unprepare(ctx, a.uid), a.d.Devices.Free(a.uid), a.d.Volumes.Unmount(ctx, a.uid), a.d.Cgroups.Remove(a.uid))
+		return errors.Join(a.d.Claims.Unprepare(ctx, a.uid), a.d.Devices.Free(a.uid), a.cleanFolder(ctx), a.d.Cgroups.Remove(a.uid))
 	case Delete:
 		zero, uid := int64(0), a.uid
 		err := a.d.Client.Delete(ctx, pod.DeepCopy(), &crclient.DeleteOptions{
@@ -100,6 +100,8 @@ func (a *Actor) done(s *State, action Action) {
 	switch action.Verb {
 	case Prepare:
 		s.Prepared = true
+	case CreateSandbox:
+		s.Refused = ""
 	case RemoveContainer:
 		if !action.Ended.IsZero() {
 			s.Backoff[action.Container] = s.Backoff[action.Container].Next(action.Ended, time.Now())
@@ -131,6 +133,10 @@ func (a *Actor) failed(pod *corev1.Pod, s *State, action Action, err error) {
 		}
 	case CreateSandbox:
 		limit = 20 * time.Second
+		s.Refused = ""
+		if errors.Is(err, errUsers) {
+			s.Refused = plain(err)
+		}
 		a.event(pod, "", corev1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+plain(err))
 	case StopSandbox:
 		a.event(pod, "", corev1.EventTypeWarning, "FailedKillPod", "error killing pod: "+plain(err))
@@ -239,11 +245,20 @@ func (a *Actor) createSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	if attempt > 0 {
 		a.event(pod, "", corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}
-	config, err := sandboxConfig(pod, attempt, a.d.Cgroups.Path(a.uid, cgroup.Class(pod)), a.d.Settings)
+	handler, err := a.handler(ctx, pod)
 	if err != nil {
 		return err
 	}
-	handler, err := a.handler(ctx, pod)
+	if ownUsers(pod) {
+		if err := a.allowUsers(ctx, pod, handler); err != nil {
+			return err
+		}
+	}
+	users, err := a.users(pod)
+	if err != nil {
+		return err
+	}
+	config, err := sandboxConfig(pod, attempt, users, a.d.Cgroups.Path(a.uid, cgroup.Class(pod)), a.d.Settings)
 	if err != nil {
 		return err
 	}

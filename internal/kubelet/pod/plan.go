@@ -74,6 +74,7 @@ type State struct {
 	Prepared     bool
 	Cleaned      bool
 	Settled      bool               // the final status is in the API
+	Refused      string             // why the node makes no sandbox for the pod
 	Verdict      *Verdict           // of the kubelet: eviction
 	Disrupted    bool               // it ends because of its node
 	EndBy        time.Time          // for its node's sake it has ended by then; zero: it has its own grace period

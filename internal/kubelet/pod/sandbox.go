@@ -43,10 +43,7 @@ func labels(pod *corev1.Pod) map[string]string {
 }
 
 // sandboxConfig is what the runtime is told of the pod as a whole.
-func sandboxConfig(pod *corev1.Pod, attempt uint32, cgroupParent string, s *Settings) (*runtimeapi.PodSandboxConfig, error) {
-	if err := usersShared(pod); err != nil {
-		return nil, err
-	}
+func sandboxConfig(pod *corev1.Pod, attempt uint32, users *runtimeapi.UserNamespace, cgroupParent string, s *Settings) (*runtimeapi.PodSandboxConfig, error) {
 	dns, err := dnsConfig(pod, s)
 	if err != nil {
 		return nil, err
@@ -67,7 +64,7 @@ func sandboxConfig(pod *corev1.Pod, attempt uint32, cgroupParent string, s *Sett
 		Annotations:  pod.Annotations,
 		Linux: &runtimeapi.LinuxPodSandboxConfig{
 			CgroupParent:    cgroupParent,
-			SecurityContext: sandboxSecurity(pod),
+			SecurityContext: sandboxSecurity(pod, users),
 			Sysctls:         sysctls(pod),
 			Overhead:        &runtimeapi.LinuxContainerResources{},
 			Resources:       &runtimeapi.LinuxContainerResources{},

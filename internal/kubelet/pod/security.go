@@ -1,7 +1,6 @@
 package pod
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -12,8 +11,9 @@ import (
 	"skiff.dev/skiff/internal/kubelet/image"
 )
 
-func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
-	o := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}
+// namespaces of a pod; users is its own user namespace, nil if it has the host's.
+func namespaces(pod *corev1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.NamespaceOption {
+	o := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER, UsernsOptions: users}
 	if pod.Spec.HostNetwork {
 		o.Network = runtimeapi.NamespaceMode_NODE
 	}
@@ -28,9 +28,9 @@ func namespaces(pod *corev1.Pod) *runtimeapi.NamespaceOption {
 	return o
 }
 
-func sandboxSecurity(pod *corev1.Pod) *runtimeapi.LinuxSandboxSecurityContext {
+func sandboxSecurity(pod *corev1.Pod, users *runtimeapi.UserNamespace) *runtimeapi.LinuxSandboxSecurityContext {
 	out := &runtimeapi.LinuxSandboxSecurityContext{
-		NamespaceOptions: namespaces(pod),
+		NamespaceOptions: namespaces(pod, users),
 		Privileged:       anyPrivileged(pod),
 		Seccomp:          &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
@@ -68,14 +68,6 @@ func groupsPolicy(sc *corev1.PodSecurityContext) runtimeapi.SupplementalGroupsPo
 		return runtimeapi.SupplementalGroupsPolicy_Strict
 	}
 	return runtimeapi.SupplementalGroupsPolicy_Merge
-}
-
-// usersShared: the pod's users are the host's. Namespaces of users are not made here, and a pod that relies on one must not run without.
-func usersShared(pod *corev1.Pod) error {
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
-		return errors.New("user namespaces (hostUsers: false) are not supported by this node")
-	}
-	return nil
 }
 
 // Confined says whether a container of the pod asks for an AppArmor profile.
@@ -135,14 +127,14 @@ func effective(pod *corev1.Pod, c *corev1.Container) corev1.SecurityContext {
 	return out
 }
 
-func containerSecurity(pod *corev1.Pod, c *corev1.Container, img *image.Image, profiles string) (*runtimeapi.LinuxContainerSecurityContext, error) {
+func containerSecurity(pod *corev1.Pod, c *corev1.Container, img *image.Image, users *runtimeapi.UserNamespace, profiles string) (*runtimeapi.LinuxContainerSecurityContext, error) {
 	sc := effective(pod, c)
 	if err := verifyNonRoot(pod, c, &sc, img); err != nil {
 		return nil, err
 	}
 	isTrue := func(b *bool) bool { return b != nil && *b }
 	out := &runtimeapi.LinuxContainerSecurityContext{
-		NamespaceOptions: namespaces(pod),
+		NamespaceOptions: namespaces(pod, users),
 		Privileged:       isTrue(sc.Privileged),
 		RunAsUser:        wrap(sc.RunAsUser),
 		RunAsGroup:       wrap(sc.RunAsGroup),

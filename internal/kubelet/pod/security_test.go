@@ -1,10 +1,13 @@
 package pod
 
 import (
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"skiff.dev/skiff/internal/kubelet/image"
 )
 
 func TestSeccomp(t *testing.T) {
@@ -18,16 +21,51 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
-func TestUsersShared(t *testing.T) {
-	yes, no := true, false
-	for _, test := range []struct {
-		hostUsers *bool
-		ok        bool
-	}{{nil, true}, {&yes, true}, {&no, false}} {
-		pod := &corev1.Pod{Spec: corev1.PodSpec{HostUsers: test.hostUsers, DNSPolicy: corev1.DNSNone}}
-		if _, err := sandboxConfig(pod, 0, "", &Settings{}); (err == nil) != test.ok {
-			t.Errorf("a sandbox without its own users is made, or one with the host's is not: %v", err)
+func TestUsers(t *testing.T) {
+	one := []*runtimeapi.IDMapping{{HostId: 131072, Length: 65536}}
+	own := &runtimeapi.UserNamespace{Mode: runtimeapi.NamespaceMode_POD, Uids: one, Gids: one}
+	for _, users := range []*runtimeapi.UserNamespace{nil, own} {
+		pod := &corev1.Pod{Spec: corev1.PodSpec{DNSPolicy: corev1.DNSNone, Containers: []corev1.Container{{Name: "c"}}}}
+		box, err := sandboxConfig(pod, 0, users, "", &Settings{})
+		if err != nil {
+			t.Fatal(err)
 		}
+		m := &making{pod: pod, c: &pod.Spec.Containers[0], image: &image.Image{}, users: users, mounts: []*runtimeapi.Mount{{HostPath: "/a"}, {HostPath: "/b"}}, settings: &Settings{}}
+		config, err := m.config()
+		if err != nil {
+			t.Fatal(err)
+		}
+		of := func(o *runtimeapi.NamespaceOption) *runtimeapi.UserNamespace { return o.UsernsOptions }
+		if got := of(box.Linux.SecurityContext.NamespaceOptions); got != users {
+			t.Errorf("the sandbox has %v for %v", got, users)
+		}
+		if got := of(config.Linux.SecurityContext.NamespaceOptions); got != users { // the runtime refuses a container that differs from its sandbox
+			t.Errorf("the container has %v for %v", got, users)
+		}
+		for _, mount := range config.Mounts {
+			if !slices.Equal(mount.UidMappings, users.GetUids()) || !slices.Equal(mount.GidMappings, users.GetGids()) {
+				t.Errorf("what lies at %s is mounted with %v and %v for %v", mount.HostPath, mount.UidMappings, mount.GidMappings, users)
+			}
+		}
+	}
+}
+
+func TestUnmapped(t *testing.T) {
+	id := func(n int64) *int64 { return &n }
+	pod := &corev1.Pod{Spec: corev1.PodSpec{
+		SecurityContext: &corev1.PodSecurityContext{RunAsUser: id(65535), FSGroup: id(65535), SupplementalGroups: []int64{0, 65535}},
+		Containers:      []corev1.Container{{SecurityContext: &corev1.SecurityContext{RunAsUser: id(1000)}}},
+	}}
+	if err := unmapped(pod); err != nil {
+		t.Error(err)
+	}
+	pod.Spec.SecurityContext.FSGroup, pod.Spec.SecurityContext.SupplementalGroups[1] = id(65536), 70000
+	pod.Spec.Containers[0].SecurityContext.RunAsGroup = id(1 << 30)
+	const at = "is not among the ids of the pod, which are those below 65536"
+	want := "spec.securityContext.fsGroup: 65536 " + at + "\nspec.securityContext.supplementalGroups[1]: 70000 " + at +
+		"\nspec.containers[0].securityContext.runAsGroup: 1073741824 " + at
+	if err := unmapped(pod); err == nil || err.Error() != want {
+		t.Errorf("%v", err)
 	}
 }
 

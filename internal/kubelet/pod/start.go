@@ -128,7 +128,11 @@ func (a *Actor) startContainer(ctx context.Context, pod *corev1.Pod, c *corev1.C
 
 // configure gathers what a container is made of: image, environment, mounts.
 func (a *Actor) configure(ctx context.Context, pod *corev1.Pod, c *corev1.Container, sb Sandbox, restarts int32, target string) (*runtimeapi.ContainerConfig, *runtimeapi.PodSandboxConfig, error) {
-	box, err := sandboxConfig(pod, sb.Attempt, a.d.Cgroups.Path(a.uid, cgroup.Class(pod)), a.d.Settings)
+	users, err := a.users(pod)
+	if err != nil {
+		return nil, nil, err
+	}
+	box, err := sandboxConfig(pod, sb.Attempt, users, a.d.Cgroups.Path(a.uid, cgroup.Class(pod)), a.d.Settings)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -136,7 +140,7 @@ func (a *Actor) configure(ctx context.Context, pod *corev1.Pod, c *corev1.Contai
 	if err != nil {
 		return nil, nil, err
 	}
-	m := &making{pod: pod, c: c, image: img, restarts: restarts, target: target, settings: a.d.Settings}
+	m := &making{pod: pod, c: c, image: img, restarts: restarts, target: target, users: users, settings: a.d.Settings}
 	bad := func(err error) error { return &startError{reason: errConfig, message: err.Error()} }
 	src, err := a.envSources(ctx, pod)
 	if err != nil {

@@ -227,7 +227,7 @@ func (b *statusBuilder) defaultWaiting(init, done bool) *corev1.ContainerStateWa
 	if len(b.pod.Spec.InitContainers) > 0 && !done {
 		reason = "PodInitializing"
 	}
-	return &corev1.ContainerStateWaiting{Reason: reason}
+	return &corev1.ContainerStateWaiting{Reason: reason, Message: b.s.Refused}
 }
 
 func (b *statusBuilder) waiting(name string) (corev1.ContainerStateWaiting, bool) {

@@ -1,0 +1,76 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"skiff.dev/skiff/internal/kubelet/userns"
+)
+
+// errUsers: the pod is to have users of its own, and cannot have them on this node. It must not run without.
+var errUsers = errors.New("can't set `spec.hostUsers: false`")
+
+func ownUsers(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
+
+// allowUsers refuses a pod whose own users the node cannot give it.
+func (a *Actor) allowUsers(ctx context.Context, pod *corev1.Pod, handler string) error {
+	if err := a.d.OwnUsers(ctx, handler); err != nil {
+		return fmt.Errorf("%w: %w", errUsers, err)
+	}
+	if err := unmapped(pod); err != nil {
+		return fmt.Errorf("%w: %w", errUsers, err)
+	}
+	return nil
+}
+
+// users of the pod's own; nil if it has the host's.
+func (a *Actor) users(pod *corev1.Pod) (*runtimeapi.UserNamespace, error) {
+	if !ownUsers(pod) {
+		return nil, nil
+	}
+	users, err := a.d.Users.Of(a.uid)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUsers, err)
+	}
+	return users, nil
+}
+
+// cleanFolder removes what the pod has on disk. Only then can others have its range: it is written down there.
+func (a *Actor) cleanFolder(ctx context.Context) error {
+	if err := a.d.Volumes.Unmount(ctx, a.uid); err != nil {
+		return err
+	}
+	a.d.Users.Release(a.uid)
+	return nil
+}
+
+// unmapped names the first id in a pod's spec that is none in a user namespace: there are 65,536.
+func unmapped(pod *corev1.Pod) error {
+	check := func(at *field.Path, id *int64) error {
+		if id != nil && *id >= userns.Length {
+			return fmt.Errorf("%s: %d is not among the ids of the pod, which are those below %d", at, *id, userns.Length)
+		}
+		return nil
+	}
+	spec := field.NewPath("spec")
+	var errs []error
+	if p, at := pod.Spec.SecurityContext, spec.Child("securityContext"); p != nil {
+		errs = append(errs, check(at.Child("runAsUser"), p.RunAsUser), check(at.Child("runAsGroup"), p.RunAsGroup), check(at.Child("fsGroup"), p.FSGroup))
+		for i := range p.SupplementalGroups {
+			errs = append(errs, check(at.Child("supplementalGroups").Index(i), &p.SupplementalGroups[i]))
+		}
+	}
+	for name, list := range map[string][]corev1.Container{"initContainers": pod.Spec.InitContainers, "containers": pod.Spec.Containers} {
+		for i := range list {
+			if c, at := list[i].SecurityContext, spec.Child(name).Index(i).Child("securityContext"); c != nil {
+				errs = append(errs, check(at.Child("runAsUser"), c.RunAsUser), check(at.Child("runAsGroup"), c.RunAsGroup))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
