@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -128,6 +130,11 @@ spec:
 	refusesUsers(t, c)
 
 	c.Kill()
+	for _, dir := range []string{filepath.Join("/run/skiff", c.Name()), filepath.Join("/run/skiff", c.Name(), "containerd")} {
+		if err := os.Chmod(dir, 0o700); err != nil { // as some earlier versions made them
+			t.Fatal(err)
+		}
+	}
 	c.Up()
 	c.Apply(fmt.Sprintf(ownUsers, "three", host))
 	three := c.WaitPodReady("three").UID
@@ -156,6 +163,30 @@ spec:
 			t.Errorf("pod %s is gone, and still has its ids: %v", name, err)
 		}
 	}
+}
+
+// TestNoUserNamespaces: a node that cannot give pods users of their own says so, and why, and runs such pods not at all.
+func TestNoUserNamespaces(t *testing.T) {
+	t.Parallel()
+	c := cluster.New(t)
+	c.MountOverlay()
+	c.Up()
+	if out := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].status.runtimeHandlers[*].features.userNamespaces}"); !strings.Contains(out, "false") || strings.Contains(out, "true") {
+		t.Errorf("the node says of user namespaces: %q", out)
+	}
+	c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: own}
+spec: {hostUsers: false, containers: [{name: main, image: "skiff.dev/web:1"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: usual}
+spec: {containers: [{name: main, image: "skiff.dev/web:1"}]}
+`)
+	withoutUsers(t, c, "own", "can't set `spec.hostUsers: false`: the filesystem of "+filepath.Join(c.DataDir, "kubelet")+" cannot be mounted with ids mapped")
+	c.WaitPodReady("usual")
 }
 
 // rangeOf is the first id on the host of a container's, as its kernel tells it.
@@ -285,19 +316,28 @@ spec:
 `)
 	for pod, want := range map[string]string{
 		"no-such-id": "can't set `spec.hostUsers: false`: spec.securityContext.fsGroup: 70000 is not among the ids of the pod",
-		"unmappable": "idmap",
+		"unmappable": "failed to set MOUNT_ATTR_IDMAP on /sys/kernel",
 	} {
-		p := c.WaitPod(pod, "refused", func(p *corev1.Pod) bool {
-			s := p.Status.ContainerStatuses
-			return len(s) == 1 && s[0].State.Waiting != nil && strings.Contains(s[0].State.Waiting.Message, want)
-		})
-		if s := p.Status.ContainerStatuses[0]; s.Ready || s.State.Running != nil {
-			t.Errorf("pod %s: %+v", pod, s)
-		}
-		events, err := c.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod + ",type=Warning"})
-		if err != nil || len(events.Items) == 0 || !strings.Contains(events.Items[0].Message, want) {
-			t.Errorf("pod %s: events %v, %v", pod, events, err)
-		}
+		withoutUsers(t, c, pod, want)
 		c.Kubectl("delete", "pod", pod, "--now")
 	}
+}
+
+// withoutUsers: nothing of the pod runs, and its status and an event say why.
+func withoutUsers(t *testing.T, c *cluster.Cluster, pod, want string) {
+	t.Helper()
+	p := c.WaitPod(pod, "refused", func(p *corev1.Pod) bool {
+		s := p.Status.ContainerStatuses
+		return len(s) == 1 && s[0].State.Waiting != nil && strings.Contains(s[0].State.Waiting.Message, want)
+	})
+	if s := p.Status.ContainerStatuses[0]; s.Ready || s.State.Running != nil {
+		t.Errorf("pod %s: %+v", pod, s)
+	}
+	cluster.Eventually(t, 10*time.Second, func() error { // events are written a moment later
+		events, err := c.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod + ",type=Warning"})
+		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, want) }) {
+			err = fmt.Errorf("no event of pod %s says %q", pod, want)
+		}
+		return err
+	})
 }

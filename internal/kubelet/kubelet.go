@@ -158,6 +158,8 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return err
 		}
 	}
+	canMap := make(chan error, 1)
+	go func() { canMap <- userns.Probe(k.cfg.Root) }() // while the runtime starts: it takes a fork of this process
 	cgroups, err := cgroup.New(k.cfg.CgroupRoot)
 	if err != nil {
 		return err
@@ -183,7 +185,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if k.devices, err = device.New(k.cfg.Root, k.log); err != nil {
 		return err
 	}
-	if err := k.loadUsers(ctx); err != nil {
+	if err := k.loadUsers(ctx, <-canMap); err != nil {
 		return err
 	}
 	k.pods = newPods(k, k.deps(cgroups))

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,14 +15,11 @@ import (
 	"skiff.dev/skiff/internal/kubelet/userns"
 )
 
-// loadUsers finds out whether pods can have users of their own here, and takes over what they have. A node that cannot give them any runs
-// all other pods.
-func (k *Kubelet) loadUsers(ctx context.Context) error {
+// loadUsers finds out whether pods can have users of their own here, canMap being what the kernel says of it, and takes over what they have.
+// A node that cannot give them any runs all other pods.
+func (k *Kubelet) loadUsers(ctx context.Context, canMap error) error {
 	pool, err := userns.ReadPool("/etc")
-	if err == nil {
-		err = userns.Probe(k.cfg.Root)
-	}
-	if err != nil {
+	if err := cmp.Or(canMap, err); err != nil {
 		k.noUsers = err
 		k.log.Warn("pods with hostUsers: false will not start on this node", "reason", err)
 	} else if pool.Len() < k.cfg.MaxPods {

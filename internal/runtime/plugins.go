@@ -215,13 +215,14 @@ func instance[T any](set *plugin.Set, kind plugin.Type, id string) (T, error) {
 }
 
 func makeFolders(cfg Config) error {
-	for dir, mode := range map[string]os.FileMode{
-		cfg.Root:               0o711,
-		cfg.State:              0o711,
-		shimSockets(cfg.State): 0o700,
-		tempMounts(cfg.Root):   0o700,
+	for _, f := range []struct {
+		dir  string
+		mode os.FileMode
+	}{
+		// Containers' root filesystems are below State; users of a pod's own have to get there.
+		{cfg.Root, 0o711}, {cfg.State, 0o711}, {shimSockets(cfg.State), 0o700}, {tempMounts(cfg.Root), 0o700},
 	} {
-		if err := os.MkdirAll(dir, mode); err != nil {
+		if err := errors.Join(os.MkdirAll(f.dir, f.mode), os.Chmod(f.dir, f.mode)); err != nil {
 			return err
 		}
 	}

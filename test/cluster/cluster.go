@@ -304,6 +304,19 @@ func (c *Cluster) MountTmpfs(size string) {
 	c.mounted = true
 }
 
+// MountOverlay is MountTmpfs with a file system that has no mapped ids, as a container's is.
+func (c *Cluster) MountOverlay() {
+	c.t.Helper()
+	lower, upper, work := c.t.TempDir(), c.t.TempDir(), c.t.TempDir()
+	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := syscall.Mount("skiff-test", c.DataDir, "overlay", 0, "lowerdir="+lower+",upperdir="+upper+",workdir="+work); err != nil {
+		c.t.Fatal(err)
+	}
+	c.mounted = true
+}
+
 // MountExt4 is MountTmpfs with a file system as disks have it. It needs loop devices.
 func (c *Cluster) MountExt4(size string) {
 	c.t.Helper()
