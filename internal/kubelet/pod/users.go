@@ -49,7 +49,7 @@ func (a *Actor) cleanFolder(ctx context.Context) error {
 	return nil
 }
 
-// unmapped names the first id in a pod's spec that is none in a user namespace: there are 65,536.
+// unmapped names the ids in a pod's spec that are none in a user namespace, which has 65,536.
 func unmapped(pod *corev1.Pod) error {
 	check := func(at *field.Path, id *int64) error {
 		if id != nil && *id >= userns.Length {
@@ -65,9 +65,12 @@ func unmapped(pod *corev1.Pod) error {
 			errs = append(errs, check(at.Child("supplementalGroups").Index(i), &p.SupplementalGroups[i]))
 		}
 	}
-	for name, list := range map[string][]corev1.Container{"initContainers": pod.Spec.InitContainers, "containers": pod.Spec.Containers} {
-		for i := range list {
-			if c, at := list[i].SecurityContext, spec.Child(name).Index(i).Child("securityContext"); c != nil {
+	for _, all := range []struct {
+		name string
+		list []corev1.Container
+	}{{"initContainers", pod.Spec.InitContainers}, {"containers", pod.Spec.Containers}} {
+		for i := range all.list {
+			if c, at := all.list[i].SecurityContext, spec.Child(all.name).Index(i).Child("securityContext"); c != nil {
 				errs = append(errs, check(at.Child("runAsUser"), c.RunAsUser), check(at.Child("runAsGroup"), c.RunAsGroup))
 			}
 		}
