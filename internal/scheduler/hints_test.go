@@ -25,14 +25,20 @@ type hinted struct {
 // idle is a loop that nobody runs, whose writes come to nothing.
 func idle(t *testing.T, settings *profile.Settings) *hinted {
 	t.Helper()
+	return writing(t, settings, func(func(context.Context)) {})
+}
+
+// writing is a loop that nobody runs; do is given its writes.
+func writing(t *testing.T, settings *profile.Settings, do func(write func(ctx context.Context))) *hinted {
+	t.Helper()
 	c := clienttest.New(t)
 	one, err := newLoop(New(Config{Client: c, Settings: settings, Log: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		for range one.writes {
-			continue
+		for write := range one.writes {
+			do(write)
 		}
 	}()
 	t.Cleanup(func() { close(one.writes) })

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 
@@ -157,38 +158,35 @@ func TestVolumesAreBoundBeforeThePod(t *testing.T) {
 	clienttest.Eventually(t, "the pod bound", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
 }
 
-// A pod is expected on the node where it waits, and no more when the wait ends without it. One that need not wait is never said to be.
+// A pod is expected on the node where it waits, and no more as soon as the wait ends without it. One that need not wait is never said to be.
 func TestExpectedNode(t *testing.T) {
-	ctx := context.Background()
-	c := begin(t, labelled(node("a", "1")), storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer), storageClaim("c", "e"),
-		attached("a", "big"), gpuClass("gpu", ""), claimOf("d", exactly("gpu", 1)))
-	create(t, c, using(pod("p", "100m"), "c"), claiming("q", "d"))
-	expected := func(p string) string { return get(t, c, p).Status.NominatedNodeName }
-	clienttest.Eventually(t, "both expected", func() bool { return expected("p") == "a" && expected("q") == "a" })
-	var a corev1.Node
-	if err := c.Get(ctx, crclient.ObjectKey{Name: "a"}, &a); err != nil {
-		t.Fatal(err)
+	l := writing(t, nil, func(write func(context.Context)) { write(context.Background()) })
+	devices := attached("a", "big")
+	create(t, l.client, storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer), storageClaim("c", "e"), devices, gpuClass("gpu", ""), claimOf("d", exactly("gpu", 1)),
+		using(pod("p", "100m"), "c"), claiming("q", "d"), pod("r", "100m"))
+	l.sliceChanged(nil, devices)
+	l.happen(nodeIs(labelled(node("a", "1"))))
+	p, q, r := get(t, l.client, "p"), get(t, l.client, "q"), get(t, l.client, "r")
+	for _, one := range []*corev1.Pod{p, q, r} {
+		l.podChanged(nil, one)
+		l.schedule(l.queue.Pop(l.now()))
 	}
-	a.Spec.Unschedulable = true
-	if err := c.Update(ctx, &a); err != nil {
-		t.Fatal(err)
-	}
-	var claim corev1.PersistentVolumeClaim
-	clienttest.Eventually(t, "the claim handed back", func() bool {
-		if err := c.Get(ctx, crclient.ObjectKey{Namespace: "default", Name: "c"}, &claim); err != nil || claim.Annotations[storage.AnnSelectedNode] != "a" {
-			return false
+	hear := func() {
+		for _, do := range l.mail.take() {
+			do()
 		}
-		delete(claim.Annotations, storage.AnnSelectedNode)
-		return c.Update(ctx, &claim) == nil
-	})
-	report(t, c, "d", "Broken")
-	clienttest.Eventually(t, "neither expected", func() bool { return expected("p") == "" && expected("q") == "" })
-
-	l := idle(t, nil)
-	l.happen(nodeIs(node("n", "1")), podIs(pod("r", "100m"), ""))
-	if l.schedule(l.queue.Pop(l.now())); l.nodes.Placed("r") == nil || l.nodes.Placed("r").Expected {
-		t.Error("the pod that need not wait was not placed, or was said to be expected")
 	}
+	expected := func(name string) string { return get(t, l.client, name).Status.NominatedNodeName }
+	clienttest.Eventually(t, "two expected and the third bound", func() bool {
+		hear()
+		return l.binding[p.UID] != nil && l.awaiting[q.UID] != nil && expected("p") == "a" && expected("q") == "a" && get(t, l.client, "r").Spec.NodeName == "a"
+	})
+	if l.nodes.Placed(r.UID).Expected {
+		t.Error("one that need not wait was said to be expected")
+	}
+	l.giveUp(l.binding[p.UID], errors.New("it cannot be made"))
+	l.notReady(l.awaiting[q.UID], errors.New("it is broken"))
+	clienttest.Eventually(t, "neither expected", func() bool { return expected("p") == "" && expected("q") == "" })
 }
 
 // Of two nodes the one with more storage left is taken, though the other has more left of all else; or as the profile says.
