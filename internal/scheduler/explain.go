@@ -221,7 +221,7 @@ func missOf(f *class.Finding, lacks []filter.Lack, node *corev1.Node) miss {
 	case f.Plugin == "DynamicResources":
 		return miss{70, "devices for its claims were free (" + f.Detail + ")"}
 	case f.Plugin == "NodeVolumeLimits":
-		return miss{80, "fewer volumes were attached (" + f.Detail + ")"}
+		return miss{80, "its CSI drivers could attach the volumes (" + f.Detail + ")"}
 	case f.Plugin == "VolumeRestrictions" && f.Detail != "":
 		return miss{90, "another pod gave its volume back (" + f.Detail + ")"}
 	case f.Plugin == "VolumeBinding" && f.Detail != "":

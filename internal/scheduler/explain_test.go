@@ -142,14 +142,17 @@ func TestExplainVolumes(t *testing.T) {
 			{Name: "e.com", NodeID: "a", Allocatable: &storagev1.VolumeNodeResources{Count: &one}}}}},
 		storageVolume("v", "", ""), storageClaim("had", "", boundTo("v"), sole), on(using(pod("first", "100m"), "had"), "a"),
 		storageClaim("second", "", boundTo("w")), storageVolume("w", "", ""), storageClass("e", "e.com", later), storageClaim("new", "e"),
+		changed(needed(), func(d *storagev1.CSIDriver) { d.Name = "other.com" }), storageClaim("missing", "", boundTo("x")),
+		changed(storageVolume("x", "", ""), func(v *corev1.PersistentVolume) { v.Spec.CSI.Driver = "other.com" }),
 		storageVolume("far", "", "b"), storageClaim("elsewhere", "", boundTo("far")),
 		storageClaim("west", "", boundTo("zoned")), zoned,
 		storageClaim("slow", "slow"), storageClass("slow", "kubernetes.io/no-provisioner", later), storageVolume("there", "slow", "b"))
 	for claim, want := range map[string]string{
-		"had":    "default/first has the claim for itself",
-		"second": "e.com: asks 1, attached 1 of 1",
-		"new":    "e.com: asks 1, attached 1 of 1", // also for one that is still to be made
-		"slow":   "claim slow asks 1Gi of class slow: 1 free volumes of the class, none that fits here",
+		"had":     "default/first has the claim for itself",
+		"second":  "e.com: asks 1, attached 1 of 1",
+		"missing": "the node's CSINode does not have other.com",
+		"new":     "e.com: asks 1, attached 1 of 1", // also for one that is still to be made
+		"slow":    "claim slow asks 1Gi of class slow: 1 free volumes of the class, none that fits here",
 	} {
 		name := "p-" + claim
 		create(t, c, using(pod(name, "100m"), claim))

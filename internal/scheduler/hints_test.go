@@ -95,6 +95,13 @@ func csiNodeIs(node string, limit int32) func(*hinted) {
 	}
 }
 
+// needed is a driver whose volumes keep pods off nodes where it is not installed.
+func needed() *storagev1.CSIDriver {
+	return &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "e.com"}, Spec: storagev1.CSIDriverSpec{PreventPodSchedulingIfMissing: new(true)}}
+}
+
+func needingDriver(l *hinted) { l.csiDriverChanged(nil, needed()) }
+
 // stored puts an object where the loop reads it and tells it.
 func stored(o crclient.Object) func(*hinted) {
 	return func(l *hinted) {
@@ -196,6 +203,10 @@ func TestEveryHint(t *testing.T) {
 			stored(storageVolume("v", "late", "")), stored(storageClaim("c", "late", boundTo("v"))), podIs(using(pod("q", "1m"), "d"), "n")}, claimed, podGoes("q")},
 		{"NodeVolumeLimits: the limit rises", nil, []does{nodeIs(free), csiNodeIs("n", 0), stored(storageVolume("v", "late", "")), stored(storageClaim("c", "late", boundTo("v")))},
 			claimed, csiNodeIs("n", 1)},
+		{"NodeVolumeLimits: the driver comes", nil, []does{nodeIs(free), needingDriver, stored(storageVolume("v", "late", "")), stored(storageClaim("c", "late", boundTo("v")))},
+			claimed, csiNodeIs("n", 1)},
+		{"NodeVolumeLimits: the driver does without", nil, []does{nodeIs(free), needingDriver, stored(storageVolume("v", "late", "")), stored(storageClaim("c", "late", boundTo("v")))},
+			claimed, func(l *hinted) { l.csiDriverChanged(needed(), nil) }},
 		{"VolumeBinding: a volume comes", nil, []does{nodeIs(free), stored(class), stored(storageClaim("c", "late"))}, claimed, stored(storageVolume("v", "late", ""))},
 		{"VolumeBinding: a label", nil, []does{nodeIs(free), stored(class), stored(storageClaim("c", "late")), stored(storageVolume("v", "late", "n"))}, claimed,
 			nodeIs(labelled(node("n", "1")))},

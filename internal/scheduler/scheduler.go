@@ -121,7 +121,9 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 			l.budgetChanged(as[*policyv1.PodDisruptionBudget](old), as[*policyv1.PodDisruptionBudget](current))
 		}},
 		{&storagev1.StorageClass{}, func(_, _ any) { l.storageChanged() }},
-		{&storagev1.CSIDriver{}, func(_, _ any) { l.storageChanged() }},
+		{&storagev1.CSIDriver{}, func(old, current any) {
+			l.csiDriverChanged(as[*storagev1.CSIDriver](old), as[*storagev1.CSIDriver](current))
+		}},
 		{&storagev1.CSIStorageCapacity{}, func(_, _ any) { l.storageChanged() }},
 		{&storagev1.CSINode{}, func(old, current any) { l.csiNodeChanged(as[*storagev1.CSINode](old), as[*storagev1.CSINode](current)) }},
 		{&corev1.PersistentVolume{}, func(_, _ any) { l.storageChanged() }},

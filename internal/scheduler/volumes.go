@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -219,10 +220,15 @@ func handedBack(old, current *corev1.PersistentVolumeClaim, node string) bool {
 		old.Annotations[storage.AnnSelectedNode] == node && current.Annotations[storage.AnnSelectedNode] != node
 }
 
-// storageChanged is for volumes, classes, drivers and capacities.
+// storageChanged is for volumes, classes and capacities.
 func (l *loop) storageChanged() {
 	l.pending |= cluster.Stored
 	l.volumes.Changed()
+}
+
+func (l *loop) csiDriverChanged(old, current *storagev1.CSIDriver) {
+	l.pending |= cluster.Stored
+	l.volumes.DriverChanged(old, current)
 }
 
 func (l *loop) csiNodeChanged(old, current *storagev1.CSINode) {
@@ -233,6 +239,7 @@ func (l *loop) csiNodeChanged(old, current *storagev1.CSINode) {
 	}
 	limits := map[string]int{}
 	for _, d := range current.Spec.Drivers {
+		limits[d.Name] = math.MaxInt
 		if d.Allocatable != nil && d.Allocatable.Count != nil {
 			limits[d.Name] = int(*d.Allocatable.Count)
 		}

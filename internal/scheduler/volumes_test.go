@@ -97,6 +97,9 @@ func TestPodsWaitForVolumes(t *testing.T) {
 			"1 node(s) did not have enough free storage"},
 		"sole": {[]crclient.Object{storageClaim("c", "", boundTo("v"), sole), storageVolume("v", "", ""), first},
 			"1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"},
+		"driver": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), needed(),
+			&storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: "other.com", NodeID: "a"}}}}},
+			"1 e.com CSI driver is not installed on the node"},
 		"limit": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), storageClaim("d", "", boundTo("w")), storageVolume("w", "", ""), other,
 			&storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
 				{Name: "e.com", NodeID: "a", Allocatable: &storagev1.VolumeNodeResources{Count: &limit}}}}}},

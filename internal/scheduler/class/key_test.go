@@ -155,6 +155,10 @@ func attachable(handle string) *corev1.PersistentVolume {
 		CSI: &corev1.CSIPersistentVolumeSource{Driver: csiDriver, VolumeHandle: handle}}}}
 }
 
+func mustBeThere(driver string) *storagev1.CSIDriver {
+	return &storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: driver}, Spec: storagev1.CSIDriverSpec{PreventPodSchedulingIfMissing: new(true)}}
+}
+
 func local(change func(*corev1.PersistentVolume)) *corev1.PersistentVolume {
 	v := &corev1.PersistentVolume{Spec: corev1.PersistentVolumeSpec{PersistentVolumeSource: corev1.PersistentVolumeSource{Local: &corev1.LocalVolumeSource{Path: "/v"}}}}
 	change(v)
@@ -363,7 +367,7 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 	}
 }
 
-// What a claim may be bound to changes with its class and with the volumes there are, and pods' classes follow.
+// What a claim may be bound to changes with its class, its driver and with the volumes there are, and pods' classes follow.
 func TestWhatAClaimMayHaveChanges(t *testing.T) {
 	for _, row := range []struct {
 		what   string
@@ -371,6 +375,7 @@ func TestWhatAClaimMayHaveChanges(t *testing.T) {
 		change func(s *stage)
 	}{
 		{"another zone", "zonal", func(s *stage) { s.shelf.zone = "z1" }},
+		{"a driver that has to be there", "made", func(s *stage) { s.book.DriverChanged(nil, mustBeThere(csiDriver)) }},
 		{"another volume", "static", func(s *stage) {
 			s.shelf.volumes["v"].Spec.NodeAffinity = reaching("hdd").Spec.NodeAffinity
 			s.book.Changed()

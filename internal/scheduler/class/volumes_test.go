@@ -26,7 +26,8 @@ type shelf struct {
 	claims  map[string]*corev1.PersistentVolumeClaim // by namespace/name
 	volumes map[string]*corev1.PersistentVolume
 	rooms   []*storagev1.CSIStorageCapacity
-	limits  map[string]int // of the driver, by node
+	limits  map[string]int // of the driver, by node where it is installed
+	needed  bool           // the driver wants no pods where it is not
 
 	attached map[string][]string // volumes of placed pods, by pod
 	zone     string              // where volumes of the class zonal are made
@@ -154,7 +155,16 @@ func (d dice) volume() *corev1.PersistentVolume {
 
 // storageStep changes something about storage.
 func (d dice) storageStep() step {
-	switch d.IntN(5) {
+	switch d.IntN(6) {
+	case 5:
+		needed := d.one(70)
+		return step{fmt.Sprintf("the driver must be there: %t", needed), func(w *world, _ *cluster.Nodes, _ *Table) error {
+			w.storage.needed = needed
+			now := mustBeThere(csiDriver)
+			now.Spec.PreventPodSchedulingIfMissing = &needed
+			w.book.DriverChanged(mustBeThere(csiDriver), now)
+			return nil
+		}}
 	case 0, 1:
 		c := d.claim()
 		key := c.Namespace + "/" + c.Name
@@ -256,7 +266,11 @@ func (w *world) keepsOff(p *corev1.Pod, n *corev1.Node) string {
 	for _, h := range own {
 		there[h] = true
 	}
-	if limit, has := s.limits[n.Name]; has && len(own) > 0 && len(there) > limit {
+	limit, has := s.limits[n.Name]
+	if !has && len(own) > 0 && s.needed {
+		return "e.com CSI driver is not installed on the node"
+	}
+	if has && len(own) > 0 && len(there) > limit {
 		return "node(s) exceed max volume count"
 	}
 	if c == nil {

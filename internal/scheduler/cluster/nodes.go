@@ -32,7 +32,7 @@ type Nodes struct {
 	Images      []map[string]int64  // sizes by name
 	Extended    map[corev1.ResourceName]*Column
 
-	AttachLimits map[string]map[string]int // by node, then driver
+	AttachLimits map[string]map[string]int // by node, then driver: those that are installed
 
 	On      [][]*Pod // the pods on a node, in no order
 	Marked  []bool   // the node is cordoned or has taints

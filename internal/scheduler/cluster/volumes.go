@@ -15,6 +15,7 @@ type Volumes struct {
 	Attached []Attachment               // what a driver attaches to the node: of these
 	Shared   []Attachment               // a placed pod has too, and of the others
 	Fresh    map[string]int             // so many by driver
+	Needed   []string                   // drivers that do without pods where they are not installed
 	Disks    []Disk                     // that a node cannot have twice
 	Claims   []string                   // all of the pod's, namespace/name
 	Held     []*Pod                     // other pods that hold a claim which only one pod may use
@@ -51,7 +52,7 @@ type Disk struct {
 	ReadOnly bool
 }
 
-// SetAttachLimits says how many volumes each driver can attach to a node, as its CSINode has it.
+// SetAttachLimits says how many volumes each driver that is installed can attach to a node, as its CSINode has it.
 func (n *Nodes) SetAttachLimits(node string, limits map[string]int) {
 	if n.AttachLimits == nil {
 		n.AttachLimits = map[string]map[string]int{}

@@ -17,6 +17,9 @@ func volumesDetail(plugin string, v *cluster.Volumes, n *cluster.Nodes, i int) s
 	case "VolumeRestrictions":
 		return holders(v, n, i)
 	case "NodeVolumeLimits":
+		if driver := missing(v, n.AttachLimits[n.Name(i)]); driver != "" {
+			return "the node's CSINode does not have " + driver
+		}
 		return attachments(v, n, i)
 	case "VolumeZone":
 		for _, pv := range v.Bound {

@@ -82,9 +82,13 @@ func volumeRestrictions(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster
 	return nil
 }
 
-// nodeVolumeLimits counts each volume once, however many pods of the node use it. A driver that names no limit has none.
+// nodeVolumeLimits counts each volume once, however many pods of the node use it. A driver that names no limit has none, also where it is not installed, unless
+// it wants no pods there (KEP-5030).
 func nodeVolumeLimits(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.Pod) *Refusal {
 	limits := n.AttachLimits[n.Name(i)]
+	if driver := missing(p.Volumes, limits); driver != "" {
+		return &Refusal{Reasons: []string{driver + " CSI driver is not installed on the node"}}
+	}
 	if len(limits) == 0 || len(p.Volumes.Attached) == 0 {
 		return nil
 	}
@@ -112,6 +116,16 @@ func nodeVolumeLimits(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.P
 		}
 	}
 	return nil
+}
+
+// missing is a driver that a pod needs on a node and that is not there; "" if there is none.
+func missing(v *cluster.Volumes, installed map[string]int) string {
+	for _, driver := range v.Needed {
+		if _, has := installed[driver]; !has {
+			return driver
+		}
+	}
+	return ""
 }
 
 // volumeBinding wants the node to reach the volumes there are, and the rest to be found or made for it.

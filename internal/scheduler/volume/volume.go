@@ -30,16 +30,28 @@ type Book struct {
 	reader   crclient.Reader
 	nodes    *cluster.Nodes
 	promised map[string]string // claims by volume
+	needed   map[string]bool   // drivers whose volumes keep pods off nodes where they are not installed
 	serial   uint64            // counts the changes by which a claim may find another volume
 }
 
 // NewBook returns an empty book.
 func NewBook(reader crclient.Reader, n *cluster.Nodes) *Book {
-	return &Book{reader: reader, nodes: n, promised: map[string]string{}}
+	return &Book{reader: reader, nodes: n, promised: map[string]string{}, needed: map[string]bool{}}
 }
 
 // Changed notes that volumes, classes or capacities did.
 func (b *Book) Changed() { b.serial++ }
+
+// DriverChanged takes a driver in.
+func (b *Book) DriverChanged(old, current *storagev1.CSIDriver) {
+	if old != nil {
+		delete(b.needed, old.Name)
+	}
+	if current != nil && current.Spec.PreventPodSchedulingIfMissing != nil && *current.Spec.PreventPodSchedulingIfMissing {
+		b.needed[current.Name] = true
+	}
+	b.Changed()
+}
 
 // Promise keeps a volume for a claim until Forget.
 func (b *Book) Promise(volume, claim string) {
@@ -188,7 +200,8 @@ func (b *Book) Of(p *corev1.Pod) (out *cluster.Volumes, why string, err error) {
 	return out, "", nil
 }
 
-// sort tells attachments that a placed pod has too, which make a difference on its node, from those that are alike for every node.
+// sort tells attachments that a placed pod has too, which make a difference on its node, from those that are alike for every node, and gathers the drivers that
+// must be there.
 func (b *Book) sort(v *cluster.Volumes) {
 	seen := map[cluster.Attachment]bool{}
 	for _, a := range v.Attached {
@@ -201,6 +214,9 @@ func (b *Book) sort(v *cluster.Volumes) {
 				v.Fresh = map[string]int{}
 			}
 			v.Fresh[a.Driver]++
+		}
+		if b.needed[a.Driver] && !slices.Contains(v.Needed, a.Driver) {
+			v.Needed = append(v.Needed, a.Driver)
 		}
 		seen[a] = true
 	}
@@ -343,6 +359,9 @@ func (b *Book) key(v *cluster.Volumes) string {
 	}
 	for _, driver := range slices.Sorted(maps.Keys(v.Fresh)) {
 		fmt.Fprintf(&s, "\x06%s\x01%d", driver, v.Fresh[driver])
+	}
+	for _, driver := range v.Needed {
+		s.WriteString("\x07" + driver)
 	}
 	for _, d := range v.Disks {
 		fmt.Fprintf(&s, "\x04%s\x01%v", d.Name, d.ReadOnly)
