@@ -49,9 +49,6 @@ func (s *containerScope) container(c *corev1.Container, p *field.Path) (errs fie
 	}
 	if len(c.VolumeDevices) > 0 {
 		errs = append(errs, s.devices(c, p.Child("volumeDevices"))...)
-		if s.pod.HostUsers != nil && !*s.pod.HostUsers { // devices have no ids that could be mapped
-			errs = append(errs, field.Forbidden(p.Child("volumeDevices"), "when `hostUsers` is false"))
-		}
 	}
 	if r := &c.Resources; len(r.Limits) > 0 || len(r.Requests) > 0 || len(r.Claims) > 0 {
 		errs = append(errs, resources(r, s.pod.ResourceClaims, p.Child("resources"))...)
@@ -219,6 +216,9 @@ func (s *containerScope) ephemeral(e *corev1.EphemeralContainer, p *field.Path) 
 		if m.SubPathExpr != "" {
 			errs = append(errs, field.Forbidden(p.Child("volumeMounts").Index(i).Child("subPathExpr"), "cannot be set for an Ephemeral Container"))
 		}
+	}
+	if len(e.VolumeDevices) > 0 && ownUsers(s.pod) {
+		errs = append(errs, field.Forbidden(p.Child("volumeDevices"), devicesUnmapped))
 	}
 	named := func(c corev1.Container) bool { return c.Name == e.TargetContainerName }
 	if e.TargetContainerName != "" && !slices.ContainsFunc(s.pod.Containers, named) && !slices.ContainsFunc(s.pod.InitContainers, named) {

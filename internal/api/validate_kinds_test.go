@@ -72,6 +72,8 @@ func TestDeploymentValidation(t *testing.T) {
 		{"replicas", `spec: {replicas: -1}`, one("spec.replicas Invalid")},
 		{"restart policy", `spec: {template: {spec: {restartPolicy: Never}}}`, one("spec.template.spec.restartPolicy NotSupported")},
 		{"container", `spec: {template: {spec: {containers: [{name: a}]}}}`, one("spec.template.spec.containers[0].image Required")},
+		{"devices of own users", `spec: {template: {spec: {hostUsers: false, volumes: [{name: v, persistentVolumeClaim: {claimName: c}}],
+			initContainers: [{name: i, image: web, volumeDevices: [{name: v, devicePath: /dev/a}]}]}}}`, one("spec.template.spec.initContainers[0].volumeDevices Forbidden")},
 		{"strategy", `spec: {strategy: {type: Magic}}`, one("spec.strategy NotSupported")},
 		{"pods that end", `spec: {template: {spec: {activeDeadlineSeconds: 1}}}`, one("spec.template.spec.activeDeadlineSeconds Forbidden")},
 		{"recreate and roll", `spec: {strategy: {type: Recreate, rollingUpdate: {maxSurge: 1}}}`, one("spec.strategy.rollingUpdate Forbidden")},

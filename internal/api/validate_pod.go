@@ -77,6 +77,7 @@ func podGrace(o Object, opts *metav1.DeleteOptions) int64 {
 func validatePod(o Object) field.ErrorList {
 	p := o.(*corev1.Pod)
 	errs := validatePodSpec(&p.Spec, p.Name, field.NewPath("spec"))
+	errs = append(errs, hostUsersDevices(&p.Spec, field.NewPath("spec"))...)
 	if len(p.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "ephemeralContainers"), "cannot be set on create"))
 	}

@@ -158,6 +158,21 @@ spec:
 	})
 }
 
+// TestDevicesOfOwnUsers: a pod from when they were not refused can still be changed, and go; it gets no more of them.
+func TestDevicesOfOwnUsers(t *testing.T) {
+	const there = `
+metadata: {name: p, namespace: default, resourceVersion: "1", finalizers: [example.com/f]}
+spec:
+  hostUsers: false
+  volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]
+  containers: [{name: a, image: web, volumeDevices: [{name: v, devicePath: /dev/a}]}]
+`
+	checkUpdateMessages(t, "Pod", there, [][2]string{
+		{"metadata: {finalizers: []}", ""},
+		{"spec: {ephemeralContainers: [{name: e, image: debug, volumeDevices: [{name: v, devicePath: /dev/a}]}]}", "spec.ephemeralContainers[0].volumeDevices: Forbidden: when `hostUsers` is false"},
+	})
+}
+
 func TestResizeMessages(t *testing.T) {
 	const sized = `
 metadata: {name: p, namespace: default, resourceVersion: "1"}

@@ -90,7 +90,7 @@ func podClaims(list []corev1.PodResourceClaim, p *field.Path) (errs field.ErrorL
 
 // hostUsers: a pod with users of its own (KEP-127) shares none of the node's namespaces.
 func hostUsers(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
-	if s.HostUsers == nil || *s.HostUsers {
+	if !ownUsers(s) {
 		return nil
 	}
 	for _, n := range [...]struct {
@@ -99,6 +99,29 @@ func hostUsers(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 	}{{"hostNetwork", s.HostNetwork}, {"hostPID", s.HostPID}, {"hostIPC", s.HostIPC}} {
 		if n.set {
 			errs = append(errs, field.Forbidden(p.Child(n.name), "when `hostUsers` is false"))
+		}
+	}
+	return errs
+}
+
+func ownUsers(s *corev1.PodSpec) bool { return s.HostUsers != nil && !*s.HostUsers }
+
+const devicesUnmapped = "when `hostUsers` is false"
+
+// hostUsersDevices: block devices have no ids that could be mapped. Pods that are there may have them: it was not always refused, and they
+// must be able to go.
+func hostUsersDevices(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
+	if !ownUsers(s) {
+		return nil
+	}
+	for _, all := range [...]struct {
+		name string
+		list []corev1.Container
+	}{{"containers", s.Containers}, {"initContainers", s.InitContainers}} {
+		for i := range all.list {
+			if len(all.list[i].VolumeDevices) > 0 {
+				errs = append(errs, field.Forbidden(p.Child(all.name).Index(i).Child("volumeDevices"), devicesUnmapped))
+			}
 		}
 	}
 	return errs

@@ -63,7 +63,8 @@ func validateTemplate(t *corev1.PodTemplateSpec, p *field.Path) field.ErrorList 
 	if len(t.Spec.EphemeralContainers) > 0 {
 		errs = append(errs, field.Forbidden(p.Child("spec", "ephemeralContainers"), "ephemeral containers not allowed in pod template"))
 	}
-	return append(errs, validatePodSpec(&t.Spec, "", p.Child("spec"))...)
+	errs = append(errs, validatePodSpec(&t.Spec, "", p.Child("spec"))...)
+	return append(errs, hostUsersDevices(&t.Spec, p.Child("spec"))...)
 }
 
 func validatePodTemplate(o Object) field.ErrorList {
