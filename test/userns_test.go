@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -297,6 +298,24 @@ func ownerOf(t *testing.T, path string) (uid, gid uint32) {
 // refusesUsers: what cannot be had with users of one's own is said, in the pod's status too, and nothing of the pod runs without.
 func refusesUsers(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
+	count := func(name string) int {
+		node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+		found := regexp.MustCompile("(?m)^kubelet_started_user_namespaced_pods_" + name + " ([0-9]+)$").FindStringSubmatch(c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/metrics"))
+		if found == nil {
+			t.Fatalf("there is no count of %s", name)
+		}
+		n, _ := strconv.Atoi(found[1]) // digits
+		return n
+	}
+	failed := count("errors_total")
+	if n := count("total"); n < failed+3 {
+		t.Errorf("%d starts are counted, %d of them failed; three pods run", n, failed)
+	}
+	defer func() {
+		if n := count("errors_total"); n == failed {
+			t.Error("a pod that is refused is not counted")
+		}
+	}()
 	c.Apply(`
 apiVersion: v1
 kind: Pod

@@ -104,6 +104,7 @@ type Kubelet struct {
 	claims   *dra.Node
 	devices  *device.Manager
 	users    *userns.Ranges
+	started  *pod.UserNamespaced
 	noUsers  error // why no pod can have users of its own on this node
 	probes   *probe.Counts
 	ends     *pod.Ends
@@ -142,7 +143,7 @@ func New(cfg Config) (*Kubelet, error) {
 		cfg: cfg, log: cfg.Log,
 		runtime: runtimeapi.NewRuntimeServiceClient(cfg.CRI), images: runtimeapi.NewImageServiceClient(cfg.CRI),
 		logs:   logs.NewKeeper(cfg.LogDir, cfg.Logs, cfg.Log),
-		probes: probe.NewCounts(), ends: pod.NewEnds(), ready: make(chan struct{}), look: make(chan struct{}, 1),
+		probes: probe.NewCounts(), ends: pod.NewEnds(), started: pod.NewUserNamespaced(), ready: make(chan struct{}), look: make(chan struct{}, 1),
 		short: shortages{of: evict.Shortages{Hold: cfg.Eviction.Hold}},
 	}
 	return k, nil
@@ -195,7 +196,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, Ends: k.ends, TLS: k.tls(), Log: k.log,
+	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, Counts: append(k.started.Collectors(), k.ends), TLS: k.tls(), Log: k.log,
 		Search: k.logs.Searcher(k.pods.labels).Search}
 	if k.cfg.Telemetry != nil {
 		serving.Summary, serving.Containers, serving.History = k.summary, k.cfg.Telemetry.Containers(), k.cfg.Telemetry.History()
@@ -253,7 +254,7 @@ func (k *Kubelet) deps(cgroups *cgroup.Manager) *pod.Deps {
 	allocatable := k.machine.allocatable(k.cfg.MaxPods)
 	return &pod.Deps{
 		Runtime: k.runtime, Images: image.New(k.images), Cgroups: cgroups, Client: k.cfg.Client, Events: k.events,
-		Volumes: k.volumes, Claims: k.claims, Devices: k.devices, Users: k.users, OwnUsers: k.ownUsers,
+		Volumes: k.volumes, Claims: k.claims, Devices: k.devices, Users: k.users, OwnUsers: k.ownUsers, Started: k.started,
 		Settings: settings, Logs: k.logs, Log: k.log, Withdraw: k.cfg.Withdraw,
 		Node:        func() pod.NodeFacts { return facts },
 		Allocatable: func() (l resourceList) { return allocatable },

@@ -38,6 +38,7 @@ type Deps struct {
 	Users   *userns.Ranges
 	// OwnUsers says why a handler of the runtime gives no pod users of its own here; nil if it does.
 	OwnUsers    func(ctx context.Context, handler string) error
+	Started     *UserNamespaced
 	Client      client.Client
 	Events      record.EventRecorder
 	Settings    *Settings

@@ -241,7 +241,10 @@ func (a *Actor) again(ctx context.Context, pod *corev1.Pod) {
 	})
 }
 
-func (a *Actor) createSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) error {
+func (a *Actor) createSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (err error) {
+	if ownUsers(pod) {
+		defer func() { a.d.Started.count(err) }()
+	}
 	if attempt > 0 {
 		a.event(pod, "", corev1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -16,6 +17,32 @@ import (
 var errUsers = errors.New("can't set `spec.hostUsers: false`")
 
 func ownUsers(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
+
+// UserNamespaced counts sandboxes of pods with users of their own, by upstream's names.
+type UserNamespaced struct{ tried, failed prometheus.Counter }
+
+// NewUserNamespaced starts at nothing.
+func NewUserNamespaced() *UserNamespaced {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+	}
+	return &UserNamespaced{
+		tried:  counter("kubelet_started_user_namespaced_pods_total", "Cumulative number of starts of pods with user namespaces, well or not."),
+		failed: counter("kubelet_started_user_namespaced_pods_errors_total", "Cumulative number of starts of pods with user namespaces that failed."),
+	}
+}
+
+// Collectors of the counts.
+func (n *UserNamespaced) Collectors() []prometheus.Collector {
+	return []prometheus.Collector{n.tried, n.failed}
+}
+
+func (n *UserNamespaced) count(err error) {
+	n.tried.Inc()
+	if err != nil {
+		n.failed.Inc()
+	}
+}
 
 // allowUsers refuses a pod whose own users the node cannot give it.
 func (a *Actor) allowUsers(ctx context.Context, pod *corev1.Pod, handler string) error {

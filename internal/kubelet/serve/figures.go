@@ -155,9 +155,7 @@ func (s *Server) ownMetrics() prometheus.Gatherer {
 	if s.cfg.Summary != nil {
 		registry.MustRegister(volumeMetrics{s.cfg.Summary})
 	}
-	if s.cfg.Ends != nil {
-		registry.MustRegister(s.cfg.Ends)
-	}
+	registry.MustRegister(s.cfg.Counts...)
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "kubelet_node_name", Help: "The node's name. The count is always 1.", ConstLabels: prometheus.Labels{"node": s.cfg.NodeName},
 	}, func() float64 { return 1 }))

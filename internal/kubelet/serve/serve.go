@@ -46,8 +46,8 @@ type Config struct {
 	Search func(ctx context.Context, q logs.Query, found func(*logs.Line) error) error
 	// History serves /stats/history; nil: there is none.
 	History http.Handler
-	Probes  prometheus.Collector // of /metrics/probes; may be nil
-	Ends    prometheus.Collector // of containers, for /metrics; may be nil
+	Probes  prometheus.Collector   // of /metrics/probes; may be nil
+	Counts  []prometheus.Collector // of pods and containers, for /metrics
 	Metrics prometheus.Gatherer
 	TLS     *tls.Config
 	Log     *slog.Logger
