@@ -1,11 +1,14 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 
 	resourcev1 "k8s.io/api/resource/v1"
+	"k8s.io/apimachinery/pkg/api/operation"
+	"k8s.io/apimachinery/pkg/api/validate"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -19,14 +22,7 @@ func validateDeviceClass(o Object) field.ErrorList {
 	for i := range s.Config {
 		errs = append(errs, deviceConfiguration(&s.Config[i].DeviceConfiguration, spec.Child("config").Index(i))...)
 	}
-	if name := s.ExtendedResourceName; name != nil {
-		at := spec.Child("extendedResourceName")
-		errs = append(errs, each(at, *name, validation.IsQualifiedName(*name))...)
-		if !strings.Contains(*name, "/") || strings.Contains(*name, "kubernetes.io/") {
-			errs = append(errs, field.Invalid(at, *name, "must be a valid extended resource name"))
-		}
-	}
-	return errs
+	return append(errs, validate.ExtendedResourceName(context.Background(), operation.Operation{}, spec.Child("extendedResourceName"), s.ExtendedResourceName, nil)...)
 }
 
 func atMost(n, most int, p *field.Path) field.ErrorList {

@@ -69,7 +69,10 @@ spec: {selectors: [{cel: {expression: 'device.driver == "gpu.example.com"'}}]}
 		{"no expression", `spec: {selectors: [{}]}`, one("spec.selectors[0].cel Required")},
 		{"no bool", `spec: {selectors: [{cel: {expression: "device.driver"}}]}`, one("spec.selectors[0].cel.expression Invalid")},
 		{"configuration of nobody", `spec: {config: [{opaque: {parameters: {a: b}}}]}`, one("spec.config[0].opaque.driver Required")},
-		{"extended resource", `spec: {extendedResourceName: gpu}`, one("spec.extendedResourceName Invalid")},
+		{"extended resource", `spec: {extendedResourceName: example.com/gpu}`, nil},
+		{"extended resource of no domain", `spec: {extendedResourceName: gpu}`, one("spec.extendedResourceName Invalid")},
+		{"extended resource of the system", `spec: {extendedResourceName: deviceclass.resource.kubernetes.io/gpu}`, one("spec.extendedResourceName Invalid")},
+		{"extended resource like a quota's", `spec: {extendedResourceName: requests.example.com/gpu}`, one("spec.extendedResourceName Invalid")},
 	})
 	const slice = `
 metadata: {name: s}

@@ -73,6 +73,7 @@ func TestContainerMessages(t *testing.T) {
 		{mount("volumeDevices: [{name: v, devicePath: /dev/a}]"),
 			at + `volumeDevices[0].name: Invalid value: "v": can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode`},
 		{inContainer("resources: {limits: {hugepages-2Mi: 4Mi}}"), at + "resources: Forbidden: HugePages require cpu or memory"},
+		{inContainer("resources: {limits: {deviceclass.resource.kubernetes.io/gold: 1}, requests: {deviceclass.resource.kubernetes.io/gold: 1}}"), ""},
 		{inContainer("resources: {limits: {cpu: 1, kubernetes.io/gold: 1}, requests: {cpu: 1, kubernetes.io/gold: 1}}"),
 			at + "resources.limits[kubernetes.io/gold]: Invalid value: \"kubernetes.io/gold\": doesn't follow extended resource name standard\n" +
 				at + "resources.requests[kubernetes.io/gold]: Invalid value: \"kubernetes.io/gold\": doesn't follow extended resource name standard"},
@@ -210,6 +211,22 @@ func TestPodStatusStaysPossible(t *testing.T) {
 		"status: {containerStatuses: [{name: b, state: "
 	obj, old = parse(t, row, goodPod, again+"{running: {}}}]}"), parse(t, row, goodPod, again+"{terminated: {exitCode: 0}}}]}")
 	sameText(t, "a container that ended runs, as another's rule restarts all", row.ValidateStatus(obj, old), "")
+}
+
+func TestPodStatusNamesItsExtendedResources(t *testing.T) {
+	row := rowOf(t, "Pod")
+	const asks = "spec: {containers: [{name: a, image: web, resources: {limits: {example.com/gpu: 1}, requests: {example.com/gpu: 1}}}]}\n"
+	old := parse(t, row, goodPod, asks)
+	for status, want := range map[string]string{
+		"{resourceClaimName: c, requestMappings: [{containerName: a, resourceName: example.com/gpu, requestName: container-0-request-0}]}": "",
+		"{resourceClaimName: '', requestMappings: []}": "status.extendedResourceClaimStatus.resourceClaimName: Required value\n" +
+			"status.extendedResourceClaimStatus.requestMappings: Required value: must have at least one request mapping",
+		"{resourceClaimName: c, requestMappings: [{containerName: b, resourceName: example.com/gpu, requestName: r}, {containerName: a, resourceName: cpu, requestName: r}]}": "status.extendedResourceClaimStatus.requestMappings[0].containerName: " +
+			"Invalid value: \"b\": must be the name of one of the pod's containers\n" +
+			"status.extendedResourceClaimStatus.requestMappings[1].resourceName: Invalid value: \"cpu\": must be a resource that the container requests",
+	} {
+		sameText(t, status, row.ValidateStatus(parse(t, row, goodPod, asks+"status: {extendedResourceClaimStatus: "+status+"}"), old), want)
+	}
 }
 
 // BenchmarkPodValidation is what a new pod of a Deployment costs here.

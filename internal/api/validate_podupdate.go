@@ -281,10 +281,37 @@ func validatePodStatus(o, old Object) (errs field.ErrorList) {
 	if node := p.Status.NominatedNodeName; node != "" {
 		errs = append(errs, dnsSubdomain(node, status.Child("nominatedNodeName"))...)
 	}
+	if s := p.Status.ExtendedResourceClaimStatus; s != nil {
+		errs = append(errs, extendedClaimStatus(s, &p.Spec, status.Child("extendedResourceClaimStatus"))...)
+	}
 	if p.Spec.RestartPolicy == corev1.RestartPolicyAlways || p.DeletionTimestamp != nil || MayRestartAll(&p.Spec) {
 		return errs
 	}
 	return append(errs, restartedStatuses(p, was, status.Child("containerStatuses"))...)
+}
+
+// extendedClaimStatus: who reads it looks up containers, and what they request, by these names.
+func extendedClaimStatus(s *corev1.PodExtendedResourceClaimStatus, spec *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
+	errs = append(errs, required(s.ResourceClaimName, p.Child("resourceClaimName"))...)
+	if s.ResourceClaimName != "" {
+		errs = append(errs, dnsSubdomain(s.ResourceClaimName, p.Child("resourceClaimName"))...)
+	}
+	mappings := p.Child("requestMappings")
+	if len(s.RequestMappings) == 0 {
+		errs = append(errs, field.Required(mappings, "must have at least one request mapping"))
+	}
+	containers := slices.Concat(spec.InitContainers, spec.Containers)
+	for i := range s.RequestMappings {
+		m, at := &s.RequestMappings[i], mappings.Index(i)
+		k := slices.IndexFunc(containers, func(c corev1.Container) bool { return c.Name == m.ContainerName })
+		if k < 0 {
+			errs = append(errs, field.Invalid(at.Child("containerName"), m.ContainerName, "must be the name of one of the pod's containers"))
+		} else if _, asked := containers[k].Resources.Requests[corev1.ResourceName(m.ResourceName)]; !asked {
+			errs = append(errs, field.Invalid(at.Child("resourceName"), m.ResourceName, "must be a resource that the container requests"))
+		}
+		errs = append(errs, dnsLabel(m.RequestName, at.Child("requestName"))...)
+	}
+	return errs
 }
 
 // MayRestartAll: a rule of one container may have all of them begin anew (KEP-5532).

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -65,6 +66,7 @@ func containerQuantity(name corev1.ResourceName, q resource.Quantity, p *field.P
 	switch domain, _, qualified := strings.Cut(string(name), "/"); {
 	case !qualified && !containerResource(name):
 		errs = append(errs, field.Invalid(p, name, "must be a standard resource for containers"))
+	case strings.HasPrefix(string(name), resourcev1.ResourceDeviceClassPrefix): // a class of devices by its own name (KEP-5004)
 	case qualified && (strings.HasSuffix(domain, "kubernetes.io") || strings.HasPrefix(string(name), "requests.")):
 		errs = append(errs, field.Invalid(p, name, "doesn't follow extended resource name standard"))
 	case hugePages(name):

@@ -36,11 +36,23 @@ func CountName(gr schema.GroupResource) corev1.ResourceName {
 // Kinds are the resources that a quota's limits are about.
 func Kinds(hard corev1.ResourceList) (out []schema.GroupResource) {
 	for name := range hard {
-		if gr := kindOf(string(name)); !slices.Contains(out, gr) {
-			out = append(out, gr)
+		kinds := []schema.GroupResource{kindOf(string(name))}
+		if extended(string(name)) {
+			kinds = append(kinds, claims)
+		}
+		for _, gr := range kinds {
+			if !slices.Contains(out, gr) {
+				out = append(out, gr)
+			}
 		}
 	}
 	return out
+}
+
+// extended: a limit on an extended resource is also one on claims for the devices that stand for it (KEP-5004).
+func extended(name string) bool {
+	of, is := strings.CutPrefix(name, corev1.DefaultResourceRequestsPrefix)
+	return is && strings.Contains(of, "/") && (!strings.Contains(of, "kubernetes.io/") || strings.HasPrefix(of, resourcev1.ResourceDeviceClassPrefix))
 }
 
 func kindOf(name string) schema.GroupResource {
@@ -60,15 +72,21 @@ func kindOf(name string) schema.GroupResource {
 	return schema.GroupResource{Resource: "pods"}
 }
 
+// Lookup finds the objects that a claim's usage depends on, nil for what is not there.
+type Lookup struct {
+	Class func(name string) (*resourcev1.DeviceClass, error)
+	Pod   func(namespace, name string) (*corev1.Pod, error)
+}
+
 // Usage is what one object of a resource uses at a time.
-func Usage(gr schema.GroupResource, obj any, now time.Time) corev1.ResourceList {
+func Usage(gr schema.GroupResource, obj any, now time.Time, lookup Lookup) (corev1.ResourceList, error) {
 	one := *resource.NewQuantity(1, resource.DecimalSI)
 	out := corev1.ResourceList{CountName(gr): one}
 	if c, is := obj.(*resourcev1.ResourceClaim); is {
-		deviceUsage(out, &c.Spec.Devices)
+		return out, deviceUsage(out, c, lookup)
 	}
 	if gr.Group != "" {
-		return out
+		return out, nil
 	}
 	if slices.Contains(counted, gr.Resource) && gr.Resource != "pods" {
 		out[corev1.ResourceName(gr.Resource)] = one
@@ -81,7 +99,7 @@ func Usage(gr schema.GroupResource, obj any, now time.Time) corev1.ResourceList 
 	case *corev1.PersistentVolumeClaim:
 		claimUsage(out, o)
 	}
-	return out
+	return out, nil
 }
 
 // podUsage: a pod that has ended, or whose end is overdue, still counts as an object and uses nothing else.
@@ -146,35 +164,6 @@ func claimUsage(out corev1.ResourceList, c *corev1.PersistentVolumeClaim) {
 	if class != "" {
 		out[corev1.ResourceName(class+classSuffix+"requests.storage")] = asked
 	}
-}
-
-// deviceUsage is how many devices of each class a claim may get: of a request's alternatives, the most that any asks of the class.
-func deviceUsage(out corev1.ResourceList, d *resourcev1.DeviceClaim) {
-	for i := range d.Requests {
-		r := &d.Requests[i]
-		asked := map[string]int64{}
-		if r.Exactly != nil {
-			asked[r.Exactly.DeviceClassName] = devices(r.Exactly.AllocationMode, r.Exactly.Count)
-		}
-		for j := range r.FirstAvailable {
-			sub := &r.FirstAvailable[j]
-			asked[sub.DeviceClassName] = max(asked[sub.DeviceClassName], devices(sub.AllocationMode, sub.Count))
-		}
-		for class, n := range asked {
-			Add(out, corev1.ResourceList{corev1.ResourceName(class + deviceSuffix): *resource.NewQuantity(n, resource.DecimalSI)})
-		}
-	}
-}
-
-// devices is how many a request may get; all there are of a class can be as many as one claim holds.
-func devices(mode resourcev1.DeviceAllocationMode, count int64) int64 {
-	switch mode {
-	case resourcev1.DeviceAllocationModeExactCount:
-		return count
-	case resourcev1.DeviceAllocationModeAll:
-		return resourcev1.AllocationResultsMaxSize
-	}
-	return 0
 }
 
 // Only keeps of a usage what a quota limits.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -48,9 +49,17 @@ func (c *charger) validate(ctx context.Context, a *registry.Attributes) error {
 		return err
 	}
 	now, gr := time.Now(), a.Resource.GroupResource()
-	usage := quota.Usage(gr, a.Object, now)
+	all, err := quota.Usage(gr, a.Object, now, lookup(ctx, a))
+	if err != nil {
+		return err
+	}
+	usage := all
 	if a.Old != nil {
-		usage = quota.Minus(usage, quota.Usage(gr, a.Old, now))
+		before, err := quota.Usage(gr, a.Old, now, lookup(ctx, a))
+		if err != nil {
+			return err
+		}
+		usage = quota.Minus(all, before)
 	}
 	for _, q := range list {
 		if pod, is := a.Object.(*corev1.Pod); is && a.Operation == create && quota.Matches(q, pod) {
@@ -63,13 +72,25 @@ func (c *charger) validate(ctx context.Context, a *registry.Attributes) error {
 		case a.Old == nil && is, a.Old != nil && is && was:
 			err = c.charge(ctx, a, q, usage)
 		case a.Old != nil && is: // it came into the quota's scope
-			err = c.charge(ctx, a, q, quota.Usage(gr, a.Object, now))
+			err = c.charge(ctx, a, q, all)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// lookup reads what a claim's usage depends on.
+func lookup(ctx context.Context, a *registry.Attributes) quota.Lookup {
+	return quota.Lookup{
+		Class: func(name string) (*resourcev1.DeviceClass, error) {
+			return find[*resourcev1.DeviceClass](ctx, a, resourcev1.GroupName, "deviceclasses", name)
+		},
+		Pod: func(namespace, name string) (*corev1.Pod, error) {
+			return find[*corev1.Pod](ctx, a, "", "pods", namespace+"/"+name)
+		},
+	}
 }
 
 // chargeable requests are those that make a namespace's usage grow.

@@ -100,6 +100,54 @@ func TestQuotaOfDevices(t *testing.T) {
 	refused(t, err, 403, "exceeded quota: devices, requested: "+gold+"=2, used: "+gold+"=3, limited: "+gold+"=4")
 }
 
+// Devices count under the name of their class and under those of the extended resources that it stands for. What a pod asked for by one of them is charged to
+// the pod, and to the claim that the scheduler makes for it under the others.
+func TestQuotaOfExtendedResources(t *testing.T) {
+	r := start(t)
+	const class, implicit, explicit = "gold.deviceclass.resource.k8s.io/devices", "requests.deviceclass.resource.kubernetes.io/gold", "requests.example.com/gold"
+	limited(t, r, "devices", map[corev1.ResourceName]string{class: "9", implicit: "9", explicit: "9"})
+	r.Must(&resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: new("example.com/gold")}})
+	sum := func() string {
+		return fmt.Sprintf("%s of the class, %s implicit, %s explicit", used(t, r, "devices", class), used(t, r, "devices", implicit), used(t, r, "devices", explicit))
+	}
+	request := func(name string, n int64) resourcev1.DeviceRequest {
+		return resourcev1.DeviceRequest{Name: name, Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: "gold", AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: n}}
+	}
+	claim := func(name string, requests ...resourcev1.DeviceRequest) *resourcev1.ResourceClaim {
+		return &resourcev1.ResourceClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: resourcev1.ResourceClaimSpec{Devices: resourcev1.DeviceClaim{Requests: requests}}}
+	}
+	r.Must(claim("ordinary", request("it", 1)))
+	if got := sum(); got != "1 of the class, 1 implicit, 1 explicit" {
+		t.Error("an ordinary claim:", got)
+	}
+	made, err := r.Create(registrytest.Admin, registrytest.Pod("p", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"cpu": resource.MustParse("1"), "example.com/gold": resource.MustParse("2"), "deviceclass.resource.kubernetes.io/gold": resource.MustParse("3")}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := sum(); got != "1 of the class, 4 implicit, 3 explicit" {
+		t.Error("and a pod:", got)
+	}
+	owned := claim("owned", request("container-0-request-1", 3), request("container-0-request-2", 2))
+	owned.Annotations = map[string]string{resourcev1.ExtendedResourceClaimAnnotation: "true"}
+	owned.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(made.(*corev1.Pod), corev1.SchemeGroupVersion.WithKind("Pod"))}
+	r.Must(owned)
+	if got := sum(); got != "6 of the class, 6 implicit, 6 explicit" {
+		t.Error("and its claim:", got)
+	}
+	pretending := claim("pretending", request("container-0-request-1", 1))
+	pretending.Annotations = owned.Annotations
+	r.Must(pretending)
+	if got := sum(); got != "7 of the class, 7 implicit, 7 explicit" {
+		t.Error("and a claim that is no pod's:", got)
+	}
+	_, err = r.Create(registrytest.Admin, registrytest.Pod("q", func(p *corev1.Pod) {
+		p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"deviceclass.resource.kubernetes.io/gold": resource.MustParse("3")}
+	}))
+	refused(t, err, 403, "exceeded quota: devices, requested: "+implicit+"=3, used: "+implicit+"=7, limited: "+implicit+"=9")
+}
+
 func TestQuotaScopes(t *testing.T) {
 	r := start(t)
 	limited(t, r, "best", map[corev1.ResourceName]string{"pods": "1"}, func(q *corev1.ResourceQuota) { q.Spec.Scopes = []corev1.ResourceQuotaScope{"BestEffort"} })

@@ -266,6 +266,21 @@ func sliceOf(node string) *resourcev1.ResourceSlice {
 	}}
 }
 
+// extended tells a pod in which claim it has the devices of its extended resource.
+func extended(t *testing.T, r *registrytest.Registry, pod, claim string) {
+	t.Helper()
+	res, err := r.Get(context.Background(), r.Request(registrytest.Admin, "", "pods", "", "default", pod), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := res.Object.(*corev1.Pod).DeepCopy()
+	p.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: claim, RequestMappings: []corev1.ContainerExtendedResourceRequest{
+		{ContainerName: "c", ResourceName: "example.com/gpu", RequestName: "container-0-request-0"}}}
+	if err := r.Update(registrytest.Admin, p, "status"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestNodes(t *testing.T) {
 	r, a := start(t)
 	one := registrytest.Node("one")
@@ -289,11 +304,13 @@ func TestNodes(t *testing.T) {
 				{Name: "w", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "claim"}}},
 			}
 			p.Spec.ResourceClaims = []corev1.PodResourceClaim{{Name: "r", ResourceClaimName: new("devices")}}
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{"example.com/gpu": resource.MustParse("1")}
 			p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "env"}}}}
 		}),
 		registrytest.Pod("there", func(p *corev1.Pod) { p.Spec.NodeName, p.Spec.ServiceAccountName = "two", "other" }),
 		sliceOf("one"), sliceOf("two"),
 	)
+	extended(t, r, "here", "extended")
 	for text, want := range map[string]bool{
 		"get :secrets default/mounted": true, "get :secrets default/pull": true, "get :secrets storage/stage": true, "watch :secrets default/mounted": true,
 		"get :secrets default/other": false, "get :secrets other/mounted": false, "list :secrets default": false, "update :secrets default/mounted": false,
@@ -306,7 +323,7 @@ func TestNodes(t *testing.T) {
 		"list :services": true, "watch discovery.k8s.io:endpointslices": true, "list :nodes": true, "create :nodes": true, "delete :nodes /one": false,
 		"patch :nodes/status /one": true, "patch :pods/status default/here": true, "create :events default": true, "create :pods/eviction default/here": true,
 		"create certificates.k8s.io:certificatesigningrequests": true, "list apps:deployments": false, "create rbac.authorization.k8s.io:clusterroles": false,
-		"get resource.k8s.io:resourceclaims default/devices": true, "get resource.k8s.io:resourceclaims default/other": false,
+		"get resource.k8s.io:resourceclaims default/devices": true, "get resource.k8s.io:resourceclaims default/extended": true, "get resource.k8s.io:resourceclaims default/other": false,
 		"list resource.k8s.io:resourceclaims default": false, "update resource.k8s.io:resourceclaims default/devices": false,
 		"create resource.k8s.io:resourceslices": true, "update resource.k8s.io:resourceslices /one": true, "delete resource.k8s.io:resourceslices /two": false,
 		"list resource.k8s.io:resourceslices": false, "deletecollection resource.k8s.io:resourceslices": false,

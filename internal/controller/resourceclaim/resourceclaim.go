@@ -57,10 +57,10 @@ func podChanged(old, current *corev1.Pod) (keys []harness.Key) {
 	if pod == nil {
 		pod = old
 	}
-	if len(pod.Spec.ResourceClaims) == 0 {
-		return nil
-	}
 	if current != nil && !over(current) {
+		if len(pod.Spec.ResourceClaims) == 0 {
+			return nil
+		}
 		return []harness.Key{key(podKey, pod.Namespace, pod.Name)}
 	}
 	for name := range claims.PodClaims(pod) {

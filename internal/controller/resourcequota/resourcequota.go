@@ -13,6 +13,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -143,13 +144,38 @@ func (r *reconciler) count(ctx context.Context, row *api.Resource, q *corev1.Res
 	} else if err != nil {
 		return fmt.Errorf("count %s in namespace %s: %w", row.Plural, q.Namespace, err)
 	}
-	gr, now := row.GroupResource(), r.now()
+	gr, now, lookup := row.GroupResource(), r.now(), r.lookup(ctx)
 	return meta.EachListItem(list, func(obj runtime.Object) error {
-		if quota.Matches(q, obj) {
-			quota.Add(used, quota.Only(quota.Usage(gr, obj, now), q.Spec.Hard))
+		if !quota.Matches(q, obj) {
+			return nil
 		}
+		usage, err := quota.Usage(gr, obj, now, lookup)
+		if err != nil {
+			return err
+		}
+		quota.Add(used, quota.Only(usage, q.Spec.Hard))
 		return nil
 	})
+}
+
+// lookup reads what a claim's usage depends on.
+func (r *reconciler) lookup(ctx context.Context) quota.Lookup {
+	return quota.Lookup{
+		Class: func(name string) (*resourcev1.DeviceClass, error) {
+			return live(ctx, r.client, crclient.ObjectKey{Name: name}, &resourcev1.DeviceClass{})
+		},
+		Pod: func(namespace, name string) (*corev1.Pod, error) {
+			return live(ctx, r.client, crclient.ObjectKey{Namespace: namespace, Name: name}, &corev1.Pod{})
+		},
+	}
+}
+
+// live reads an object as it is now, nil if it is not there.
+func live[T crclient.Object](ctx context.Context, c client.Client, key crclient.ObjectKey, into T) (none T, err error) {
+	if err := c.Live().Get(ctx, key, into); err != nil {
+		return none, crclient.IgnoreNotFound(err)
+	}
+	return into, nil
 }
 
 // watch begins to follow a kind that a quota is about.

@@ -67,7 +67,7 @@ func claimNames(pod *corev1.Pod) ([]named, error) {
 		}
 	}
 	if s := pod.Status.ExtendedResourceClaimStatus; s != nil {
-		out = append(out, named{s.ResourceClaimName, false})
+		out = append(out, named{s.ResourceClaimName, true})
 	}
 	return out, nil
 }

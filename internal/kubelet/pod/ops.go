@@ -389,7 +389,7 @@ func merge(live *corev1.Pod, want corev1.PodStatus) corev1.PodStatus {
 		}
 	}
 	out.NominatedNodeName = live.Status.NominatedNodeName
-	out.ResourceClaimStatuses = live.Status.ResourceClaimStatuses
+	out.ResourceClaimStatuses, out.ExtendedResourceClaimStatus = live.Status.ResourceClaimStatuses, live.Status.ExtendedResourceClaimStatus
 	return out
 }
 
