@@ -94,6 +94,26 @@ func wantThings(t *testing.T, c *cluster.Cluster, want string) {
 // wantHeld wants the pod resources API to say that the pod has the device.
 func wantHeld(t *testing.T, c *cluster.Cluster, pod, id string) {
 	t.Helper()
+	devices := podResources(t, c, pod).Devices
+	if len(devices) != 1 || devices[0].ResourceName != thing || !slices.Equal(devices[0].DeviceIds, []string{id}) {
+		t.Errorf("%s has %v, not %s", pod, devices, id)
+	}
+}
+
+// shownClaims are the claims and devices that the pod resources API says the pod's first container has.
+func shownClaims(t *testing.T, c *cluster.Cluster, pod string) (list []string) {
+	t.Helper()
+	for _, claim := range podResources(t, c, pod).DynamicResources {
+		for _, r := range claim.ClaimResources {
+			list = append(list, claim.ClaimName+" "+r.DeviceName)
+		}
+	}
+	return list
+}
+
+// podResources is what the pod resources API says of a pod's first container.
+func podResources(t *testing.T, c *cluster.Cluster, pod string) *podresources.ContainerResources {
+	t.Helper()
 	conn, err := grpc.NewClient("unix://"+filepath.Join(c.DataDir, "kubelet", "pod-resources", "kubelet.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
@@ -106,10 +126,7 @@ func wantHeld(t *testing.T, c *cluster.Cluster, pod, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	devices := got.PodResources.Containers[0].Devices
-	if len(devices) != 1 || devices[0].ResourceName != thing || !slices.Equal(devices[0].DeviceIds, []string{id}) {
-		t.Errorf("%s has %v, not %s", pod, devices, id)
-	}
+	return got.PodResources.Containers[0]
 }
 
 func user(name string) string {

@@ -101,6 +101,98 @@ spec: {deviceSelector: {driver: ` + draName + `}, taint: {key: test.skiff.dev/br
 	})
 }
 
+// TestDRAExtended: pods ask for devices as for those of a device plug-in. Each container has those it asked for; a pod that has ended gives its own back, and the
+// claim that was made for it goes.
+func TestDRAExtended(t *testing.T) {
+	t.Parallel()
+	c := cluster.Start(t)
+	node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
+	d := &dradriver.Driver{Name: draName, Node: node, Devices: []string{"one", "two"}, Content: t.TempDir()}
+	serveDRA(t, c, d)()
+	c.Apply(`
+apiVersion: resource.k8s.io/v1
+kind: DeviceClass
+metadata: {name: things}
+spec: {extendedResourceName: test.skiff.dev/thing, selectors: [{cel: {expression: 'device.driver == "` + draName + `"'}}]}
+---
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: things}
+spec: {hard: {requests.test.skiff.dev/thing: 9, requests.deviceclass.resource.kubernetes.io/things: 9, things.deviceclass.resource.k8s.io/devices: 9}}
+`)
+	used := func(want string) {
+		t.Helper()
+		cluster.Eventually(t, 20*time.Second, func() error {
+			out := c.Kubectl("get", "resourcequota", "things", "-o", "go-template={{range $k, $v := .status.used}}{{$v}} {{end}}")
+			if out != want {
+				return fmt.Errorf("used %s", out)
+			}
+			return nil
+		})
+	}
+	used("0 0 0 ")
+	c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: "skiff.dev/web:1", resources: {limits: {test.skiff.dev/thing: 1}}}
+  - {name: other, image: "skiff.dev/web:1", command: [sleep, inf]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: implicit}
+spec:
+  restartPolicy: Never
+  containers:
+  - {name: main, image: "skiff.dev/web:1", command: [sh, -c, 'echo $DEVICE_CONTAINER_0_REQUEST_0; until [ -e /end ]; do sleep 1; done'], resources: {limits: {deviceclass.resource.kubernetes.io/things: 1}}}
+`)
+	p := c.WaitPodReady("p")
+	c.WaitPodReady("implicit")
+	mine := strings.TrimSpace(c.Kubectl("exec", "p", "-c", "main", "--", "sh", "-c", "ls /device && echo $DEVICE_CONTAINER_0_REQUEST_0"))
+	other := strings.TrimSpace(c.Kubectl("logs", "implicit"))
+	if both := []string{mine, other}; !slices.Contains(both, "one") || !slices.Contains(both, "two") {
+		t.Errorf("the containers see %q", both)
+	}
+	if out := c.Kubectl("exec", "p", "-c", "other", "--", "sh", "-c", "ls -d /device || env"); strings.Contains(out, "DEVICE") || strings.Contains(out, "/device") {
+		t.Errorf("the container that asked for nothing sees %q", out)
+	}
+	s := p.Status.ExtendedResourceClaimStatus
+	if s == nil || !strings.HasPrefix(s.ResourceClaimName, "p-extended-resources-") || len(s.RequestMappings) != 1 || s.RequestMappings[0].ResourceName != "test.skiff.dev/thing" {
+		t.Fatalf("the running pod says %+v", s)
+	}
+	if shown := shownClaims(t, c, "p"); !slices.Equal(shown, []string{s.ResourceClaimName + " " + mine}) {
+		t.Errorf("the pod resources API shows %v", shown)
+	}
+	used("2 2 2 ")
+	c.Apply(user("q"))
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out := c.Kubectl("get", "pod", "q", "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`)
+		if !strings.Contains(out, "cannot allocate all claims") {
+			return fmt.Errorf("it waits for %q", out)
+		}
+		return nil
+	})
+	c.Kubectl("exec", "implicit", "--", "sh", "-c", "echo > /end")
+	q := c.WaitPodReady("q")
+	if out := c.Kubectl("get", "pod", "implicit", "-o", "jsonpath={.status.phase}"); out != "Succeeded" {
+		t.Errorf("the pod whose device q has is %s", out)
+	}
+	c.Kubectl("delete", "pod", "p")
+	cluster.Eventually(t, 20*time.Second, func() error {
+		out := c.Kubectl("get", "resourceclaims", "-o", "jsonpath={.items[*].metadata.name}")
+		if out != q.Status.ExtendedResourceClaimStatus.ResourceClaimName {
+			return fmt.Errorf("claims %s", out)
+		}
+		return nil
+	})
+	used("1 1 1 ")
+	wantCalls(t, d, "prepare p-extended-resources-", "unprepare p-extended-resources-")
+	wantCalls(t, d, "unprepare implicit-extended-resources-", "prepare q-extended-resources-")
+}
+
 // TestDRAShared: two pods share a device that has to get ready before they are bound, and a third finds too little of it left.
 func TestDRAShared(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,13 +19,16 @@ import (
 
 // bind writes a choice, on a binder's goroutine: first which devices the pod's claims get, which may have to get ready before the rest.
 func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, node string, attempts int) {
-	claims := p.Claims
-	if len(claims) == 0 {
+	claims := slices.Clone(p.Claims)
+	if len(claims) == 0 && object.Status.ExtendedResourceClaimStatus == nil {
 		l.bindTo(ctx, p, object, node, attempts)
 		return
 	}
 	how, given, err := l.reserve(ctx, object, claims)
-	l.mail.post(func() { l.devices.Kept(object.UID, claims, how) })
+	l.mail.post(func() {
+		p.Claims = claims // those that were made are among them now
+		l.devices.Kept(object.UID, claims, how)
+	})
 	since, waits := device.Awaits(given, l.now())
 	switch {
 	case err != nil:

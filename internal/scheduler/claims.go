@@ -79,10 +79,16 @@ func (l *loop) otherwise(p *cluster.Pod) (again bool) {
 }
 
 // reserve writes which devices a pod's claims get, and that the pod uses them, before it is bound. It says how that ended for each claim it came to, and
-// what those have.
+// what those have; in list, a claim that was made is put for what was to be made.
 func (l *loop) reserve(ctx context.Context, p *corev1.Pod, list []device.Claimed) (how []device.Outcome, given []*resourcev1.AllocationResult, err error) {
-	for _, c := range list {
-		a, err := l.reserveOne(ctx, p, c)
+	for k := range list {
+		c := &list[k]
+		if len(c.Mappings) > 0 {
+			if c.Claim, err = l.makeClaim(ctx, p, c.Claim); err != nil {
+				return append(how, device.Refused), nil, err
+			}
+		}
+		a, err := l.reserveOne(ctx, p, *c)
 		if err != nil {
 			outcome := device.Unknown
 			if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err) || errors.Is(err, errOtherwise) {
@@ -92,7 +98,7 @@ func (l *loop) reserve(ctx context.Context, p *corev1.Pod, list []device.Claimed
 		}
 		how, given = append(how, device.Written), append(given, a)
 	}
-	return how, given, nil
+	return how, given, l.nameExtended(ctx, p, list)
 }
 
 var errOtherwise = errors.New("its devices are no longer those it had when the node was chosen")
@@ -163,9 +169,16 @@ func (l *loop) liveClaim(ctx context.Context, claim *resourcev1.ResourceClaim) (
 	return live.DeepCopy(), nil
 }
 
-// unreserve takes back that a pod uses its claims. They keep their devices, which the next try uses, or has given back.
+// unreserve takes back that a pod uses its claims. They keep their devices, which the next try uses, or has given back. One that was made for extended
+// resources goes.
 func (l *loop) unreserve(ctx context.Context, p *corev1.Pod, list []device.Claimed) {
 	for _, c := range list {
+		if len(c.Mappings) > 0 {
+			if c.Claim.Name != "" {
+				l.dropExtended(ctx, p, c.Claim)
+			}
+			continue
+		}
 		err := l.changeClaim(ctx, c.Claim, func(live *resourcev1.ResourceClaim) (bool, error) {
 			before := len(live.Status.ReservedFor)
 			live.Status.ReservedFor = slices.DeleteFunc(live.Status.ReservedFor, func(r resourcev1.ResourceClaimConsumerReference) bool { return r.UID == p.UID })

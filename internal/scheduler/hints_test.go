@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -112,6 +113,15 @@ func stored(o crclient.Object) func(*hinted) {
 	}
 }
 
+func classIs(c *resourcev1.DeviceClass) func(*hinted) {
+	return func(l *hinted) {
+		if err := l.client.Create(context.Background(), c.DeepCopy()); err != nil {
+			panic(err)
+		}
+		l.classChanged(nil, c)
+	}
+}
+
 func changed[T any](o T, change ...func(T)) T {
 	for _, c := range change {
 		c(o)
@@ -198,6 +208,8 @@ func TestEveryHint(t *testing.T) {
 		{"NodePorts: a pod leaves", nil, []does{nodeIs(free), podIs(changed(pod("q", "1m"), port80), "n")}, changed(pod("p", "500m"), port80), podGoes("q")},
 		{"NodeResourcesFit: a pod leaves", nil, full, plain, podGoes("q")},
 		{"NodeResourcesFit: more is allocatable", nil, full, plain, nodeIs(node("n", "2"))},
+		{"NodeResourcesFit: devices stand for what is missing", nil, []does{nodeIs(free), func(l *hinted) { l.sliceChanged(nil, slice("n", "big")) }},
+			changed(pod("p", "500m"), asks("example.com/gpu", "1")), classIs(changed(gpuClass("gpus", ""), called("example.com/gpu")))},
 		{"VolumeRestrictions: a pod leaves", nil, []does{nodeIs(free), podIs(changed(pod("q", "1m"), onTheDisk), "n")}, changed(pod("p", "500m"), onTheDisk), podGoes("q")},
 		{"NodeVolumeLimits: a pod leaves", nil, []does{nodeIs(free), csiNodeIs("n", 1), stored(storageVolume("w", "late", "")), stored(storageClaim("d", "late", boundTo("w"))),
 			stored(storageVolume("v", "late", "")), stored(storageClaim("c", "late", boundTo("v"))), podIs(using(pod("q", "1m"), "d"), "n")}, claimed, podGoes("q")},

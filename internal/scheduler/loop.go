@@ -128,7 +128,7 @@ func (l *loop) wake(now time.Time) bool {
 		switch {
 		case l.evicting[e.Pod.UID]:
 			return false, 0
-		case c == nil || c.Dead || what&cluster.Spaces != 0:
+		case c == nil || c.Dead || what&(cluster.Spaces|cluster.Mapped) != 0:
 			return true, 0
 		}
 		o, there := known[c]

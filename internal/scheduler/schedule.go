@@ -118,6 +118,11 @@ func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held i
 		l.nominate(p, nominated)
 	}
 	helps := v.Helps
+	for name := range p.Extended {
+		if v.Reasons["Insufficient "+string(name)] > 0 {
+			helps |= cluster.Mapped
+		}
+	}
 	if l.mayPreempt(p) {
 		helps |= cluster.Freed
 	}

@@ -23,7 +23,6 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/client"
-	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
@@ -130,7 +129,9 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 		{&corev1.PersistentVolumeClaim{}, func(old, current any) {
 			l.claimChanged(as[*corev1.PersistentVolumeClaim](old), as[*corev1.PersistentVolumeClaim](current))
 		}},
-		{&resourcev1.DeviceClass{}, func(_, _ any) { l.pending |= cluster.Devices }},
+		{&resourcev1.DeviceClass{}, func(old, current any) {
+			l.classChanged(as[*resourcev1.DeviceClass](old), as[*resourcev1.DeviceClass](current))
+		}},
 		{&resourcev1.DeviceTaintRule{}, func(old, current any) {
 			l.taintRuleChanged(as[*resourcev1.DeviceTaintRule](old), as[*resourcev1.DeviceTaintRule](current))
 		}},

@@ -52,6 +52,9 @@ func (l *loop) demand(e *queue.Entry) bool {
 		l.queue.Refuse(e, helps, l.now())
 		return false
 	}
+	if claim, object := l.devices.Made(p.Pod), p.Pod; claim != nil {
+		l.write(p.UID, func(ctx context.Context) { l.dropExtended(ctx, object, claim) })
+	}
 	nodes := l.nodes.Count()
 	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
 	e.Class = nil
@@ -67,9 +70,18 @@ func (l *loop) needs(p *cluster.Pod) (why string, helps cluster.Change) {
 	if p.Profile.Runs("VolumeBinding") {
 		p.Volumes, why, err = l.volumes.Of(p.Pod)
 	}
-	if why == "" && err == nil && len(p.Spec.ResourceClaims) > 0 && p.Profile.Runs("DynamicResources") {
-		helps = cluster.Devices
-		l.need, why, err = l.devices.Of(p.Pod, l.limits(p))
+	if why == "" && err == nil && l.devices.Made(p.Pod) != nil {
+		return leftOver, cluster.Devices
+	}
+	if why == "" && err == nil && p.Profile.Runs("DynamicResources") {
+		p.Backed = nil
+		if len(p.Extended)+len(p.Ignored) > 0 {
+			p.Backed = l.devices.Backed(p.Extended, p.Ignored)
+		}
+		if len(p.Spec.ResourceClaims)+len(p.Backed) > 0 {
+			helps = cluster.Devices
+			l.need, why, err = l.devices.Of(p.Pod, p.Backed, l.limits(p))
+		}
 	}
 	if err != nil {
 		why = err.Error()

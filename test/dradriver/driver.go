@@ -86,7 +86,7 @@ func (d *Driver) prepare(c *resourcev1.ResourceClaim) (out kubeletplugin.Prepare
 		}
 		id := string(c.UID) + "-" + r.Device
 		described = append(described, m{"name": id, "containerEdits": m{
-			"env":    []string{"DEVICE_" + strings.ToUpper(r.Request) + "=" + r.Device},
+			"env":    []string{"DEVICE_" + strings.ToUpper(strings.ReplaceAll(r.Request, "-", "_")) + "=" + r.Device},
 			"mounts": []m{{"hostPath": d.Content, "containerPath": "/device", "options": []string{"bind", "ro"}}},
 		}})
 		out.Devices = append(out.Devices, kubeletplugin.Device{

@@ -218,6 +218,51 @@ func TestPreparedOnce(t *testing.T) {
 	}
 }
 
+// A container has the devices of the extended resources that it asked for by the requests its pod's status names; they are in a claim that was made for the pod.
+func TestExtendedResources(t *testing.T) {
+	ctx := context.Background()
+	w, s := newWorld(t), &driverServer{}
+	w.register(s, draapi.DRAPluginService)
+	p := podWith("p")
+	p.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "c", RequestMappings: []corev1.ContainerExtendedResourceRequest{
+		{ContainerName: "all", ResourceName: "example.com/gpu", RequestName: "a"}, {ContainerName: "all", ResourceName: "example.com/nic", RequestName: "b"},
+		{ContainerName: "half", ResourceName: "example.com/nic", RequestName: "b"},
+	}}
+	w.claim("c", p)
+	wantError(t, w.Prepare(ctx, p), "was not created for Pod default/p")
+	c := w.owned("c", p)
+	if err := w.Prepare(ctx, p); err != nil {
+		t.Fatal(err)
+	}
+	w.wantCDI(p, 0, "v/c=one", "v/c=two")
+	w.wantCDI(p, 1, "v/c=two")
+	w.wantCDI(p, 2)
+	if held := w.Held(p, &p.Spec.Containers[1]); len(held) != 1 || held[0].Claim != c || held[0].Device != "two" {
+		t.Errorf("the pod resources API shows %v", held)
+	}
+	if err := w.Unprepare(ctx, p.UID); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"prepare c", "unprepare c"}; !slices.Equal(s.all(), want) {
+		t.Errorf("the driver was called %v; want %v", s.all(), want)
+	}
+}
+
+// owned gives a claim to a pod.
+func (w *world) owned(name string, p *corev1.Pod) string {
+	w.t.Helper()
+	res, err := w.reg.Get(context.Background(), w.reg.Request(registrytest.Admin, resourcev1.GroupName, "resourceclaims", "", "default", name), nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := res.Object.(*resourcev1.ResourceClaim).DeepCopy()
+	c.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(p, corev1.SchemeGroupVersion.WithKind("Pod"))}
+	if err := w.reg.Update(registrytest.Admin, c, ""); err != nil {
+		w.t.Fatal(err)
+	}
+	return c.Name
+}
+
 func TestSharedAtOnce(t *testing.T) {
 	w, s := newWorld(t), &driverServer{}
 	var pods []*corev1.Pod

@@ -69,6 +69,7 @@ func (s *stage) verdict(t *testing.T, table *Table, p *corev1.Pod) string {
 		t.Fatalf("%s, %v", why, err)
 	}
 	q.Volumes = volumes
+	backing(q)
 	c := table.Of(q)
 	return fmt.Sprint(c.Scores(), c.Verdict().Reasons)
 }
@@ -240,6 +241,10 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		}},
 		{"extended resources", nil, func(p *corev1.Pod) { asking(p, gpu, "1") }, func(p *corev1.Pod) { asking(p, gpu, "2") }},
 		{"the name of an extended resource", nil, func(p *corev1.Pod) { asking(p, gpu, "1") }, func(p *corev1.Pod) { asking(p, "e.com/other", "1") }},
+		{"whether devices stand for an extended resource", nil, func(p *corev1.Pod) { asking(p, "e.com/other", "1") }, func(p *corev1.Pod) {
+			asking(p, "e.com/other", "1")
+			p.Annotations = map[string]string{backed: "e.com/other"}
+		}},
 		{"an ignored resource", profiled(t), packing(func(p *corev1.Pod) { asking(p, gpu, "1") }), packing(func(p *corev1.Pod) { asking(p, gpu, "4") })},
 		{"the name of an ignored resource", profiled(t), packing(func(p *corev1.Pod) { asking(p, gpu, "1") }), packing(func(p *corev1.Pod) { asking(p, "e.com/other", "1") })},
 		{"the profile", profiled(t), packing(func(*corev1.Pod) {}), func(p *corev1.Pod) { p.Spec.SchedulerName = "spreading" }},

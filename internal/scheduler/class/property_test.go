@@ -77,6 +77,15 @@ func (d dice) node(i int) *corev1.Node {
 
 const gpu = corev1.ResourceName("e.com/gpu")
 
+// backed is an annotation with the extended resource that devices stand for where nodes have none of it.
+const backed = "e.com/backed"
+
+func backing(p *cluster.Pod) {
+	if name := p.Annotations[backed]; name != "" {
+		p.Backed = []corev1.ResourceName{corev1.ResourceName(name)}
+	}
+}
+
 func (d dice) selector() *metav1.LabelSelector {
 	switch d.IntN(8) {
 	case 0:
@@ -131,6 +140,9 @@ func (d dice) pod(name string) *corev1.Pod {
 		}
 		if d.one(10) {
 			p.Spec.Containers[0].Resources.Requests[gpu] = resource.MustParse(pick(d, "1", "2"))
+			if d.one(50) {
+				p.Annotations = map[string]string{backed: string(gpu)}
+			}
 		}
 	}
 	if d.one(25) {
@@ -427,6 +439,7 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 			q.Use(w.rules)
 		}
 		q.Volumes = volumes
+		backing(q)
 		return q
 	}
 	c := t.Of(asked())

@@ -257,7 +257,8 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 		for _, q := range here {
 			used += request(q, name)
 		}
-		if request(p, name) > 0 && used > capacity(n, name) {
+		devices := p.Annotations[backed] == string(name) && capacity(n, name) == 0 // somebody else gives them
+		if request(p, name) > 0 && used > capacity(n, name) && !devices {
 			return "Insufficient " + string(name)
 		}
 	}

@@ -187,6 +187,10 @@ func appendSpec(b []byte, p *cluster.Pod) []byte {
 	}
 	amounts(p.Extended)
 	amounts(p.Ignored)
+	num(int64(len(p.Backed)))
+	for _, name := range p.Backed {
+		str(string(name))
+	}
 	num(int64(len(p.Ports)))
 	for _, port := range p.Ports {
 		str(port.IP)

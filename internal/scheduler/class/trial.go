@@ -93,7 +93,7 @@ func (t *Trial) hasRoom() bool {
 		}
 	}
 	for name, want := range c.pod.Extended {
-		if want > 0 && want > filter.Left(n, name, i)+t.extended[name] {
+		if want > 0 && want > filter.Left(n, name, i)+t.extended[name] && !filter.ByDevices(c.pod, n, name, i) {
 			return false
 		}
 	}

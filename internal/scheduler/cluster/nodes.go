@@ -83,6 +83,7 @@ const (
 	Stored                         // a volume, a claim, or what they are made by
 	Devices                        // a device, a resource claim, or a class of devices
 	Features                       // that a node declares
+	Mapped                         // what extended resources stand for
 )
 
 // Words names the changes of a set.
@@ -92,6 +93,7 @@ func (c Change) Words() (list []string) {
 		"a pod leaves a node", "a pod comes to a node", "a namespace's labels",
 		"a volume, a claim or a storage class", "a device, a resource claim or a device class",
 		"a node's declared features",
+		"a device class stands for an extended resource",
 	} {
 		if c&(1<<k) != 0 {
 			list = append(list, word)

@@ -41,6 +41,7 @@ type Pod struct {
 	Claims  []device.Claimed              // what its resource claims get on the node that was chosen
 	Profile *profile.Profile              // nil for most
 	Ignored map[corev1.ResourceName]int64 // extended resources that the profile has nodes not asked for; Extended has the others
+	Backed  []corev1.ResourceName         // of both, what devices stand for on nodes that have none of it by a plug-in, in order; as of the last try
 
 	Expected bool // its status tells where it is to be bound
 

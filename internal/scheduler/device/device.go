@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/dynamic-resource-allocation/cel"
@@ -19,14 +20,17 @@ import (
 
 // Book of devices and claims.
 type Book struct {
-	reader  crclient.Reader
-	has     map[types.UID]*resourcev1.AllocationResult // claims, as they were last seen
-	promise map[types.UID]*promise                     // likewise; not seen written yet
-	held    holdings                                   // what both have
-	slices  map[string]*resourcev1.ResourceSlice
-	onNode  map[string][]*resourcev1.ResourceSlice // by node; "" for those that several nodes can use; with taints
-	rules   map[string]*resourcev1.DeviceTaintRule
-	cache   *cel.Cache
+	reader    crclient.Reader
+	has       map[types.UID]*resourcev1.AllocationResult // claims, as they were last seen
+	promise   map[types.UID]*promise                     // likewise; not seen written yet
+	held      holdings                                   // what both have
+	slices    map[string]*resourcev1.ResourceSlice
+	onNode    map[string][]*resourcev1.ResourceSlice // by node; "" for those that several nodes can use; with taints
+	rules     map[string]*resourcev1.DeviceTaintRule
+	classes   map[string]*resourcev1.DeviceClass
+	standsFor map[corev1.ResourceName]string          // which class for an extended resource
+	made      map[types.UID]*resourcev1.ResourceClaim // for extended resources, by pod
+	cache     *cel.Cache
 }
 
 // promise of an allocation to a claim, for the sake of pods.
@@ -53,6 +57,7 @@ func NewBook(reader crclient.Reader) *Book {
 	return &Book{
 		reader: reader, has: map[types.UID]*resourcev1.AllocationResult{}, promise: map[types.UID]*promise{},
 		held: newHoldings(), slices: map[string]*resourcev1.ResourceSlice{}, onNode: map[string][]*resourcev1.ResourceSlice{}, rules: map[string]*resourcev1.DeviceTaintRule{},
+		classes: map[string]*resourcev1.DeviceClass{}, made: map[types.UID]*resourcev1.ResourceClaim{},
 	}
 }
 
@@ -61,12 +66,15 @@ func (b *Book) ClaimChanged(old, current *resourcev1.ResourceClaim) (helps bool)
 	if current == nil {
 		b.set(old.UID, nil)
 		b.settle(old.UID)
+		b.note(old, false)
 		return true
 	}
 	if old != nil && old.UID != current.UID {
 		b.set(old.UID, nil)
 		b.settle(old.UID)
+		b.note(old, false)
 	}
+	b.note(current, true)
 	b.set(current.UID, current.Status.Allocation)
 	if current.Status.Allocation != nil {
 		b.settle(current.UID)

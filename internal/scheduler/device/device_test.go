@@ -24,7 +24,7 @@ func claim(uid types.UID, a *resourcev1.AllocationResult) *resourcev1.ResourceCl
 // A promised device is nobody else's from the promise until its claim gives it back, whatever comes in between.
 func TestPromises(t *testing.T) {
 	const pod = types.UID("pod")
-	open := []Claimed{{claim("c", nil), allocation("gpu")}}
+	open := []Claimed{{Claim: claim("c", nil), Allocation: allocation("gpu")}}
 	written := func(b *Book) { b.ClaimChanged(claim("c", nil), claim("c", allocation("gpu"))) }
 	for _, one := range []struct {
 		name string
@@ -125,7 +125,7 @@ func TestShares(t *testing.T) {
 			t.Errorf("used %s, want %s", got, want)
 		}
 	}
-	b.Promise("pod", []Claimed{{claim("c", nil), share("1", "2Gi")}})
+	b.Promise("pod", []Claimed{{Claim: claim("c", nil), Allocation: share("1", "2Gi")}})
 	used("2Gi")
 	b.ClaimChanged(nil, claim("c", share("1", "2Gi")))
 	used("2Gi")
@@ -214,7 +214,7 @@ func TestPreferred(t *testing.T) {
 		for _, r := range one.requests {
 			a.Devices.Results = append(a.Devices.Results, resourcev1.DeviceRequestAllocationResult{Request: r})
 		}
-		if got := n.Preferred([]Claimed{{Claim: claim("has", allocation("d"))}, {c, a}}); got != one.want {
+		if got := n.Preferred([]Claimed{{Claim: claim("has", allocation("d"))}, {Claim: c, Allocation: a}}); got != one.want {
 			t.Errorf("%v: %d", one.requests, got)
 		}
 	}

@@ -37,11 +37,12 @@ const (
 
 // Need is what a pod's claims come to.
 type Need struct {
-	claims []*resourcev1.ResourceClaim // all
-	open   []*resourcev1.ResourceClaim // without devices
-	places []place                     // where the others' are
-	known  map[string]outcome          // by node; good as long as nothing changes
-	limits Limits
+	claims   []*resourcev1.ResourceClaim // all
+	open     []*resourcev1.ResourceClaim // without devices
+	places   []place                     // where the others' are
+	extended *extended                   // nil for most
+	known    map[string]outcome          // by node; good as long as nothing changes
+	limits   Limits
 }
 
 // Limits in time.
@@ -62,23 +63,25 @@ func (p *place) elsewhere(node *corev1.Node) bool {
 }
 
 type outcome struct {
-	list   []resourcev1.AllocationResult
+	list   []Claimed
 	reason string
 }
 
-// Claimed is a claim and what it is to get; a nil allocation is for one that has its devices.
+// Claimed is a claim and what it is to get; a nil allocation is for one that has its devices. Mappings are of the claim for a pod's extended resources, which has
+// no name until it is made.
 type Claimed struct {
 	Claim      *resourcev1.ResourceClaim
 	Allocation *resourcev1.AllocationResult
+	Mappings   []corev1.ContainerExtendedResourceRequest
 }
 
-// Of finds out what a pod's claims need, nil for pods without. why is the reason if no node can do yet, whichever. The error is resourceclaim.ErrClaimNotFound
-// if a claim is still to be made from its template; the pod's status will name it.
-func (b *Book) Of(p *corev1.Pod, limits Limits) (n *Need, why string, err error) {
-	if len(p.Spec.ResourceClaims) == 0 {
+// Of finds out what a pod's claims need, and those of its extended resources that devices back; nil for pods without. why is the reason if no node can do yet,
+// whichever. The error is resourceclaim.ErrClaimNotFound if a claim is still to be made from its template; the pod's status will name it.
+func (b *Book) Of(p *corev1.Pod, backed []corev1.ResourceName, limits Limits) (n *Need, why string, err error) {
+	if len(p.Spec.ResourceClaims) == 0 && len(backed) == 0 {
 		return nil, "", nil
 	}
-	n = &Need{known: map[string]outcome{}, limits: limits}
+	n = &Need{known: map[string]outcome{}, limits: limits, extended: b.extendedOf(p, backed)}
 	for k := range p.Spec.ResourceClaims {
 		name, owned, err := resourceclaim.Name(p, &p.Spec.ResourceClaims[k])
 		if err != nil {
@@ -166,10 +169,7 @@ func (b *Book) On(n *Need, node *corev1.Node) (list []Claimed, reason string, er
 	for _, at := range n.places {
 		list = append(list, Claimed{Claim: at.claim})
 	}
-	for k, claim := range n.open {
-		list = append(list, Claimed{claim, &o.list[k]})
-	}
-	return list, "", nil
+	return append(list, o.list...), "", nil
 }
 
 func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
@@ -178,7 +178,12 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 			return outcome{reason: notHere}, nil
 		}
 	}
-	if len(n.open) == 0 {
+	open := n.open
+	special, needed := n.extended.on(node)
+	if needed {
+		open = append(slices.Clip(open), special.Claim)
+	}
+	if len(open) == 0 {
 		return outcome{}, nil
 	}
 	if b.cache == nil {
@@ -193,7 +198,7 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 	if err != nil {
 		return outcome{}, err
 	}
-	list, err := allocator.Allocate(ctx, node, n.open)
+	list, err := allocator.Allocate(ctx, node, open)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return outcome{reason: "timed out trying to allocate devices"}, nil
@@ -204,7 +209,13 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 	case list == nil:
 		return outcome{reason: notAll}, nil
 	}
-	return outcome{list: list}, nil
+	for k, claim := range open {
+		o.list = append(o.list, Claimed{Claim: claim, Allocation: &list[k]})
+	}
+	if needed {
+		o.list[len(open)-1].Mappings = special.Mappings
+	}
+	return o, nil
 }
 
 // Elsewhere are claims that have devices where the pod cannot go, or that did not get ready, and nobody else uses: they might be given other devices.
@@ -250,7 +261,10 @@ func (b *Book) Detail(n *Need, node *corev1.Node) string {
 		parts = append(parts, shared[driver]...)
 	}
 	if len(parts) == 0 {
-		return "no driver offers devices here"
+		parts = append(parts, "no driver offers devices here")
+	}
+	if words := n.extended.words(node); words != "" {
+		parts = slices.Insert(parts, 0, words)
 	}
 	return strings.Join(parts, ", ")
 }

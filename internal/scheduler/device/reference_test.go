@@ -98,21 +98,32 @@ func gives(free []left, wants []string) bool {
 
 // scene is a random history, drawn before it is played, so that a failing one can be shortened: what each node has, then what happens.
 type scene struct {
-	stock have
-	acts  []act
+	stock   have
+	plugins map[string][]string // by node: extended resources of which plug-ins have any number there
+	acts    []act
 }
 
 // act is a pod that comes, with so many claims for so many models, or the claim of an earlier one that goes.
 type act struct {
-	pod   string
-	wants [][]string // by claim, then request
-	gone  int        // of the claims there are, in order, if no pod comes
+	pod      string
+	wants    [][]string // by claim, then request
+	extended []string   // by container, each for one device of a class, by the extended resource that the class stands for
+	gone     int        // of the claims there are, in order, if no pod comes
+}
+
+var extendedClasses = []string{"any", "big", "small"}
+
+func extendedName(class string) corev1.ResourceName {
+	return corev1.ResourceName("example.com/" + class)
 }
 
 func drawScene(d *rand.Rand) scene {
-	s := scene{stock: have{}}
+	s := scene{stock: have{}, plugins: map[string][]string{}}
 	for _, node := range []string{"n1", "n2", "n3"} {
 		s.stock[node] = map[string]string{}
+		if d.IntN(3) == 0 {
+			s.plugins[node] = []string{extendedClasses[d.IntN(len(extendedClasses))]}
+		}
 		for k := range d.IntN(5) {
 			s.stock[node][fmt.Sprintf("%s-%d", node, k)] = []string{"big", "small", "shared", "stepped"}[d.IntN(4)]
 		}
@@ -128,6 +139,9 @@ func drawScene(d *rand.Rand) scene {
 				}
 				a.wants = append(a.wants, claim)
 			}
+			for range max(0, d.IntN(5)-2) {
+				a.extended = append(a.extended, extendedClasses[d.IntN(len(extendedClasses))])
+			}
 		}
 		s.acts = append(s.acts, a)
 	}
@@ -137,7 +151,7 @@ func drawScene(d *rand.Rand) scene {
 // shorten leaves out what happens, then devices, as long as what is left still fails.
 func (s scene) shorten(fails func(scene) bool) scene {
 	for k := 0; k < len(s.acts); {
-		if less := (scene{s.stock, slices.Delete(slices.Clone(s.acts), k, k+1)}); fails(less) {
+		if less := (scene{s.stock, s.plugins, slices.Delete(slices.Clone(s.acts), k, k+1)}); fails(less) {
 			s = less
 		} else {
 			k++
@@ -145,7 +159,7 @@ func (s scene) shorten(fails func(scene) bool) scene {
 	}
 	for node, devices := range s.stock {
 		for name := range devices {
-			less := scene{maps.Clone(s.stock), s.acts}
+			less := scene{maps.Clone(s.stock), s.plugins, s.acts}
 			less.stock[node] = maps.Clone(s.stock[node])
 			if delete(less.stock[node], name); fails(less) {
 				s = less
@@ -185,6 +199,7 @@ func TestShorten(t *testing.T) {
 func play(s scene) error {
 	known, offers := claims{}, []*resourcev1.ResourceSlice{}
 	b := NewBook(known)
+	classesOf(b)
 	for _, node := range slices.Sorted(maps.Keys(s.stock)) {
 		slice := &resourcev1.ResourceSlice{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: resourcev1.ResourceSliceSpec{
 			Driver: "d", NodeName: &node, Pool: resourcev1.ResourcePool{Name: node, ResourceSliceCount: 1}}}
@@ -201,12 +216,18 @@ func play(s scene) error {
 			delete(known, name)
 			b.ClaimChanged(gone, nil)
 		} else if a.pod != "" {
-			if err := try(b, a, known, s.stock, offers); err != nil {
+			if err := try(b, a, known, s, offers); err != nil {
 				return fmt.Errorf("step %d: %w", k, err)
 			}
 		}
 	}
 	return nil
+}
+
+func classesOf(b *Book) {
+	for _, name := range extendedClasses {
+		b.ClassChanged(nil, &resourcev1.DeviceClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: resourcev1.DeviceClassSpec{ExtendedResourceName: new(string(extendedName(name)))}})
+	}
 }
 
 func deviceOf(name, model string) resourcev1.Device {
@@ -240,13 +261,19 @@ func (a act) claim(b *Book, known claims) (p *corev1.Pod, wants []string) {
 		b.ClaimChanged(nil, c)
 		p.Spec.ResourceClaims = append(p.Spec.ResourceClaims, corev1.PodResourceClaim{Name: name, ResourceClaimName: &name})
 	}
+	for k, class := range a.extended {
+		c := corev1.Container{Name: fmt.Sprint("c", k)}
+		c.Resources.Requests = corev1.ResourceList{"cpu": resource.MustParse("1"), extendedName(class): resource.MustParse("1")}
+		p.Spec.Containers = append(p.Spec.Containers, c)
+	}
 	return p, wants
 }
 
 // try has a pod with one or two claims looked at on every node, by a Book that was there all the time and by a new one, and gives it devices where it can.
-func try(b *Book, a act, known claims, stock have, offers []*resourcev1.ResourceSlice) error {
-	p, wants := a.claim(b, known)
-	fresh := NewBook(known)
+func try(b *Book, a act, known claims, s scene, offers []*resourcev1.ResourceSlice) error {
+	p, asked := a.claim(b, known)
+	stock, fresh := s.stock, NewBook(known)
+	classesOf(fresh)
 	taken := map[string]int{}
 	for _, c := range known {
 		fresh.ClaimChanged(nil, c)
@@ -264,19 +291,29 @@ func try(b *Book, a act, known claims, stock have, offers []*resourcev1.Resource
 		for name, model := range stock[node] {
 			free = append(free, left{model, most(model) - taken[name]})
 		}
+		wants, extended := slices.Clone(asked), map[corev1.ResourceName]int64{}
+		object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}, Status: corev1.NodeStatus{Allocatable: corev1.ResourceList{}}}
+		for _, class := range a.extended {
+			extended[extendedName(class)]++
+			if slices.Contains(s.plugins[node], class) {
+				object.Status.Allocatable[extendedName(class)] = resource.MustParse("100")
+			} else {
+				wants = append(wants, class)
+			}
+		}
 		var list []Claimed
 		for _, book := range []*Book{fresh, b} {
-			need, why, err := book.Of(p, Limits{})
+			need, why, err := book.Of(p, book.Backed(extended), Limits{})
 			if why != "" || err != nil {
 				return fmt.Errorf("%s, %w", why, err)
 			}
 			var reason string
-			list, reason, err = book.On(need, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}})
+			list, reason, err = book.On(need, object)
 			if err != nil || (reason == "") != gives(free, wants) {
 				return fmt.Errorf("on %s with %v free for %v: %q, %w", node, free, wants, reason, err)
 			}
 		}
-		if len(list) > 0 {
+		if gives(free, wants) {
 			return take(b, p, list, known, stock[node], taken)
 		}
 	}
@@ -304,6 +341,15 @@ func take(b *Book, p *corev1.Pod, list []Claimed, known claims, devices map[stri
 	b.Promise(p.UID, list)
 	for _, one := range list {
 		old := known[one.Claim.Name]
+		if len(one.Mappings) > 0 {
+			old = one.Claim.DeepCopy()
+			old.Name, old.UID = p.Name+"-extended", p.UID+"-extended"
+			if len(one.Mappings) != len(one.Allocation.Devices.Results) {
+				return fmt.Errorf("mappings %v for %v", one.Mappings, one.Allocation.Devices.Results)
+			}
+			b.Created(p.UID, old)
+			b.ClaimChanged(nil, old)
+		}
 		for k, r := range one.Allocation.Devices.Results {
 			class := old.Spec.Devices.Requests[k].Exactly.DeviceClassName
 			model, here := devices[r.Device]

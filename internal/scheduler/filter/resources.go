@@ -31,11 +31,17 @@ func HasRoom(p *cluster.Pod, n *cluster.Nodes, i int) bool {
 		}
 	}
 	for name, want := range p.Extended {
-		if want > 0 && want > Left(n, name, i) {
+		if want > 0 && want > Left(n, name, i) && !ByDevices(p, n, name, i) {
 			return false
 		}
 	}
 	return true
+}
+
+// ByDevices says that node i has to give a pod an extended resource by devices, which is DynamicResources' affair: a class of devices stands for it, and
+// the node has none of it by a plug-in.
+func ByDevices(p *cluster.Pod, n *cluster.Nodes, name corev1.ResourceName, i int) bool {
+	return slices.Contains(p.Backed, name) && (n.Extended[name] == nil || n.Extended[name].Allocatable[i] <= 0)
 }
 
 // nodeResourcesFit compares what a pod requests with what a node has left. All that is missing is told, not only the first. Nodes that lack the same share
@@ -76,7 +82,7 @@ func each(p *cluster.Pod, n *cluster.Nodes, i int, names []corev1.ResourceName, 
 	}
 	for k, name := range names {
 		want, free := p.Extended[name], Left(n, name, i)
-		if want <= 0 || want <= free {
+		if want <= 0 || want <= free || ByDevices(p, n, name, i) {
 			continue
 		}
 		allocatable := int64(0)
