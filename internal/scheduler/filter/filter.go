@@ -25,8 +25,8 @@ type Plugin struct {
 	Helps cluster.Change
 }
 
-// Static plug-ins look at the node alone, in upstream's order; the first that refuses a node gives the reason. Upstream's NodeDeclaredFeatures comes after
-// all others; here it goes with those that are asked only when the node itself changes.
+// Static plug-ins look at the node alone, in upstream's order; the first that refuses a node gives the reason. NodeDeclaredFeatures, which upstream adds to all
+// these, is among them because it need be asked only when the node itself changes.
 var Static = [...]Plugin{
 	{"NodeUnschedulable", nodeUnschedulable, cluster.Added | cluster.Schedulable},
 	{"NodeName", nodeName, cluster.Added},
