@@ -36,14 +36,13 @@ type Pod struct {
 	Rules    []Rule   // about other pods
 	Features []string // that its node must declare; nil for most
 	Priority int32
+	Expected bool     // its status tells where it is to be bound
 	Volumes  *Volumes // nil for most
 
 	Claims  []device.Claimed              // what its resource claims get on the node that was chosen
 	Profile *profile.Profile              // nil for most
 	Ignored map[corev1.ResourceName]int64 // extended resources that the profile has nodes not asked for; Extended has the others
 	Backed  []corev1.ResourceName         // of both, what devices stand for on nodes that have none of it by a plug-in, in order; as of the last try
-
-	Expected bool // its status tells where it is to be bound
 
 	set     *LabelSet // while it is placed
 	terms   []*Term   // likewise
