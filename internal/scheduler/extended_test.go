@@ -213,3 +213,22 @@ func TestExtendedResourcesLeftOver(t *testing.T) {
 		t.Errorf("claims %v", claims)
 	}
 }
+
+// What a pod says of a claim from a try that failed is taken back before it is bound where a plug-in has what it asks for: its node would look for that claim.
+func TestExtendedResourcesNamedInVain(t *testing.T) {
+	c := clienttest.New(t, changed(node("plug", "1"), plugin("1")), changed(gpuClass("gpus", ""), called(extendedGPU)))
+	create(t, c, changed(pod("p", "100m"), asks(extendedGPU, "1")))
+	named := get(t, c, "p").DeepCopy()
+	named.Status.ExtendedResourceClaimStatus = &corev1.PodExtendedResourceClaimStatus{ResourceClaimName: "gone", RequestMappings: []corev1.ContainerExtendedResourceRequest{
+		{ContainerName: "c", ResourceName: extendedGPU, RequestName: "container-0-request-1"}}}
+	if err := c.SubResource("status").Update(context.Background(), named); err != nil {
+		t.Fatal(err)
+	}
+	run(t, Config{Log: slog.New(slog.DiscardHandler), Client: refusing{c, func(pod, _ string) error {
+		if s := get(t, c, pod).Status.ExtendedResourceClaimStatus; s != nil {
+			t.Errorf("bound while it says %+v", s)
+		}
+		return nil
+	}}})
+	clienttest.Eventually(t, "the pod bound", func() bool { return get(t, c, "p").Spec.NodeName == "plug" })
+}
