@@ -13,6 +13,7 @@ const module = "skiff.dev/skiff/internal/"
 // another except through small interfaces they declare themselves; network owns the table that proxy decides on.
 var below = map[string][]string{
 	"version":    {},
+	"histogram":  {},
 	"config":     {"api"},
 	"pki":        {},
 	"encryption": {"pki"},
@@ -22,9 +23,9 @@ var below = map[string][]string{
 	"store":      {"api"},
 	"registry":   {"api", "store"},
 	"client":     {"api", "store", "registry"},
-	"apiserver":  {"api", "quota", "store", "registry", "version", "apiserver"},
+	"apiserver":  {"api", "histogram", "quota", "store", "registry", "version", "apiserver"},
 	"scheduler":  {"api", "client", "version"},
-	"controller": {"api", "client", "addon", "quota"},
+	"controller": {"api", "client", "addon", "histogram", "quota"},
 	"join":       {"api", "pki"},
 	"runtime":    {"version"},
 	"telemetry":  {},
@@ -32,7 +33,7 @@ var below = map[string][]string{
 	"ledger":     {},
 	"proxy":      {"ledger"},
 	"policy":     {"ledger"},
-	"network":    {"api", "client", "proxy", "policy"},
+	"network":    {"api", "client", "histogram", "proxy", "policy"},
 	"dns":        {"client"},
 	"addon":      {"api", "client"},
 	"dashboard":  {},

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,6 +56,9 @@ func scraped(t *testing.T, c *cluster.Cluster) {
 			}
 			if how == "anything" {
 				lint(t, path, families)
+			}
+			if how == "protobuf first" && path == "/metrics" {
+				bothKinds(t, families, "apiserver_request_duration_seconds", "apiserver_admission_controller_admission_duration_seconds", "etcd_request_duration_seconds")
 			}
 		}
 	}
@@ -209,6 +213,20 @@ func scrape(c *cluster.Cluster, path, accept string) (all []*dto.MetricFamily, e
 			return all, err
 		}
 		all = append(all, &f)
+	}
+}
+
+// bothKinds: the histograms have classic buckets and native ones.
+func bothKinds(t *testing.T, families []*dto.MetricFamily, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if !slices.ContainsFunc(families, func(f *dto.MetricFamily) bool {
+			return f.GetName() == name && slices.ContainsFunc(f.Metric, func(m *dto.Metric) bool {
+				return len(m.Histogram.GetBucket()) > 0 && len(m.Histogram.GetPositiveSpan()) > 0
+			})
+		}) {
+			t.Errorf("%s has not both kinds of buckets", name)
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
+	"skiff.dev/skiff/internal/histogram"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -27,7 +28,7 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_request_total", Help: "Requests by verb, resource and HTTP status.",
 		}, []string{"verb", "group", "version", "resource", "subresource", "code"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: histogram.NewVec(prometheus.HistogramOpts{
 			Name: "apiserver_request_duration_seconds", Help: "How long requests took, watches and connections apart.",
 			Buckets: []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"verb", "group", "resource"}),

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -12,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
@@ -119,6 +123,33 @@ func TestCertificatesAreReplacedWhileRunning(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("the watch is silent")
+	}
+}
+
+// Whoever scrapes protobuf gets native histograms beside the classic ones, as from 1.37's server.
+func TestNativeHistograms(t *testing.T) {
+	f := start(t)
+	f.healthy()
+	f.ask("POST /api/v1/namespaces/default/configmaps", `{"metadata":{"name":"a"}}`).ok(201)
+	got := f.ask("GET /metrics", "", "Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited").ok(200)
+	families, seen := expfmt.NewDecoder(bytes.NewReader(got.body), expfmt.ResponseFormat(got.header)), map[string]bool{}
+	for {
+		var family dto.MetricFamily
+		if err := families.Decode(&family); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range family.Metric {
+			if h := m.Histogram; h.GetSampleCount() > 0 && len(h.Bucket) > 0 && len(h.PositiveSpan)+int(h.GetZeroCount()) > 0 {
+				seen[family.GetName()] = true
+			}
+		}
+	}
+	for _, name := range []string{"apiserver_request_duration_seconds", "apiserver_flowcontrol_request_wait_duration_seconds", "apiserver_flowcontrol_request_execution_seconds"} {
+		if !seen[name] {
+			t.Errorf("%s is not of both kinds", name)
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ import (
 	"skiff.dev/skiff/internal/dashboard"
 	"skiff.dev/skiff/internal/dns"
 	"skiff.dev/skiff/internal/etcd"
+	"skiff.dev/skiff/internal/histogram"
 	"skiff.dev/skiff/internal/kubelet"
 	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/network"
@@ -255,7 +256,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 
 // observeEtcd counts how long writes to etcd take, by upstream's name.
 func (c *cluster) observeEtcd() func(operation, resource string, took time.Duration) {
-	h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+	h := histogram.NewVec(prometheus.HistogramOpts{
 		Name: "etcd_request_duration_seconds", Help: "How long writes to etcd took.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 	}, []string{"operation", "type"})
 	c.metrics.MustRegister(h)

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
+
+	"skiff.dev/skiff/internal/histogram"
 )
 
 const (
@@ -45,7 +47,7 @@ type proxyHealth struct {
 
 func newProxyHealth(now func() time.Time) *proxyHealth {
 	h := &proxyHealth{now: now, eligible: true, registry: prometheus.NewRegistry()}
-	h.took = prometheus.NewHistogram(prometheus.HistogramOpts{
+	h.took = histogram.New(prometheus.HistogramOpts{
 		Name: "kubeproxy_sync_proxy_rules_duration_seconds", Help: "How long it took to write changes of services and policies into the kernel.",
 		Buckets: prometheus.ExponentialBuckets(0.0001, 2, 17),
 	})

@@ -7,6 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"k8s.io/component-base/metrics/legacyregistry"
+
+	"skiff.dev/skiff/internal/histogram"
 )
 
 // The figures of admission have upstream's names, labels and buckets. What webhooks and policies took and refused is counted by upstream's code that
@@ -23,11 +25,11 @@ func newFigures(to prometheus.Registerer) *figures {
 	if to == nil {
 		return &figures{}
 	}
-	m := &figures{controllers: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+	m := &figures{controllers: histogram.NewVec(prometheus.HistogramOpts{
 		Name: "apiserver_admission_controller_admission_duration_seconds", Buckets: buckets,
 		Help: "Admission controller latency histogram in seconds, identified by name and broken out for each operation and API resource and type (validate or admit).",
 	}, []string{"name", "type", "operation", "rejected"})}
-	steps := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+	steps := histogram.NewVec(prometheus.HistogramOpts{
 		Name: "apiserver_admission_step_admission_duration_seconds", Buckets: buckets,
 		Help: "Admission sub-step latency histogram in seconds, broken out for each operation and API resource and step type (validate or admit).",
 	}, []string{"type", "operation", "rejected"})

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"skiff.dev/skiff/internal/histogram"
 )
 
 // figures are the metrics of requests by their flow schema and priority level, under upstream's names.
@@ -20,7 +22,7 @@ func newFigures() *figures {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, labels)
 	}
 	times := func(name, help string, more ...string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		return histogram.NewVec(prometheus.HistogramOpts{
 			Name: prefix + name, Help: help, Buckets: []float64{0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30},
 		}, append(labels[:2:2], more...))
 	}

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"skiff.dev/skiff/internal/histogram"
 )
 
 // Metrics counts what controllers do. The zero registerer is allowed: everything is counted, nothing is shown.
@@ -20,7 +22,7 @@ func NewMetrics(to prometheus.Registerer) *Metrics {
 		total: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "skiff_controller_reconcile_total", Help: "Reconciles by controller and result.",
 		}, []string{"controller", "result"}),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		seconds: histogram.NewVec(prometheus.HistogramOpts{
 			Name: "skiff_controller_reconcile_duration_seconds", Help: "How long reconciles took.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
 		}, []string{"controller"}),
