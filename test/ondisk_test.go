@@ -43,7 +43,7 @@ func withEtcd(t *testing.T, c *cluster.Cluster, do func(*clientv3.Client)) {
 	go func() { ended <- m.Run(ctx) }()
 	select {
 	case <-m.Ready():
-		do(m.Client())
+		do(m.Client().Client)
 	case err := <-ended:
 		t.Fatalf("etcd: %v", err)
 	}

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"testing"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -46,7 +45,7 @@ func secrets() *api.Resource {
 
 func pods() *api.Resource { return api.NewTable().ByResource(schema.GroupResource{Resource: "pods"}) }
 
-func startEtcd(t *testing.T) *clientv3.Client {
+func startEtcd(t *testing.T) *etcd.Client {
 	t.Helper()
 	m, err := etcd.New(etcd.Config{Dir: filepath.Join(t.TempDir(), "etcd"), Name: "test", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -56,7 +55,7 @@ func startEtcd(t *testing.T) *clientv3.Client {
 	return m.Client()
 }
 
-func startStore(t *testing.T, client *clientv3.Client, file string) *store.Store {
+func startStore(t *testing.T, client *etcd.Client, file string) *store.Store {
 	t.Helper()
 	c, err := encryption.Load(t.Context(), file, "test")
 	if err != nil {
@@ -87,14 +86,14 @@ func upstreamBytes(t *testing.T, obj runtime.Object) []byte {
 	return b.Bytes()
 }
 
-func write(t *testing.T, c *clientv3.Client, key string, value []byte) {
+func write(t *testing.T, c *etcd.Client, key string, value []byte) {
 	t.Helper()
 	if _, err := c.Put(t.Context(), key, string(value)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func raw(t *testing.T, c *clientv3.Client, key string) []byte {
+func raw(t *testing.T, c *etcd.Client, key string) []byte {
 	t.Helper()
 	got, err := c.Get(t.Context(), key)
 	if err != nil || len(got.Kvs) != 1 {

@@ -95,26 +95,12 @@ func (m *Member) hasRoom() bool {
 	return found
 }
 
-// guarded refuses transactions, which are all the writes there are, while the disk is nearly full.
-type guarded struct {
-	clientv3.KV
-	m *Member
-}
-
-func (g guarded) Txn(ctx context.Context) clientv3.Txn { return guardedTxn{g.KV.Txn(ctx), g.m} }
-
-type guardedTxn struct {
-	clientv3.Txn
-	m *Member
-}
-
-func (t guardedTxn) If(c ...clientv3.Cmp) clientv3.Txn  { return guardedTxn{t.Txn.If(c...), t.m} }
-func (t guardedTxn) Then(o ...clientv3.Op) clientv3.Txn { return guardedTxn{t.Txn.Then(o...), t.m} }
-func (t guardedTxn) Else(o ...clientv3.Op) clientv3.Txn { return guardedTxn{t.Txn.Else(o...), t.m} }
-
-func (t guardedTxn) Commit() (*clientv3.TxnResponse, error) {
-	if !t.m.hasRoom() {
-		return nil, rpctypes.ErrNoSpace
+// whileThereIsRoom refuses transactions, which are all the writes there are, while the disk is nearly full.
+func (m *Member) whileThereIsRoom(kv etcdserverpb.KVServer) func(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	return func(ctx context.Context, r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+		if !m.hasRoom() {
+			return nil, rpctypes.ErrNoSpace
+		}
+		return kv.Txn(ctx, r)
 	}
-	return t.Txn.Commit()
 }

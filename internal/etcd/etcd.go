@@ -17,9 +17,11 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.uber.org/zap"
 )
 
@@ -48,7 +50,7 @@ const (
 type Member struct {
 	cfg    Config
 	ready  chan struct{}
-	client *clientv3.Client
+	client *Client
 	room   atomic.Pointer[room]
 }
 
@@ -66,7 +68,19 @@ func New(cfg Config) (*Member, error) {
 func (m *Member) Ready() <-chan struct{} { return m.ready }
 
 // Client speaks to the member without gRPC, or to the external endpoints. Valid after Ready.
-func (m *Member) Client() *clientv3.Client { return m.client }
+func (m *Member) Client() *Client { return m.client }
+
+// Client is etcd's own with another way to commit transactions.
+type Client struct {
+	*clientv3.Client
+	transact func(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error)
+}
+
+// Transact commits a transaction. What the client's Txn would copy several times over is sent as it is, so nobody may change it any more.
+func (c *Client) Transact(ctx context.Context, r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	resp, err := c.transact(ctx, r)
+	return resp, clientv3.ContextError(ctx, err)
+}
 
 // Embedded says that this process holds the only member, so nobody else can write.
 func (m *Member) Embedded() bool { return len(m.cfg.Endpoints) == 0 }
@@ -98,8 +112,7 @@ func (m *Member) runEmbedded(ctx context.Context) error {
 		return fmt.Errorf("etcd on %s was not ready after %s; is the disk very slow?", m.cfg.Dir, startPatience)
 	}
 	calm(e.Server)
-	m.client = v3client.New(e.Server)
-	m.client.KV = guarded{m.client.KV, m}
+	m.client = &Client{v3client.New(e.Server), m.whileThereIsRoom(v3rpc.NewQuotaKVServer(e.Server))}
 	defer m.client.Close()
 	close(m.ready)
 	watched := make(chan struct{})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -35,7 +36,7 @@ func (m *Member) runExternal(ctx context.Context) error {
 		return fmt.Errorf("etcd-endpoints: none of %v answers within %s: %w; start it, or give others", m.cfg.Endpoints, answerPatience, err)
 	}
 	client.KV = impatient{client.KV}
-	m.client = client
+	m.client = &Client{client, impatiently(clientv3.RetryKVClient(client))}
 	close(m.ready)
 	<-ctx.Done()
 	return nil
@@ -72,7 +73,7 @@ func (m *Member) dial() (*clientv3.Client, error) {
 	return client, nil
 }
 
-// impatient gives up on calls that are not answered. Only what the store calls is bounded: reads and transactions.
+// impatient gives up on reads that are not answered.
 type impatient struct{ clientv3.KV }
 
 func (i impatient) Get(ctx context.Context, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
@@ -81,27 +82,12 @@ func (i impatient) Get(ctx context.Context, key string, opts ...clientv3.OpOptio
 	return i.KV.Get(ctx, key, opts...)
 }
 
-func (i impatient) Txn(ctx context.Context) clientv3.Txn {
-	ctx, cancel := context.WithTimeout(ctx, callPatience)
-	return impatientTxn{i.KV.Txn(ctx), cancel}
-}
-
-type impatientTxn struct {
-	clientv3.Txn
-	cancel context.CancelFunc
-}
-
-func (t impatientTxn) If(c ...clientv3.Cmp) clientv3.Txn {
-	return impatientTxn{t.Txn.If(c...), t.cancel}
-}
-func (t impatientTxn) Then(o ...clientv3.Op) clientv3.Txn {
-	return impatientTxn{t.Txn.Then(o...), t.cancel}
-}
-func (t impatientTxn) Else(o ...clientv3.Op) clientv3.Txn {
-	return impatientTxn{t.Txn.Else(o...), t.cancel}
-}
-
-func (t impatientTxn) Commit() (*clientv3.TxnResponse, error) {
-	defer t.cancel()
-	return t.Txn.Commit()
+// impatiently gives up on transactions that are not answered.
+func impatiently(kv etcdserverpb.KVClient) func(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	return func(ctx context.Context, r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+		ctx, cancel := context.WithTimeout(ctx, callPatience)
+		defer cancel()
+		resp, err := kv.Txn(ctx, r)
+		return resp, clientv3.ContextError(ctx, err)
+	}
 }

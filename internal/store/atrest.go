@@ -7,9 +7,10 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/storage/value"
+
+	"skiff.dev/skiff/internal/etcd"
 )
 
 // Transform gives what a resource's values are put through on their way to etcd and back; nil where they are stored as they are. What comes out is
@@ -23,7 +24,7 @@ const transformPatience = 10 * time.Second
 var sealedMark = []byte("k8s:enc:")
 
 // Sealed finds an encrypted value below prefix: its key, and what encrypted it; both are "" if there is none.
-func Sealed(ctx context.Context, client *clientv3.Client, prefix string) (key, by string, err error) {
+func Sealed(ctx context.Context, client *etcd.Client, prefix string) (key, by string, err error) {
 	_, err = pages(ctx, client, prefix, func(kv *mvccpb.KeyValue) bool {
 		if !bytes.HasPrefix(kv.Value, sealedMark) {
 			return true

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"skiff.dev/skiff/internal/api"
@@ -27,8 +27,8 @@ func (t *Taken) Error() string { return t.Key + " is there already" }
 type transaction struct {
 	full            string
 	rev             int64
-	is              []clientv3.Cmp
-	then, otherwise []clientv3.Op
+	is              []*etcdserverpb.Compare
+	then, otherwise []*etcdserverpb.RequestOp
 	created         []string // keys beside, in the order of otherwise
 }
 
@@ -37,7 +37,7 @@ func (t *transaction) join(ctx context.Context, and []Beside) error {
 	for _, b := range and {
 		full := b.In.prefix + b.Key
 		if b.Obj == nil {
-			t.then = append(t.then, clientv3.OpDelete(full))
+			t.then = append(t.then, remove(full))
 			continue
 		}
 		value, err := encode(b.In.Resource(), b.Obj)
@@ -47,20 +47,40 @@ func (t *transaction) join(ctx context.Context, and []Beside) error {
 		if err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", b.In.Resource().Kind, b.Key, err))
 		}
-		t.is = append(t.is, clientv3.Compare(clientv3.ModRevision(full), "=", 0))
-		t.then = append(t.then, clientv3.OpPut(full, string(value)))
-		t.otherwise = append(t.otherwise, clientv3.OpGet(full, clientv3.WithCountOnly()))
+		t.is = append(t.is, isAt(full, 0))
+		t.then = append(t.then, put(full, value))
+		t.otherwise = append(t.otherwise, count(full))
 		t.created = append(t.created, b.Key)
 	}
 	return nil
 }
 
 // takenBeside finds what stood in the way of a transaction, unless it was the key itself.
-func (t *transaction) takenBeside(resp *clientv3.TxnResponse) error {
+func (t *transaction) takenBeside(resp *etcdserverpb.TxnResponse) error {
 	for i, key := range t.created {
 		if i < len(resp.Responses) && resp.Responses[i].GetResponseRange().GetCount() > 0 {
 			return &Taken{key}
 		}
 	}
 	return nil
+}
+
+// What a transaction is made of.
+
+func isAt(full string, rev int64) *etcdserverpb.Compare {
+	return &etcdserverpb.Compare{
+		Key: []byte(full), Target: etcdserverpb.Compare_MOD, TargetUnion: &etcdserverpb.Compare_ModRevision{ModRevision: rev}, Result: etcdserverpb.Compare_EQUAL,
+	}
+}
+
+func put(full string, value []byte) *etcdserverpb.RequestOp {
+	return &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestPut{RequestPut: &etcdserverpb.PutRequest{Key: []byte(full), Value: value}}}
+}
+
+func remove(full string) *etcdserverpb.RequestOp {
+	return &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestDeleteRange{RequestDeleteRange: &etcdserverpb.DeleteRangeRequest{Key: []byte(full)}}}
+}
+
+func count(full string) *etcdserverpb.RequestOp {
+	return &etcdserverpb.RequestOp{Request: &etcdserverpb.RequestOp_RequestRange{RequestRange: &etcdserverpb.RangeRequest{Key: []byte(full), CountOnly: true}}}
 }

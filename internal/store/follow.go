@@ -8,6 +8,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"skiff.dev/skiff/internal/etcd"
 )
 
 // loadPage is how many keys one read of the start-up asks for.
@@ -37,7 +39,7 @@ func (s *Store) load(ctx context.Context) error {
 }
 
 // pages reads everything below prefix at one revision, page by page, until visit has seen enough.
-func pages(ctx context.Context, client *clientv3.Client, prefix string, visit func(*mvccpb.KeyValue) bool) (at int64, err error) {
+func pages(ctx context.Context, client *etcd.Client, prefix string, visit func(*mvccpb.KeyValue) bool) (at int64, err error) {
 	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	for {
 		opts := []clientv3.OpOption{clientv3.WithRange(end), clientv3.WithLimit(loadPage)}

@@ -22,11 +22,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/etcd"
 )
 
 // Config of a store. Client is either the embedded member's in-process client or one for external endpoints.
 type Config struct {
-	Client *clientv3.Client
+	Client *etcd.Client
 	Prefix string // "/registry/"
 	// Sole says that nobody else writes to this etcd: then memory is current as soon as this process's own writes have returned.
 	Sole bool

@@ -18,8 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/etcd"
 )
@@ -74,7 +72,7 @@ func runPart(t testing.TB, p interface {
 	}
 }
 
-func start(t testing.TB, change ...func(*Config)) (*Store, *clientv3.Client) {
+func start(t testing.TB, change ...func(*Config)) (*Store, *etcd.Client) {
 	t.Helper()
 	m := startEtcd(t)
 	cfg := Config{Client: m.Client(), Prefix: "/registry/", Sole: true, DetectMutation: true}
@@ -172,7 +170,7 @@ func TestEncodingsEqualUpstreams(t *testing.T) {
 	}
 }
 
-func onDisk(t *testing.T, client *clientv3.Client, key string) []byte {
+func onDisk(t *testing.T, client *etcd.Client, key string) []byte {
 	t.Helper()
 	resp, err := client.Get(context.Background(), key)
 	if err != nil || len(resp.Kvs) != 1 {

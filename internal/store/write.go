@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -55,7 +55,7 @@ func (c *Collection) put(ctx context.Context, key string, prev *Entry, obj api.O
 		return nil, apierrors.NewInternalError(fmt.Errorf("encrypt %s %s: %w", c.Resource().Kind, key, err))
 	}
 	p := &pendingWrite{obj: obj, value: value, saved: saved}
-	t := transaction{full: full, rev: rev, then: []clientv3.Op{clientv3.OpPut(full, string(saved))}}
+	t := transaction{full: full, rev: rev, then: []*etcdserverpb.RequestOp{put(full, saved)}}
 	if err := t.join(ctx, and); err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (c *Collection) share(obj, old api.Object) {
 // Delete removes prev. It returns the deleted object's last entry, carrying the revision of the deletion.
 func (c *Collection) Delete(ctx context.Context, prev *Entry, and ...Beside) (*Entry, error) {
 	full := c.prefix + prev.key
-	t := transaction{full: full, rev: prev.rev, then: []clientv3.Op{clientv3.OpDelete(full)}}
+	t := transaction{full: full, rev: prev.rev, then: []*etcdserverpb.RequestOp{remove(full)}}
 	if err := t.join(ctx, and); err != nil {
 		return nil, err
 	}
@@ -126,12 +126,11 @@ func (c *Collection) Delete(ctx context.Context, prev *Entry, and ...Beside) (*E
 }
 
 // transact does what t says if its key is still at its revision.
-func (c *Collection) transact(ctx context.Context, operation string, t *transaction) (*clientv3.TxnResponse, error) {
+func (c *Collection) transact(ctx context.Context, operation string, t *transaction) (*etcdserverpb.TxnResponse, error) {
 	if c.s.cfg.Observe != nil {
 		defer func(start time.Time) { c.s.cfg.Observe(operation, c.Resource().Plural, time.Since(start)) }(time.Now())
 	}
-	is := append(t.is, clientv3.Compare(clientv3.ModRevision(t.full), "=", t.rev))
-	return c.s.cfg.Client.Txn(ctx).If(is...).Then(t.then...).Else(t.otherwise...).Commit()
+	return c.s.cfg.Client.Transact(ctx, &etcdserverpb.TxnRequest{Compare: append(t.is, isAt(t.full, t.rev)), Success: t.then, Failure: t.otherwise})
 }
 
 // patientWrites is how many times as long as a read a write waits until memory has it.
