@@ -20,7 +20,7 @@ var below = map[string][]string{
 	"api":        {},
 	"quota":      {"api"},
 	"etcd":       {},
-	"store":      {"api"},
+	"store":      {"api", "etcd"},
 	"registry":   {"api", "store"},
 	"client":     {"api", "store", "registry"},
 	"apiserver":  {"api", "histogram", "quota", "store", "registry", "version", "apiserver"},
