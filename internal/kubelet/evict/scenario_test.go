@@ -2,45 +2,18 @@ package evict
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"skiff.dev/skiff/internal/api/threshold"
+	"skiff.dev/skiff/internal/scenariotest"
 )
-
-var update = flag.Bool("update", false, "rewrite the scenarios' expectations")
 
 // TestScenarios replays testdata/*.txt: settings, then what is there at which time ("$ …"), each followed by what the node makes of it: for which
 // thresholds pods go, how long a grace period still runs, and which conditions it tells.
-func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no scenarios", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := replay(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("%s differs; look at it and run with -update\n--- got\n%s", file, got)
-			}
-		})
-	}
-}
+func TestScenarios(t *testing.T) { scenariotest.Run(t, replay) }
 
 func replay(t *testing.T, script string) []byte {
 	must := func(err error) {

@@ -2,10 +2,7 @@ package pod
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,36 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"sigs.k8s.io/yaml"
-)
 
-var update = flag.Bool("update", false, "rewrite the scenarios' expectations")
+	"skiff.dev/skiff/internal/scenariotest"
+)
 
 // TestScenarios replays testdata/*.txt: a pod, then commands ("$ …") each followed by what came of it. Actions succeed at once in the world
 // of these scripts, unless a command says otherwise; what a reader sees is what the plan did and what the status says afterwards.
-func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatal("no scenarios", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := replay(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("%s differs; look at it and run with -update\n--- got\n%s", file, got)
-			}
-		})
-	}
-}
+func TestScenarios(t *testing.T) { scenariotest.Run(t, replay) }
 
 type world struct {
 	t     *testing.T
