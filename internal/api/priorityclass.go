@@ -11,6 +11,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// Priorities of the system's classes. Whoever has the lesser of them, or more, is critical.
+const (
+	ClusterCriticalPriority int32 = 2_000_000_000
+	NodeCriticalPriority    int32 = 2_000_001_000
+)
+
 const (
 	highestUserPriority = 1_000_000_000
 	// systemClassPrefix begins the names that only SystemPriorityClasses have.
@@ -23,8 +29,8 @@ func SystemPriorityClasses() []*schedulingv1.PriorityClass {
 		return &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: systemClassPrefix + name}, Value: value, Description: about}
 	}
 	return []*schedulingv1.PriorityClass{
-		class("node-critical", 2_000_001_000, "For pods that their node cannot do without."),
-		class("cluster-critical", 2_000_000_000, "For pods that the cluster cannot do without, on whichever node they run."),
+		class("node-critical", NodeCriticalPriority, "For pods that their node cannot do without."),
+		class("cluster-critical", ClusterCriticalPriority, "For pods that the cluster cannot do without, on whichever node they run."),
 	}
 }
 

@@ -12,10 +12,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-)
+	helpers "k8s.io/component-helpers/scheduling/corev1"
 
-// critical is the least priority of system-cluster-critical and system-node-critical.
-const critical = 2_000_000_000
+	"skiff.dev/skiff/internal/api"
+)
 
 // Period is what pods of a priority get, and those of higher ones up to the next period's.
 type Period struct {
@@ -39,7 +39,7 @@ func Of(all, forCritical time.Duration) (Periods, error) {
 	if all == 0 {
 		return nil, nil
 	}
-	return Periods{{0, all - forCritical}, {critical, forCritical}}, nil
+	return Periods{{0, all - forCritical}, {api.ClusterCriticalPriority, forCritical}}, nil
 }
 
 // Parse reads PRIORITY=PERIOD, as in 0=1m, 1000=20s, 2000000000=10s.
@@ -73,11 +73,7 @@ func (p Periods) Sum() (sum time.Duration) {
 
 // At is the index of the period of a pod: the highest one that is not above its priority, or the lowest.
 func (p Periods) At(pod *corev1.Pod) int {
-	priority := int32(0)
-	if pod.Spec.Priority != nil {
-		priority = *pod.Spec.Priority
-	}
-	n, found := slices.BinarySearchFunc(p, priority, func(one Period, priority int32) int { return cmp.Compare(one.Priority, priority) })
+	n, found := slices.BinarySearchFunc(p, helpers.PodPriority(pod), func(one Period, priority int32) int { return cmp.Compare(one.Priority, priority) })
 	if !found {
 		n--
 	}

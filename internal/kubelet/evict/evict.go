@@ -13,6 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	resourcehelper "k8s.io/component-helpers/resource"
+	helpers "k8s.io/component-helpers/scheduling/corev1"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 // Signal is something that a node may be short of.
@@ -24,9 +27,6 @@ const (
 	Inodes    Signal = "nodefs.inodesFree"
 	Processes Signal = "pid.available"
 )
-
-// critical is the least priority of system-cluster-critical and system-node-critical.
-const critical = 2_000_000_000
 
 // Condition of the node that a shortage is told by.
 func (s Signal) Condition() corev1.NodeConditionType {
@@ -90,7 +90,7 @@ func (u *Usage) of(s Signal) int64 {
 
 // Critical pods are never evicted: without them the node is of no use.
 func Critical(pod *corev1.Pod) bool {
-	return pod.Spec.Priority != nil && *pod.Spec.Priority >= critical
+	return helpers.PodPriority(pod) >= api.ClusterCriticalPriority
 }
 
 // Victim is the pod to go first, nil if none may: one that uses more than it requested, of the least priority, by the most.
@@ -109,7 +109,7 @@ func before(s Signal, a, b *Usage) bool {
 	if s != Processes && (x > 0) != (y > 0) {
 		return x > 0
 	}
-	return cmp.Or(cmp.Compare(priority(a.Pod), priority(b.Pod)), cmp.Compare(y, x)) < 0
+	return cmp.Or(cmp.Compare(helpers.PodPriority(a.Pod), helpers.PodPriority(b.Pod)), cmp.Compare(y, x)) < 0
 }
 
 // beyond is how much more a pod uses than it requested.
@@ -117,13 +117,6 @@ func (u *Usage) beyond(s Signal) int64 {
 	requests := resourcehelper.PodRequests(u.Pod, resourcehelper.PodResourcesOptions{})
 	request := requests[s.Resource()]
 	return u.of(s) - request.Value()
-}
-
-func priority(pod *corev1.Pod) int32 {
-	if pod.Spec.Priority == nil {
-		return 0
-	}
-	return *pod.Spec.Priority
 }
 
 // Message says why a pod goes.

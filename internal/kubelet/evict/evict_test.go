@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 func using(name string, priority int32, request string, memory int64) Usage {
@@ -30,7 +32,7 @@ func TestVictim(t *testing.T) {
 		{"who uses more than it requested goes before those of less priority", Memory, []Usage{using("low", 0, "200Mi", 100*mi), using("high", 10, "", 50*mi)}, "high"},
 		{"the least priority", Memory, []Usage{using("high", 10, "", 500*mi), using("low", 0, "", 50*mi)}, "low"},
 		{"the most beyond its request", Memory, []Usage{using("a", 0, "400Mi", 500*mi), using("b", 0, "10Mi", 200*mi)}, "b"},
-		{"nobody critical", Memory, []Usage{using("system", critical, "", 500*mi)}, ""},
+		{"nobody critical", Memory, []Usage{using("system", api.ClusterCriticalPriority, "", 500*mi)}, ""},
 		{"the most processes, whatever was requested", Processes, []Usage{using("few", 0, "", 5*mi), using("many", 0, "1Gi", 9*mi)}, "many"},
 		{"the most disk", Disk, []Usage{using("a", 0, "", 5*mi), using("b", 0, "", 6*mi)}, "b"},
 	} {
@@ -92,7 +94,7 @@ func TestExceeds(t *testing.T) {
 func TestRefuse(t *testing.T) {
 	one := using("p", 0, "", 0).Pod
 	memory, disk := []corev1.NodeConditionType{corev1.NodeMemoryPressure}, []corev1.NodeConditionType{corev1.NodeDiskPressure}
-	if Refuse(one, corev1.PodQOSBestEffort, nil) != "" || Refuse(one, corev1.PodQOSBurstable, memory) != "" || Refuse(using("s", critical, "", 0).Pod, corev1.PodQOSBestEffort, disk) != "" {
+	if Refuse(one, corev1.PodQOSBestEffort, nil) != "" || Refuse(one, corev1.PodQOSBurstable, memory) != "" || Refuse(using("s", api.ClusterCriticalPriority, "", 0).Pod, corev1.PodQOSBestEffort, disk) != "" {
 		t.Error("it refuses what it can take")
 	}
 	if got := Refuse(one, corev1.PodQOSBestEffort, memory); got != "The node had condition: [MemoryPressure]. " {

@@ -28,9 +28,6 @@ const (
 	SourceAnnotation = "kubernetes.io/config.source"
 )
 
-// priority of every static pod: the node cannot do without it (system-node-critical).
-const priority = 2_000_001_000
-
 // Parse makes the pod of a manifest, which is YAML or JSON.
 func Parse(file string, manifest []byte, node string) (*corev1.Pod, error) {
 	var p corev1.Pod
@@ -66,8 +63,7 @@ func Parse(file string, manifest []byte, node string) (*corev1.Pod, error) {
 	if errs := api.CompletePod(&p); len(errs) > 0 {
 		return nil, errs.ToAggregate()
 	}
-	high := int32(priority)
-	p.Spec.Priority = &high
+	p.Spec.Priority = new(api.NodeCriticalPriority) // the node cannot do without it
 	return &p, nil
 }
 

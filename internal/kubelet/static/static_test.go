@@ -8,6 +8,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 const web = `
@@ -23,7 +25,7 @@ func TestParse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if p.Name != "web-n1" || p.Namespace != "default" || p.Spec.NodeName != "n1" || p.Annotations[SourceAnnotation] != "file" ||
-		p.Annotations[HashAnnotation] != string(p.UID) || len(p.UID) != 32 || p.Spec.RestartPolicy != corev1.RestartPolicyAlways || *p.Spec.Priority != priority {
+		p.Annotations[HashAnnotation] != string(p.UID) || len(p.UID) != 32 || p.Spec.RestartPolicy != corev1.RestartPolicyAlways || *p.Spec.Priority != api.NodeCriticalPriority {
 		t.Errorf("%+v", p)
 	}
 	m := Mirror(p, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u"}})
