@@ -101,6 +101,7 @@ func (m *Member) whileThereIsRoom(kv etcdserverpb.KVServer) func(context.Context
 		if !m.hasRoom() {
 			return nil, rpctypes.ErrNoSpace
 		}
-		return kv.Txn(ctx, r)
+		resp, err := kv.Txn(ctx, r)
+		return resp, clientv3.ContextError(ctx, err)
 	}
 }

@@ -73,13 +73,8 @@ func (m *Member) Client() *Client { return m.client }
 // Client is etcd's own with another way to commit transactions.
 type Client struct {
 	*clientv3.Client
-	transact func(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error)
-}
-
-// Transact commits a transaction. What the client's Txn would copy several times over is sent as it is, so nobody may change it any more.
-func (c *Client) Transact(ctx context.Context, r *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
-	resp, err := c.transact(ctx, r)
-	return resp, clientv3.ContextError(ctx, err)
+	// Transact commits a transaction. What the client's Txn would copy several times over is sent as it is, so nobody may change it any more.
+	Transact func(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error)
 }
 
 // Embedded says that this process holds the only member, so nobody else can write.
