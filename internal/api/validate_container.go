@@ -217,8 +217,8 @@ func (s *containerScope) ephemeral(e *corev1.EphemeralContainer, p *field.Path) 
 			errs = append(errs, field.Forbidden(p.Child("volumeMounts").Index(i).Child("subPathExpr"), "cannot be set for an Ephemeral Container"))
 		}
 	}
-	if len(e.VolumeDevices) > 0 && ownUsers(s.pod) {
-		errs = append(errs, field.Forbidden(p.Child("volumeDevices"), devicesUnmapped))
+	if len(e.VolumeDevices) > 0 && OwnUsers(s.pod) {
+		errs = append(errs, field.Forbidden(p.Child("volumeDevices"), withOwnUsers))
 	}
 	named := func(c corev1.Container) bool { return c.Name == e.TargetContainerName }
 	if e.TargetContainerName != "" && !slices.ContainsFunc(s.pod.Containers, named) && !slices.ContainsFunc(s.pod.InitContainers, named) {

@@ -118,7 +118,7 @@ func securityContext(sc *corev1.SecurityContext, pod *corev1.PodSpec, p *field.P
 	if sc.ProcMount != nil {
 		at := p.Child("procMount")
 		errs = append(errs, oneOf(*sc.ProcMount, at, corev1.DefaultProcMount, corev1.UnmaskedProcMount)...)
-		if *sc.ProcMount == corev1.UnmaskedProcMount && (pod.HostUsers == nil || *pod.HostUsers) {
+		if *sc.ProcMount == corev1.UnmaskedProcMount && !OwnUsers(pod) {
 			errs = append(errs, field.Invalid(at, *sc.ProcMount, "`hostUsers` must be false to use `Unmasked`"))
 		}
 	}

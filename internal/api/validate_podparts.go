@@ -88,9 +88,14 @@ func podClaims(list []corev1.PodResourceClaim, p *field.Path) (errs field.ErrorL
 	return errs
 }
 
+// OwnUsers: the pod has users of its own, and not the host's.
+func OwnUsers(s *corev1.PodSpec) bool { return s.HostUsers != nil && !*s.HostUsers }
+
+const withOwnUsers = "when `hostUsers` is false"
+
 // hostUsers: a pod with users of its own (KEP-127) shares none of the node's namespaces.
 func hostUsers(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
-	if !ownUsers(s) {
+	if !OwnUsers(s) {
 		return nil
 	}
 	for _, n := range [...]struct {
@@ -98,20 +103,16 @@ func hostUsers(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 		set  bool
 	}{{"hostNetwork", s.HostNetwork}, {"hostPID", s.HostPID}, {"hostIPC", s.HostIPC}} {
 		if n.set {
-			errs = append(errs, field.Forbidden(p.Child(n.name), "when `hostUsers` is false"))
+			errs = append(errs, field.Forbidden(p.Child(n.name), withOwnUsers))
 		}
 	}
 	return errs
 }
 
-func ownUsers(s *corev1.PodSpec) bool { return s.HostUsers != nil && !*s.HostUsers }
-
-const devicesUnmapped = "when `hostUsers` is false"
-
 // hostUsersDevices: block devices have no ids that could be mapped. Pods that are there may have them: it was not always refused, and they
 // must be able to go.
 func hostUsersDevices(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
-	if !ownUsers(s) {
+	if !OwnUsers(s) {
 		return nil
 	}
 	for _, all := range [...]struct {
@@ -120,7 +121,7 @@ func hostUsersDevices(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 	}{{"containers", s.Containers}, {"initContainers", s.InitContainers}} {
 		for i := range all.list {
 			if len(all.list[i].VolumeDevices) > 0 {
-				errs = append(errs, field.Forbidden(p.Child(all.name).Index(i).Child("volumeDevices"), devicesUnmapped))
+				errs = append(errs, field.Forbidden(p.Child(all.name).Index(i).Child("volumeDevices"), withOwnUsers))
 			}
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/cgroup"
 	"skiff.dev/skiff/internal/kubelet/device"
 	"skiff.dev/skiff/internal/kubelet/dra"
@@ -242,7 +243,7 @@ func (a *Actor) again(ctx context.Context, pod *corev1.Pod) {
 }
 
 func (a *Actor) createSandbox(ctx context.Context, pod *corev1.Pod, attempt uint32) (err error) {
-	if ownUsers(pod) {
+	if api.OwnUsers(&pod.Spec) {
 		defer func() { a.d.Started.count(err) }()
 	}
 	if attempt > 0 {
@@ -252,7 +253,7 @@ func (a *Actor) createSandbox(ctx context.Context, pod *corev1.Pod, attempt uint
 	if err != nil {
 		return err
 	}
-	if ownUsers(pod) {
+	if api.OwnUsers(&pod.Spec) {
 		if err := a.allowUsers(ctx, pod, handler); err != nil {
 			return err
 		}

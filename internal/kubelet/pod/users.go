@@ -10,13 +10,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/userns"
 )
 
 // errUsers: the pod is to have users of its own, and cannot have them on this node. It must not run without.
 var errUsers = errors.New("can't set `spec.hostUsers: false`")
-
-func ownUsers(pod *corev1.Pod) bool { return pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers }
 
 // UserNamespaced counts sandboxes of pods with users of their own, by upstream's names.
 type UserNamespaced struct{ tried, failed prometheus.Counter }
@@ -57,7 +56,7 @@ func (a *Actor) allowUsers(ctx context.Context, pod *corev1.Pod, handler string)
 
 // users of the pod's own; nil if it has the host's.
 func (a *Actor) users(pod *corev1.Pod) (*runtimeapi.UserNamespace, error) {
-	if !ownUsers(pod) {
+	if !api.OwnUsers(&pod.Spec) {
 		return nil, nil
 	}
 	users, err := a.d.Users.Of(a.uid)
