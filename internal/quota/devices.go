@@ -2,13 +2,14 @@ package quota
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 // deviceUsage is how many devices of each class a claim may get: of a request's alternatives, the most that any asks of the class. They count under each
@@ -63,8 +64,8 @@ func askedAs(c *resourcev1.ResourceClaim, lookup Lookup) (map[string]string, err
 	}
 	names := map[string]string{}
 	for i, container := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		for k, name := range slices.Sorted(maps.Keys(container.Resources.Requests)) {
-			names[fmt.Sprintf("container-%d-request-%d", i, k)] = string(name)
+		for name := range container.Resources.Requests {
+			names[api.ExtendedRequestName(i, &container, name)] = string(name)
 		}
 	}
 	return names, nil

@@ -10,6 +10,8 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 // This file is about extended resources that classes of devices stand for (KEP-5004): a pod asks for some as for those of a device plug-in, and where the
@@ -195,10 +197,8 @@ func requestsFor(containers []corev1.Container, inits int, name corev1.ResourceN
 	return requests, mappings
 }
 
-// requestOf bears upstream's name: the container's number, and the resource's among all that the container requests.
 func requestOf(i int, c *corev1.Container, name corev1.ResourceName, class string, count int64) *resourcev1.DeviceRequest {
-	number := slices.Index(slices.Sorted(maps.Keys(c.Resources.Requests)), name)
-	return &resourcev1.DeviceRequest{Name: fmt.Sprintf("container-%d-request-%d", i, number), Exactly: &resourcev1.ExactDeviceRequest{
+	return &resourcev1.DeviceRequest{Name: api.ExtendedRequestName(i, c, name), Exactly: &resourcev1.ExactDeviceRequest{
 		DeviceClassName: class, AllocationMode: resourcev1.DeviceAllocationModeExactCount, Count: count}}
 }
 
