@@ -362,17 +362,7 @@ func containersPhase(pod *corev1.Pod, s *State) corev1.PodPhase {
 }
 
 func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.Time) {
-	set := func(kind corev1.PodConditionType, ok bool, reason, message string) {
-		status := corev1.ConditionFalse
-		if ok {
-			status = corev1.ConditionTrue
-			if kind != corev1.AllContainersRestarting {
-				message = ""
-				if reason != "PodCompleted" {
-					reason = ""
-				}
-			}
-		}
+	put := func(kind corev1.PodConditionType, status corev1.ConditionStatus, reason, message string) {
 		c := corev1.PodCondition{Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: now, ObservedGeneration: b.pod.Generation}
 		for i := range st.Conditions {
 			if old := &st.Conditions[i]; old.Type == kind {
@@ -385,6 +375,17 @@ func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.T
 		}
 		st.Conditions = append(st.Conditions, c)
 	}
+	// set says why a condition is not met; of one that is, nothing but that the pod has completed.
+	set := func(kind corev1.PodConditionType, ok bool, reason, message string) {
+		switch {
+		case !ok:
+			put(kind, corev1.ConditionFalse, reason, message)
+		case reason == "PodCompleted":
+			put(kind, corev1.ConditionTrue, reason, "")
+		default:
+			put(kind, corev1.ConditionTrue, "", "")
+		}
+	}
 	sb := b.s.sandbox()
 	set(corev1.PodReadyToStartContainers, sb != nil && sb.Ready && (b.pod.Spec.HostNetwork || len(sb.IPs) > 0), "", "")
 
@@ -396,9 +397,9 @@ func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.T
 		ended = "PodFailed"
 	}
 	if cause := trigger(b.pod, b.s); cause != nil && !b.plan.Ending {
-		set(corev1.AllContainersRestarting, true, "RestartAllContainersStarted", fmt.Sprintf("container %s exited with code %d", cause.Name, cause.ExitCode))
+		put(corev1.AllContainersRestarting, corev1.ConditionTrue, "RestartAllContainersStarted", fmt.Sprintf("container %s exited with code %d", cause.Name, cause.ExitCode))
 	} else if api.MayRestartAll(&b.pod.Spec) {
-		set(corev1.AllContainersRestarting, false, ended, "")
+		put(corev1.AllContainersRestarting, corev1.ConditionFalse, ended, "")
 	}
 	pending := b.uninitialized(st, done)
 	set(corev1.PodInitialized, len(pending) == 0, pick(ended == "PodCompleted", "PodCompleted", "ContainersNotInitialized"),
