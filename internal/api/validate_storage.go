@@ -393,27 +393,33 @@ func scopeSelector(s *corev1.ScopeSelector, p *field.Path) (errs field.ErrorList
 	var names []corev1.ResourceQuotaScope
 	for _, r := range s.MatchExpressions {
 		names = append(names, r.ScopeName)
-		if !slices.Contains(quotaScopes, r.ScopeName) {
-			errs = append(errs, field.Invalid(p.Child("scopeName"), r.ScopeName, "unsupported scope"))
-		}
-		if slices.Contains(onlyThere, r.ScopeName) && r.Operator != corev1.ScopeSelectorOpExists {
-			errs = append(errs, field.Invalid(p.Child("operator"), r.Operator, "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, "+
-				"ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))
-		}
-		switch r.Operator {
-		case corev1.ScopeSelectorOpIn, corev1.ScopeSelectorOpNotIn:
-			if len(r.Values) == 0 {
-				errs = append(errs, field.Required(p.Child("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"))
-			}
-		case corev1.ScopeSelectorOpExists, corev1.ScopeSelectorOpDoesNotExist:
-			if len(r.Values) > 0 {
-				errs = append(errs, field.Invalid(p.Child("values"), r.Values, "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"))
-			}
-		default:
-			errs = append(errs, field.Invalid(p.Child("operator"), r.Operator, "not a valid selector operator"))
-		}
+		errs = append(errs, ValidateScopeRequirement(r, p)...)
 	}
 	return append(errs, conflictingScopes(names, field.NewPath("spec", "scopes"))...)
+}
+
+// ValidateScopeRequirement checks what objects are selected by of one scope, in a quota or in what the ResourceQuota plug-in is configured to ask for.
+func ValidateScopeRequirement(r corev1.ScopedResourceSelectorRequirement, p *field.Path) (errs field.ErrorList) {
+	if !slices.Contains(quotaScopes, r.ScopeName) {
+		errs = append(errs, field.Invalid(p.Child("scopeName"), r.ScopeName, "unsupported scope"))
+	}
+	if slices.Contains(onlyThere, r.ScopeName) && r.Operator != corev1.ScopeSelectorOpExists {
+		errs = append(errs, field.Invalid(p.Child("operator"), r.Operator, "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, "+
+			"ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity"))
+	}
+	switch r.Operator {
+	case corev1.ScopeSelectorOpIn, corev1.ScopeSelectorOpNotIn:
+		if len(r.Values) == 0 {
+			errs = append(errs, field.Required(p.Child("values"), "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"))
+		}
+	case corev1.ScopeSelectorOpExists, corev1.ScopeSelectorOpDoesNotExist:
+		if len(r.Values) > 0 {
+			errs = append(errs, field.Invalid(p.Child("values"), r.Values, "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"))
+		}
+	default:
+		errs = append(errs, field.Invalid(p.Child("operator"), r.Operator, "not a valid selector operator"))
+	}
+	return errs
 }
 
 func validateResourceQuotaUpdate(o, old Object) field.ErrorList {

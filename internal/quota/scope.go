@@ -12,20 +12,23 @@ import (
 
 // Matches says whether a quota is about an object at all: one with scopes is about pods (and claims, by their attributes class) that are in all of them.
 func Matches(q *corev1.ResourceQuota, obj any) bool {
-	for _, s := range q.Spec.Scopes {
-		if !inScope(corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists}, obj) {
-			return false
-		}
-	}
-	if q.Spec.ScopeSelector == nil {
-		return true
-	}
-	for _, s := range q.Spec.ScopeSelector.MatchExpressions {
+	for _, s := range selectors(q) {
 		if !inScope(s, obj) {
 			return false
 		}
 	}
 	return true
+}
+
+// selectors are a quota's scopes, each with what it wants of objects.
+func selectors(q *corev1.ResourceQuota) (out []corev1.ScopedResourceSelectorRequirement) {
+	for _, s := range q.Spec.Scopes {
+		out = append(out, corev1.ScopedResourceSelectorRequirement{ScopeName: s, Operator: corev1.ScopeSelectorOpExists})
+	}
+	if q.Spec.ScopeSelector != nil {
+		out = append(out, q.Spec.ScopeSelector.MatchExpressions...)
+	}
+	return out
 }
 
 func inScope(s corev1.ScopedResourceSelectorRequirement, obj any) bool {

@@ -41,6 +41,7 @@ func configured(t *testing.T, plugins string) string {
 
 const (
 	limitedKind = "apiVersion: eventratelimit.admission.k8s.io/v1alpha1, kind: Configuration"
+	quotaKind   = "apiVersion: apiserver.config.k8s.io/v1, kind: ResourceQuotaConfiguration"
 	securedKind = "apiVersion: pod-security.admission.config.k8s.io/v1, kind: PodSecurityConfiguration"
 )
 
@@ -52,7 +53,11 @@ func TestConfigurationsAreRefused(t *testing.T) {
 		{`[{name: PodSecurity, path: no/such/file}]`, `no/such/file: no such file`},
 		{`[{name: PodSecurity, configuration: {` + securedKind + `}}, {name: PodSecurity, path: a}]`, `plugins[1]: PodSecurity is configured twice`},
 		{`[{name: PodSecurity, configuration: {` + securedKind + `, defaults: {enforce: much}}}]`, `PodSecurity: defaults.enforce: Invalid value: "much"`},
-		{`[{name: ResourceQuota, configuration: {limitedResources: []}}]`, `ResourceQuota: it takes no configuration here`},
+		{`[{name: ResourceQuota, configuration: {limitedResources: []}}]`, `ResourceQuota: `},
+		{`[{name: ResourceQuota, configuration: {` + quotaKind + `, limited: []}}]`, `unknown field "limited"`},
+		{`[{name: ResourceQuota, configuration: {` + quotaKind + `, limitedResources: [{apiGroup: apps}]}}]`, `ResourceQuota: limitedResources[0].resource: Required value`},
+		{`[{name: ResourceQuota, configuration: {` + quotaKind + `, limitedResources: [{resource: pods, matchScopes: [{scopeName: Priority, operator: In}]}]}}]`,
+			`[limitedResources[0].matchScopes[0].scopeName: Invalid value: "Priority": unsupported scope, limitedResources[0].matchScopes[0].values: Required value`},
 		{`[{name: EventRateLimit, configuration: {` + limitedKind + `, limits: []}}]`, `EventRateLimit: limits: Invalid value: `},
 		{`[{name: EventRateLimit, configuration: {` + limitedKind + `, limits: [{type: Galaxy, qps: 0, burst: 1}]}}]`,
 			`[limits[0].type: Unsupported value: "Galaxy": supported values: "Namespace", "Server", "SourceAndObject", "User", limits[0].qps: Invalid value: 0: must be positive]`},

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +16,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/admission/plugin/resourcequota"
+	"k8s.io/apiserver/pkg/admission/plugin/resourcequota/apis/resourcequota/validation"
 	"k8s.io/apiserver/pkg/authentication/user"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/quota"
 	"skiff.dev/skiff/internal/registry"
 )
@@ -26,18 +31,38 @@ const chargeTries = 10
 
 // charger charges quotas. Within this process one request charges a quota at a time; other servers are kept out by the resourceVersion.
 type charger struct {
-	mu    sync.Mutex
-	locks map[types.NamespacedName]*sync.Mutex
+	limited quota.Limited
+	mu      sync.Mutex
+	locks   map[types.NamespacedName]*sync.Mutex
 }
 
 // quotas (ResourceQuota) charges what a new object uses to the quotas of its namespace, or refuses it. It is the last to be asked: what it
 // charges is given back where storing fails.
 func quotas(raw []byte) (made, error) {
-	if raw != nil {
-		return made{}, errors.New("it takes no configuration here: limitedResources are not part of Skiff")
+	limited, err := limitedResources(raw)
+	if err != nil {
+		return made{}, err
 	}
-	c := &charger{locks: map[types.NamespacedName]*sync.Mutex{}}
+	c := &charger{limited: limited, locks: map[types.NamespacedName]*sync.Mutex{}}
 	return made{validate: c.validate}, nil
+}
+
+// limitedResources reads the plug-in's configuration: what nobody may consume without a quota for it.
+func limitedResources(raw []byte) (quota.Limited, error) {
+	if raw == nil {
+		return nil, nil
+	}
+	c, err := resourcequota.LoadConfiguration(bytes.NewReader(raw))
+	if err != nil {
+		return nil, err
+	}
+	errs := validation.ValidateConfiguration(c)
+	for i := range c.LimitedResources {
+		for j, s := range c.LimitedResources[i].MatchScopes {
+			errs = append(errs, api.ValidateScopeRequirement(s, field.NewPath("limitedResources").Index(i).Child("matchScopes").Index(j))...)
+		}
+	}
+	return c.LimitedResources, errs.ToAggregate()
 }
 
 func (c *charger) validate(ctx context.Context, a *registry.Attributes) error {
@@ -45,7 +70,7 @@ func (c *charger) validate(ctx context.Context, a *registry.Attributes) error {
 		return nil
 	}
 	list, err := all[*corev1.ResourceQuota](ctx, a, "", "resourcequotas", a.Namespace)
-	if err != nil || len(list) == 0 {
+	if err != nil || len(list) == 0 && len(c.limited) == 0 {
 		return err
 	}
 	now, gr := time.Now(), a.Resource.GroupResource()
@@ -53,32 +78,63 @@ func (c *charger) validate(ctx context.Context, a *registry.Attributes) error {
 	if err != nil {
 		return err
 	}
-	usage := all
+	more := all
 	if a.Old != nil {
 		before, err := quota.Usage(gr, a.Old, now, lookup(ctx, a))
 		if err != nil {
 			return err
 		}
-		usage = quota.Minus(all, before)
+		more = quota.Minus(all, before)
 	}
-	for _, q := range list {
-		if pod, is := a.Object.(*corev1.Pod); is && a.Operation == create && quota.Matches(q, pod) {
-			if why := quota.Unsaid(pod, q.Spec.Hard); why != "" {
-				return forbid(a, fmt.Errorf("failed quota: %s: %s", q.Name, why))
-			}
-		}
-		was := a.Old != nil && quota.Matches(q, a.Old)
-		switch is := quota.Matches(q, a.Object); {
-		case a.Old == nil && is, a.Old != nil && is && was:
-			err = c.charge(ctx, a, q, usage)
-		case a.Old != nil && is: // it came into the quota's scope
-			err = c.charge(ctx, a, q, all)
-		}
-		if err != nil {
+	charges, err := dues(a, list, all, more)
+	if err != nil {
+		return err
+	}
+	if why := c.limited.Uncovered(gr, a.Object, all, list); why != "" && (grows(more) || slices.ContainsFunc(charges, func(d due) bool { return grows(d.amount) })) {
+		return forbid(a, errors.New(why))
+	}
+	for _, d := range charges {
+		if err := c.charge(ctx, a, d.quota, d.amount); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// due is what a quota is to be charged.
+type due struct {
+	quota  *corev1.ResourceQuota
+	amount corev1.ResourceList
+}
+
+// dues are those of the quotas that a request's object counts in: all that it uses, or, where it counted before, what it uses more.
+func dues(a *registry.Attributes, list []*corev1.ResourceQuota, all, more corev1.ResourceList) (out []due, err error) {
+	for _, q := range list {
+		if !quota.Matches(q, a.Object) {
+			continue
+		}
+		if pod, is := a.Object.(*corev1.Pod); is && a.Operation == create {
+			if why := quota.Unsaid(pod, q.Spec.Hard); why != "" {
+				return nil, forbid(a, fmt.Errorf("failed quota: %s: %s", q.Name, why))
+			}
+		}
+		amount := more
+		if a.Old != nil && !quota.Matches(q, a.Old) { // it came into the quota's scope
+			amount = all
+		}
+		out = append(out, due{q, amount})
+	}
+	return out, nil
+}
+
+// grows: there is something of what somebody uses more.
+func grows(usage corev1.ResourceList) bool {
+	for _, q := range usage {
+		if q.Sign() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // lookup reads what a claim's usage depends on.
@@ -181,7 +237,8 @@ func (c *charger) write(ctx context.Context, a *registry.Attributes, key types.N
 	}
 }
 
-// exceeded refuses an amount that a quota has no room for, or of which the controller has not counted what there is.
+// exceeded refuses an amount that a quota has no room for, or of which the controller has not counted what there is. What a status says has happened already:
+// it is charged, and not refused for want of room.
 func exceeded(a *registry.Attributes, q *corev1.ResourceQuota, amount corev1.ResourceList) error {
 	requested, used, limited := corev1.ResourceList{}, corev1.ResourceList{}, corev1.ResourceList{}
 	var unknown []string
@@ -193,7 +250,7 @@ func exceeded(a *registry.Attributes, q *corev1.ResourceQuota, amount corev1.Res
 		}
 		sum := have.DeepCopy()
 		sum.Add(more)
-		if hard := q.Spec.Hard[name]; more.Sign() > 0 && sum.Cmp(hard) > 0 {
+		if hard := q.Spec.Hard[name]; a.Subresource != "status" && more.Sign() > 0 && sum.Cmp(hard) > 0 {
 			requested[name], used[name], limited[name] = more, have, hard
 		}
 	}

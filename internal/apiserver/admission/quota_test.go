@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -71,6 +72,27 @@ func TestQuotas(t *testing.T) {
 	r.Must(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}})
 	_, err = r.Create(registrytest.Admin, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}})
 	refused(t, err, 403, "exceeded quota: compute, requested: count/configmaps=1, used: count/configmaps=1, limited: count/configmaps=1")
+}
+
+// What a claim's status says that it was given is charged, whether there is room or not.
+func TestQuotaOfGivenStorage(t *testing.T) {
+	r := start(t)
+	limited(t, r, "storage", map[corev1.ResourceName]string{"requests.storage": "1Gi"})
+	claim := &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}, Spec: corev1.PersistentVolumeClaimSpec{
+		AccessModes: []corev1.PersistentVolumeAccessMode{"ReadWriteOnce"}, Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}},
+	}}
+	made, err := r.Create(registrytest.Admin, claim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim = made.(*corev1.PersistentVolumeClaim).DeepCopy()
+	claim.Status.AllocatedResources = corev1.ResourceList{"storage": resource.MustParse("2Gi")}
+	if err := r.Update(registrytest.Admin, claim, "status"); err != nil {
+		t.Fatal(err)
+	}
+	if got := used(t, r, "storage", "requests.storage"); got != "2Gi" {
+		t.Errorf("%s is charged", got)
+	}
 }
 
 // A claim is charged what it may get of each class: of alternatives, the most.
@@ -159,6 +181,58 @@ func TestQuotaScopes(t *testing.T) {
 	}
 	_, err := r.Create(registrytest.Admin, registrytest.Pod("d"))
 	refused(t, err, 403, "exceeded quota: best")
+}
+
+// What is configured to need a quota is refused in a namespace that has none for it.
+func TestLimitedResources(t *testing.T) {
+	r := with(t, Config{File: configured(t, `[{name: ResourceQuota, configuration: {`+quotaKind+`, limitedResources: [
+  {resource: pods, matchScopes: [{scopeName: PriorityClass, operator: In, values: [vital]}]},
+  {resource: persistentvolumeclaims, matchContains: [.storageclass.storage.k8s.io/requests.storage]},
+  {resource: services, matchContains: [services.nodeports]}]}}]`)})
+	r.Must(&schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: "vital"}, Value: 1000})
+	vital := func(name string) error {
+		_, err := r.Create(registrytest.Admin, registrytest.Pod(name, func(p *corev1.Pod) { p.Spec.PriorityClassName = "vital" }))
+		return err
+	}
+	claim := func(name, class string) error {
+		_, err := r.Create(registrytest.Admin, &corev1.PersistentVolumeClaim{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}, Spec: corev1.PersistentVolumeClaimSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{"ReadWriteOnce"}, StorageClassName: &class,
+			Resources: corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}},
+		}})
+		return err
+	}
+	r.Must(registrytest.Pod("plain"))
+	refused(t, vital("a"), 403, `pods "a" is forbidden: insufficient quota to match these scopes: [{PriorityClass In [vital]}]`)
+	refused(t, claim("a", "fast"), 403, `persistentvolumeclaims "a" is forbidden: insufficient quota to consume: fast.storageclass.storage.k8s.io/requests.storage`)
+	if err := claim("b", ""); err != nil {
+		t.Errorf("a claim of no class: %v", err)
+	}
+	limited(t, r, "fast", map[corev1.ResourceName]string{"fast.storageclass.storage.k8s.io/requests.storage": "1Gi"})
+	limited(t, r, "vital", map[corev1.ResourceName]string{"pods": "1"}, func(q *corev1.ResourceQuota) {
+		q.Spec.ScopeSelector = &corev1.ScopeSelector{MatchExpressions: []corev1.ScopedResourceSelectorRequirement{{ScopeName: "PriorityClass", Operator: "In", Values: []string{"vital"}}}}
+	})
+	if err := vital("a"); err != nil || used(t, r, "vital", "pods") != "1" {
+		t.Errorf("%v; %s pods are charged", err, used(t, r, "vital", "pods"))
+	}
+	refused(t, vital("b"), 403, "exceeded quota: vital, requested: pods=1, used: pods=1, limited: pods=1")
+	if err := claim("a", "fast"); err != nil {
+		t.Error(err)
+	}
+	refused(t, claim("c", "slow"), 403, "insufficient quota to consume: slow.storageclass.storage.k8s.io/requests.storage")
+
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "s"}, Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+	made, err := r.Create(registrytest.Admin, svc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	grown := made.(*corev1.Service).DeepCopy()
+	grown.Spec.Type = corev1.ServiceTypeNodePort
+	refused(t, r.Update(registrytest.Admin, grown, ""), 403, `services "s" is forbidden: insufficient quota to consume: services.nodeports`)
+	relabelled := made.(*corev1.Service).DeepCopy()
+	relabelled.Labels = map[string]string{"a": "b"}
+	if err := r.Update(registrytest.Admin, relabelled, ""); err != nil {
+		t.Errorf("an update that uses no more: %v", err)
+	}
 }
 
 // Many at once get exactly what the quota has room for.
