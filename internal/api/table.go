@@ -18,13 +18,29 @@ type Table struct {
 	changed chan struct{}
 }
 
-// NewTable returns a table of all built-in resources.
-func NewTable() *Table {
+// NewTable returns a table of all built-in resources, with those of the optional group-versions that are named.
+func NewTable(also ...string) *Table {
 	t := &Table{byGR: map[schema.GroupResource]*Resource{}, byGK: map[schema.GroupKind]*Resource{}, changed: make(chan struct{})}
+	grouped := slices.Contains(also, PodGroupAPI)
 	for _, r := range builtin() {
+		if !grouped {
+			withoutGroups(r)
+		}
 		t.Add(r)
 	}
+	for _, name := range also {
+		for _, r := range optional[name]() {
+			t.Add(r)
+		}
+	}
 	return t
+}
+
+// Serves says whether the table has a resource whose stored version is of a group-version.
+func (t *Table) Serves(groupVersion string) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return slices.ContainsFunc(t.rows, func(r *Resource) bool { return r.GVK().GroupVersion().String() == groupVersion })
 }
 
 // Add puts a row into the table, under its own group and under each of Also's, in the place of one of the same group and plural if there is one.

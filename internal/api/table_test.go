@@ -24,7 +24,7 @@ import (
 // eachRow runs f as a subtest of every row, and of every further version that a row is served as.
 func eachRow(t *testing.T, f func(t *testing.T, r *Resource)) {
 	t.Helper()
-	for _, r := range NewTable().All() {
+	for _, r := range NewTable(Optional()...).All() {
 		t.Run(r.GroupResource().String(), func(t *testing.T) { f(t, r) })
 		for i := range r.Also {
 			served := r.Also[i].Row()
@@ -64,7 +64,7 @@ func TestConstructorsAgreeWithKinds(t *testing.T) {
 func TestNamesAreUnique(t *testing.T) {
 	plurals, kinds, keys := map[schema.GroupResource]bool{}, map[schema.GroupKind]bool{}, map[string]bool{}
 	short := map[string]string{}
-	table := NewTable()
+	table := NewTable(Optional()...)
 	for _, r := range table.All() {
 		gr, gk := r.GroupResource(), r.GVK().GroupKind()
 		if plurals[gr] || kinds[gk] || r.Key != "" && keys[r.Key] {
@@ -87,7 +87,7 @@ func TestNamesAreUnique(t *testing.T) {
 }
 
 func TestVerbsAndSubresources(t *testing.T) {
-	for _, r := range NewTable().All() {
+	for _, r := range NewTable(Optional()...).All() {
 		for _, v := range r.Verbs {
 			if !slices.Contains(AllVerbs, v) {
 				t.Errorf("%s: %q is not a verb", r.Plural, v)

@@ -47,6 +47,14 @@ func validatePodParts(s *corev1.PodSpec, p *field.Path) (errs field.ErrorList) {
 			errs = append(errs, field.Duplicate(at, g.Name))
 		}
 	}
+	if g := s.SchedulingGroup; g != nil {
+		at := p.Child("schedulingGroup", "podGroupName")
+		if g.PodGroupName == nil {
+			errs = append(errs, field.Required(at, ""))
+		} else {
+			errs = append(errs, dnsSubdomain(*g.PodGroupName, at)...)
+		}
+	}
 	for i, g := range s.ReadinessGates {
 		errs = append(errs, each(p.Child("readinessGates").Index(i).Child("conditionType"), g.ConditionType, validation.IsQualifiedName(string(g.ConditionType)))...)
 	}

@@ -17,7 +17,7 @@ func rowOf(t *testing.T, kind string) *Resource {
 	if !found {
 		group, name = "", kind
 	}
-	r := NewTable().ByKind(schema.GroupKind{Group: group, Kind: name})
+	r := NewTable(Optional()...).ByKind(schema.GroupKind{Group: group, Kind: name})
 	if r == nil {
 		t.Fatalf("no kind %s", kind)
 	}

@@ -74,7 +74,7 @@ func Remote(cfg *rest.Config, o RemoteOptions, log *slog.Logger) (Client, error)
 	if err != nil {
 		return nil, fmt.Errorf("make an HTTP client for %s: %w", cfg.Host, err)
 	}
-	table := api.NewTable()
+	table := api.NewTable(api.Optional()...) // which of them the server serves, it says itself
 	m := mapper(table)
 	share := true
 	only := map[crclient.Object]cache.ByObject{}

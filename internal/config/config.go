@@ -19,6 +19,7 @@ import (
 	"strings"
 	"time"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/api/loadbalancer"
 	"skiff.dev/skiff/internal/api/shutdown"
 	"skiff.dev/skiff/internal/api/threshold"
@@ -41,6 +42,8 @@ type Config struct {
 	EtcdCAFile    string   `key:"etcd-cafile" help:"Authority of the external etcd"`
 	EtcdCertFile  string   `key:"etcd-certfile" help:"Client certificate for the external etcd"`
 	EtcdKeyFile   string   `key:"etcd-keyfile" help:"Client key for the external etcd"`
+
+	RuntimeConfig []string `key:"runtime-config" help:"API group-versions to serve besides, each NAME=true; there is scheduling.k8s.io/v1beta1: Workload, PodGroup and pods that are scheduled together"`
 
 	EncryptionProviderConfig string `key:"encryption-provider-config" help:"File with the EncryptionConfiguration that says how values are encrypted in etcd (default: Secrets, with a key of Skiff's own)"`
 
@@ -176,6 +179,9 @@ func (c *Config) Complete() error {
 		}
 	}
 	c.NodeName = strings.ToLower(strings.TrimSpace(c.NodeName))
+	if _, err := api.ParseRuntimeConfig(c.RuntimeConfig); err != nil {
+		return fmt.Errorf("runtime-config: %w", err)
+	}
 	for _, check := range []func() error{c.checkLogging, c.checkNetwork, c.checkAddresses, c.checkNode} {
 		if err := check(); err != nil {
 			return err
@@ -339,6 +345,12 @@ func (c *Config) checkNode() error {
 		return fmt.Errorf("etcd-certfile and etcd-keyfile go together; give both or neither")
 	}
 	return nil
+}
+
+// ServedBesides are the optional group-versions that are served.
+func (c *Config) ServedBesides() []string {
+	list, _ := api.ParseRuntimeConfig(c.RuntimeConfig) // Complete has seen to it that they can be read
+	return list
 }
 
 // Eviction is when and how pods are evicted.

@@ -31,7 +31,7 @@ func load(t *testing.T, yaml string, env []string, args ...string) (*Config, err
 }
 
 func TestSourcesAndTheirOrder(t *testing.T) {
-	const file = "node-name: from-file\nmax-pods: 7\nno-scheduler: true\ntls-san: [a.example, b.example]\npod-cidr: 10.1.0.0/16\n"
+	const file = "runtime-config: [scheduling.k8s.io/v1beta1=true]\nnode-name: from-file\nmax-pods: 7\nno-scheduler: true\ntls-san: [a.example, b.example]\npod-cidr: 10.1.0.0/16\n"
 	c, err := load(t, file, []string{"SKIFF_NODE_NAME=from-env", "SKIFF_POD_CIDR=10.2.0.0/16", "SKIFF_BIN_DIR=/x", "HOME=/root"}, "--pod-cidr=10.3.0.0/16")
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +44,12 @@ func TestSourcesAndTheirOrder(t *testing.T) {
 	}
 	if c.MaxPods != 7 || !c.NoScheduler || strings.Join(c.TLSSAN, " ") != "a.example b.example" {
 		t.Errorf("the file was not followed: %+v", c)
+	}
+	if got := c.ServedBesides(); len(got) != 1 || got[0] != "scheduling.k8s.io/v1beta1" {
+		t.Errorf("runtime-config: serves %v besides", got)
+	}
+	if got := Default().ServedBesides(); len(got) != 0 {
+		t.Errorf("runtime-config: serves %v without being asked", got)
 	}
 	if c.ServiceCIDR != Default().ServiceCIDR {
 		t.Errorf("service-cidr: got %s, want the default", c.ServiceCIDR)
@@ -79,6 +85,9 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"IPv6 mask", "", nil, []string{"--pod-cidr=10.42.0.0/16,fd42::/56", "--node-cidr-mask-size-ipv6=56"}, "node-cidr-mask-size-ipv6: 56 does not divide pod-cidr fd42::/56; a number from 57 to 126 does"},
 		{"a key by both its names", "pod-cidr: 10.1.0.0/16\ncluster-cidr: 10.2.0.0/16\n", nil, nil, "cluster-cidr and pod-cidr are the same"},
 		{"ports", "", nil, []string{"--service-node-port-range=32767-30000"}, "service-node-port-range:"},
+		{"runtime config", "", nil, []string{"--runtime-config=batch/v1=true"}, `runtime-config: "batch/v1" cannot be switched; the group-versions that can be are scheduling.k8s.io/v1beta1`},
+		{"runtime config in file", "runtime-config: [scheduling.k8s.io/v1beta1=maybe]\n", nil, nil, `runtime-config: "scheduling.k8s.io/v1beta1=maybe": "maybe" is neither true nor false`},
+		{"runtime config twice", "", nil, []string{"--runtime-config=scheduling.k8s.io/v1beta1=true,scheduling.k8s.io/v1beta1=false"}, "scheduling.k8s.io/v1beta1 is both on and off"},
 		{"listen", "", nil, []string{"--listen=6443"}, "listen:"},
 		{"listen by name", "", nil, []string{"--listen=localhost:6443"}, "no IP address"},
 		{"proxy health", "", nil, []string{"--proxy-healthz-bind-address=10256"}, "proxy-healthz-bind-address:"},

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/addon"
@@ -40,6 +41,7 @@ import (
 	"skiff.dev/skiff/internal/controller/persistentvolume"
 	"skiff.dev/skiff/internal/controller/podautoscaler"
 	"skiff.dev/skiff/internal/controller/podgc"
+	"skiff.dev/skiff/internal/controller/podgroupprotection"
 	"skiff.dev/skiff/internal/controller/policystatus"
 	"skiff.dev/skiff/internal/controller/replicaset"
 	"skiff.dev/skiff/internal/controller/replicationcontroller"
@@ -91,6 +93,9 @@ type entry struct {
 // ExtensionAuth is the controller that publishes Config.Trust.
 const ExtensionAuth = "extension-apiserver-authentication-controller"
 
+// PodGroupProtection is the controller of PodGroups. It runs where those are served.
+const PodGroupProtection = "podgroup-protection-controller"
+
 // all is every controller there is.
 var all = []entry{
 	{"deployment-controller", func(c Config) harness.Controller { return deployment.New(c.Client) }},
@@ -127,6 +132,7 @@ var all = []entry{
 	{"persistentvolume-binder-controller", func(c Config) harness.Controller { return persistentvolume.New(c.Client) }},
 	{"persistentvolumeclaim-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewClaims(c.Client) }},
 	{"persistentvolume-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewVolumes(c.Client) }},
+	{PodGroupProtection, func(c Config) harness.Controller { return podgroupprotection.New(c.Client) }},
 	{"ephemeral-volume-controller", func(c Config) harness.Controller { return ephemeralvolume.New(c.Client) }},
 	{"resourceclaim-controller", func(c Config) harness.Controller { return resourceclaim.New(c.Client) }},
 	{"persistentvolume-attach-detach-controller", func(c Config) harness.Controller { return attachdetach.New(c.Client) }},
@@ -155,7 +161,7 @@ func New(cfg Config) (*Controllers, error) {
 	}
 	c := &Controllers{cfg: cfg, metrics: harness.NewMetrics(cfg.Metrics), ready: make(chan struct{})}
 	for _, e := range all {
-		if selected[e.name] {
+		if selected[e.name] && (e.name != PodGroupProtection || cfg.Kinds.ByResource(schedulingv1beta1.Resource("podgroups")) != nil) {
 			loop := e.make(cfg)
 			loop.Name = e.name
 			c.loops = append(c.loops, loop)

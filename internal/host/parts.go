@@ -142,7 +142,7 @@ func (c *cluster) makeRegistry() (runner, error) {
 	}
 	c.registry, err = registry.New(registry.Config{
 		Store:         c.store,
-		Table:         api.NewTable(),
+		Table:         api.NewTable(c.conf.ServedBesides()...),
 		Log:           c.Log.With("part", "registry"),
 		ServiceCIDRs:  c.conf.ServiceCIDRs(),
 		NodePortRange: c.conf.NodePorts,

@@ -6,7 +6,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/registry"
 )
 
@@ -15,7 +17,10 @@ const schedulingGroup = "scheduling.k8s.io"
 // priority (Priority) turns a pod's class into the number and the policy that the scheduler works with.
 func priority(ctx context.Context, a *registry.Attributes) error {
 	pod, ok := a.Object.(*corev1.Pod)
-	if !ok || !is(a, "", "pods") {
+	if !ok {
+		return groupPriority(ctx, a)
+	}
+	if !is(a, "", "pods") {
 		return nil
 	}
 	if a.Operation == update {
@@ -52,6 +57,39 @@ func priority(ctx context.Context, a *registry.Attributes) error {
 	}
 	value := class.Value
 	pod.Spec.Priority, pod.Spec.PreemptionPolicy = &value, &policy
+	return nil
+}
+
+// groupPriority (Priority) does the same for a pod group.
+func groupPriority(ctx context.Context, a *registry.Attributes) error {
+	group, ok := a.Object.(*schedulingv1beta1.PodGroup)
+	if !ok || !is(a, schedulingGroup, "podgroups") || a.Subresource != "" {
+		return nil
+	}
+	if old, ok := a.Old.(*schedulingv1beta1.PodGroup); ok && a.Operation == update && group.Spec.Priority == nil {
+		group.Spec.Priority = old.Spec.Priority
+	}
+	if a.Operation != create {
+		return nil
+	}
+	class, err := classOf(ctx, a, group.Spec.PriorityClassName)
+	if err != nil {
+		return err
+	}
+	if p := group.Spec.Priority; p != nil && *p != class.Value {
+		return forbid(a, fmt.Errorf("the integer value of priority (%d) must not be provided in pod group spec; "+
+			"priority admission controller computed %d from the given PriorityClass name", *p, class.Value))
+	}
+	value := class.Value
+	group.Spec.PriorityClassName, group.Spec.Priority = class.Name, &value
+	return nil
+}
+
+// protectPodGroup (PodGroupProtection) keeps a group from going while pods of it are there: its controller takes the finalizer away.
+func protectPodGroup(_ context.Context, a *registry.Attributes) error {
+	if group, ok := a.Object.(*schedulingv1beta1.PodGroup); ok && a.Operation == create {
+		protect(group, api.PodGroupFinalizer)
+	}
 	return nil
 }
 

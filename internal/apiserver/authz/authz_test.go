@@ -144,7 +144,7 @@ func TestDefaultPolicy(t *testing.T) {
 func TestBootstrapAgain(t *testing.T) {
 	r, a := start(t)
 	ctx := context.Background()
-	p, err := defaultPolicy()
+	p, err := defaultPolicy(r.Table().Serves)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,7 +29,7 @@ const writers = 32
 
 // bootstrap sees to it that the default policy is there, until it is or ctx ends.
 func (a *Authorizer) bootstrap(ctx context.Context) bool {
-	p, err := defaultPolicy()
+	p, err := defaultPolicy(a.reg.Table().Serves)
 	if err != nil {
 		a.log.Error("the default policy can't be read; no default role is created", "err", err)
 		return true

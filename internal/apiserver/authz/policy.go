@@ -40,8 +40,8 @@ var verbSets = map[string][]string{
 	"note":   {"create", "patch", "update"},
 }
 
-// defaultPolicy reads the text, whose grammar is at its top. Aggregated roles come with their rules.
-func defaultPolicy() (*policy, error) {
+// defaultPolicy reads the text, whose grammar is at its top. Aggregated roles come with their rules. served says which optional group-versions are.
+func defaultPolicy(served func(groupVersion string) bool) (*policy, error) {
 	p := policyReader{policy: &policy{}}
 	n := 0
 	for line := range strings.Lines(policyText) {
@@ -49,6 +49,12 @@ func defaultPolicy() (*policy, error) {
 		words := strings.Fields(line)
 		if len(words) == 0 || strings.HasPrefix(words[0], "#") {
 			continue
+		}
+		if words[0] == "when" && len(words) > 2 {
+			if !served(words[1]) {
+				continue
+			}
+			words = words[2:]
 		}
 		var err error
 		if unicode.IsSpace(rune(line[0])) {

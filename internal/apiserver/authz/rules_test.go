@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"slices"
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -55,10 +56,22 @@ func TestRules(t *testing.T) {
 
 // TestPolicyText: the text is well formed, names are unique and every binding has its role.
 func TestPolicyText(t *testing.T) {
-	p, err := defaultPolicy()
-	if err != nil {
-		t.Fatal(err)
+	for _, all := range []bool{false, true} {
+		p, err := defaultPolicy(func(string) bool { return all })
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPolicy(t, p)
+		scheduler := slices.IndexFunc(p.clusterRoles, func(r *rbacv1.ClusterRole) bool { return r.Name == "system:kube-scheduler" })
+		groups := slices.ContainsFunc(p.clusterRoles[scheduler].Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "podgroups") })
+		if groups != all {
+			t.Errorf("the scheduler may read pod groups: %v, and they are served: %v", groups, all)
+		}
 	}
+}
+
+func checkPolicy(t *testing.T, p *policy) {
+	t.Helper()
 	roles := map[key]bool{}
 	for _, r := range p.clusterRoles {
 		if k := (key{"", r.Name}); roles[k] {

@@ -53,7 +53,7 @@ func New(t testing.TB, objects ...crclient.Object) *Client {
 	builder := fake.NewClientBuilder().WithScheme(api.Scheme()).WithInterceptorFuncs(interceptor.Funcs{
 		Create: c.create, SubResourceCreate: c.createSub, SubResourceUpdate: c.updateSub, SubResourcePatch: patchSub, Delete: c.remove,
 	})
-	for _, row := range api.NewTable().All() {
+	for _, row := range api.NewTable(api.Optional()...).All() {
 		if row.Key == "" {
 			continue
 		}
@@ -207,7 +207,7 @@ func (i informers) GetInformer(_ context.Context, o crclient.Object, _ ...cache.
 	if present := i.informers[gvk]; present != nil {
 		return present, nil
 	}
-	row := api.NewTable().ByKind(gvk.GroupKind())
+	row := api.NewTable(api.Optional()...).ByKind(gvk.GroupKind())
 	if row == nil {
 		return nil, fmt.Errorf("no kind %s", gvk)
 	}

@@ -42,13 +42,19 @@ type Registry struct {
 // Start returns once the registry is ready: its namespaces exist, nothing else does. change may alter its configuration.
 func Start(t testing.TB, admit []registry.Admit, validate []registry.Validate, change ...func(*registry.Config)) *Registry {
 	t.Helper()
+	return StartServing(t, nil, admit, validate, change...)
+}
+
+// StartServing does the same with optional group-versions.
+func StartServing(t testing.TB, also []string, admit []registry.Admit, validate []registry.Validate, change ...func(*registry.Config)) *Registry {
+	t.Helper()
 	m, err := etcd.New(etcd.Config{Dir: filepath.Join(t.TempDir(), "etcd"), Name: "test", Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	Run(t, m)
 	s := store.New(store.Config{Client: m.Client(), Prefix: "/registry/", Sole: true, DetectMutation: true})
-	table := api.NewTable()
+	table := api.NewTable(also...)
 	for _, r := range table.All() {
 		if r.Key != "" {
 			s.Collection(r)
