@@ -90,6 +90,9 @@ func TestTwoClustersOnOneHost(t *testing.T) {
 	second := first.Host().New(t, "--listen=127.0.0.1:7443", "--kubelet-listen=0.0.0.0:0", "--pod-cidr=10.52.0.0/16", "--service-cidr=10.53.0.0/16",
 		"--service-node-port-range=31000-31999", "--node-name=second")
 	second.Up()
+	if out := second.Output(); !strings.Contains(out, "setting=proxy-healthz-bind-address") || !strings.Contains(out, "another program has the port") {
+		t.Errorf("it does not say that the proxy's health port is taken:\n%s", out)
+	}
 	applyWeb(t, first)
 	raw, err := os.ReadFile("../examples/web.yaml")
 	if err != nil {

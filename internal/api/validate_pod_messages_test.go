@@ -1,6 +1,8 @@
 package api
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -93,6 +95,20 @@ func TestContainerMessages(t *testing.T) {
 			at + `resizePolicy[0].resourceName: Unsupported value: "gold": supported values: "cpu", "memory"`},
 		{inContainer("restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [1]}}]"),
 			at + "restartPolicy: Required value: must specify restartPolicy when restart rules are used"},
+		{inContainer("restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]"), ""},
+		{inContainer("restartPolicy: OnFailure, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: NotIn, values: [0, 1]}}]"), ""},
+		{inContainer("restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]"),
+			at + "restartPolicy: Required value: must specify restartPolicy when restart rules are used"},
+		{inContainer("restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers}]"), at + "restartPolicyRules[0].exitCodes: Required value: must be specified"},
+		{inContainer("restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: Above, values: []}}]"),
+			at + `restartPolicyRules[0].exitCodes.operator: Unsupported value: "Above": supported values: "In", "NotIn"` + "\n" +
+				at + "restartPolicyRules[0].exitCodes.values: Required value: must specify at least one value"},
+		{inContainer("restartPolicy: Never, restartPolicyRules: [{action: RestartPod, exitCodes: {operator: In, values: [42]}}]"),
+			at + `restartPolicyRules[0].action: Unsupported value: "RestartPod": supported values: "Restart", "RestartAllContainers"`},
+		{"spec: {initContainers: [{name: i, image: web, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}, " +
+			"{name: s, image: web, restartPolicy: Always, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}]}", ""},
+		{"spec: {initContainers: [{name: i, image: web, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}]}",
+			"spec.initContainers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used"},
 	})
 }
 
@@ -174,6 +190,18 @@ spec:
 	})
 }
 
+func TestRestartRulesStay(t *testing.T) {
+	const rule = "spec: {containers: [{name: a, image: web, restartPolicy: Never, restartPolicyRules: [{action: %s, exitCodes: {operator: In, values: [42]}}]}]}"
+	row := rowOf(t, "Pod")
+	was, now := parse(t, row, goodPod, fmt.Sprintf(rule, "Restart")), parse(t, row, goodPod, fmt.Sprintf(rule, "RestartAllContainers"))
+	for _, o := range []Object{was, now} {
+		row.Default(o)
+	}
+	if errs := row.ValidateUpdate(now, was); len(errs) != 1 || !strings.HasPrefix(errs[0].Error(), "spec: Forbidden: pod updates may not change fields other than") {
+		t.Errorf("a rule that comes to restart all containers: %v", errs)
+	}
+}
+
 func TestResizeMessages(t *testing.T) {
 	const sized = `
 metadata: {name: p, namespace: default, resourceVersion: "1"}
@@ -211,6 +239,14 @@ func TestPodStatusStaysPossible(t *testing.T) {
 		"status: {containerStatuses: [{name: b, state: "
 	obj, old = parse(t, row, goodPod, again+"{running: {}}}]}"), parse(t, row, goodPod, again+"{terminated: {exitCode: 0}}}]}")
 	sameText(t, "a container that ended runs, as another's rule restarts all", row.ValidateStatus(obj, old), "")
+	const ofInit = "spec: {restartPolicy: Never, initContainers: [{name: i, restartPolicy: Never, restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [42]}}]}]}\n" +
+		"status: {containerStatuses: [{name: a, state: "
+	obj, old = parse(t, row, goodPod, ofInit+"{running: {}}}]}"), parse(t, row, goodPod, ofInit+"{terminated: {exitCode: 0}}}]}")
+	sameText(t, "a container that ended runs, as an init container's rule restarts all", row.ValidateStatus(obj, old), "")
+	const alone = "spec: {restartPolicy: Never, containers: [{name: a, restartPolicy: Never, restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]}, {name: b}]}\n" +
+		"status: {containerStatuses: [{name: a, state: "
+	obj, old = parse(t, row, goodPod, alone+"{running: {}}}, {name: b, state: {running: {}}}]}"), parse(t, row, goodPod, alone+"{terminated: {exitCode: 42}}}, {name: b, state: {terminated: {exitCode: 42}}}]}")
+	sameText(t, "a container that ended runs, as another restarts alone", row.ValidateStatus(obj, old), "status.containerStatuses[1].state: Forbidden: may not be transitioned to non-terminated state")
 }
 
 func TestPodStatusNamesItsExtendedResources(t *testing.T) {

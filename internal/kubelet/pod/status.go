@@ -184,10 +184,22 @@ func (b *statusBuilder) container(c *corev1.Container, old []corev1.ContainerSta
 
 // remembered is the last end the former status knew, for a container whose former incarnation the runtime has forgotten.
 func remembered(former *corev1.ContainerStatus, id string) corev1.ContainerState {
-	if former.ContainerID != id && former.State.Terminated != nil {
+	switch {
+	case former.ContainerID == id:
+	case former.State.Terminated != nil:
 		return former.State
+	case former.State.Running != nil:
+		return lost(former)
 	}
 	return former.LastTerminationState
+}
+
+// lost is the end of a container that ran when it was last heard of, and that the runtime has forgotten, as after a reboot.
+func lost(former *corev1.ContainerStatus) corev1.ContainerState {
+	return corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+		Reason: "ContainerStatusUnknown", ExitCode: 137, ContainerID: former.ContainerID,
+		Message: "The container could not be located when the pod was deleted.  The container used to be Running",
+	}}
 }
 
 // absent is a container that the runtime doesn't have: not made yet, or lost.
@@ -207,10 +219,7 @@ func (b *statusBuilder) absent(cs *corev1.ContainerStatus, former *corev1.Contai
 			}
 			cs.LastTerminationState = former.State
 		} else if former.State.Running != nil {
-			cs.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{
-				Reason: "ContainerStatusUnknown", ExitCode: 137, ContainerID: former.ContainerID,
-				Message: "The container could not be located when the pod was deleted.  The container used to be Running",
-			}
+			cs.LastTerminationState = lost(former)
 		}
 	}
 	// Where the pod got so far that the container must have been there, its end is unknown; otherwise it never was.
@@ -306,14 +315,25 @@ func (b *statusBuilder) phase(st *corev1.PodStatus) corev1.PodPhase {
 		}
 		return corev1.PodSucceeded
 	}
+	if b.plan.Ending { // whatever its containers do on their way out, they don't begin anew
+		if phase := phaseOf(b.pod, b.s); phase != corev1.PodPending || b.pod.Status.Phase == "" {
+			return phase
+		}
+		return b.pod.Status.Phase
+	}
 	return containersPhase(b.pod, b.s)
 }
 
-// containersPhase is the phase that follows from what containers did.
+// containersPhase is the phase that follows from what containers did and will do.
 func containersPhase(pod *corev1.Pod, s *State) corev1.PodPhase {
 	if trigger(pod, s) != nil {
 		return corev1.PodPending // for as long as all containers are on their way to beginning anew
 	}
+	return phaseOf(pod, s)
+}
+
+// phaseOf a pod, by what its containers did.
+func phaseOf(pod *corev1.Pod, s *State) corev1.PodPhase {
 	sidecar, pendingInit := false, false
 	for i := range pod.Spec.InitContainers {
 		c := &pod.Spec.InitContainers[i]
@@ -401,7 +421,7 @@ func (b *statusBuilder) conditions(st *corev1.PodStatus, done bool, now metav1.T
 	} else if api.MayRestartAll(&b.pod.Spec) {
 		put(corev1.AllContainersRestarting, corev1.ConditionFalse, ended, "")
 	}
-	pending := b.uninitialized(st, done)
+	pending := b.uninitialized(st, done || b.stayedInitialized())
 	set(corev1.PodInitialized, len(pending) == 0, pick(ended == "PodCompleted", "PodCompleted", "ContainersNotInitialized"),
 		"containers with incomplete status: ["+strings.Join(pending, " ")+"]")
 
@@ -433,6 +453,14 @@ func pick(first bool, a, b string) string {
 		return a
 	}
 	return b
+}
+
+// stayedInitialized: a pod is initialized once in a sandbox, also while its init containers run again because all of its containers do.
+func (b *statusBuilder) stayedInitialized() bool {
+	sb := b.s.sandbox()
+	return sb != nil && api.MayRestartAll(&b.pod.Spec) && slices.ContainsFunc(b.pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodInitialized && c.Status == corev1.ConditionTrue && !sb.Created.Truncate(time.Second).After(c.LastTransitionTime.Time)
+	})
 }
 
 func (b *statusBuilder) uninitialized(st *corev1.PodStatus, done bool) []string {
