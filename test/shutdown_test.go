@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,7 +27,11 @@ func TestHostShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer host.Close()
-	c := cluster.New(t, "--shutdown-grace-period=30s", "--shutdown-grace-period-critical-pods=10s")
+	manifests := t.TempDir()
+	if err := os.WriteFile(filepath.Join(manifests, "web.yaml"), []byte(staticPod), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := cluster.New(t, "--shutdown-grace-period=30s", "--shutdown-grace-period-critical-pods=10s", "--pod-manifest-path="+manifests, "--node-name=n1")
 	defer c.Remove()
 	c.Env("DBUS_SYSTEM_BUS_ADDRESS=" + host.Address())
 	c.Up()
@@ -50,7 +56,12 @@ func TestHostShutdown(t *testing.T) {
 	c.WaitPodDone("done")
 	c.WaitPodReady("ordinary")
 	node := c.WaitPodReady("critical").Spec.NodeName
+	first := c.WaitPodReady("web-n1")
+	if start, end := shutdownTimes(t, c); start != 0 || end != 0 {
+		t.Errorf("before any shutdown one is said to have lasted from %f to %f", start, end)
+	}
 
+	began := float64(time.Now().Unix())
 	host.Prepare(true)
 	ready := func(want string) {
 		t.Helper()
@@ -65,7 +76,7 @@ func TestHostShutdown(t *testing.T) {
 	c.Apply(strings.Replace(ender("late", "", shared, "true"), "spec:", "spec:\n  nodeName: "+node, 1))
 	wantEnd(t, c, "late", "Failed NodeShutdown : Pod was rejected: Pod was rejected as the node is shutting down.")
 	locks("")
-	for _, name := range []string{"ordinary", "critical"} { // at once
+	for _, name := range []string{"ordinary", "critical", "web-n1"} { // at once
 		if out := howEnded(c, name); out != "Failed Terminated TerminationByKubelet: Pod was terminated in response to imminent node shutdown." {
 			t.Errorf("%s: %s", name, out)
 		}
@@ -77,16 +88,66 @@ func TestHostShutdown(t *testing.T) {
 		t.Errorf("the pod that had ended before is %s", p.Status.Phase)
 	}
 
+	start, end := shutdownTimes(t, c)
+	if start < began || end < start+2 || end > float64(time.Now().Unix()+1) { // the ordinary pod takes two seconds
+		t.Errorf("a shutdown that began after %f is said to have lasted from %f to %f", began, start, end)
+	}
+	if err := os.WriteFile(filepath.Join(manifests, "late.yaml"), []byte(strings.Replace(staticPod, "name: web", "name: late", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wantEnd(t, c, "late-n1", "Failed NodeShutdown : Pod was rejected: Pod was rejected as the node is shutting down.")
+
 	host.Prepare(false)
 	ready("True KubeletReady kubelet is posting ready status")
 	locks("skiff shutdown delay")
 	c.Apply(ender("again", "", shared, "true"))
 	c.WaitPodReady("again")
+	c.WaitPodReady("late-n1")
+	second := c.WaitPodReady("web-n1")
+	if second.UID == first.UID {
+		t.Error("a pod that was shown to have ended runs again")
+	}
+	if out := howEnded(c, "ordinary"); !strings.HasPrefix(out, "Failed Terminated") {
+		t.Errorf("ordinary, which nobody made anew, is %s", out)
+	}
+
+	// A host that does go down.
+	host.Prepare(true)
+	locks("")
+	wantEnd(t, c, "web-n1", "Failed Terminated TerminationByKubelet: Pod was terminated in response to imminent node shutdown.")
+	start, end = shutdownTimes(t, c)
+	c.Kill()
+	host.Prepare(false)
+	c.Up()
+	if third := c.WaitPod("web-n1", "ready as another", func(p *corev1.Pod) bool { return p.UID != second.UID && cluster.Ready(p) }); third.Status.Reason != "" {
+		t.Errorf("after the host came back the static pod is %s", third.Status.Reason)
+	}
+	if a, b := shutdownTimes(t, c); a != start || b != end {
+		t.Errorf("the last shutdown was from %f to %f, after it %f to %f", start, end, a, b)
+	}
 
 	c.Remove()
 	if _, err := os.Stat(filepath.Join(logind.Settings, logind.File(c.Name()))); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a file of logind's settings is left: %v", err)
 	}
+}
+
+// shutdownTimes are the metrics of the node's last shutdown.
+func shutdownTimes(t *testing.T, c *cluster.Cluster) (start, end float64) {
+	t.Helper()
+	metrics := c.Kubectl("get", "--raw", "/api/v1/nodes/n1/proxy/metrics")
+	for name, to := range map[string]*float64{"start": &start, "end": &end} {
+		found := regexp.MustCompile("(?m)^kubelet_graceful_shutdown_" + name + "_time_seconds (\\S+)$").FindStringSubmatch(metrics)
+		if found == nil {
+			t.Fatalf("there is no metric of a shutdown's %s", name)
+		}
+		n, err := strconv.ParseFloat(found[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		*to = n
+	}
+	return start, end
 }
 
 // ender is a pod that does something before it ends.

@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -75,6 +76,8 @@ func TestStaticPods(t *testing.T) {
 	if out := c.Kubectl("exec", name, "--", "sh", "-c", "echo $V"); out != "two\n" {
 		t.Errorf("after the change exec says %q (mirror %s)", out, changed.UID)
 	}
+	changesOnItsWayOut(t, c, write)
+	sharesName(t, c, dir)
 	if err := os.Remove(filepath.Join(dir, "web.yaml")); err != nil {
 		t.Fatal(err)
 	}
@@ -85,6 +88,73 @@ func TestStaticPods(t *testing.T) {
 		return nil
 	})
 	makesRoom(t, c, write)
+}
+
+// changesOnItsWayOut: while a static pod ends because its manifest changed, that changes again, back to what it was and to something else. The pod ends in its own
+// time, deleting its mirror meanwhile changes nothing, and what begins then is what the manifest says by then.
+func changesOnItsWayOut(t *testing.T, c *cluster.Cluster, write func(string)) {
+	t.Helper()
+	slow := strings.NewReplacer("terminationGracePeriodSeconds: 1", "terminationGracePeriodSeconds: 6", "name: main,", "name: main, lifecycle: {preStop: {sleep: {seconds: 5}}},").Replace(staticPod)
+	write(strings.Replace(slow, "one", "slow", 1))
+	stopped := func(began *corev1.Pod) {
+		t.Helper()
+		cluster.Eventually(t, 10*time.Second, func() error {
+			events, err := c.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "reason=Killing,involvedObject.uid=" + began.Annotations[corev1.MirrorPodAnnotationKey]})
+			if err == nil && len(events.Items) == 0 {
+				err = errors.New("nothing of the pod is being ended")
+			}
+			return err
+		})
+	}
+	was := staticSays(t, c, "slow")
+	write(staticPod)
+	stopped(was)
+	write(strings.Replace(slow, "one", "slow", 1))
+	c.Kubectl("delete", "pod", "web-n1", "--wait=false")
+	write(strings.Replace(staticPod, "one", "three", 1))
+	if is := staticSays(t, c, "three"); is.Status.ContainerStatuses[0].ContainerID == was.Status.ContainerStatuses[0].ContainerID {
+		t.Error("the container that was ended goes on")
+	}
+
+	write(strings.Replace(slow, "one", "back", 1))
+	was = staticSays(t, c, "back")
+	write(staticPod)
+	stopped(was)
+	write(strings.Replace(slow, "one", "back", 1))
+	cluster.Eventually(t, 30*time.Second, func() error {
+		p, err := c.Client().CoreV1().Pods("default").Get(t.Context(), "web-n1", metav1.GetOptions{})
+		if err == nil && (!cluster.Ready(p) || p.Status.ContainerStatuses[0].ContainerID == was.Status.ContainerStatuses[0].ContainerID) {
+			err = errors.New("the former pod has not begun anew")
+		}
+		return err
+	})
+	staticSays(t, c, "back")
+	write(staticPod)
+	staticSays(t, c, "one")
+}
+
+// sharesName: of two manifests of one name the first file's pod runs, the log says so, and the other's takes its place when that is gone.
+func sharesName(t *testing.T, c *cluster.Cluster, dir string) {
+	t.Helper()
+	other := filepath.Join(dir, "zother.yaml")
+	if err := os.WriteFile(other, []byte(strings.Replace(staticPod, "one", "other", 1)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Eventually(t, 10*time.Second, func() error {
+		if want := other + ": the pod default/web-n1 is in " + filepath.Join(dir, "web.yaml") + " already"; !strings.Contains(c.Output(), want) {
+			return fmt.Errorf("the log does not say %q", want)
+		}
+		return nil
+	})
+	staticSays(t, c, "one")
+	if err := os.Rename(filepath.Join(dir, "web.yaml"), filepath.Join(dir, ".web.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	staticSays(t, c, "other")
+	if err := errors.Join(os.Rename(filepath.Join(dir, ".web.yaml"), filepath.Join(dir, "web.yaml")), os.Remove(other)); err != nil {
+		t.Fatal(err)
+	}
+	staticSays(t, c, "one")
 }
 
 // makesRoom: a static pod for which there is too little left ends one that is of less importance.
@@ -102,6 +172,18 @@ func makesRoom(t *testing.T, c *cluster.Cluster, write func(string)) {
 		return p.Status.Phase == corev1.PodFailed && p.Status.Reason == "Preempting"
 	})
 	c.WaitPodReady("web-n1")
+}
+
+// staticSays waits until the static pod is the one of that value, and ready.
+func staticSays(t *testing.T, c *cluster.Cluster, want string) *corev1.Pod {
+	t.Helper()
+	cluster.Eventually(t, 30*time.Second, func() error {
+		if out, err := c.TryKubectl("exec", "web-n1", "--", "sh", "-c", "echo $V"); err != nil || out != want+"\n" {
+			return fmt.Errorf("exec says %q, not %q (%v)", out, want, err)
+		}
+		return nil
+	})
+	return c.WaitPodReady("web-n1")
 }
 
 func sameContainer(t *testing.T, a, b *corev1.Pod, after string) {

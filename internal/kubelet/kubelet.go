@@ -18,10 +18,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/tools/record"
@@ -113,7 +116,8 @@ type Kubelet struct {
 	ready    chan struct{}
 	short    shortages
 	shutdown hostShutdown
-	look     chan struct{} // the node's status may have changed
+	look     chan struct{}                                // the node's status may have changed
+	handlers atomic.Pointer[[]*runtimeapi.RuntimeHandler] // as the runtime last told
 }
 
 // New checks the configuration; Run does the work.
@@ -196,7 +200,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, Counts: append(k.started.Collectors(), k.ends), TLS: k.tls(), Log: k.log,
+	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, Counts: slices.Concat(k.started.Collectors(), k.shutdownMetrics(), []prometheus.Collector{k.ends}), TLS: k.tls(), Log: k.log,
 		Search: k.logs.Searcher(k.pods.labels).Search}
 	if k.cfg.Telemetry != nil {
 		serving.Summary, serving.Containers, serving.History = k.summary, k.cfg.Telemetry.Containers(), k.cfg.Telemetry.History()

@@ -240,6 +240,7 @@ func (k *Kubelet) runtimeFacts(ctx context.Context) (f runtimeFacts) {
 	if f.problem == "" && !f.runtimeReady {
 		f.problem = "container runtime status check may not have completed yet"
 	}
+	k.handlers.Store(&resp.RuntimeHandlers)
 	for _, h := range resp.RuntimeHandlers {
 		f.handlers = append(f.handlers, corev1.NodeRuntimeHandler{Name: h.Name, Features: &corev1.NodeRuntimeHandlerFeatures{
 			RecursiveReadOnlyMounts: &h.GetFeatures().RecursiveReadOnlyMounts, UserNamespaces: ptr.To(k.noUsers == nil && h.GetFeatures().GetUserNamespaces()),

@@ -34,6 +34,7 @@ const (
 // hostShutdown is what the node knows of its host's shutdown.
 type hostShutdown struct {
 	begun atomic.Bool
+	last  atomic.Pointer[shutdownTimes]
 	told  bool // that there is no logind; only runShutdown touches it
 }
 
@@ -42,6 +43,7 @@ func (k *Kubelet) runShutdown(ctx context.Context) error {
 	if len(k.cfg.Shutdown) == 0 {
 		return nil
 	}
+	k.recallShutdown()
 	for wait := time.Second; ; {
 		err := k.followShutdown(ctx)
 		switch {
@@ -95,12 +97,15 @@ func (k *Kubelet) followShutdown(ctx context.Context) error {
 		if begins {
 			k.log.Warn("the host is shutting down; the pods end")
 			k.events.Event(k.reference(), corev1.EventTypeNormal, shutdownRefusal, "The host is shutting down: the node's pods end, by their priority")
+			k.noteShutdown(shutdownTimes{Start: time.Now()})
 			k.endPods(ctx)
+			k.noteShutdown(shutdownTimes{Start: k.shutdown.last.Load().Start, End: time.Now()})
 			_ = lock.Close()
 			continue
 		}
 		k.log.Warn("the host's shutdown was called off")
 		k.events.Event(k.reference(), corev1.EventTypeNormal, shutdownRefusal, "The host's shutdown was called off")
+		k.pods.renewStatics(shutdownReason, shutdownRefusal)
 		_ = lock.Close()
 		if lock, err = bus.Inhibit(ctx, inhibitor, inhibitorWhy); err != nil {
 			return err

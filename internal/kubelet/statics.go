@@ -60,6 +60,15 @@ func (p *pods) beginStatics() {
 	}
 }
 
+// renewStatics has static pods begin anew that the node ended, or refused, for one of these reasons.
+func (p *pods) renewStatics(reasons ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, a := range p.actors {
+		a.Renew(reasons...)
+	}
+}
+
 // staticNamed is the actor of a static pod; nil if there is none. The caller holds mu.
 func (p *pods) staticNamed(namespace, name string) *pod.Actor {
 	for _, a := range p.actors {

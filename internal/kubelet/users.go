@@ -54,11 +54,15 @@ func (k *Kubelet) ownUsers(ctx context.Context, handler string) error {
 	if k.noUsers != nil {
 		return k.noUsers
 	}
-	resp, err := k.runtime.Status(ctx, &runtimeapi.StatusRequest{})
-	if err != nil {
-		return err
+	known := k.handlers.Load() // as the node's status has them
+	if known == nil {
+		resp, err := k.runtime.Status(ctx, &runtimeapi.StatusRequest{})
+		if err != nil {
+			return err
+		}
+		known = &resp.RuntimeHandlers
 	}
-	if slices.ContainsFunc(resp.RuntimeHandlers, func(h *runtimeapi.RuntimeHandler) bool {
+	if slices.ContainsFunc(*known, func(h *runtimeapi.RuntimeHandler) bool {
 		return h.Name == handler && h.GetFeatures().GetUserNamespaces()
 	}) {
 		return nil

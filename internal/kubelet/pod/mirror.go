@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,7 +15,7 @@ import (
 )
 
 // mirror is what the API shows of a static pod: an object with another uid, whose status is the static pod's. Nobody decides anything by it; if it is
-// deleted it is made anew.
+// deleted it is made anew. One that has ended stays so, like any pod, so what begins anew is shown by another.
 type mirror struct {
 	shown *corev1.Pod // as last seen; nil if there is none, or it is being deleted
 }
@@ -45,6 +46,22 @@ func (a *Actor) Unmirrored(uid types.UID) {
 	})
 }
 
+// Renew has a static pod begin anew that the node ends, or refused, for one of these reasons, none of which holds any more. Other pods are for whoever
+// made them to replace.
+func (a *Actor) Renew(reasons ...string) {
+	a.put(func() {
+		a.results = append(a.results, func(s *State) {
+			v := s.Verdict
+			if v == nil {
+				v = a.refusal
+			}
+			if a.mirror != nil && v != nil && slices.Contains(reasons, v.Reason) {
+				a.gone = true // what is made of its manifest when nothing is left of it is another
+			}
+		})
+	})
+}
+
 // Shown is the static pod's mirror; nil if there is none.
 func (a *Actor) Shown() *corev1.Pod {
 	a.mu.Lock()
@@ -59,7 +76,7 @@ func (a *Actor) Shown() *corev1.Pod {
 func (a *Actor) show(m *corev1.Pod) {
 	was := a.mirror.shown
 	switch {
-	case m == nil || m.DeletionTimestamp != nil || !mirrors(m, a.uid):
+	case m == nil || m.DeletionTimestamp != nil || !mirrors(m, a.uid) || outlived(m, a.view.Pod.Status.Phase):
 		if m == nil || was != nil && m.UID == was.UID {
 			a.mirror.shown = nil
 		}
@@ -78,11 +95,16 @@ func mirrors(m *corev1.Pod, uid types.UID) bool {
 	return m.Annotations[corev1.MirrorPodAnnotationKey] == string(uid)
 }
 
-// showing is the static pod's mirror, made if there is none; one of a former pod goes first.
-func (a *Actor) showing(ctx context.Context, pod *corev1.Pod) (*corev1.Pod, error) {
+// outlived: the mirror shows how the static pod ended, and by now it has begun anew.
+func outlived(m *corev1.Pod, phase corev1.PodPhase) bool {
+	return isTerminal(m.Status.Phase) && !isTerminal(phase)
+}
+
+// showing is the static pod's mirror in that phase, made if there is none; one of a former pod, or of a former life of this one, goes first.
+func (a *Actor) showing(ctx context.Context, pod *corev1.Pod, phase corev1.PodPhase) (*corev1.Pod, error) {
 	var live corev1.Pod
 	err := a.d.Client.Live().Get(ctx, crclient.ObjectKeyFromObject(pod), &live)
-	if err == nil && live.DeletionTimestamp == nil && mirrors(&live, a.uid) {
+	if err == nil && live.DeletionTimestamp == nil && mirrors(&live, a.uid) && !outlived(&live, phase) {
 		return &live, nil
 	}
 	if err == nil {

@@ -315,7 +315,7 @@ func (a *Actor) forget(pod *corev1.Pod) {
 func (a *Actor) write(ctx context.Context, pod *corev1.Pod, want corev1.PodStatus) (*corev1.Pod, error) {
 	uid := a.uid
 	if a.mirror != nil {
-		shown, err := a.showing(ctx, pod)
+		shown, err := a.showing(ctx, pod, want.Phase)
 		if err != nil {
 			return nil, err
 		}
