@@ -7,16 +7,18 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/proxy"
+	validation "k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	translate "k8s.io/apiserver/pkg/util/proxy"
 
@@ -114,9 +116,6 @@ func (c *connection) pod() (*corev1.Pod, error) {
 
 // explain says why a pod has its node, or none: what the scheduler of this process knows of it.
 func (c *connection) explain() error {
-	if c.r.Method != http.MethodGet {
-		return apierrors.NewMethodNotSupported(schema.GroupResource{Resource: "pods/explain"}, strings.ToLower(c.r.Method))
-	}
 	if c.s.cfg.Explain == nil {
 		return apierrors.NewServiceUnavailable("no scheduler runs in this server, so it cannot say why a pod has no node")
 	}
@@ -182,10 +181,47 @@ func (c *connection) onNode(path string, withContainer bool) (*url.URL, error) {
 	return u, nil
 }
 
+// logErrors is what is wrong with what a log is asked for: parameters that are no numbers or too small.
+func logErrors(name string, query url.Values) error {
+	var errs validation.ErrorList
+	for parameter, least := range map[string]int64{"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1} {
+		text := query.Get(parameter)
+		if text == "" || parameter == "tailLines" && text == "all" {
+			continue
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		switch {
+		case err != nil:
+			return apierrors.NewBadRequest(fmt.Sprintf("%s: %v", parameter, err))
+		case n < least:
+			errs = append(errs, validation.Invalid(validation.NewPath(parameter), n, fmt.Sprintf("must be greater than or equal to %d", least)))
+		}
+	}
+	if text := query.Get("sinceTime"); text != "" {
+		if _, err := time.Parse(time.RFC3339, text); err != nil {
+			return apierrors.NewBadRequest(fmt.Sprintf("sinceTime: %v", err))
+		}
+	}
+	if query.Has("sinceTime") && query.Has("sinceSeconds") {
+		errs = append(errs, validation.Forbidden(validation.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
+	}
+	streams := []string{corev1.LogStreamAll, corev1.LogStreamStderr, corev1.LogStreamStdout}
+	if text := query.Get("stream"); text != "" && !slices.Contains(streams, text) {
+		errs = append(errs, validation.NotSupported(validation.NewPath("stream"), text, streams))
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), name, errs)
+	}
+	return nil
+}
+
 // log passes on what the kubelet reads.
 func (c *connection) log() error {
 	p, err := c.pod()
 	if err != nil {
+		return err
+	}
+	if err := logErrors(p.Name, c.r.URL.Query()); err != nil {
 		return err
 	}
 	if p.Spec.NodeName == "" {

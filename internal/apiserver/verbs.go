@@ -45,12 +45,17 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 	if q.Resource.Deprecated != "" {
 		q.Warn(q.Resource.Deprecated)
 	}
-	if sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale" {
+	connection := sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale"
+	if connection && sub.Name == "proxy" && r.Method == http.MethodOptions { // upstream has no verb for it
 		s.connect(w, r, q, info)
 		return
 	}
 	if err := allowedVerb(q, sub, info.Verb, r); err != nil {
 		writeError(w, r, err)
+		return
+	}
+	if connection {
+		s.connect(w, r, q, info)
 		return
 	}
 	if info.Verb == "patch" {

@@ -2,7 +2,9 @@ package registry
 
 import (
 	"context"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,6 +24,11 @@ func (r *Registry) Create(ctx context.Context, q *Request, body runtime.Object, 
 	}
 	q, dryRun := q.by(o.FieldManager, o), len(o.DryRun) > 0
 	if v := r.virtual(q); v != nil {
+		if m, err := meta.Accessor(body); err == nil {
+			if err := addressed(q, m); err != nil {
+				return nil, err
+			}
+		}
 		return r.answer(ctx, q, v, body, dryRun)
 	}
 	if q.Subresource != "" {
@@ -99,6 +106,7 @@ func (r *Registry) create(ctx context.Context, q *Request, c *store.Collection, 
 	if res.Status && !res.StatusOnCreate {
 		dropStatus(obj)
 	}
+	api.DropAlpha(obj, nil)
 	if res.PrepareCreate != nil {
 		res.PrepareCreate(obj)
 	}

@@ -36,21 +36,28 @@ func generateName(base string) string {
 
 // place checks an object's namespace and name against the request's and fills in what is missing.
 func place(q *Request, obj api.Object) error {
-	switch ns := obj.GetNamespace(); {
-	case !q.Resource.Namespaced:
-		if ns != "" {
-			return invalid(q, obj, field.Forbidden(field.NewPath("metadata", "namespace"), "not allowed on this type"))
-		}
-	case ns == "":
-		obj.SetNamespace(q.Namespace)
-	case ns != q.Namespace:
-		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	if err := addressed(q, obj); err != nil {
+		return err
 	}
-	if q.Name != "" && obj.GetName() != "" && q.Name != obj.GetName() {
-		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", obj.GetName(), q.Name))
+	switch ns := obj.GetNamespace(); {
+	case q.Resource.Namespaced:
+		obj.SetNamespace(q.Namespace)
+	case ns != "":
+		return invalid(q, obj, field.Forbidden(field.NewPath("metadata", "namespace"), "not allowed on this type"))
 	}
 	if obj.GetName() == "" {
 		obj.SetName(q.Name)
+	}
+	return nil
+}
+
+// addressed refuses a body that says it is of another namespace or name than the path. What is a subresource's is held to it like an object.
+func addressed(q *Request, body metav1.Object) error {
+	if ns := body.GetNamespace(); q.Resource.Namespaced && ns != "" && ns != q.Namespace {
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	if name := body.GetName(); q.Name != "" && name != "" && name != q.Name {
+		return apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", name, q.Name))
 	}
 	return nil
 }

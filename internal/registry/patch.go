@@ -48,7 +48,7 @@ func (r *Registry) Patch(ctx context.Context, q *Request, kind types.PatchType, 
 		if err != nil {
 			return nil, err
 		}
-		out, pinned, err := r.patch(ctx, q, prev, apply, o.FieldValidation, dryRun)
+		out, pinned, err := r.patch(ctx, q, prev, kind, apply, o.FieldValidation, dryRun)
 		if err == nil || pinned || !apierrors.IsConflict(err) || try == patchTries {
 			return out, err
 		}
@@ -56,7 +56,9 @@ func (r *Registry) Patch(ctx context.Context, q *Request, kind types.PatchType, 
 }
 
 // patch makes one attempt; pinned says that the patch itself names the state it is for.
-func (r *Registry) patch(ctx context.Context, q *Request, prev *store.Entry, apply applyPatch, validation string, dryRun bool) (out *Result, pinned bool, err error) {
+func (r *Registry) patch(
+	ctx context.Context, q *Request, prev *store.Entry, kind types.PatchType, apply applyPatch, validation string, dryRun bool,
+) (out *Result, pinned bool, err error) {
 	var target runtime.Object = q.View(prev).Object()
 	if q.Subresource == "scale" {
 		target = scaleOf(q, prev)
@@ -72,6 +74,10 @@ func (r *Registry) patch(ctx context.Context, q *Request, prev *store.Entry, app
 	var body runtime.Object = newTarget(q)
 	if err := decodeStrictly(after, body, validation, q); err != nil {
 		return nil, true, err
+	}
+	if have, want := body.GetObjectKind().GroupVersionKind(), target.GetObjectKind().GroupVersionKind(); have != want && kind != types.StrategicMergePatchType {
+		// Upstream refuses this too, but for strategic patches.
+		return nil, true, unprocessable(fmt.Errorf("it cannot become a %q of %q: it is a %s of %s", have.Kind, have.GroupVersion(), want.Kind, want.GroupVersion()))
 	}
 	if scale, ok := body.(*autoscalingv1.Scale); ok && q.Subresource == "scale" {
 		pinned = scale.ResourceVersion != target.(*autoscalingv1.Scale).ResourceVersion

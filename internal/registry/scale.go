@@ -47,6 +47,9 @@ func (r *Registry) updateScale(ctx context.Context, q *Request, prev *store.Entr
 func (r *Registry) storeScale(
 	ctx context.Context, q *Request, prev *store.Entry, scale *autoscalingv1.Scale, entries []metav1.ManagedFieldsEntry, dryRun bool,
 ) (*store.Entry, error) {
+	if err := addressed(q, scale); err != nil {
+		return nil, err
+	}
 	if err := meant(q, scale, prev.Object()); err != nil {
 		return nil, err
 	}

@@ -53,10 +53,13 @@ func (r *Registry) updateOnce(ctx context.Context, q *Request, body runtime.Obje
 		return scaleResult(q, e), nil
 	}
 	obj, err := q.stored(body)
-	if err == nil {
-		err = conditional(q, obj)
-	}
 	if err != nil {
+		return nil, err
+	}
+	if err := place(q, obj); err != nil {
+		return nil, err
+	}
+	if err := conditional(q, obj); err != nil {
 		return nil, err
 	}
 	e, err := r.update(ctx, q, prev, obj, dryRun)
@@ -97,6 +100,7 @@ func (r *Registry) update(ctx context.Context, q *Request, prev *store.Entry, ob
 		}
 		a.Object = obj
 	}
+	api.DropAlpha(obj, old)
 	if res.PrepareUpdate != nil && q.Subresource == "" {
 		res.PrepareUpdate(obj, old)
 	}

@@ -136,11 +136,16 @@ func status(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	if strings.HasPrefix(err.Error(), "failed to create typed patch object") {
-		return untyped(err.Error())
+	for _, sort := range misfits {
+		if strings.HasPrefix(err.Error(), sort) {
+			return untyped(err.Error())
+		}
 	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
 }
+
+// misfits are how apimachinery begins to say that what is applied, or what a merge makes of it, does not fit its kind.
+var misfits = []string{"failed to create typed patch object", "failed to convert new object", "failed to convert new typed object"}
 
 // untyped: what is applied does not fit its kind's schema, which is the client's fault; upstream's words, with a cause for each field that is not of
 // the kind.

@@ -9,17 +9,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
+	registrationtypes "k8s.io/kube-aggregator/pkg/client/applyconfiguration"
 
 	"skiff.dev/skiff/internal/api"
 )
 
-// The schemas that say which lists merge by which keys, of client-go and of CustomResourceDefinition.
+// The schemas that say which lists merge by which keys: client-go's, and those of the kinds that it does not have.
 var (
 	builtin = sync.OnceValue(func() managedfields.TypeConverter {
 		return &unchecked{TypeConverter: applyconfigurations.NewTypeConverter(api.Scheme())}
 	})
 	extensions = sync.OnceValue(func() managedfields.TypeConverter {
 		return &unchecked{TypeConverter: apiextensionstypes.NewTypeConverter(api.Scheme())}
+	})
+	registrations = sync.OnceValue(func() managedfields.TypeConverter {
+		return &unchecked{TypeConverter: registrationtypes.NewTypeConverter(api.Scheme())}
 	})
 )
 
@@ -71,8 +75,8 @@ func Types(r *api.Resource) managedfields.TypeConverter {
 	switch r.Group {
 	case "apiextensions.k8s.io":
 		return extensions()
-	case "apiregistration.k8s.io": // client-go has no schema of it
-		return managedfields.NewDeducedTypeConverter()
+	case "apiregistration.k8s.io":
+		return registrations()
 	}
 	return builtin()
 }

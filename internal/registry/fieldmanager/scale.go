@@ -24,9 +24,27 @@ const scaleSchema = `types:
     fields:
     - {name: apiVersion, type: {scalar: string}}
     - {name: kind, type: {scalar: string}}
-    - {name: metadata, type: {namedType: deduced}}
+    - {name: metadata, type: {namedType: metadata}}
     - {name: spec, type: {map: {fields: [{name: replicas, type: {scalar: numeric}}]}}}
     - {name: status, type: {map: {fields: [{name: replicas, type: {scalar: numeric}}, {name: selector, type: {scalar: string}}]}}}
+- name: metadata
+  map:
+    fields:
+    - {name: annotations, type: {map: {elementType: {scalar: string}}}}
+    - {name: creationTimestamp, type: {scalar: untyped}}
+    - {name: deletionGracePeriodSeconds, type: {scalar: numeric}}
+    - {name: deletionTimestamp, type: {scalar: untyped}}
+    - {name: finalizers, type: {list: {elementType: {scalar: string}, elementRelationship: associative}}}
+    - {name: generateName, type: {scalar: string}}
+    - {name: generation, type: {scalar: numeric}}
+    - {name: labels, type: {map: {elementType: {scalar: string}}}}
+    - {name: managedFields, type: {list: {elementType: {namedType: deduced}, elementRelationship: atomic}}}
+    - {name: name, type: {scalar: string}}
+    - {name: namespace, type: {scalar: string}}
+    - {name: ownerReferences, type: {list: {elementType: {namedType: deduced}, elementRelationship: atomic}}}
+    - {name: resourceVersion, type: {scalar: string}}
+    - {name: selfLink, type: {scalar: string}}
+    - {name: uid, type: {scalar: string}}
 - name: deduced
   scalar: untyped
   list: {elementType: {namedType: atomic}, elementRelationship: atomic}

@@ -1,0 +1,201 @@
+package api
+
+import (
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// gates are features that are off in 1.37 unless somebody turns them on, by their fields in pods. Skiff has none of them.
+type gates uint8
+
+const (
+	emptyDirVolumeMode gates = 1 << iota
+	atomicWriteVolumeUserFields
+	volumeBindMountOptions
+	h2cContainerProbe
+	grpcContainerProbeTLS
+	genericWorkload
+	evictionRequestAPI
+)
+
+// DropAlpha drops what of a new object only a feature that is off gives a meaning, as upstream does: it would promise what nobody keeps. What old has already,
+// where somebody had turned the feature on, stays.
+func DropAlpha(obj, old Object) {
+	if c, is := obj.(*corev1.PersistentVolumeClaim); is {
+		was, _ := old.(*corev1.PersistentVolumeClaim)
+		dropForeignSource(c, was)
+		return
+	}
+	spec := podSpecOf(obj)
+	if spec == nil {
+		return
+	}
+	has := gated(spec, 0)
+	if has == 0 {
+		return
+	}
+	if old != nil {
+		has &^= gated(podSpecOf(old), 0)
+	}
+	gated(spec, has)
+}
+
+// dropForeignSource drops a source in another namespace (CrossNamespaceVolumeDataSource).
+func dropForeignSource(c, old *corev1.PersistentVolumeClaim) {
+	foreign := c.Spec.DataSourceRef != nil && value(c.Spec.DataSourceRef.Namespace) != ""
+	if foreign && (old == nil || old.Spec.DataSourceRef == nil) {
+		c.Spec.DataSourceRef = nil
+	}
+}
+
+// podSpecOf is the pod in an object, its own or that of its template; nil if it has none.
+func podSpecOf(obj Object) *corev1.PodSpec {
+	switch o := obj.(type) {
+	case *corev1.Pod:
+		return &o.Spec
+	case *corev1.PodTemplate:
+		return &o.Template.Spec
+	case *corev1.ReplicationController:
+		if o.Spec.Template != nil {
+			return &o.Spec.Template.Spec
+		}
+	case *appsv1.Deployment:
+		return &o.Spec.Template.Spec
+	case *appsv1.ReplicaSet:
+		return &o.Spec.Template.Spec
+	case *appsv1.StatefulSet:
+		return &o.Spec.Template.Spec
+	case *appsv1.DaemonSet:
+		return &o.Spec.Template.Spec
+	case *batchv1.Job:
+		return &o.Spec.Template.Spec
+	case *batchv1.CronJob:
+		return &o.Spec.JobTemplate.Spec.Template.Spec
+	}
+	return nil
+}
+
+// gated says of which features a pod has fields, and takes those of drop away.
+func gated(s *corev1.PodSpec, drop gates) (has gates) {
+	if s == nil {
+		return 0
+	}
+	if s.SchedulingGroup != nil {
+		has |= genericWorkload
+		clearIf(&s.SchedulingGroup, drop&genericWorkload)
+	}
+	if s.EvictionResponders != nil {
+		has |= evictionRequestAPI
+		clearIf(&s.EvictionResponders, drop&evictionRequestAPI)
+	}
+	for i := range s.Volumes {
+		has |= gatedVolume(&s.Volumes[i].VolumeSource, drop)
+	}
+	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
+		for i := range list {
+			c := &list[i]
+			has |= gatedContainer(c.VolumeMounts, c.Lifecycle, drop, c.LivenessProbe, c.ReadinessProbe, c.StartupProbe)
+		}
+	}
+	for i := range s.EphemeralContainers {
+		c := &s.EphemeralContainers[i]
+		has |= gatedContainer(c.VolumeMounts, c.Lifecycle, drop, c.LivenessProbe, c.ReadinessProbe, c.StartupProbe)
+	}
+	return has
+}
+
+func clearIf[T any](field *T, drop gates) {
+	if drop != 0 {
+		*field = *new(T)
+	}
+}
+
+func gatedContainer(mounts []corev1.VolumeMount, l *corev1.Lifecycle, drop gates, probes ...*corev1.Probe) (has gates) {
+	for i := range mounts {
+		if mounts[i].BindMountOptions != nil {
+			has |= volumeBindMountOptions
+			clearIf(&mounts[i].BindMountOptions, drop&volumeBindMountOptions)
+		}
+	}
+	protocol := func(h *corev1.HTTPGetAction) {
+		if h != nil && h.Protocol != nil {
+			has |= h2cContainerProbe
+			clearIf(&h.Protocol, drop&h2cContainerProbe)
+		}
+	}
+	for _, p := range probes {
+		if p == nil {
+			continue
+		}
+		protocol(p.HTTPGet)
+		if p.GRPC != nil && p.GRPC.Mode != nil {
+			has |= grpcContainerProbeTLS
+			clearIf(&p.GRPC.Mode, drop&grpcContainerProbeTLS)
+		}
+	}
+	if l != nil && l.PostStart != nil {
+		protocol(l.PostStart.HTTPGet)
+	}
+	if l != nil && l.PreStop != nil {
+		protocol(l.PreStop.HTTPGet)
+	}
+	return has
+}
+
+func gatedVolume(v *corev1.VolumeSource, drop gates) (has gates) {
+	user := func(id **int64) {
+		if *id != nil {
+			has |= atomicWriteVolumeUserFields
+			clearIf(id, drop&atomicWriteVolumeUserFields)
+		}
+	}
+	keys := func(list []corev1.KeyToPath) {
+		for i := range list {
+			user(&list[i].User)
+		}
+	}
+	downward := func(list []corev1.DownwardAPIVolumeFile) {
+		for i := range list {
+			user(&list[i].User)
+		}
+	}
+	switch {
+	case v.EmptyDir != nil && v.EmptyDir.Mode != nil:
+		has |= emptyDirVolumeMode
+		clearIf(&v.EmptyDir.Mode, drop&emptyDirVolumeMode)
+	case v.Secret != nil:
+		user(&v.Secret.DefaultUser)
+		keys(v.Secret.Items)
+	case v.ConfigMap != nil:
+		user(&v.ConfigMap.DefaultUser)
+		keys(v.ConfigMap.Items)
+	case v.DownwardAPI != nil:
+		user(&v.DownwardAPI.DefaultUser)
+		downward(v.DownwardAPI.Items)
+	case v.Projected != nil:
+		user(&v.Projected.DefaultUser)
+		for i := range v.Projected.Sources {
+			s := &v.Projected.Sources[i]
+			if s.Secret != nil {
+				keys(s.Secret.Items)
+			}
+			if s.ConfigMap != nil {
+				keys(s.ConfigMap.Items)
+			}
+			if s.DownwardAPI != nil {
+				downward(s.DownwardAPI.Items)
+			}
+			if s.ServiceAccountToken != nil {
+				user(&s.ServiceAccountToken.User)
+			}
+			if s.ClusterTrustBundle != nil {
+				user(&s.ClusterTrustBundle.User)
+			}
+			if s.PodCertificate != nil {
+				user(&s.PodCertificate.User)
+			}
+		}
+	}
+	return has
+}
