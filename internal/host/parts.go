@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -306,7 +307,7 @@ func (c *cluster) makeScheduler() (runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := scheduler.New(scheduler.Config{Settings: settings, Client: cl, Log: c.Log.With("part", "scheduler")})
+	s := scheduler.New(scheduler.Config{Settings: settings, Groups: slices.Contains(c.conf.ServedBesides(), api.PodGroupAPI), Client: cl, Log: c.Log.With("part", "scheduler")})
 	c.scheduler.Store(s)
 	return withClient{cl, s, c.Log}, nil
 }

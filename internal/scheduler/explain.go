@@ -105,6 +105,11 @@ func (l *loop) explainPending(out *explain.Pod, e *queue.Entry) {
 		out.Next, out.Helps = metav1.NewTime(at), helps.Words()
 	}
 	out.Asked = asked(p)
+	g := l.groupOf(p.UID)
+	if l.queue.Held(e) {
+		out.Message, out.Nearest = g.Lacks(), g.There()
+		return
+	}
 	held := l.release(p) // or it would be in its own way
 	p.Volumes, l.need = nil, nil
 	if why, _ := l.needs(p); why != "" {
@@ -112,7 +117,11 @@ func (l *loop) explainPending(out *explain.Pod, e *queue.Entry) {
 	} else {
 		c := l.classes.Of(p)
 		l.verdicts(out, p, c)
-		out.Preemption = l.couldPreempt(p, c, held, out.Feasible)
+		if g == nil || !g.Gang() {
+			out.Preemption = l.couldPreempt(p, c, held, out.Feasible)
+		} else {
+			out.Preemption = &explain.Preemption{Why: "pods of a gang make nobody give way; " + g.There()}
+		}
 	}
 	if held >= 0 {
 		l.nominate(p, l.nodes.Name(held))

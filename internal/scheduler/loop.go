@@ -15,6 +15,7 @@ import (
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/device"
 	"skiff.dev/skiff/internal/scheduler/extender"
+	"skiff.dev/skiff/internal/scheduler/gang"
 	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
 	"skiff.dev/skiff/internal/scheduler/volume"
@@ -33,6 +34,7 @@ type loop struct {
 	nodes     *cluster.Nodes
 	classes   *class.Table
 	queue     *queue.Queue
+	groups    *gang.Book // nil where they are not served
 	siblings  *siblings
 	budgets   budgets
 	volumes   *volume.Book
@@ -67,6 +69,9 @@ func newLoop(s *Scheduler) (*loop, error) {
 	}
 	l.volumes, l.binding, l.awaiting = volume.NewBook(s.cfg.Client, l.nodes), map[types.UID]*binding{}, map[types.UID]*binding{}
 	l.devices = device.NewBook(s.cfg.Client)
+	if s.cfg.Groups {
+		l.groups = gang.NewBook()
+	}
 	l.classes = class.NewTable(l.nodes, l.siblings.of)
 	l.finder = preempt.Finder{
 		Nodes:   l.nodes,
@@ -88,6 +93,9 @@ func (l *loop) run(ctx context.Context) {
 		now := l.now()
 		if l.pending&^cluster.Joined != 0 || now.Sub(l.woke) >= lull {
 			l.wake(now)
+		}
+		if l.groups != nil {
+			l.tellHeld()
 		}
 		if e := l.queue.Pop(now); e != nil {
 			l.schedule(e)
@@ -193,6 +201,7 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 	case l.assumed[current.UID]:
 	case len(current.Spec.SchedulingGates) > 0:
 		l.queue.Remove(current.UID)
+		l.leave(current.UID)
 		l.report(current, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", "", nil)
 	default:
 		p := cluster.PodOf(current)
@@ -204,6 +213,7 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 			l.inquiries.renewed(p.UID)
 		}
 		l.queue.Add(p, again, l.now())
+		l.enrol(current)
 		if node := current.Status.NominatedNodeName; old == nil && node != "" && l.nominated[current.UID] == nil {
 			if _, known := l.nodes.Index(node); known { // what an earlier run of the scheduler made room for
 				l.nominate(p, node)
@@ -235,6 +245,7 @@ func (l *loop) placed(old, current *corev1.Pod) {
 	}
 	l.dropBinding(uid)
 	l.queue.Remove(uid)
+	l.seat(current)
 	if at, there := l.nodes.Where(uid); there && l.nodes.Name(at) == current.Spec.NodeName {
 		p := l.nodes.Placed(uid)
 		made := p.Volumes != nil && len(p.Volumes.Unbound) > 0 // when it was placed they were not there yet
@@ -287,6 +298,7 @@ func (l *loop) forget(uid types.UID) {
 	delete(l.evicting, uid)
 	l.dropBinding(uid)
 	l.queue.Remove(uid)
+	l.leave(uid)
 	l.devices.Forget(uid)
 	l.free(uid)
 }
@@ -323,7 +335,9 @@ func (l *loop) unassume(p *cluster.Pod, attempts int, retry bool) {
 	}
 	if retry {
 		l.queue.Fail(p, attempts, l.now())
+		l.enrol(object)
 	} else {
 		l.queue.Remove(p.UID)
+		l.leave(p.UID)
 	}
 }

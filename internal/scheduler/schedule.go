@@ -17,6 +17,10 @@ import (
 // schedule tries one pod.
 func (l *loop) schedule(e *queue.Entry) {
 	p := e.Pod
+	if g := l.groupOf(p.UID); g != nil && g.Gang() {
+		l.together(g, e)
+		return
+	}
 	held := l.release(p)
 	if !l.demand(e) {
 		return
@@ -45,15 +49,26 @@ func (l *loop) schedule(e *queue.Entry) {
 
 // give has a pod bound to a node, which is taken for done until somebody says otherwise.
 func (l *loop) give(e *queue.Entry, node int) {
-	p := e.Pod
-	name := l.nodes.Node[node].Name
-	l.nodes.Place(p, name)
-	l.pending |= cluster.Joined
-	l.assumed[p.UID] = true
-	attempts, object := e.Attempts, p.Pod
+	l.take(e.Pod, node)
+	l.seat(e.Pod.Pod)
+	l.alone(e.Pod.UID, true)
+	l.commit(e, node)
+}
+
+// take takes a pod for placed, and what its claims get there for taken.
+func (l *loop) take(p *cluster.Pod, node int) {
+	l.nodes.Place(p, l.nodes.Node[node].Name)
 	if len(p.Claims) > 0 {
 		l.devices.Promise(p.UID, p.Claims)
 	}
+}
+
+// commit has a pod bound to the node that was taken for it.
+func (l *loop) commit(e *queue.Entry, node int) {
+	p, name := e.Pod, l.nodes.Node[node].Name
+	l.pending |= cluster.Joined
+	l.assumed[p.UID] = true
+	attempts, object := e.Attempts, p.Pod
 	if p.Volumes != nil && len(p.Volumes.Unbound) > 0 {
 		l.settle(p, object, name, attempts)
 		return
@@ -117,12 +132,7 @@ func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held i
 	if nominated != "" {
 		l.nominate(p, nominated)
 	}
-	helps := v.Helps
-	for name := range p.Extended {
-		if v.Reasons["Insufficient "+string(name)] > 0 {
-			helps |= cluster.Mapped
-		}
-	}
+	helps := v.Helps | l.backed(p, v)
 	if l.mayPreempt(p) {
 		helps |= cluster.Freed
 	}
@@ -130,6 +140,16 @@ func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held i
 	if choice != nil && len(choice.Victims) == 0 {
 		l.queue.Retry(e)
 	}
+}
+
+// backed is what may help a pod that lacks extended resources: a device class that stands for one.
+func (l *loop) backed(p *cluster.Pod, v *class.Verdict) (helps cluster.Change) {
+	for name := range p.Extended {
+		if v.Reasons["Insufficient "+string(name)] > 0 {
+			helps = cluster.Mapped
+		}
+	}
+	return helps
 }
 
 // eligible says whether others may give way for a pod, and if not, why. keep says that the place the pod holds already is still worth waiting for.
@@ -221,6 +241,7 @@ func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominate
 		return
 	}
 	e.Verdict = why
+	l.alone(p.UID, false)
 	l.report(p, corev1.PodReasonUnschedulable, why, nominated, func(ctx context.Context) error {
 		l.tell(p, corev1.EventTypeWarning, "FailedScheduling", "%s", why)
 		if after == nil {

@@ -2,7 +2,8 @@
 //
 // One goroutine owns the picture of the cluster (package cluster), what classes of pods know of it (package class) and the queue (package
 // queue); informers and binders only post to it. It takes a pod, asks its class for the best of all nodes, assumes that and hands the pod to a
-// binder, so that choosing never waits for writing. If there is none, less important pods may have to give way (package preempt).
+// binder, so that choosing never waits for writing. If there is none, less important pods may have to give way (package preempt). Pods of a gang (package
+// gang) are held back until enough of them are there, and are then placed together or not at all.
 // Invariant: requested resources always include what was assumed and not yet seen, so no node is given more than it has. The host runs it.
 package scheduler
 
@@ -10,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -32,6 +35,7 @@ const binders = 64
 // Config is what a scheduler needs.
 type Config struct {
 	Settings *profile.Settings // nil: the default ones
+	Groups   bool              // PodGroups are served, and pods are scheduled together that name one
 	Client   client.Client
 	Log      *slog.Logger
 }
@@ -111,7 +115,7 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 			s()
 		}
 	}
-	for _, h := range []handler{
+	handlers := []handler{
 		{&corev1.Namespace{}, func(old, current any) {
 			l.namespaceChanged(as[*corev1.Namespace](old), as[*corev1.Namespace](current))
 		}},
@@ -143,7 +147,13 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 		}},
 		{&corev1.Node{}, func(old, current any) { l.nodeChanged(as[*corev1.Node](old), as[*corev1.Node](current)) }},
 		{&corev1.Pod{}, func(old, current any) { l.podChanged(as[*corev1.Pod](old), as[*corev1.Pod](current)) }},
-	} {
+	}
+	if s.cfg.Groups {
+		handlers = slices.Insert(handlers, 0, handler{&schedulingv1beta1.PodGroup{}, func(old, current any) {
+			l.podGroupChanged(as[*schedulingv1beta1.PodGroup](old), as[*schedulingv1beta1.PodGroup](current))
+		}})
+	}
+	for _, h := range handlers {
 		informer, err := s.cfg.Client.Cache().GetInformer(ctx, h.kind)
 		if err != nil {
 			return stop, fmt.Errorf("watch %T: %w", h.kind, err)

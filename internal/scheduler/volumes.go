@@ -52,14 +52,19 @@ func (l *loop) demand(e *queue.Entry) bool {
 		l.queue.Refuse(e, helps, l.now())
 		return false
 	}
-	if claim, object := l.devices.Made(p.Pod), p.Pod; claim != nil {
-		l.write(p.UID, func(ctx context.Context) { l.dropExtended(ctx, object, claim) })
-	}
+	l.dropLeftOver(p)
 	nodes := l.nodes.Count()
 	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
 	e.Class = nil
 	l.refuse(e, sentence, helps, p.Status.NominatedNodeName, nil)
 	return false
+}
+
+// dropLeftOver deletes the claim for extended resources that an earlier try of a pod left behind, if one did.
+func (l *loop) dropLeftOver(p *cluster.Pod) {
+	if claim, object := l.devices.Made(p.Pod), p.Pod; claim != nil {
+		l.write(p.UID, func(ctx context.Context) { l.dropExtended(ctx, object, claim) })
+	}
 }
 
 // needs finds out what a pod's volumes and resource claims ask of nodes; why is the reason if no node can do yet, whichever, and helps what may change that;

@@ -1,7 +1,7 @@
 // Package queue holds the pods that have no node yet.
 //
-// A pod is in exactly one of three sets: active (to be tried now, the highest priority first, then the oldest), backing off (tried lately;
-// active once its time is up) or unschedulable (waits for a change that might help). The clock is the caller's. Only the scheduler's own
+// A pod is in exactly one of four sets: active (to be tried now, the highest priority first, then the oldest), backing off (tried lately;
+// active once its time is up), unschedulable (waits for a change that might help) or held (until the others of its group are there). The clock is the caller's. Only the scheduler's own
 // goroutine uses it.
 package queue
 
@@ -19,6 +19,15 @@ import (
 // Longest is how long a pod is left unschedulable without another try, in case no event told of what would help.
 const Longest = 5 * time.Minute
 
+// Patience is how long a pod is held back before that is worth telling: most groups are complete in a moment.
+const Patience = 5 * time.Second
+
+// Unit is what the pods of a group have in common.
+type Unit struct {
+	First    bool   // before all others
+	Priority *int32 // instead of the pods' own
+}
+
 // Entry is a pod in the queue.
 type Entry struct {
 	Pod      *cluster.Pod
@@ -26,6 +35,7 @@ type Entry struct {
 	Verdict  string       // the last one that was written to the pod
 	Class    *class.Class // of the last try; nil: not known, or of no use any more
 	Since    time.Time    // in the queue
+	Unit     *Unit        // nil for most
 
 	tried   time.Time      // last
 	due     time.Time      // backing off until, or unschedulable at the latest until
@@ -38,6 +48,7 @@ type Entry struct {
 type Queue struct {
 	entries                        map[types.UID]*Entry
 	active, backoff, unschedulable set
+	held, told                     set            // of those that are held: not told yet, and told
 	wanted                         cluster.Change // by any unschedulable pod, or more
 	first, last                    time.Duration  // back-off
 }
@@ -47,16 +58,35 @@ func New(first, last time.Duration) *Queue {
 	byDue := func(a, b *Entry) bool { return a.due.Before(b.due) }
 	return &Queue{
 		first: first, last: last,
-		entries: map[types.UID]*Entry{},
-		active: set{less: func(a, b *Entry) bool {
-			if p, q := helpers.PodPriority(a.Pod.Pod), helpers.PodPriority(b.Pod.Pod); p != q {
-				return p > q
-			}
-			return a.Since.Before(b.Since)
-		}},
+		entries:       map[types.UID]*Entry{},
+		active:        set{less: Before},
 		backoff:       set{less: byDue},
 		unschedulable: set{less: byDue},
+		held:          set{less: byDue},
+		told:          set{less: byDue},
 	}
+}
+
+// Before is the order in which pods are tried.
+func Before(a, b *Entry) bool {
+	if a.Unit != nil || b.Unit != nil {
+		if x, y := a.first(), b.first(); x != y {
+			return x
+		}
+	}
+	if p, q := a.priority(), b.priority(); p != q {
+		return p > q
+	}
+	return a.Since.Before(b.Since)
+}
+
+func (e *Entry) first() bool { return e.Unit != nil && e.Unit.First }
+
+func (e *Entry) priority() int32 {
+	if e.Unit != nil && e.Unit.Priority != nil {
+		return *e.Unit.Priority
+	}
+	return helpers.PodPriority(e.Pod.Pod)
 }
 
 // Len counts the pods in each set.
@@ -106,6 +136,72 @@ func (q *Queue) Pop(now time.Time) *Entry {
 	e.Attempts++
 	e.tried = now
 	return e
+}
+
+// Take takes a pod out as Pop does, whichever set it is in, because another of its group is tried; nil if it is in none.
+func (q *Queue) Take(uid types.UID, now time.Time) *Entry {
+	e := q.entries[uid]
+	if e == nil || e.in == nil {
+		return nil
+	}
+	e.leave()
+	e.Attempts++
+	e.tried = now
+	return e
+}
+
+// Postpone puts a popped pod back untried: nothing is to be done about it before due.
+func (q *Queue) Postpone(e *Entry, due time.Time) {
+	e.Attempts--
+	e.due = due
+	q.move(e, &q.backoff)
+}
+
+// Join says what unit a pod belongs to; it is called again when that changes.
+func (q *Queue) Join(uid types.UID, u *Unit) {
+	if e := q.entries[uid]; e != nil {
+		e.Unit = u
+		if e.in == &q.active {
+			heap.Fix(e.in, e.at)
+		}
+	}
+}
+
+// Hold keeps a pod back until Admit. anew says that what it waits for is another thing than before.
+func (q *Queue) Hold(uid types.UID, anew bool, now time.Time) {
+	e := q.entries[uid]
+	if e == nil || (e.in == &q.held || e.in == &q.told) && !anew {
+		return
+	}
+	e.due = now.Add(Patience)
+	q.move(e, &q.held)
+}
+
+// Admit ends Hold.
+func (q *Queue) Admit(uid types.UID) {
+	if e := q.entries[uid]; e != nil && (e.in == &q.held || e.in == &q.told) {
+		q.move(e, &q.active)
+	}
+}
+
+// Held says that a pod is held back.
+func (q *Queue) Held(e *Entry) bool { return e.in == &q.held || e.in == &q.told }
+
+// Overdue returns a pod that has been held back for so long that it is to be told, nil if there is none. Each is returned once.
+func (q *Queue) Overdue(now time.Time) *Entry {
+	if len(q.held.list) == 0 || q.held.list[0].due.After(now) {
+		return nil
+	}
+	e := q.held.list[0]
+	q.move(e, &q.told)
+	return e
+}
+
+// Stir gives an unschedulable pod another try, after its pause: something about its group changed.
+func (q *Queue) Stir(uid types.UID, now time.Time) {
+	if e := q.entries[uid]; e != nil && e.in == &q.unschedulable {
+		q.retry(e, now)
+	}
 }
 
 // Refuse puts a popped pod back: no node would do, and helps says which changes might alter that.
@@ -166,8 +262,11 @@ func (q *Queue) Again(uid types.UID, now time.Time) {
 		return
 	}
 	e.Verdict = ""
-	if e.in == &q.unschedulable {
+	switch e.in {
+	case &q.unschedulable:
 		q.retry(e, now)
+	case &q.told:
+		q.Hold(uid, true, now)
 	}
 }
 
@@ -181,6 +280,8 @@ func (q *Queue) State(e *Entry) string {
 		return "waits for its turn"
 	case &q.backoff:
 		return "waits before the next try"
+	case &q.held, &q.told:
+		return "waits for its group"
 	case nil:
 		return "is being looked at"
 	}
@@ -203,7 +304,7 @@ func (q *Queue) Waits(e *Entry) (until time.Time, helps cluster.Change, waits bo
 
 // Next is when a pod becomes active by itself; false if none will.
 func (q *Queue) Next() (at time.Time, ok bool) {
-	for _, s := range []*set{&q.backoff, &q.unschedulable} {
+	for _, s := range []*set{&q.backoff, &q.unschedulable, &q.held} {
 		if len(s.list) > 0 && (!ok || s.list[0].due.Before(at)) {
 			at, ok = s.list[0].due, true
 		}
@@ -220,12 +321,14 @@ func (q *Queue) retry(e *Entry, now time.Time) {
 	q.move(e, &q.active)
 }
 
-// pause after a try. The first retry is free: a pod that came a moment before its node is not made to wait.
-func (q *Queue) pause(e *Entry) time.Duration {
-	if e.Attempts <= 1 {
+func (q *Queue) pause(e *Entry) time.Duration { return q.Pause(e.Attempts) }
+
+// Pause after so many tries. The first retry is free: a pod that came a moment before its node is not made to wait.
+func (q *Queue) Pause(attempts int) time.Duration {
+	if attempts <= 1 {
 		return 0
 	}
-	return min(q.last, q.first<<min(e.Attempts-2, 10))
+	return min(q.last, q.first<<min(attempts-2, 10))
 }
 
 func (q *Queue) move(e *Entry, to *set) {
