@@ -10,10 +10,11 @@ import (
 )
 
 // TestResize: a pod that runs gets other resources in place: limits it had none of, and a container that wants to begin anew for memory does.
-// A pod gets other resources as a whole, too. What the node hasn't got is said to be infeasible, and changes nothing.
+// A pod gets other resources as a whole, too. What the node hasn't got the API server refuses; where it lets that through, the kubelet says that it is
+// infeasible, and changes nothing.
 func TestResize(t *testing.T) {
 	t.Parallel()
-	c := cluster.New(t)
+	c := cluster.New(t, "--disable-admission-plugins", "PodResizeValidator")
 	c.Up()
 	applyWeb(t, c)
 	c.Apply(`
@@ -93,5 +94,12 @@ spec:
 			}
 			return nil
 		})
+	}
+	c.Stop()
+	c.Flags()
+	c.Up()
+	const refusal = "Node didn't have enough allocatable resources: memory, requested: "
+	if out, err := c.TryKubectl("patch", "pod", "whole", "--subresource=resize", "-p", `{"spec":{"resources":{"requests":{"memory":"900Ti"},"limits":{"memory":"900Ti"}}}}`); err == nil || !strings.Contains(out, refusal) {
+		t.Errorf("%v: %s", err, out)
 	}
 }

@@ -1,12 +1,8 @@
 package api
 
-import (
-	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
-	corev1 "k8s.io/api/core/v1"
-)
+import corev1 "k8s.io/api/core/v1"
 
-// gates are features that are off in 1.37 unless somebody turns them on, by their fields in pods. Skiff has none of them.
+// gates are features that are off in 1.37 unless somebody turns them on, by their fields in pods. Skiff has none of them. Those that can be asked for are in optional.go.
 type gates uint8
 
 const (
@@ -15,7 +11,6 @@ const (
 	volumeBindMountOptions
 	h2cContainerProbe
 	grpcContainerProbeTLS
-	genericWorkload
 	evictionRequestAPI
 )
 
@@ -27,7 +22,7 @@ func DropAlpha(obj, old Object) {
 		dropForeignSource(c, was)
 		return
 	}
-	spec := podSpecOf(obj)
+	spec := podSpec(obj)
 	if spec == nil {
 		return
 	}
@@ -36,7 +31,7 @@ func DropAlpha(obj, old Object) {
 		return
 	}
 	if old != nil {
-		has &^= gated(podSpecOf(old), 0)
+		has &^= gated(podSpec(old), 0)
 	}
 	gated(spec, has)
 }
@@ -49,41 +44,10 @@ func dropForeignSource(c, old *corev1.PersistentVolumeClaim) {
 	}
 }
 
-// podSpecOf is the pod in an object, its own or that of its template; nil if it has none.
-func podSpecOf(obj Object) *corev1.PodSpec {
-	switch o := obj.(type) {
-	case *corev1.Pod:
-		return &o.Spec
-	case *corev1.PodTemplate:
-		return &o.Template.Spec
-	case *corev1.ReplicationController:
-		if o.Spec.Template != nil {
-			return &o.Spec.Template.Spec
-		}
-	case *appsv1.Deployment:
-		return &o.Spec.Template.Spec
-	case *appsv1.ReplicaSet:
-		return &o.Spec.Template.Spec
-	case *appsv1.StatefulSet:
-		return &o.Spec.Template.Spec
-	case *appsv1.DaemonSet:
-		return &o.Spec.Template.Spec
-	case *batchv1.Job:
-		return &o.Spec.Template.Spec
-	case *batchv1.CronJob:
-		return &o.Spec.JobTemplate.Spec.Template.Spec
-	}
-	return nil
-}
-
 // gated says of which features a pod has fields, and takes those of drop away.
 func gated(s *corev1.PodSpec, drop gates) (has gates) {
 	if s == nil {
 		return 0
-	}
-	if s.SchedulingGroup != nil {
-		has |= genericWorkload
-		clearIf(&s.SchedulingGroup, drop&genericWorkload)
 	}
 	if s.EvictionResponders != nil {
 		has |= evictionRequestAPI

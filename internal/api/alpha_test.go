@@ -31,7 +31,6 @@ var alphaPods = []struct{ feature, given, left string }{
 	{"H2CContainerProbe", `{"containers":[{"name":"c","livenessProbe":{"httpGet":{"port":1,"protocol":"H2C"}},"readinessProbe":{"httpGet":{"port":1,"protocol":"H2C"}},"lifecycle":{"preStop":{"httpGet":{"port":1,"protocol":"H2C"}},"postStart":{"httpGet":{"port":1,"protocol":"H2C"}}}}]}`,
 		`{"containers":[{"name":"c","livenessProbe":{"httpGet":{"port":1}},"readinessProbe":{"httpGet":{"port":1}},"lifecycle":{"preStop":{"httpGet":{"port":1}},"postStart":{"httpGet":{"port":1}}}}]}`},
 	{"GRPCContainerProbeTLS", `{"containers":[{"name":"c","startupProbe":{"grpc":{"port":1,"service":"s","mode":"TLS"}}}]}`, `{"containers":[{"name":"c","startupProbe":{"grpc":{"port":1,"service":"s"}}}]}`},
-	{"GenericWorkload", `{"schedulerName":"s","schedulingGroup":{}}`, `{"schedulerName":"s"}`},
 	{"EvictionRequestAPI", `{"schedulerName":"s","evictionResponders":[{"name":"r"}]}`, `{"schedulerName":"s"}`},
 }
 
@@ -74,17 +73,17 @@ func TestAlphaFieldsAreDropped(t *testing.T) {
 		} {
 			obj := kind(alphaSpec(t, c.given))
 			DropAlpha(obj, nil)
-			if got := podSpecOf(obj); !reflect.DeepEqual(*got, want) {
+			if got := podSpec(obj); !reflect.DeepEqual(*got, want) {
 				t.Errorf("%s: %T keeps %+v", c.feature, obj, got)
 			}
 			obj = kind(alphaSpec(t, c.given))
 			DropAlpha(obj, kind(want))
-			if got := podSpecOf(obj); !reflect.DeepEqual(*got, want) {
+			if got := podSpec(obj); !reflect.DeepEqual(*got, want) {
 				t.Errorf("%s: an update of a %T brings %+v", c.feature, obj, got)
 			}
 			obj = kind(alphaSpec(t, c.given))
 			DropAlpha(obj, kind(alphaSpec(t, c.given)))
-			if got := podSpecOf(obj); !reflect.DeepEqual(*got, alphaSpec(t, c.given)) {
+			if got := podSpec(obj); !reflect.DeepEqual(*got, alphaSpec(t, c.given)) {
 				t.Errorf("%s: a %T loses what it had: %+v", c.feature, obj, got)
 			}
 		}

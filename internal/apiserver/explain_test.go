@@ -64,6 +64,60 @@ func TestKubectlKnowsEveryKind(t *testing.T) {
 	}
 }
 
+// Kinds of one name in several groups, one of them a built-in kind's, are explained and checked each by its own schema, in both versions of OpenAPI.
+func TestKindsOfOneName(t *testing.T) {
+	s := seaOf(t)
+	twin := func(plural, kind, group, field string) {
+		s.define(`
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: ` + plural + `.` + group + `}
+spec:
+  group: ` + group + `
+  scope: Namespaced
+  names: {plural: ` + plural + `, kind: ` + kind + `}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {` + field + `: {type: string, description: Of the ` + group + `.}}}}}}}
+`)
+	}
+	s.define(boats)
+	twin("boats", "Boat", "lake.example.com", "shore")
+	twin("deployments", "Deployment", "shop.example.com", "courier")
+	c, err := discovery.NewDiscoveryClientForConfig(s.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := c.OpenAPISchema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known, err := openapi.NewOpenAPIData(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check, v3 := validation.NewSchemaValidation(given{known}), cached.NewClient(c.OpenAPIV3())
+	all := []string{"oars", "shore", "courier", "replicas"}
+	for _, k := range []struct{ group, plural, kind, own string }{
+		{"sea.example.com", "boats", "Boat", "oars"}, {"lake.example.com", "boats", "Boat", "shore"},
+		{"shop.example.com", "deployments", "Deployment", "courier"}, {"apps", "deployments", "Deployment", "replicas"},
+	} {
+		var text bytes.Buffer
+		gvr := schema.GroupVersionResource{Group: k.group, Version: "v1", Resource: k.plural}
+		if err := explain.PrintModelDescription([]string{"spec"}, &text, v3, gvr, true, 0, "plaintext"); err != nil {
+			t.Errorf("explain %s.%s: %v", k.plural, k.group, err)
+		}
+		for _, field := range all {
+			if there := strings.Contains(text.String(), "  "+field+"\t<"); there != (field == k.own) {
+				t.Errorf("explain %s.%s, the field %s: %v in\n%s", k.plural, k.group, field, there, text.String())
+			}
+			err := check.ValidateBytes([]byte(`{"apiVersion":"` + k.group + `/v1","kind":"` + k.kind + `","spec":{"` + field + `":1}}`))
+			if unknown := err != nil && strings.Contains(err.Error(), `unknown field "`+field+`"`); unknown != (field != k.own) {
+				t.Errorf("a %s of %s with %s: %v", k.kind, k.group, field, err)
+			}
+		}
+	}
+}
+
 // given are schemas that are there already.
 type given struct{ openapi.Resources }
 

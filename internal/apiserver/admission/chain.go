@@ -55,6 +55,7 @@ var plugins = []plugin{
 	{name: "PodTopologyLabels", on: "C", admit: topologyLabels},
 	{name: "DenyServiceExternalIPs", off: true, on: "CU", validate: noExternalIPs},
 	{name: "NodeDeclaredFeatureValidator", on: "CU", validate: declaredFeatures},
+	{name: "PodResizeValidator", on: "U", validate: resizeFits},
 	{name: "PodGroupProtection", on: "C", admit: protectPodGroup},
 	{name: "MutatingAdmissionPolicy", on: "CUDX"},
 	{name: "MutatingAdmissionWebhook", on: "CUDX", configured: true},

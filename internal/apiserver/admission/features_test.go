@@ -26,7 +26,10 @@ func TestDeclaredFeatures(t *testing.T) {
 	}
 	r := start(t)
 	for name, features := range map[string][]string{"old": nil, "new": {"InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers"}} {
-		r.Must(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: corev1.NodeStatus{DeclaredFeatures: features}})
+		r.Must(&corev1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelOSStable: "linux"}},
+			Status:     corev1.NodeStatus{DeclaredFeatures: features, Allocatable: cpu("9").Requests},
+		})
 	}
 	for name, c := range map[string]struct {
 		node           string
