@@ -37,7 +37,7 @@ func benchAlgorithm(b *bench) {
 func benchScheduler(b *bench) {
 	b.table("nodes", "shape", "create to bound /s", "server CPU a pod, ms", "of which after the create, ms", "resident MB")
 	for _, nodes := range b.nodes {
-		newTarget(b).schedule(nodes)
+		newTarget(b, nil).schedule(nodes)
 	}
 	b.tell()
 }
@@ -90,8 +90,8 @@ type target struct {
 	ctx     context.Context
 }
 
-// newTarget's controllers run besides that for service accounts.
-func newTarget(b *bench, controllers ...string) *target {
+// newTarget's controllers run besides that for service accounts, and what is named in served is served besides.
+func newTarget(b *bench, served []string, controllers ...string) *target {
 	t := &target{b: b}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	b.Cleanup(cancel)
@@ -103,7 +103,7 @@ func newTarget(b *bench, controllers ...string) *target {
 			b.Fatal(err)
 		}
 	} else {
-		t.own = cluster.New(b, "--no-agent", "--controllers="+strings.Join(append(controllers, "serviceaccount-controller"), ","))
+		t.own = cluster.New(b, "--no-agent", "--controllers="+strings.Join(append(controllers, "serviceaccount-controller"), ","), "--runtime-config="+strings.Join(served, ","))
 		t.own.Server()
 		cfg = t.own.RESTConfig()
 	}

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,7 +34,7 @@ func benchWorkloads(b *bench) {
 		round := &bench{rounds: b.rounds, callers: b.callers}
 		round.shape, round.kubeconfig, round.profile = b.shape, b.kubeconfig, b.profile
 		var f figures
-		if !round.guard(func(r *bench) { f = newTarget(r, w.Controllers...).workload(w) }) {
+		if !round.guard(func(r *bench) { f = newTarget(r, w.Served, w.Controllers...).workload(w) }) {
 			b.failed = true
 		}
 		b.table(append(row, w.Nodes, w.Measure.Pods, f.rate, f.cpu, f.resident)...)
@@ -42,7 +43,7 @@ func benchWorkloads(b *bench) {
 }
 
 func (b *bench) workloadAlone(w *schedulertest.Workload) string {
-	if w.PerNode != nil {
+	if !w.Bare() {
 		return "–"
 	}
 	took, placed := w.Run()
@@ -127,6 +128,8 @@ func (t *target) make(cs *kubernetes.Clientset, o schedulertest.Object) (err err
 		_, err = cs.ResourceV1().DeviceClasses().Create(t.ctx, o, options)
 	case *resourcev1.ResourceClaimTemplate:
 		_, err = cs.ResourceV1().ResourceClaimTemplates(o.Namespace).Create(t.ctx, o, options)
+	case *schedulingv1beta1.PodGroup:
+		_, err = cs.SchedulingV1beta1().PodGroups(o.Namespace).Create(t.ctx, o, options)
 	default:
 		err = fmt.Errorf("nobody makes a %T", o)
 	}
@@ -140,7 +143,8 @@ func (t *target) unmake() {
 	}
 	cs := t.clients[0]
 	for _, kind := range []deletes{cs.CoreV1().PersistentVolumeClaims("default"), cs.CoreV1().PersistentVolumes(), cs.StorageV1().CSINodes(),
-		cs.ResourceV1().ResourceClaimTemplates("default"), cs.ResourceV1().ResourceSlices(), cs.ResourceV1().DeviceClasses()} {
+		cs.ResourceV1().ResourceClaimTemplates("default"), cs.ResourceV1().ResourceSlices(), cs.ResourceV1().DeviceClasses(),
+		cs.SchedulingV1beta1().PodGroups("default")} {
 		if err := kind.DeleteCollection(t.ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: schedulertest.Mark}); err != nil && !apierrors.IsNotFound(err) {
 			t.b.Errorf("clean up: %v", err)
 		}

@@ -32,6 +32,7 @@ func TestScheduler(t *testing.T) {
 	c.Server()
 	t.Run("explain", func(t *testing.T) { explainPod(t, c) })
 	t.Run("nodes of two versions", func(t *testing.T) { nodesOfTwoVersions(t, c) })
+	t.Run("groups not served", func(t *testing.T) { groupsNotServed(t, c) })
 	t.Run("killed while it binds", func(t *testing.T) { killedWhileBinding(t, c) })
 }
 

@@ -31,7 +31,7 @@ func BenchmarkAlone(b *testing.B) {
 // BenchmarkWorkloads is the cost of one pod of upstream's workloads, at their sizes.
 func BenchmarkWorkloads(b *testing.B) {
 	for _, w := range Workloads(1) {
-		if w.PerNode != nil {
+		if !w.Bare() {
 			continue
 		}
 		b.Run(w.Name, func(b *testing.B) {

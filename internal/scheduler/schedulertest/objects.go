@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcev1 "k8s.io/api/resource/v1"
+	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,6 +70,26 @@ func deviceTemplate() []Object {
 	claim := &resourcev1.ResourceClaimTemplate{ObjectMeta: meta("default", template)}
 	claim.Spec.Spec.Devices.Requests = []resourcev1.DeviceRequest{{Name: "req-0", Exactly: &resourcev1.ExactDeviceRequest{DeviceClassName: deviceClass}}}
 	return []Object{class, claim}
+}
+
+func gangName(k int) string { return fmt.Sprintf("gang-%d", k) }
+
+// podGroups are so many gangs, each of so many pods and of no fewer.
+func podGroups(n, pods int) (list []Object) {
+	for k := range n {
+		g := &schedulingv1beta1.PodGroup{ObjectMeta: meta("default", gangName(k))}
+		g.Spec.SchedulingPolicy.Gang = &schedulingv1beta1.GangSchedulingPolicy{MinCount: int32(pods)}
+		list = append(list, g)
+	}
+	return list
+}
+
+// inGang makes pods of which each so many, one after the other, are a gang's.
+func inGang(pods int) Shape {
+	return shaped("gang", func(p *corev1.Pod, i int) {
+		p.Spec.SchedulingGroup = &corev1.PodSchedulingGroup{PodGroupName: new(gangName(i / pods))}
+		p.Spec.Containers[0].Resources.Requests[corev1.ResourceMemory] = resource.MustParse("100Mi")
+	})
 }
 
 // devices are those of a node.

@@ -7,6 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"skiff.dev/skiff/internal/api"
 )
 
 // Workload is one of kube-scheduler's own benchmarks (scheduler_perf), by its name there, at the largest of its sizes that upstream runs
@@ -23,6 +25,7 @@ type Workload struct {
 	PerNode, PerPod func(i int) []Object
 
 	Controllers []string // that it needs
+	Served      []string // optional group-versions that it needs
 
 	Churn bool // nodes, pods that fit nowhere and services come and go meanwhile
 
@@ -74,6 +77,8 @@ func Workloads(share int) []Workload {
 			PerNode: attachLimits, PerPod: boundVolume},
 		{Name: "SchedulingWithResourceClaimTemplate", Nodes: n(500), Before: []Batch{{withDevice, n(2500), false}}, Measure: Batch{withDevice, n(2500), false}, Floor: 56,
 			Once: deviceTemplate(), PerNode: devices, Controllers: []string{"resourceclaim-controller"}},
+		{Name: "GangScheduling", Nodes: n(5000), Measure: Batch{inGang(3), 3 * n(3000), false}, Once: podGroups(n(3000), 3), Served: []string{api.PodGroupAPI}},
+		{Name: "GangScheduling_1000PerGroup", Nodes: n(5000), Measure: Batch{inGang(n(1000)), 9 * n(1000), false}, Once: podGroups(9, n(1000)), Served: []string{api.PodGroupAPI}},
 	}
 }
 
@@ -146,6 +151,9 @@ func daemon(nodes int) Shape {
 				{Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{Node(i % nodes).Name}}}}}}}}
 	})
 }
+
+// Bare says that there are nodes and pods only, so that the algorithm alone can be measured by the workload.
+func (w *Workload) Bare() bool { return w.PerNode == nil && len(w.Served) == 0 }
 
 // Pods are all that a workload has.
 func (w *Workload) Pods() int {
