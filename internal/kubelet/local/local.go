@@ -134,7 +134,7 @@ func next(pv *corev1.PersistentVolume) step {
 func (v *Volumes) look(ctx context.Context, name string) error {
 	var pv corev1.PersistentVolume
 	key := crclient.ObjectKey{Name: name}
-	if err := v.client.Get(ctx, key, &pv); err != nil { // it is gone; a node may not even ask for what is not there
+	if err := v.client.Cache().Get(ctx, key, &pv); err != nil { // it is gone; a node may not even ask the server for what is not there
 		return crclient.IgnoreNotFound(err)
 	}
 	if err := v.client.Live().Get(ctx, key, &pv); err != nil {

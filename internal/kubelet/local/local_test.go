@@ -11,8 +11,10 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/api/localvolume"
@@ -109,6 +111,21 @@ func TestLife(t *testing.T) {
 	}
 	if slices.Contains(c.Names(t, &corev1.PersistentVolumeList{}), "pvc-u") {
 		t.Error("the volume is still there")
+	}
+}
+
+// agentsClient is a node's that is not in the server's process: the server does not let it ask for a volume that is not there.
+type agentsClient struct{ *clienttest.Client }
+
+func (agentsClient) Get(context.Context, crclient.ObjectKey, crclient.Object, ...crclient.GetOption) error {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: "persistentvolumes"}, "pvc-u", nil)
+}
+
+// A volume that is gone is no error, and is not looked for again and again.
+func TestGone(t *testing.T) {
+	c := clienttest.New(t)
+	if err := New(t.TempDir(), "n", agentsClient{c}, c.Recorder(""), slog.New(slog.DiscardHandler)).look(context.Background(), "pvc-u"); err != nil {
+		t.Error(err)
 	}
 }
 
