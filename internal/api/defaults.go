@@ -190,6 +190,11 @@ func defaultJobSpec(s *batchv1.JobSpec) {
 		fillNil(&s.PodReplacementPolicy, batchv1.TerminatingOrFailed)
 	} else {
 		fillNil(&s.PodReplacementPolicy, batchv1.Failed)
+		for _, rule := range s.PodFailurePolicy.Rules {
+			for i := range rule.OnPodConditions {
+				fill(&rule.OnPodConditions[i].Status, corev1.ConditionTrue)
+			}
+		}
 	}
 	fillNil(&s.ManualSelector, false)
 	defaultPodSpec(&s.Template.Spec)
