@@ -2,10 +2,15 @@ package runtime
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,7 +32,26 @@ func endLostShims(ctx context.Context, cfg Config) {
 	}
 }
 
-// lostShims finds them: no process is theirs, and their bundles do not say where they listen, or they say themselves that they are empty.
+// removeDeadSockets removes those on which no shim listens any more: one that is killed leaves its own, and nobody else knows of it. It is for
+// the time before shims are started, for one that has made its socket may not listen yet.
+func removeDeadSockets(cfg Config) {
+	sockets, _ := filepath.Glob(filepath.Join(cfg.State, "s", "*")) // containerd's name for the folder
+	for _, socket := range sockets {
+		conn, err := net.DialTimeout("unix", socket, time.Second)
+		if err == nil {
+			_ = conn.Close()
+			continue
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			continue
+		}
+		if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			cfg.Log.Warn("cannot remove the socket of a shim that is gone", "err", err)
+		}
+	}
+}
+
+// lostShims finds those to end: no process is theirs, and their bundles do not say where they listen, or they say themselves that they are empty.
 func lostShims(proc, state string, empty func(bundle, id string) bool) (pids []int, err error) {
 	all, err := shims(proc, state)
 	if err != nil || len(all) == 0 {

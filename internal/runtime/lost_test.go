@@ -2,6 +2,8 @@ package runtime
 
 import (
 	"fmt"
+	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,6 +36,33 @@ func TestLostShims(t *testing.T) {
 	slices.Sort(pids)
 	if err != nil || !slices.Equal(pids, []int{102, 103, 106}) {
 		t.Errorf("%v, %v", pids, err)
+	}
+}
+
+// A socket goes when nobody listens on it, and stays while somebody does.
+func TestDeadSockets(t *testing.T) {
+	state := t.TempDir()
+	if err := os.Mkdir(filepath.Join(state, "s"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	alive, dead := filepath.Join(state, "s", "alive"), filepath.Join(state, "s", "dead")
+	for _, socket := range []string{alive, dead} {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		defer l.Close()
+		if socket == dead {
+			l.Close()
+		}
+	}
+	removeDeadSockets(Config{State: state, Log: slog.New(slog.DiscardHandler)})
+	if _, err := os.Stat(alive); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dead); !os.IsNotExist(err) {
+		t.Errorf("the dead one is there: %v", err)
 	}
 }
 

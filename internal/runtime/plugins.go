@@ -77,6 +77,7 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 	}
 	keepExits(ctx, cfg)
 	endLostShims(ctx, cfg)
+	removeDeadSockets(cfg)
 	// Background work of plug-ins ends with this context; calls have their own.
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d := &daemon{set: plugin.NewPluginSet(), failed: make(chan error, 1), cancel: cancel}
