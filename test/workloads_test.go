@@ -18,7 +18,9 @@ func TestWorkloads(t *testing.T) {
 		for name, walk := range map[string]func(*testing.T, *cluster.Cluster){
 			"stateful": statefulSet, "stateful-partition": statefulSetPartition, "stateful-broken": statefulSetBroken, "stateful-claims": statefulSetClaims,
 			"daemons": daemonSet, "jobs": jobCompletes, "jobs-indexed": jobIndexed, "jobs-fail": jobFails, "jobs-suspend": jobSuspends, "jobs-end": jobEnds,
-			"cron": cronJob, "rc": replicationController, "budget": disruptionBudget,
+			"cron": cronJob, "rc": replicationController, "budget": disruptionBudget, "deploy-pause": deploymentPauses, "deploy-recreate": deploymentRecreates,
+			"deploy-stuck": deploymentStuck, "rs": replicaSet, "jobs-policies": jobPolicies, "jobs-restart": jobRestarts, "cron-missed": cronJobMisses,
+			"failed-pods": failedPods,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
@@ -182,6 +184,31 @@ func statefulSetBroken(t *testing.T, c *cluster.Cluster) {
 	}
 	c.Kubectl("delete", "pod", "db-1")
 	rolledOut(t, c, "statefulset/db", "partitioned roll out complete")
+}
+
+// failedPods: a pod that has failed for good is replaced under its name, and on its node.
+func failedPods(t *testing.T, c *cluster.Cluster) {
+	node := strings.TrimSpace(c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
+	port := "ports: [{containerPort: 8080, hostPort: 18090}]"
+	c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: first}
+spec: {nodeName: ` + node + `, terminationGracePeriodSeconds: 1, containers: [{name: c, image: skiff.dev/web:1, ` + port + `}]}
+`)
+	c.WaitPodReady("first")
+	c.Apply(strings.Replace(web("StatefulSet", "db", "      nodeName: "+node+"\n"), "image: skiff.dev/web:1", "image: skiff.dev/web:1, "+port, 1) +
+		"---" + web("DaemonSet", "agent", ""))
+	wantEvent(t, c, "statefulset/db", `RecreatingFailedPod .* StatefulSet failed-pods/db is recreating failed Pod db-0`)
+	c.Kubectl("delete", "pod", "first")
+	wantField(t, c, "statefulset/db", ".status.readyReplicas", "1")
+
+	rolledOut(t, c, "daemonset/agent", "successfully rolled out")
+	was := podNames(t, c, "app=agent")[0]
+	c.Kubectl("patch", "pod", was, "--subresource=status", "--type=merge", "-p", `{"status":{"phase":"Failed"}}`)
+	c.Kubectl("wait", "pod/"+was, "--for=delete", "--timeout=30s")
+	wantField(t, c, "daemonset/agent", ".status.numberReady", "1")
+	wantEvent(t, c, "daemonset/agent", `FailedDaemonPod .* Found failed daemon pod failed-pods/`+was)
 }
 
 func statefulSetClaims(t *testing.T, c *cluster.Cluster) {
