@@ -37,6 +37,10 @@ func TestServices(t *testing.T) {
 		"not ready addresses": notReadyAddresses,
 		"outside world":       outsideWorld,
 		"proxy health":        proxyHealth,
+		"changing type":       changingType,
+		"load balancer":       loadBalancer,
+		"two protocols":       twoProtocols,
+		"host ports beside":   hostPortsBeside,
 	})
 }
 
