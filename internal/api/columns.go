@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 )
@@ -44,6 +45,12 @@ var (
 
 // DefaultColumns are a kind's that names none.
 var DefaultColumns = []Column{nameColumn, ageColumn}
+
+// ScaleColumns are those of the scale subresource, whatever it scales.
+var ScaleColumns = columns(
+	count("Desired", func(s *autoscalingv1.Scale) int32 { return s.Spec.Replicas }),
+	count("Available", func(s *autoscalingv1.Scale) int32 { return s.Status.Replicas }),
+)
 
 // columns puts Name before and Age behind.
 func columns(between ...Column) []Column {

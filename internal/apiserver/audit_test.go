@@ -84,6 +84,8 @@ func TestAuditLog(t *testing.T) {
 	nobody := f.askAs(f.client(""), "GET /version", "", "Authorization", "Bearer nonsense").ok(401)
 	chosen := f.ask("GET "+maps+"/none", "", "Audit-Id", "my-own").ok(404)
 
+	deleted := f.ask("DELETE "+maps+"/c", `{"gracePeriodSeconds":7}`).ok(200)
+
 	watching, cancel := context.WithCancel(ctx)
 	req, _ := http.NewRequestWithContext(watching, http.MethodGet, "https://"+f.host+secrets+"?watch=true", nil)
 	resp, err := f.admin.Do(req)
@@ -116,6 +118,10 @@ func TestAuditLog(t *testing.T) {
 		t.Errorf("%s\n%s", e.RequestObject.Raw, e.ResponseObject.Raw)
 	}
 	if e := one("patched", patched); string(e.RequestObject.Raw) != `{"data":{"a":"2"}}` || e.ResponseObject != nil {
+		t.Errorf("%+v", e)
+	}
+	if e := one("deleted", deleted); e.RequestObject == nil || !strings.Contains(string(e.RequestObject.Raw), `"gracePeriodSeconds":7`) ||
+		e.ResponseObject == nil || !strings.Contains(string(e.ResponseObject.Raw), `"status":"Success"`) {
 		t.Errorf("%+v", e)
 	}
 	if e := one("listed", listed); !strings.Contains(string(e.ResponseObject.Raw), `"ConfigMapList"`) || !strings.Contains(string(e.ResponseObject.Raw), `"name":"c"`) {

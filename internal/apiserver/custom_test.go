@@ -434,6 +434,12 @@ func TestCustomResourceScaleAndFields(t *testing.T) {
 			t.Errorf("table: %d %s, want %s", code, text, want)
 		}
 	}
+	code, _, text = s.do("GET", boatsPath+"/a/scale", "", "Accept", "application/json;as=Table;g=meta.k8s.io;v=v1")
+	for _, want := range []string{`"name":"Desired"`, `"name":"Available"`, `"cells":["a",4,0,"`} {
+		if code != 200 || !strings.Contains(text, want) {
+			t.Errorf("table of the scale: %d %s, want %s", code, text, want)
+		}
+	}
 	code, header, _ := s.do("GET", boatsPath+"/a", "", "Accept", "application/vnd.kubernetes.protobuf,application/json")
 	if code != 200 || header.Get("Content-Type") != "application/json" {
 		t.Errorf("preferring protobuf: %d %s", code, header.Get("Content-Type"))

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -186,8 +187,7 @@ func (s *Server) writeResult(w http.ResponseWriter, r *http.Request, code int, q
 			body, err = encode(shaped, f.media)
 		}
 	case f.as == "Table":
-		// What is not stored (a Status, a Scale) has no columns.
-		body, err = encode(out.Object, f.media)
+		body, err = encodeUnstored(r, f, q, out.Object)
 	case out.Entry != nil:
 		body, err = encodeEntry(out.Entry, f.media)
 	default:
@@ -198,6 +198,19 @@ func (s *Server) writeResult(w http.ResponseWriter, r *http.Request, code int, q
 		return
 	}
 	writeBody(w, code, f, body)
+}
+
+// encodeUnstored shows as a table what is not stored, if it has columns: a Scale has some, a Status none.
+func encodeUnstored(r *http.Request, f format, q *registry.Request, obj runtime.Object) ([]byte, error) {
+	scale, ok := obj.(*autoscalingv1.Scale)
+	if !ok {
+		return encode(obj, f.media)
+	}
+	t, err := table(r, f, q, []*store.Entry{store.NewEntry(q.Resource, scale)}, nil, true)
+	if err != nil {
+		return nil, err
+	}
+	return encode(t, f.media)
 }
 
 // writeObject answers with an object of no resource.

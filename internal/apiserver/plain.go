@@ -48,6 +48,9 @@ func (s *Server) plainRoutes() *http.ServeMux {
 	m.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	m.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	m.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	if s.fair != nil {
+		s.fair.Install(m)
+	}
 	m.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { s.paths(w, r, health) })
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		read := r.Clone(r.Context())

@@ -43,6 +43,9 @@ func metadataOf(e *store.Entry) *metav1.PartialObjectMetadata {
 }
 
 func columnsOf(q *registry.Request) []api.Column {
+	if q.Subresource == "scale" {
+		return api.ScaleColumns
+	}
 	cols := q.Resource.Columns
 	if q.Served != nil {
 		cols = q.Served.Columns

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metainternalversion "k8s.io/apimachinery/pkg/apis/meta/internalversion"
 	metascheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
@@ -299,17 +300,19 @@ func (c *call) deleteOptions() (*metav1.DeleteOptions, error) {
 		return parameters[metav1.DeleteOptions](c.r)
 	}
 	o := &metav1.DeleteOptions{}
-	media, _, _ := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
-	if media == mediaProtobuf {
-		if _, _, err := protobufSerializer.Decode(raw, nil, o); err != nil {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("the DeleteOptions in the body cannot be decoded: %v", err))
-		}
-		return o, nil
-	}
 	bad := func(err error) error {
 		return apierrors.NewBadRequest(fmt.Sprintf("the DeleteOptions in the body cannot be decoded: %v", err))
 	}
-	return o, decodeJSON(raw, o, metav1.FieldValidationIgnore, nil, c.q.Warn, bad)
+	media, _, _ := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
+	if media == mediaProtobuf {
+		if _, _, err := protobufSerializer.Decode(raw, nil, o); err != nil {
+			return nil, bad(err)
+		}
+	} else if err := decodeJSON(raw, o, metav1.FieldValidationIgnore, nil, c.q.Warn, bad); err != nil {
+		return nil, err
+	}
+	audit.Request(c.r.Context(), o, corev1.SchemeGroupVersion, c.q.Resource.GVR(), c.q.Subresource)
+	return o, nil
 }
 
 func (c *call) delete() {
@@ -331,10 +334,12 @@ func (c *call) delete() {
 	if c.q.Served != nil {
 		group = c.q.Served.Group
 	}
-	writeObject(c.w, c.r, http.StatusOK, &metav1.Status{
+	done := &metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusOK,
 		Details: &metav1.StatusDetails{Name: c.q.Name, Group: group, Kind: c.q.Resource.Plural, UID: out.Object.(api.Object).GetUID()},
-	})
+	}
+	audit.Response(c.r.Context(), done)
+	writeObject(c.w, c.r, http.StatusOK, done)
 }
 
 func (c *call) deleteCollection() {

@@ -80,11 +80,15 @@ func (c *Controller) Ready() <-chan struct{} { return c.ready }
 // Pass is a request's seat, and which objects gave it.
 type Pass struct {
 	Schema, Level types.UID
+	request       authorizer.Attributes
+	schema        *schema
 	at            *level // nil: it took no seat
+	place         int    // among at.seated
+	from          *queue // nil: it did not wait
 	c             *Controller
 	seats         int
 	figures       *flow // nil: it was refused
-	since         time.Time
+	came, since   time.Time
 }
 
 // Done gives the seat back. It may be called on nil.
@@ -98,7 +102,7 @@ func (p *Pass) Done() {
 	}
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
-	p.at.inUse -= p.seats
+	p.at.leaves(p)
 	p.c.dispatch()
 }
 
@@ -113,22 +117,22 @@ func (c *Controller) Enter(ctx context.Context, at authorizer.Attributes, seats 
 	if s == nil {
 		return nil, nil
 	}
-	p := &Pass{Schema: s.uid, Level: s.levelUID, since: time.Now()}
+	p := &Pass{Schema: s.uid, Level: s.levelUID, request: at, schema: s, c: c, came: time.Now()}
 	if s.exempt {
-		p.seated(s, 0)
+		p.since = p.came
+		p.seated()
 		return p, nil
 	}
 	n := seats()
 	c.mu.Lock()
-	n = max(1, min(n, s.level.nominal))
-	if s.level.waiting == 0 && c.free(s.level, n) {
-		s.level.inUse += n
+	p.seats = max(1, min(n, s.level.nominal))
+	if s.level.waiting == 0 && c.free(s.level, p.seats) {
+		s.level.seat(p, nil)
 		c.mu.Unlock()
-		p.at, p.c = s.level, c
-		p.seated(s, n)
+		p.seated()
 		return p, nil
 	}
-	w, reason := s.level.join(s.flow(at), n)
+	w, reason := s.level.join(s.flow(at), p)
 	c.mu.Unlock()
 	if reason == "" {
 		s.figures.queued.Inc()
@@ -136,19 +140,17 @@ func (c *Controller) Enter(ctx context.Context, at authorizer.Attributes, seats 
 		s.figures.queued.Dec()
 	}
 	if reason != "" {
-		s.figures.refused(reason, time.Since(p.since))
+		s.figures.refused(reason, time.Since(p.came))
 		return p, &Refused{reason}
 	}
-	p.at, p.c = s.level, c
-	p.seated(s, n)
+	p.seated()
 	return p, nil
 }
 
 // seated: from here on Done is owed.
-func (p *Pass) seated(s *schema, seats int) {
-	now := time.Now()
-	s.figures.seated(seats, now.Sub(p.since))
-	p.figures, p.seats, p.since = s.figures, seats, now
+func (p *Pass) seated() {
+	p.figures = p.schema.figures
+	p.figures.seated(p.seats, p.since.Sub(p.came))
 }
 
 // wait returns "" once w has its seats, or why it didn't get them.

@@ -3,6 +3,10 @@ package fairness
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -171,5 +175,54 @@ func BenchmarkEnter(b *testing.B) {
 			b.Fatal(err)
 		}
 		p.Done()
+	}
+}
+
+// TestDump: who waits and who has a seat is in the rows, and gone from them afterwards.
+func TestDump(t *testing.T) {
+	c := New(Config{Seats: 2})
+	c.replan([]*flowcontrolv1.FlowSchema{to("a")}, []*flowcontrolv1.PriorityLevelConfiguration{
+		limited("a", 1, 0, &flowcontrolv1.QueuingConfiguration{Queues: 1, HandSize: 1, QueueLengthLimit: 2}), limited("idle", 1, 0, nil),
+	})
+	first := c.mustEnter(t, "a")
+	second := make(chan *Pass, 1)
+	go func() {
+		p, err := c.Enter(context.Background(), request("a", "later"), one, time.Minute)
+		if err != nil {
+			t.Error(err)
+		}
+		second <- p
+	}()
+	dump := func(name string) string {
+		m := http.NewServeMux()
+		c.Install(m)
+		w := httptest.NewRecorder()
+		m.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/debug/api_priority_and_fairness/"+name, nil))
+		return strings.ReplaceAll(w.Body.String(), " ", "")
+	}
+	contains := func(name, want string) {
+		t.Helper()
+		var got string
+		for patience := time.Now().Add(10 * time.Second); time.Now().Before(patience); time.Sleep(time.Millisecond) {
+			if got = dump(name); regexp.MustCompile("(?m)" + want).MatchString(got) {
+				return
+			}
+		}
+		t.Errorf("%s has no line %s:\n%s", name, want, got)
+	}
+	const then = `20\d\d-\S+Z`
+	contains("dump_priority_levels", `^a,1,false,false,1,1,1,0,0,0$`)
+	contains("dump_priority_levels", `^idle,0,true,false,0,0,0,0,0,0$`)
+	contains("dump_queues", `^a,0,1,0,0,0.00000000ss,1,1,1.00000000ss$`)
+	contains("dump_requests", `^a,a,0,0,later,`+then+`,1,0,0s,0001-01-01T00:00:00Z$`)
+	contains("dump_requests?includeRequestDetails=1", `^a,a,-1,-1,u,`+then+`,1,0,0s,`+then+`,u,get,/x,,,,,$`)
+	first.Done()
+	p := <-second
+	contains("dump_priority_levels", `^a,0,false,false,0,1,2,0,0,0$`)
+	contains("dump_queues", `^a,0,0,1,1,1.00000000ss,0,0,0.00000000ss$`)
+	contains("dump_requests", `^a,a,0,-1,later,`)
+	p.Done()
+	if got := strings.Count(dump("dump_requests"), "\n"); got != 1 {
+		t.Errorf("%d lines when nobody asks", got)
 	}
 }

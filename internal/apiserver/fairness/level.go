@@ -3,6 +3,7 @@ package fairness
 import (
 	"hash/fnv"
 	"slices"
+	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -21,7 +22,8 @@ type level struct {
 	queues   []*queue // none: requests that find no seat are refused
 	hand     int
 	longest  int
-	inUse    int
+	seated   []*Pass // requests that have seats, in no order
+	inUse    int     // what they have together
 	waiting  int
 	progress float64 // the least that a queue with requests has had
 }
@@ -35,8 +37,25 @@ type queue struct {
 type waiter struct {
 	at     *level
 	in     *queue
-	seats  int
+	pass   *Pass
 	seated chan struct{}
+}
+
+// seat gives a request its seats.
+func (l *level) seat(p *Pass, from *queue) {
+	p.at, p.from, p.place, p.since = l, from, len(l.seated), time.Now()
+	l.seated = append(l.seated, p)
+	l.inUse += p.seats
+}
+
+// leaves takes a request's seats back.
+func (l *level) leaves(p *Pass) {
+	last := len(l.seated) - 1
+	l.seated[p.place] = l.seated[last]
+	l.seated[p.place].place = p.place
+	l.seated[last] = nil
+	l.seated = l.seated[:last]
+	l.inUse -= p.seats
 }
 
 func sharesOf(s *flowcontrolv1.PriorityLevelConfigurationSpec) int32 {
@@ -111,7 +130,7 @@ func (c *Controller) free(l *level, n int) bool {
 }
 
 // join puts a request into the shortest queue of its flow's hand, or says why it is refused.
-func (l *level) join(flow uint64, seats int) (*waiter, string) {
+func (l *level) join(flow uint64, p *Pass) (*waiter, string) {
 	if l.hand == 0 || len(l.queues) == 0 {
 		return nil, "concurrency-limit"
 	}
@@ -122,7 +141,7 @@ func (l *level) join(flow uint64, seats int) (*waiter, string) {
 	if len(q.waiters) == 0 {
 		q.had = max(q.had, l.progress) // a queue saves nothing up while it is empty
 	}
-	w := &waiter{at: l, in: q, seats: seats, seated: make(chan struct{})}
+	w := &waiter{at: l, in: q, pass: p, seated: make(chan struct{})}
 	q.waiters = append(q.waiters, w)
 	l.waiting++
 	return w, ""
@@ -155,14 +174,14 @@ func (c *Controller) dispatch() {
 		for l.waiting > 0 {
 			q := l.next()
 			w := q.waiters[0]
-			if !c.free(l, w.seats) {
+			if !c.free(l, w.pass.seats) {
 				break
 			}
 			q.waiters = slices.Delete(q.waiters, 0, 1)
 			l.waiting--
 			l.progress = q.had
-			q.had += float64(w.seats)
-			l.inUse += w.seats
+			q.had += float64(w.pass.seats)
+			l.seat(w.pass, q)
 			close(w.seated)
 		}
 	}
