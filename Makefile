@@ -8,7 +8,7 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.1.0-dev)
 KUBERNETES := $(shell sed -n 's/.*Kubernetes = "\(.*\)"/\1/p' internal/version/version.go)
 BIN := bin
-# The product is static: one file runs on any distribution. runc enters namespaces in C and is the exception.
+# The product is static: one file runs on any distribution. runc enters namespaces in C, which is linked in, too.
 export CGO_ENABLED := 0
 # Programs and tests are compiled alike, so that one cache serves both.
 export GOFLAGS := -trimpath -buildvcs=false
@@ -42,7 +42,7 @@ skiff: ui
 containerd-shim-runc-v2: skiff
 	@build/progress "[2/7] containerd-shim-runc-v2" $(GOBUILD) -tags no_grpc -o $(BIN)/ github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2
 runc: containerd-shim-runc-v2
-	@CGO_ENABLED=1 build/progress "[3/7] runc" $(GOBUILD) -tags seccomp -o $(BIN)/runc github.com/opencontainers/runc
+	@CGO_ENABLED=1 build/progress "[3/7] runc" $(GOBUILD) -ldflags '$(LDFLAGS) -extldflags -static' -tags seccomp,urfave_cli_no_docs,netgo,osusergo -o $(BIN)/runc github.com/opencontainers/runc
 skiff-cni: runc
 	@build/progress "[4/7] skiff-cni" $(GOBUILD) -o $(BIN)/skiff-cni ./cmd/skiff-cni
 skiff-web: skiff-cni

@@ -51,7 +51,7 @@ func main() {
 	full := flag.Bool("full", false, "run scheduler_perf's workloads over HTTPS at upstream's sizes; without, at a quarter of them")
 	kubeconfig := flag.String("kubeconfig", "", "drive the API server of this kubeconfig (api, watch, scheduler) instead of a cluster of our own")
 	pids := flag.String("pids", "", "the processes of that API server on this machine, whose CPU and memory count: 123,456")
-	profile := flag.String("profile", "", "folder for profiles of the server in the api, watch and scheduler benchmarks")
+	profile := flag.String("profile", "", "folder for profiles of the server in the pods, api, watch and scheduler benchmarks")
 	debug.SetGCPercent(400) // the load generator shares the processors with what it measures
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] [benchmark …]")
