@@ -483,6 +483,12 @@ func (b *badInput) patches(p place) {
 		return
 	}
 	path := p.path(p.there())
+	if !p.absent() { // one that is right gets through
+		right := fmt.Sprintf(`{"apiVersion":%q,"kind":%q,"metadata":{"annotations":{"a":"b"}}}`, p.kind().GroupVersion(), p.Kind)
+		if got := b.ask("PATCH", path, right, "Content-Type", merge); got.code != http.StatusOK {
+			b.t.Errorf("a patch with nothing wrong: %d %.600s", got.code, got.raw)
+		}
+	}
 	for _, f := range patchFaults(p) {
 		if p.absent() {
 			f.words = append(f.words, `"there" not found`)

@@ -334,6 +334,47 @@ func TestWebhooksGetTheVersionTheyAskFor(t *testing.T) {
 	}
 }
 
+// A webhook that wants exactly what its rules say is not asked about other versions of the kind.
+func TestWebhooksMatchExactly(t *testing.T) {
+	f := start(t)
+	h := hooksFor(f)
+	h.configure("Validating", "a", "/exact", `{operations: [CREATE], apiGroups: [autoscaling], apiVersions: [v1], resources: [horizontalpodautoscalers]}`, ", matchPolicy: Exact")
+	for version, want := range map[string]int{"v2": 0, "v1": 1} {
+		f.put("/apis/autoscaling/"+version+"/namespaces/default/horizontalpodautoscalers", `{apiVersion: autoscaling/`+version+`, kind: HorizontalPodAutoscaler, metadata: {name: `+version+`},
+  spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: d}}}`).ok(http.StatusCreated)
+		asked := 0
+		for _, r := range h.requests("/exact") {
+			if r.Name == version {
+				asked++
+			}
+		}
+		if asked != want {
+			t.Errorf("%s: asked %d times, want %d", version, asked, want)
+		}
+	}
+}
+
+// Webhooks without side effects are asked in a dry run, and told that it is one; others cannot be configured.
+func TestWebhooksTakePartInDryRuns(t *testing.T) {
+	f := start(t)
+	h := hooksFor(f)
+	h.on("/no", func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		if *r.DryRun {
+			return denied("not even in a dry run")
+		}
+		return &admissionv1.AdmissionResponse{Allowed: true}
+	})
+	h.configure("Validating", "a", "/no", configMapRule, "")
+	f.ask("POST "+configMaps+"?dryRun=All", configMapText("one")).mustSay(http.StatusForbidden, "not even in a dry run")
+	f.ask("POST "+configMaps, configMapText("one")).ok(http.StatusCreated)
+	effects := func(value string) answer {
+		return f.ask("PATCH "+registration+"validatingwebhookconfigurations/a", `[{"op":"replace","path":"/webhooks/0/sideEffects","value":"`+value+`"}]`, "Content-Type", "application/json-patch+json")
+	}
+	effects("NoneOnDryRun").ok(http.StatusOK)
+	f.ask("POST "+configMaps+"?dryRun=All", configMapText("two")).mustSay(http.StatusForbidden, "not even in a dry run")
+	effects("Some").mustSay(http.StatusUnprocessableEntity, "webhooks[0].sideEffects: Unsupported value")
+}
+
 func TestWebhooksAndCustomResources(t *testing.T) {
 	s := seaOf(t)
 	h := hooksFor(s.fixture)

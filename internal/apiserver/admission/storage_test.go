@@ -59,6 +59,28 @@ func TestDefaultStorageClass(t *testing.T) {
 	}
 }
 
+// Volumes and claims begin with the finalizer that keeps them while they are used, once.
+func TestVolumesAreProtected(t *testing.T) {
+	r := start(t)
+	volume := func(name string, finalizers ...string) *corev1.PersistentVolume {
+		return &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: finalizers}, Spec: corev1.PersistentVolumeSpec{
+			AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce}, Capacity: corev1.ResourceList{corev1.ResourceStorage: resource.MustParse("1Gi")},
+			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}},
+		}}
+	}
+	protected := func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{claimProtection} }
+	for _, obj := range []api.Object{volume("plain"), volume("protected", volumeProtection), claimOf("plain"), claimOf("protected", protected)} {
+		made, err := r.Create(registrytest.Admin, obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[bool]string{true: "kubernetes.io/pvc-protection", false: "kubernetes.io/pv-protection"}[made.GetNamespace() != ""]
+		if got := made.GetFinalizers(); len(got) != 1 || got[0] != want {
+			t.Errorf("%T %s has the finalizers %v", made, made.GetName(), got)
+		}
+	}
+}
+
 func TestNewestDefault(t *testing.T) {
 	class := func(name string, second int64, value string) *storagev1.StorageClass {
 		return &storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: name, CreationTimestamp: metav1.Unix(second, 0),
