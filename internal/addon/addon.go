@@ -59,11 +59,12 @@ type Spec struct {
 	ValuesFrom  []ValuesSource `json:"valuesFrom,omitempty"`
 }
 
-// Source says where the manifests are; exactly one is set.
+// Source says where the manifests are; exactly one of part, shipped and secret is set.
 type Source struct {
 	Part    string `json:"part,omitempty"`    // a part of Skiff itself, which has no manifests
 	Shipped string `json:"shipped,omitempty"` // a bundle in this program
 	Secret  string `json:"secret,omitempty"`  // a bundle in a Secret of kube-system
+	Digest  string `json:"digest,omitempty"`  // of that bundle, so that another one is another generation of the Addon
 }
 
 // ValuesSource is YAML in a ConfigMap that values are read from; those in the Addon itself win.

@@ -2,6 +2,8 @@ package addon
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 
@@ -20,7 +22,7 @@ func SecretName(name string) string { return "addon-" + name }
 var ErrTaken = errors.New("the name is taken")
 
 // Install puts a packed bundle into the cluster and makes an Addon of it, or gives the one that is there the new bundle and what spec says. origin is the server
-// in whose folder it lies, "" for one that a user installs.
+// in whose folder it lies, "" for one that a user installs. ConfigMaps whose values somebody added stay, unless spec names others.
 func Install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, origin string) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the controller writes its status meanwhile
 		return install(ctx, c, name, packed, spec, origin)
@@ -51,9 +53,13 @@ func install(ctx context.Context, c crclient.Client, name string, packed []byte,
 	if err := putSecret(ctx, c, name, packed); err != nil {
 		return err
 	}
-	uid, enabled := a.UID, a.Spec.Enabled // somebody may have disabled it
+	uid, enabled, valuesFrom := a.UID, a.Spec.Enabled, a.Spec.ValuesFrom // somebody may have disabled it
 	a.Name, a.Spec = name, spec
-	a.Spec.Source = Source{Secret: SecretName(name)}
+	sum := sha256.Sum256(packed)
+	a.Spec.Source = Source{Secret: SecretName(name), Digest: hex.EncodeToString(sum[:])}
+	if spec.ValuesFrom == nil {
+		a.Spec.ValuesFrom = valuesFrom
+	}
 	if spec.Enabled == nil {
 		on := enabled == nil || *enabled
 		a.Spec.Enabled = &on

@@ -190,8 +190,9 @@ func (b *Bundle) Digest() (string, error) {
 // Shipped is an add-on that comes with Skiff: a bundle, or a part of the program.
 type Shipped struct {
 	Name, Description string
-	Files             fs.FS // nil for a part
-	Off               bool  // it is disabled until somebody enables it
+	Files             fs.FS  // nil for a part
+	Off               bool   // it is disabled until somebody enables it
+	Absent            string // why this server has not got the part, whatever its Addon says
 }
 
 // Find is the shipped add-on of that name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -131,7 +132,7 @@ func addonSwitch(conf *config.Config, on bool) *cobra.Command {
 			if err := addon.Enable(ctx, a, name, on); err != nil {
 				return fmt.Errorf("%s %s: %w", word, name, err)
 			}
-			if err := wait.forState(ctx, a, name, on); err != nil {
+			if err := wait.forState(ctx, cmd.ErrOrStderr(), a, name, on); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%sd %s\n", word, name)
@@ -148,27 +149,34 @@ type waiting struct {
 
 func waitFlags(cmd *cobra.Command) waiting {
 	return waiting{
-		cmd.Flags().Bool("wait", false, "Wait until it has happened"),
+		cmd.Flags().Bool("wait", false, "Wait until it has happened, and tell how far it is"),
 		cmd.Flags().Duration("timeout", 5*time.Minute, "How long to wait"),
 	}
 }
 
-// forState waits until an add-on is ready, or disabled. One that has failed is not waited for.
-func (w waiting) forState(ctx context.Context, a admin, name string, on bool) error {
+// forState waits until an add-on is ready, or disabled, and tells of the states before. One that has failed is not waited for.
+func (w waiting) forState(ctx context.Context, progress io.Writer, a admin, name string, on bool) error {
 	if !*w.on {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, *w.timeout)
 	defer cancel()
+	told := ""
 	for {
 		x, err := readAddon(ctx, a, name)
 		if err != nil {
 			return err
 		}
+		if now := strings.TrimSuffix(fmt.Sprintf("%s is %s: %s", name, x.Status.State, x.Status.Message), ": "); now != told && x.Status.Message != "" {
+			fmt.Fprintln(progress, now)
+			told = now
+		}
 		current := x.Status.ObservedGeneration == x.Generation
 		switch {
 		case current && on && x.Status.State == addon.Ready, current && !on && x.Status.State == addon.Disabled:
 			return nil
+		case current && on && x.Status.State == addon.Disabled && x.Status.Message != "":
+			return fmt.Errorf("the add-on %s cannot be there: %s", name, x.Status.Message)
 		case current && x.Status.State == addon.Failed:
 			return fmt.Errorf("the add-on %s has failed: %s", name, x.Status.Message)
 		}
@@ -184,12 +192,16 @@ func addonInstall(conf *config.Config) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "install PATH", Short: "Install an add-on, or bring one up to date", Args: cobra.ExactArgs(1),
 		Long: `Install an add-on from a folder of manifests, an archive of one (.zip, .tgz), a single manifest or a Helm chart.
-Installing one that is there updates it: what left the bundle is removed from the cluster.`,
+Installing one that is there updates it: what left the bundle is removed from the cluster.
+
+The bundle is recorded in the cluster, which applies it from there. Without --wait the command ends then, and
+'skiff addon show NAME' tells how it goes on; with --wait it ends when the add-on is ready, and fails if that has failed.`,
 	}
 	name := cmd.Flags().String("name", "", "Name of the add-on (default: what addon.yaml or the chart says, or the file's)")
 	namespace := cmd.Flags().StringP("namespace", "n", "", "Namespace of objects that name none (default: what addon.yaml says, or kube-system)")
 	values := cmd.Flags().StringArrayP("values", "f", nil, "YAML file with a chart's values; later ones win")
 	sets := cmd.Flags().StringArray("set", nil, "One of a chart's values, such as image.tag=2; wins over files")
+	valuesFrom := cmd.Flags().StringArray("values-from", nil, "ConfigMap with a chart's values, as NAMESPACE/NAME or NAMESPACE/NAME/KEY (default key: values.yaml); --values and --set win")
 	wait := waitFlags(cmd)
 	return adminAction(cmd, conf, func(ctx context.Context, a admin, args []string) error {
 		files, err := addon.Open(args[0])
@@ -211,6 +223,9 @@ Installing one that is there updates it: what left the bundle is removed from th
 		if spec.Values, err = readValues(*values, *sets); err != nil {
 			return err
 		}
+		if spec.ValuesFrom, err = valuesSources(*valuesFrom); err != nil {
+			return err
+		}
 		if _, err := readAddons(ctx, a); err != nil {
 			return err
 		}
@@ -221,12 +236,45 @@ Installing one that is there updates it: what left the bundle is removed from th
 		if err := addon.Install(ctx, a, *name, packed, spec, ""); err != nil {
 			return err
 		}
-		if err := wait.forState(ctx, a, *name, true); err != nil {
+		return installed(ctx, cmd, a, *name, wait)
+	})
+}
+
+// installed says what happens to an add-on that was recorded, or waits for it.
+func installed(ctx context.Context, cmd *cobra.Command, a admin, name string, wait waiting) error {
+	x, err := readAddon(ctx, a, name)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	switch {
+	case !x.Wanted():
+		fmt.Fprintf(out, "recorded %s, which is disabled: 'skiff addon enable %s' brings it into the cluster\n", name, name)
+	case !*wait.on:
+		fmt.Fprintf(out, "recorded %s; the cluster applies it now, and 'skiff addon show %s' tells how it goes on\n", name, name)
+	default:
+		if err := wait.forState(ctx, cmd.ErrOrStderr(), a, name, true); err != nil {
 			return err
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "installed %s\n", *name)
-		return nil
-	})
+		fmt.Fprintf(out, "installed %s\n", name)
+	}
+	return nil
+}
+
+// valuesSources reads NAMESPACE/NAME and NAMESPACE/NAME/KEY.
+func valuesSources(given []string) (out []addon.ValuesSource, err error) {
+	for _, g := range given {
+		parts := strings.Split(g, "/")
+		if len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+			return nil, fmt.Errorf("--values-from %s: give NAMESPACE/NAME or NAMESPACE/NAME/KEY of a ConfigMap", g)
+		}
+		from := addon.ValuesSource{Namespace: parts[0], Name: parts[1]}
+		if len(parts) == 3 {
+			from.Key = parts[2]
+		}
+		out = append(out, from)
+	}
+	return out, nil
 }
 
 // readValues reads a chart's values from files and from key=value pairs.

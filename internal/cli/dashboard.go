@@ -67,7 +67,7 @@ func dashboardLink(ctx context.Context, cfg *rest.Config) (string, error) {
 	case res.StatusCode == http.StatusUnauthorized:
 		return "", errors.New("the server does not know the kubeconfig's user; its certificate may have expired")
 	case res.StatusCode != http.StatusCreated || json.Unmarshal(raw, &link) != nil || link.Path == "":
-		return "", fmt.Errorf("the server at %s has no dashboard (%s); it is off with --no-dashboard", base, res.Status)
+		return "", fmt.Errorf("the server at %s has no dashboard (%s): it was started with --no-dashboard, or the add-on is disabled ('skiff addon enable dashboard')", base, res.Status)
 	}
 	return base + link.Path, nil
 }

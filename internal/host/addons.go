@@ -23,11 +23,15 @@ const (
 )
 
 // shipped are the add-ons that come with Skiff.
-func shipped() []addon.Shipped {
+func (c *cluster) shipped() []addon.Shipped {
+	noUI := ""
+	if c.conf.NoDashboard {
+		noUI = "the server was started with --no-dashboard"
+	}
 	parts := []addon.Shipped{
 		{Name: addonDNS, Description: "Names of services and pods, answered on every node"},
 		{Name: addonMetrics, Description: "metrics.k8s.io: what pods and nodes use, for kubectl top and autoscaling"},
-		{Name: addonDashboard, Description: "The web UI at /ui"},
+		{Name: addonDashboard, Description: "The web UI at /ui", Absent: noUI},
 	}
 	return slices.Concat(parts, controller.Parts(), addon.Bundled())
 }

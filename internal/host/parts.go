@@ -382,7 +382,7 @@ func (c *cluster) makeControllers() (runner, error) {
 		Check:    c.checkTypes,
 		Sampled:  c.usage.Follow,
 		Ask:      c.askBehind,
-		Shipped:  shipped(),
+		Shipped:  c.shipped(),
 		Granting: c.localClient("system:skiff:addons", user.SystemPrivilegedGroup),
 		Version:  version.Kubernetes,
 		Switches: c.switches,

@@ -184,8 +184,8 @@ func (r *pass) settle(ctx context.Context) (time.Duration, error) {
 		}
 		return 0, err
 	}
-	if message, err := r.awaited(ctx, a); err != nil || message != "" {
-		a.Status.State, a.Status.Message = addon.Waiting, message
+	if state, message, err := r.awaited(ctx, a); err != nil || message != "" {
+		a.Status.State, a.Status.Message = state, message
 		return 0, err
 	}
 	b, err := r.bundle(ctx, a)
@@ -198,7 +198,8 @@ func (r *pass) settle(ctx context.Context) (time.Duration, error) {
 }
 
 func (r *reconciler) settlePart(a *addon.Addon, part string, on bool) error {
-	if s, known := addon.Find(r.Shipped, part); !known || s.Files != nil {
+	s, known := addon.Find(r.Shipped, part)
+	if !known || s.Files != nil {
 		a.Status.State, a.Status.Message = addon.Failed, fmt.Sprintf("source.part: Skiff has no part %q that can be switched", part)
 		return nil
 	}
@@ -206,37 +207,40 @@ func (r *reconciler) settlePart(a *addon.Addon, part string, on bool) error {
 		r.Switch(part, on)
 	}
 	a.Status.State, a.Status.Message = addon.Ready, ""
-	if !on {
+	switch {
+	case on && s.Absent != "":
+		a.Status.State, a.Status.Message = addon.Disabled, s.Absent
+	case !on:
 		a.Status.State = addon.Disabled
 	}
 	return nil
 }
 
-// awaited says what the add-on waits for; "" if for nothing.
-func (r *reconciler) awaited(ctx context.Context, a *addon.Addon) (string, error) {
+// awaited says what the add-on waits for, and whether in vain; "" if for nothing.
+func (r *reconciler) awaited(ctx context.Context, a *addon.Addon) (addon.State, string, error) {
 	if len(a.Spec.After) == 0 {
-		return "", nil
+		return "", "", nil
 	}
 	all, err := r.list(ctx)
 	if err != nil {
-		return "", err
+		return a.Status.State, a.Status.Message, err
 	}
 	after, states := map[string][]string{}, map[string]addon.State{}
 	for _, other := range all {
 		after[other.Name], states[other.Name] = other.Spec.After, other.Status.State
 	}
 	if cycle := addon.Cycle(a.Name, after); cycle != nil {
-		return fmt.Sprintf("spec.after: add-ons wait for one another, so none will ever start: %s; take one of them out of another's spec.after", strings.Join(cycle, " after ")), nil
+		return addon.Failed, fmt.Sprintf("spec.after: add-ons wait for one another, so none will ever start: %s; take one of them out of another's spec.after", strings.Join(cycle, " after ")), nil
 	}
 	for _, name := range a.Spec.After {
 		switch state, known := states[name]; {
 		case !known:
-			return fmt.Sprintf("spec.after: there is no add-on %q: install it, or take it out", name), nil
+			return addon.Waiting, fmt.Sprintf("spec.after: there is no add-on %q: install it, or take it out", name), nil
 		case state != addon.Ready:
-			return fmt.Sprintf("waits for the add-on %s", name), nil
+			return addon.Waiting, fmt.Sprintf("waits for the add-on %s", name), nil
 		}
 	}
-	return "", nil
+	return "", "", nil
 }
 
 // tell records an event of a state that a user would want to know of, and wakes those that wait for it.

@@ -169,7 +169,8 @@ func TestFaults(t *testing.T) {
 	put(t, c, "a", words("of-a"), addon.Spec{After: []string{"b"}})
 	await(t, c, "a", addon.Waiting, `there is no add-on "b"`)
 	put(t, c, "b", words("of-b"), addon.Spec{After: []string{"a"}})
-	await(t, c, "b", addon.Waiting, "wait for one another")
+	await(t, c, "b", addon.Failed, "wait for one another, so none will ever start: b after a after b")
+	await(t, c, "a", addon.Failed, "a after b after a")
 	put(t, c, "b", words("of-b"), addon.Spec{})
 	await(t, c, "a", addon.Ready, "")
 
@@ -190,6 +191,36 @@ func TestFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, c, "none", addon.Failed, `secrets "missing" not found`)
+
+	chart := fstest.MapFS{
+		"Chart.yaml":       {Data: []byte("apiVersion: v2\nname: c\nversion: 1.0.0\n")},
+		"templates/a.yaml": {Data: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: chart}\ndata: {a: {{ .Values.port.number }}}\n")},
+	}
+	put(t, c, "chart", chart, addon.Spec{})
+	await(t, c, "chart", addon.Failed, "port.number, or what it is part of, is not set")
+	put(t, c, "chart", chart, addon.Spec{ValuesFrom: []addon.ValuesSource{{Namespace: "default", Name: "later"}}})
+	await(t, c, "chart", addon.Failed, "spec.valuesFrom[0]: there is no ConfigMap default/later")
+	values := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "later"}, Data: map[string]string{"values.txt": "port: {number: nine}\n"}}
+	if err := c.Create(ctx, values); err != nil {
+		t.Fatal(err)
+	}
+	await(t, c, "chart", addon.Failed, "spec.valuesFrom[0]: the ConfigMap default/later has no key values.yaml")
+	for text, want := range map[string]string{"port: [": "values.yaml of the ConfigMap default/later: ", "port: 9\n": "port.number"} {
+		values.Data = map[string]string{"values.yaml": text}
+		if err := c.Update(ctx, values); err != nil {
+			t.Fatal(err)
+		}
+		await(t, c, "chart", addon.Failed, want)
+	}
+	values.Data["values.yaml"] = "port: {number: nine}\n"
+	if err := c.Update(ctx, values); err != nil {
+		t.Fatal(err)
+	}
+	await(t, c, "chart", addon.Ready, "")
+	put(t, c, "chart", chart, addon.Spec{Description: "again"}) // what its values come from stays
+	if a := await(t, c, "chart", addon.Ready, ""); len(a.Spec.ValuesFrom) != 1 {
+		t.Errorf("values come from %v", a.Spec.ValuesFrom)
+	}
 }
 
 // Values come from ConfigMaps and from the add-on, and a change of either is a change of what is applied.
@@ -221,10 +252,11 @@ func TestValues(t *testing.T) {
 func TestShipped(t *testing.T) {
 	switches := addon.NewSwitches()
 	c, ctx := begin(t, switches,
-		addon.Shipped{Name: "dns", Description: "names"},
+		addon.Shipped{Name: "dns", Description: "names"}, addon.Shipped{Name: "page", Absent: "off with --no-page"},
 		addon.Shipped{Name: "extra", Files: words("extra"), Off: true}), context.Background()
 	await(t, c, "dns", addon.Ready, "")
 	await(t, c, "extra", addon.Disabled, "")
+	await(t, c, "page", addon.Disabled, "off with --no-page")
 	if err := addon.Enable(ctx, c, "dns", false); err != nil {
 		t.Fatal(err)
 	}

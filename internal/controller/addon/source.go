@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -51,8 +52,12 @@ func (r *reconciler) values(ctx context.Context, a *addon.Addon) (map[string]any
 	values := map[string]any{}
 	for i, from := range a.Spec.ValuesFrom {
 		var cm corev1.ConfigMap
-		if err := r.Client.Live().Get(ctx, crclient.ObjectKey{Namespace: from.Namespace, Name: from.Name}, &cm); err != nil {
-			return nil, fmt.Errorf("valuesFrom[%d]: %w", i, err)
+		err := r.Client.Live().Get(ctx, crclient.ObjectKey{Namespace: from.Namespace, Name: from.Name}, &cm)
+		if apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("spec.valuesFrom[%d]: there is no ConfigMap %s/%s; the add-on goes on when it is there", i, from.Namespace, from.Name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("spec.valuesFrom[%d]: %w", i, err)
 		}
 		key := from.Key
 		if key == "" {
@@ -60,11 +65,11 @@ func (r *reconciler) values(ctx context.Context, a *addon.Addon) (map[string]any
 		}
 		raw, found := cm.Data[key]
 		if !found {
-			return nil, fmt.Errorf("valuesFrom[%d]: the ConfigMap %s/%s has no key %s", i, from.Namespace, from.Name, key)
+			return nil, fmt.Errorf("spec.valuesFrom[%d]: the ConfigMap %s/%s has no key %s", i, from.Namespace, from.Name, key)
 		}
 		var more map[string]any
 		if err := yaml.Unmarshal([]byte(raw), &more); err != nil {
-			return nil, fmt.Errorf("valuesFrom[%d]: %s of the ConfigMap %s/%s: %w", i, key, from.Namespace, from.Name, err)
+			return nil, fmt.Errorf("spec.valuesFrom[%d]: %s of the ConfigMap %s/%s: %w", i, key, from.Namespace, from.Name, err)
 		}
 		addon.Merge(values, more)
 	}
