@@ -26,7 +26,7 @@ func uiPhone(b *browser) {
 	}
 	b.do(chromedp.Emulate(device.Info{Width: phoneWidth, Height: phoneHeight, Scale: 2, Mobile: true, Touch: true}))
 	defer func() {
-		b.do(chromedp.EmulateReset(), chromedp.Evaluate(`document.documentElement.dataset.theme = "auto"`, nil))
+		b.do(chromedp.EmulateReset(), chromedp.EmulateViewport(1280, 800), chromedp.Evaluate(`document.documentElement.dataset.theme = "auto"`, nil))
 	}()
 	for _, theme := range []string{"light", "dark"} {
 		b.do(chromedp.Evaluate(`document.documentElement.dataset.theme = "`+theme+`"; 1`, nil))

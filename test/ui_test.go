@@ -71,8 +71,8 @@ func TestUI(t *testing.T) {
 		name string
 		run  func(b *browser)
 	}{
-		{"sign in", uiSignIn}, {"a broken pod is explained", uiExplains}, {"a rollout", uiRollout}, {"logs", uiLogs}, {"metrics", uiMetrics}, {"shell", uiShell},
-		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"at a phone's width", uiPhone}, {"the session ends in the middle", uiSessionEnds}, {"one-time link", uiLink}, {"nothing foreign", uiNothingForeign},
+		{"sign in", uiSignIn}, {"a broken pod is explained", uiExplains}, {"a pod's history", uiHistory}, {"a rollout", uiRollout}, {"logs", uiLogs}, {"metrics", uiMetrics}, {"shell", uiShell},
+		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"at a phone's width", uiPhone}, {"from another site", uiCrossSite}, {"an add-on is switched", uiAddons}, {"the session ends in the middle", uiSessionEnds}, {"the credential expires in the middle", uiExpires}, {"the user's rights only", uiRights}, {"one-time link", uiLink}, {"nothing foreign", uiNothingForeign},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(b.of(t)) }) {
 			return // the page is not where the next part expects it
@@ -210,6 +210,7 @@ func uiResources(b *browser) {
 	b.goTo("list/core/v1/nodes")
 	b.sees(".head", "Status")
 	b.sees(".rows", "Ready")
+	uiHostileKind(b)
 	b.goTo("volumes")
 	b.sees("main", "Claims")
 	b.goTo("addons")
@@ -242,7 +243,7 @@ func uiSessionEnds(b *browser) {
 		return strings.TrimSpace(b.c.Kubectl("create", "token", "visitor"))
 	}
 	again := func() {
-		b.sees("dialog.again", "Your session has ended")
+		b.sees("dialog.again", "Your session has ended: the credential has been revoked")
 		b.sees("dialog.again", "system:serviceaccount:default:visitor")
 		b.do(chromedp.SendKeys(`dialog.again input[name=token]`, token()+kb.Enter), chromedp.WaitNotPresent("dialog.again"))
 	}

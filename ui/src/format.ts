@@ -72,7 +72,7 @@ const NORMAL = new Set(["ContainerCreating", "PodInitializing"]);
 function containerTrouble(p: Obj, c: any): Verdict | undefined {
   const w = c.state?.waiting, t = c.state?.terminated, last = c.lastState?.terminated;
   if (w?.reason && !NORMAL.has(w.reason)) {
-    const why = w.reason === "CrashLoopBackOff" && last ? `container ${c.name} ${ending(p, c.name, last)}; it has been restarted ${c.restartCount} times` : `container ${c.name}: ${w.message ?? w.reason}`;
+    const why = w.reason === "CrashLoopBackOff" && last ? `container ${c.name} ${ending(p, c.name, last)}; it has been restarted ${c.restartCount === 1 ? "once" : `${c.restartCount} times`}` : `container ${c.name}: ${w.message ?? w.reason}`;
     return { text: w.reason, tone: "bad", why, container: c.name };
   }
   if (t && t.exitCode !== 0) return { text: t.reason || "Error", tone: "bad", why: `container ${c.name} ${ending(p, c.name, t)}`, container: c.name };

@@ -1,10 +1,12 @@
 // Why a pod is as it is, and what happened to it when.
-import { useEffect, useState } from "preact/hooks";
+import { useEffect, useMemo, useState } from "preact/hooks";
 import { get, request } from "./api";
-import { age, bytes, condition, cpu, podVerdict, quantity } from "./format";
-import { objectPath } from "./kinds";
+import { age, bytes, condition, cpu, podVerdict, quantity, span } from "./format";
+import { Moment, history } from "./history";
+import { listPath, objectPath } from "./kinds";
+import { useKeys } from "./parts";
 import { link } from "./router";
-import type { Obj } from "./watch";
+import { Obj, useFeed } from "./watch";
 
 const HINTS: [RegExp, string][] = [
   [/ImagePull|ErrImage|InvalidImage/, "Is the image's name right, is it on the node, and may the node pull it?"],
@@ -65,28 +67,61 @@ function Verdicts({ pod }: { pod: Obj }) {
 
 interface Span { from: number; to: number; tone: string; text: string }
 
-// Timeline draws what each container did since the pod was made, as far as its status remembers: the run before, and this one.
+// Timeline tells what happened to a pod and its containers: each container's runs as bars, as far as its status remembers them, and below them the moments in order. j and k go
+// from moment to moment, as the arrows do once the list has the focus; a line through the bars shows when the chosen one was.
 export function Timeline({ pod, now }: { pod: Obj; now: number }) {
+  const feed = useFeed(listPath("Event", pod.metadata.namespace), `fieldSelector=involvedObject.uid%3D${pod.metadata.uid}`);
+  const moments = useMemo(() => history(pod, feed.list), [pod, feed.list]);
+  const [at, setAt] = useState(-1), chosen = moments[at];
   const start = Date.parse(pod.metadata.creationTimestamp), time = (s?: string) => (s ? Date.parse(s) : now);
-  const ends = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].map((c: any) => c.state?.terminated?.finishedAt);
-  const end = ends.length && ends.every(Boolean) ? Math.max(...ends.map(time)) + 1000 : now;
+  const statuses = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? []), ...(pod.status?.ephemeralContainerStatuses ?? [])];
+  const over = pod.status?.phase === "Succeeded" || pod.status?.phase === "Failed";
+  const end = over ? Math.max(start, ...moments.map((m) => m.at)) + 1000 : now;
   const whole = Math.max(end - start, 1000);
-  const marks = [["PodScheduled", "scheduled"], ["Initialized", "initialized"], ["Ready", "ready"]]
-    .map(([type, text]) => ({ at: condition(pod, type), text })).filter((m) => m.at?.status === "True").map((m) => ({ at: time(m.at.lastTransitionTime), text: m.text }));
-  const lanes = [...(pod.status?.initContainerStatuses ?? []), ...(pod.status?.containerStatuses ?? [])].map((c: any) => ({ name: c.name, spans: spans(c, time) }));
   const left = (t: number) => `${Math.max(0, Math.min(100, ((t - start) / whole) * 100))}%`;
-  if (!lanes.length) return null;
+  const move = (by: number) => setAt((i) => Math.max(0, Math.min(moments.length - 1, i < 0 && by < 0 ? moments.length - 1 : i + by)));
+  useKeys({ j: () => move(1), k: () => move(-1) });
   return (
     <section class="timeline" aria-label="State over time">
-      {lanes.map((l) => (
-        <div class="lane"><span>{l.name}</span><div class="track">{l.spans.map((s) => (
-          <i class={s.tone} title={s.text} style={{ left: left(s.from), width: `max(3px, ${((s.to - s.from) / whole) * 100}%)` }} />
-        ))}</div></div>
+      {statuses.map((c) => (
+        <div class="lane"><span title={c.name}>{c.name}</span><div class="track">
+          {spans(c, time).map((s) => <i class={s.tone} title={s.text} style={{ left: left(s.from), width: `max(3px, ${((s.to - s.from) / whole) * 100}%)` }} />)}
+          {chosen && <u style={{ left: left(chosen.at) }} />}
+        </div></div>
       ))}
-      <div class="lane"><span /><div class="marks">{marks.map((m) => <i style={{ left: left(m.at) }} title={`${m.text} after ${age(pod.metadata.creationTimestamp, m.at)}`} />)}<b>{age(pod.metadata.creationTimestamp, end)}</b></div></div>
-      <p class="quiet">{marks.map((m) => `${m.text} after ${age(pod.metadata.creationTimestamp, m.at)}`).join(" · ")}</p>
+      <div class="lane"><span class="quiet">{age(pod.metadata.creationTimestamp, end)}</span><div class="marks">{moments.map((m, i) => (
+        <i class={i === at ? "at" : m.tone} style={{ left: left(m.at) }} title={`${m.what}, ${offset(m, start)}`} />
+      ))}</div></div>
+      <History moments={moments} start={start} at={at} choose={setAt} move={move} />
     </section>
   );
+}
+
+const offset = (m: Moment, start: number) => `${span(m.at - start)} after it was made`;
+
+function History({ moments, start, at, choose, move }: { moments: Moment[]; start: number; at: number; choose: (i: number) => void; move: (by: number) => void }) {
+  useEffect(() => document.getElementById(`moment-${at}`)?.scrollIntoView({ block: "nearest" }), [at]);
+  const arrows = (e: KeyboardEvent) => {
+    const by = { ArrowDown: 1, ArrowUp: -1, Home: -moments.length, End: moments.length }[e.key];
+    if (by) (e.preventDefault(), move(by));
+  };
+  return (
+    <ol class="history" role="listbox" aria-label="What happened, in order" tabIndex={0} aria-activedescendant={at < 0 ? undefined : `moment-${at}`} onKeyDown={arrows}>
+      {moments.map((m, i) => (
+        <li id={`moment-${i}`} role="option" aria-selected={i === at} class={m.tone} onClick={() => choose(i)}>
+          <time title={`${new Date(m.at).toISOString()}, ${offset(m, start)}`}>{clock(m.at)}</time>
+          <i class="dot" />
+          <div><b>{m.what}</b>{m.who && <code> {m.who}</code>}{m.text && <span> {m.text}</span>}</div>
+        </li>
+      ))}
+    </ol>
+  );
+}
+
+// clock is the time of the day, with the day if it is another one.
+function clock(t: number): string {
+  const d = new Date(t), day = d.toDateString() === new Date().toDateString() ? "" : `${d.toLocaleDateString("en", { month: "short", day: "numeric" })} `;
+  return day + d.toLocaleTimeString("en", { hour12: false });
 }
 
 function spans(c: any, time: (s?: string) => number): Span[] {

@@ -1,5 +1,5 @@
 import { useEffect, useRef, useState } from "preact/hooks";
-import { checkSession, socket } from "./api";
+import { ApiError, checkSession, request, socket } from "./api";
 import { objectPath } from "./kinds";
 import type { Obj } from "./watch";
 
@@ -21,10 +21,11 @@ export function Shell({ pod }: { pod: Obj }) {
       words.map((w) => "command=" + encodeURIComponent(w)).join("&");
     void import("./terminal").then(({ open }) => {
       if (gone) return;
-      terminal = open(box.current!, socket(path, "v5.channel.k8s.io"), (why) => {
+      terminal = open(box.current!, socket(path, "v5.channel.k8s.io"), (why, opened) => {
         setEnded(why);
-        // A browser does not say why a WebSocket was refused. If the session is over, this finds out.
+        // A browser does not say why a WebSocket was refused: because the session is over, or the user may not, these find out.
         void checkSession();
+        if (!opened) request("GET", path).catch((e: ApiError) => gone || (e.code === 403 && setEnded(e.message)));
       });
     });
     return () => { gone = true; terminal?.dispose(); };

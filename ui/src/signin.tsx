@@ -22,6 +22,12 @@ export function SignInAgain() {
   return <dialog ref={el} class="again" aria-label="Sign in again" onCancel={(e) => e.preventDefault()} onClose={open}><SignIn ended={session.get()?.user} /></dialog>;
 }
 
+// why a session has ended: it lasts as long as what one signed in with, twelve hours at most, and the server may end it before.
+function why(): string {
+  const until = new Date(session.get()?.until ?? 0);
+  return until <= new Date() ? `the credential was good, or the session, until ${until.toLocaleTimeString("en", { hour12: false })}` : "the credential has been revoked, nobody used the session for an hour, or the server was restarted";
+}
+
 export function SignIn({ ended }: { ended?: string }) {
   const [way, setWay] = useState<"token" | "kubeconfig">("token");
   const [text, setText] = useState(""), [error, setError] = useState(""), [busy, setBusy] = useState(false);
@@ -41,7 +47,7 @@ export function SignIn({ ended }: { ended?: string }) {
       <form onSubmit={submit}>
         <Mark />
         <h1>Skiff</h1>
-        {ended && <p class="stale" role="alert">Your session has ended: it was over, or the credential has expired or been revoked. Sign in as {ended} to go on where you were; nothing that you wrote is lost.</p>}
+        {ended && <p class="stale" role="alert">Your session has ended: {why()}. Sign in as {ended} to go on where you were; nothing that you wrote is lost.</p>}
         <div class="choice" role="radiogroup" aria-label="Sign in with">
           {(["token", "kubeconfig"] as const).map((w) => (
             <button type="button" role="radio" aria-checked={way === w} onClick={() => { setWay(w); setText(""); setError(""); }}>{w === "token" ? "Token" : "Kubeconfig"}</button>

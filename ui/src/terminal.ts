@@ -8,7 +8,7 @@ const STDIN = 0, STDERR = 2, FAILURE = 3, SIZE = 4, CLOSE = 255;
 
 export interface Open { dispose(): void }
 
-export function open(box: HTMLElement, ws: WebSocket, ended: (why: string) => void): Open {
+export function open(box: HTMLElement, ws: WebSocket, ended: (why: string, opened: boolean) => void): Open {
   const dark = getComputedStyle(document.documentElement).colorScheme !== "light";
   const term = new Terminal({
     fontFamily: "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace", fontSize: 13, cursorBlink: false, scrollback: 5000, screenReaderMode: false,
@@ -25,9 +25,10 @@ export function open(box: HTMLElement, ws: WebSocket, ended: (why: string) => vo
     ws.send(message);
   };
   const resize = new ResizeObserver(() => fit.fit());
-  let why = "";
+  let why = "", opened = false;
   ws.binaryType = "arraybuffer";
   ws.onopen = () => {
+    opened = true;
     resize.observe(box);
     fit.fit();
     send(SIZE, JSON.stringify({ Width: term.cols, Height: term.rows }));
@@ -43,7 +44,7 @@ export function open(box: HTMLElement, ws: WebSocket, ended: (why: string) => vo
     } else if (m[0] <= STDERR) term.write(m.subarray(1));
     else if (m[0] === CLOSE) ws.close();
   };
-  ws.onclose = (e) => ended(why || e.reason || "The connection has ended.");
+  ws.onclose = (e) => ended(why || e.reason || "The connection has ended.", opened);
   return {
     dispose() {
       resize.disconnect();

@@ -4,7 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import { ApiError, request, signedInAgain } from "./api";
 
 export interface Meta {
-  name: string; namespace?: string; uid: string; resourceVersion: string; creationTimestamp: string; deletionTimestamp?: string; generation?: number;
+  name: string; namespace?: string; uid: string; resourceVersion: string; creationTimestamp: string; deletionTimestamp?: string; deletionGracePeriodSeconds?: number; generation?: number;
   labels?: Record<string, string>; annotations?: Record<string, string>; ownerReferences?: { kind: string; name: string; uid: string; controller?: boolean }[];
 }
 export interface Obj { apiVersion?: string; kind?: string; metadata: Meta; spec?: any; status?: any; [more: string]: any }

@@ -87,8 +87,6 @@ function PodState({ pod }: { pod: Obj }) {
       <ul class="conditions">{(pod.status?.conditions ?? []).map((c: any) => (
         <li><Dot tone={c.status === "True" ? "good" : "wait"} /> <b>{c.type}</b> {c.reason} {c.message} <time>{age(c.lastTransitionTime, now)}</time></li>
       ))}</ul>
-      <h2>Events</h2>
-      <Events uid={pod.metadata.uid} ns={pod.metadata.namespace!} />
     </>
   );
 }
