@@ -217,6 +217,26 @@ func TestAffinity(t *testing.T) {
 	if again := spread(t, client, "10.43.0.20:80", 30); fmt.Sprint(again) != fmt.Sprint(seen) {
 		t.Errorf("%v is back, and took over from %v: %v", first, seen, again)
 	}
+
+	second := int32(1)
+	brief := func(s *corev1.Service) {
+		sticky(s)
+		s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &second}}
+	}
+	w.client.put(service("u", "10.43.0.22", brief), endpoints("u", addrs...))
+	eventually(t, "the service answers", func() bool { _, _, err := client.ask("10.43.0.22:80"); return err == nil })
+	all := map[string]bool{}
+	for tries := 0; len(all) < 2; tries++ {
+		if tries == 20 {
+			t.Fatalf("a client that waits longer than it is remembered is led to %v for ever", all)
+		}
+		time.Sleep(1100 * time.Millisecond)
+		name, _, err := client.ask("10.43.0.22:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = true
+	}
 }
 
 // TestLocalServiceAddress is the API server: it listens on the first service address, which is the host's, at a port other than the service's.
