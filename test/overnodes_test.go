@@ -51,6 +51,16 @@ spec: {selector: {app: web}, internalTrafficPolicy: Local, ports: [{port: 80, ta
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: near}
+spec: {selector: {app: web}, trafficDistribution: PreferSameNode, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: elsewhere}
+spec: {selector: {app: second}, trafficDistribution: PreferSameNode, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
 metadata: {name: outside}
 spec: {type: NodePort, selector: {app: second}, externalTrafficPolicy: Local, ports: [{port: 80, targetPort: 8080, nodePort: 30081}]}
 `
@@ -87,6 +97,7 @@ var answeringPod = regexp.MustCompile(`(?m)^pod +\S+`)
 func keptServices(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 	byNode := podsByNode(t, c, 3)
 	sticky, inside := "http://"+serviceIP(c, "sticky"), "http://"+serviceIP(c, "inside")
+	near, elsewhere := "http://"+serviceIP(c, "near"), "http://"+serviceIP(c, "elsewhere")
 	for i, h := range nodes.Hosts() {
 		node := fmt.Sprintf("node-%d", i+1)
 		cluster.Eventually(t, 10*time.Second, func() error { _, err := h.HTTP(sticky); return err })
@@ -102,9 +113,14 @@ func keptServices(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 			t.Errorf("session affinity: %s was answered by %v", node, seen)
 		}
 		for range 10 {
-			if out, err := h.HTTP(inside); err != nil || !strings.Contains(out, byNode[node].Name) {
-				t.Fatalf("internalTrafficPolicy Local on %s: %v\n%s", node, err, out)
+			for what, url := range map[string]string{"internalTrafficPolicy Local": inside, "trafficDistribution PreferSameNode": near} {
+				if out, err := h.HTTP(url); err != nil || !strings.Contains(out, byNode[node].Name) {
+					t.Fatalf("%s on %s: %v\n%s", what, node, err, out)
+				}
 			}
+		}
+		if _, err := h.HTTP(elsewhere); err != nil {
+			t.Errorf("%s has no endpoint of a service that prefers the same node, and is led to none: %v", node, err)
 		}
 	}
 	client := nodes.Link.NewHost(t) // of no cluster
