@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,21 +71,13 @@ spec:
 // everything that was asked for is there, once. SKIFF_TEST_SEED repeats a run's moments.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("SKIFF_TEST_SEED"); text != "" {
-		var err error
-		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
-			t.Fatalf("SKIFF_TEST_SEED: %v", err)
-		}
-	}
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, seed))
+	_, random := chance(t)
 	c := cluster.New(t)
 	c.Up()
 	c.Kill()
 	manifest := write(t, crashing)
 	walked := make(chan error, 1)
-	go func() { walked <- walk(c, manifest) }()
+	go func() { walked <- walk(c, slices.Concat([]string{"apply -f " + manifest}, walkSteps)...) }()
 	for range 7 {
 		c.Crash(300*time.Millisecond + time.Duration(random.IntN(4200))*time.Millisecond)
 	}
@@ -95,20 +88,36 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	converged(t, c)
 }
 
+// chance is what moments are drawn from, by SKIFF_TEST_SEED or by a seed that the test's log names.
+func chance(t *testing.T) (seed uint64, random *rand.Rand) {
+	t.Helper()
+	seed = uint64(time.Now().UnixNano())
+	if text := os.Getenv("SKIFF_TEST_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("SKIFF_TEST_SEED: %v", err)
+		}
+	}
+	t.Logf("seed %d", seed)
+	return seed, rand.New(rand.NewPCG(seed, seed))
+}
+
+// walkSteps is what is done with what crashing deploys.
+var walkSteps = []string{
+	"rollout status deployment/web --timeout=10s",
+	"set env deployment/web MESSAGE=second",
+	"rollout status statefulset/db --timeout=10s",
+	"delete pod db-0 --ignore-not-found --wait=false",
+	"scale deployment/web --replicas=4",
+	"rollout status deployment/web --timeout=10s",
+	"set env deployment/web MESSAGE=third",
+	"rollout status deployment/web --timeout=10s",
+	"wait job/work --for=condition=Complete --timeout=10s",
+}
+
 // walk does one step after the other. Each is repeated until it succeeds, as somebody would who finds the server gone.
-func walk(c *cluster.Cluster, manifest string) error {
-	for _, step := range []string{
-		"apply -f " + manifest,
-		"rollout status deployment/web --timeout=10s",
-		"set env deployment/web MESSAGE=second",
-		"rollout status statefulset/db --timeout=10s",
-		"delete pod db-0 --ignore-not-found --wait=false",
-		"scale deployment/web --replicas=4",
-		"rollout status deployment/web --timeout=10s",
-		"set env deployment/web MESSAGE=third",
-		"rollout status deployment/web --timeout=10s",
-		"wait job/work --for=condition=Complete --timeout=10s",
-	} {
+func walk(c *cluster.Cluster, steps ...string) error {
+	for _, step := range steps {
 		began := time.Now()
 		for {
 			out, err := c.TryKubectl(strings.Fields(step)...)
@@ -126,8 +135,15 @@ func walk(c *cluster.Cluster, manifest string) error {
 
 // converged checks that what the walk asked for is there, and nothing twice.
 func converged(t *testing.T, c *cluster.Cluster) {
+	counted(t, c)
+	cluster.Eventually(t, 30*time.Second, func() error { return answeredBy(c.HTTP, 4) })
+	cluster.Eventually(t, 30*time.Second, func() error { return once(t, c) })
+}
+
+// counted checks what the API says of the job, and whose the volumes are.
+func counted(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
 	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
-	cluster.Eventually(t, 30*time.Second, func() error { return answeredBy(c, 4) })
 	if out := squeeze(c.Kubectl("get", "job", "work", "-o", "jsonpath={.status.succeeded} {.status.active}")); out != "6" {
 		t.Errorf("of the job's six pods succeeded, and are active: %q", out)
 	}
@@ -139,14 +155,13 @@ func converged(t *testing.T, c *cluster.Cluster) {
 	if out := c.Kubectl("get", "persistentvolumeclaims", "-o", "jsonpath={.items[*].status.phase}"); out != "Bound Bound" {
 		t.Errorf("claims are %s", out)
 	}
-	cluster.Eventually(t, 30*time.Second, func() error { return once(t, c) })
 }
 
 // answeredBy says whether the service is answered by that many pods, all of the last revision.
-func answeredBy(c *cluster.Cluster, n int) error {
+func answeredBy(get func(url string) (string, error), n int) error {
 	seen := map[string]bool{}
 	for range 60 {
-		out, err := c.HTTP("http://127.0.0.1:30080")
+		out, err := get("http://127.0.0.1:30080")
 		if first, _, _ := strings.Cut(out, "\n"); err != nil || first != "third" {
 			return fmt.Errorf("an older pod answered, or none did: %v: %s", err, out)
 		}
@@ -158,21 +173,30 @@ func answeredBy(c *cluster.Cluster, n int) error {
 	return nil
 }
 
-// once: every pod that runs has one sandbox and an address of its own, and nobody else has any.
-func once(t *testing.T, c *cluster.Cluster) error {
-	running, addresses := 0, map[string]string{}
-	for _, p := range pods(t, c, "app in (web, db, work)") {
+// runningPods are those that match and have not ended, each of which has an address of its own.
+func runningPods(t *testing.T, c *cluster.Cluster, selector string) (running []corev1.Pod, err error) {
+	addresses := map[string]string{}
+	for _, p := range pods(t, c, selector) {
 		if p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed {
 			continue
 		}
-		running++
+		running = append(running, p)
 		if other := addresses[p.Status.PodIP]; other != "" {
-			return fmt.Errorf("%s and %s have the address %s", other, p.Name, p.Status.PodIP)
+			return nil, fmt.Errorf("%s and %s have the address %s", other, p.Name, p.Status.PodIP)
 		}
 		addresses[p.Status.PodIP] = p.Name
 	}
-	if shims := c.Sandboxes(); running != 6 || len(shims) != running {
-		return fmt.Errorf("%d pods run, want 6, in %d sandboxes:\n%s\n%s", running, len(shims), c.Kubectl("get", "pods", "-o", "wide"), strings.Join(shims, "\n"))
+	return running, nil
+}
+
+// once: every pod that runs has one sandbox, and nobody else has any.
+func once(t *testing.T, c *cluster.Cluster) error {
+	running, err := runningPods(t, c, "app in (web, db, work)")
+	if err != nil {
+		return err
+	}
+	if shims := c.Sandboxes(); len(running) != 6 || len(shims) != len(running) {
+		return fmt.Errorf("%d pods run, want 6, in %d sandboxes:\n%s\n%s", len(running), len(shims), c.Kubectl("get", "pods", "-o", "wide"), strings.Join(shims, "\n"))
 	}
 	return nil
 }

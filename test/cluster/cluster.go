@@ -158,10 +158,16 @@ func (c *Cluster) Up() {
 	c.WaitReady(time.Minute)
 }
 
+// BeginServer starts the process as 'skiff server' and does not wait.
+func (c *Cluster) BeginServer() {
+	c.t.Helper()
+	c.spawn("server")
+}
+
 // Server starts the process as 'skiff server' and waits until its API server answers.
 func (c *Cluster) Server() {
 	c.t.Helper()
-	c.spawn("server")
+	c.BeginServer()
 	Eventually(c.t, time.Minute, func() error {
 		if !c.running() {
 			c.t.Fatalf("skiff ended before it was ready: %v\n%s", c.exit, c.out)
@@ -250,9 +256,12 @@ func (c *Cluster) Ended(patience time.Duration) error {
 	return c.exit
 }
 
-// Kill ends the process as a crash would.
+// Kill ends the process, which must not have ended by itself, as a crash would.
 func (c *Cluster) Kill() {
 	c.t.Helper()
+	if !c.running() {
+		c.t.Fatalf("skiff ended by itself: %v\n%s", c.exit, c.out)
+	}
 	c.signal(syscall.SIGKILL)
 	<-c.exited
 }

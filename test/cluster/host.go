@@ -284,3 +284,15 @@ func (c *Cluster) Sandboxes() (shims []string) {
 	}
 	return shims
 }
+
+// Shims are the process IDs of Sandboxes.
+func (c *Cluster) Shims() (pids []int) {
+	for _, p := range c.Sandboxes() {
+		var pid int
+		if _, err := fmt.Sscanf(p, "process %d:", &pid); err != nil {
+			c.t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	return pids
+}

@@ -93,6 +93,9 @@ func (c *Cluster) TryAgent(flags ...string) (string, error) {
 	return c.Skiff(append(append([]string{"agent", "--data-dir", c.DataDir}, c.flags...), flags...)...)
 }
 
+// All are the processes of all hosts, the server first.
+func (c *Nodes) All() []*Cluster { return append([]*Cluster{c.Cluster}, c.Agents...) }
+
 // Hosts are all hosts of the cluster, the server's first.
 func (c *Nodes) Hosts() []*Host {
 	all := []*Host{c.host}
