@@ -18,7 +18,7 @@ import (
 var agentKeys = []string{
 	"server", "token", "token-file", "data-dir", "cluster-name", "log-level", "log-format", "node-name", "node-ip", "kubelet-listen", "max-pods", "pod-manifest-path", "eviction-hard",
 	"eviction-soft", "eviction-soft-grace-period", "eviction-max-pod-grace-period", "eviction-minimum-reclaim", "eviction-pressure-transition-period",
-	"shutdown-grace-period", "shutdown-grace-period-critical-pods", "shutdown-grace-period-by-pod-priority",
+	"enable-system-log-query", "shutdown-grace-period", "shutdown-grace-period-critical-pods", "shutdown-grace-period-by-pod-priority",
 	"proxy-healthz-bind-address", "proxy-metrics-bind-address", "cri-endpoint", "resolv-conf", "vxlan-port", "direct-routing",
 }
 

@@ -113,6 +113,7 @@ type Config struct {
 	EvictionMaxTime       int      `key:"eviction-max-pod-grace-period" help:"Seconds that a pod gets at most to end when it is evicted for a soft threshold; negative for what it asks for"`
 	EvictionReclaim       []string `key:"eviction-minimum-reclaim" help:"What must be there beyond a threshold before no more pods are evicted for it, such as nodefs.available=500Mi (default: nothing)"`
 	EvictionHold          string   `key:"eviction-pressure-transition-period" help:"How long a node tells that it is short of something after it was the last time"`
+	EnableSystemLogQuery  bool     `key:"enable-system-log-query" help:"Answer queries for the logs of the host's services, for those who may read nodes/log and nodes/proxy"`
 	ShutdownGrace         string   `key:"shutdown-grace-period" help:"How long pods get to end when the host shuts down; systemd-logind holds it up for that long, 0 for not at all"`
 	ShutdownGraceCritical string   `key:"shutdown-grace-period-critical-pods" help:"The last part of that, which is for critical pods: they end when the others have"`
 	ShutdownGracePriority []string `key:"shutdown-grace-period-by-pod-priority" help:"Instead of both: what pods of a priority and above get, each after those of lower ones, such as 0=1m,1000=20s,2000000000=10s"`

@@ -499,6 +499,7 @@ func (c *cluster) makeKubelet() (runner, error) {
 		Domain:      c.conf.ClusterDomain,
 		MaxPods:     c.conf.MaxPods,
 		StaticPods:  c.conf.PodManifestPath,
+		LogQuery:    c.conf.EnableSystemLogQuery,
 		Eviction:    eviction,
 		Shutdown:    periods,
 		Cluster:     c.conf.ClusterName,

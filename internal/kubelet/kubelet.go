@@ -60,6 +60,7 @@ type Config struct {
 	Root       string       // "<data-dir>/kubelet": pods/<uid>/volumes …
 	LogDir     string       // "<data-dir>/logs/pods"
 	Logs       logs.Limits  // zero: logs.Default
+	LogQuery   bool         // administrators may ask for the logs of the host's services
 	VolumeDir  string       // "<data-dir>/volumes": this node's local volumes
 	CgroupRoot string       // "/skiff": pods live in <root>/kubepods/…
 	ClusterDNS netip.Addr
@@ -200,7 +201,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kubelet: %w", err)
 	}
-	serving := serve.Config{NodeName: k.cfg.NodeName, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, Counts: slices.Concat(k.started.Collectors(), k.shutdownMetrics(), []prometheus.Collector{k.ends}), TLS: k.tls(), Log: k.log,
+	serving := serve.Config{NodeName: k.cfg.NodeName, LogQuery: k.cfg.LogQuery, API: k.cfg.Client, Pods: k.pods, Runtime: k.runtime, Probes: k.probes, Counts: slices.Concat(k.started.Collectors(), k.shutdownMetrics(), []prometheus.Collector{k.ends}), TLS: k.tls(), Log: k.log,
 		Search: k.logs.Searcher(k.pods.labels).Search}
 	if k.cfg.Telemetry != nil {
 		serving.Summary, serving.Containers, serving.History = k.summary, k.cfg.Telemetry.Containers(), k.cfg.Telemetry.History()

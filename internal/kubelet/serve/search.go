@@ -21,12 +21,7 @@ import (
 func (s *Server) search(w http.ResponseWriter, r *http.Request) {
 	q, err := searchQuery(r.URL.Query(), time.Now())
 	if err != nil {
-		// A Status, unlike the kubelet's other errors: what comes through the node's proxy is read by API clients.
-		status := apierrors.NewBadRequest(err.Error()).Status()
-		status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusBadRequest)
-		_ = json.NewEncoder(w).Encode(status)
+		badRequest(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -44,6 +39,15 @@ func (s *Server) search(w http.ResponseWriter, r *http.Request) {
 		s.cfg.Log.Warn("cannot go on searching logs", "err", err)
 		panic(http.ErrAbortHandler) // so that the answer isn't taken for a whole one
 	}
+}
+
+// badRequest answers with a Status, unlike the kubelet's other errors: what comes through the node's proxy is read by API clients.
+func badRequest(w http.ResponseWriter, err error) {
+	status := apierrors.NewBadRequest(err.Error()).Status()
+	status.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusBadRequest)
+	_ = json.NewEncoder(w).Encode(status)
 }
 
 // searchQuery reads the parameters namespace, labelSelector, search, sinceSeconds, sinceTime and follow.

@@ -43,7 +43,8 @@ type Config struct {
 	// Containers serves /metrics/cadvisor; nil: there is nothing to serve.
 	Containers http.Handler
 	// Search through the logs of all pods, those that are gone included.
-	Search func(ctx context.Context, q logs.Query, found func(*logs.Line) error) error
+	Search   func(ctx context.Context, q logs.Query, found func(*logs.Line) error) error
+	LogQuery bool // the logs of the host's services can be asked for
 	// History serves /stats/history; nil: there is none.
 	History http.Handler
 	Probes  prometheus.Collector   // of /metrics/probes; may be nil
@@ -70,7 +71,11 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("GET /runningpods", s.pods)
 	s.mux.HandleFunc("GET /runningpods/", s.pods)
 	s.mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
-	s.mux.Handle("GET /logs/", http.StripPrefix("/logs/", http.FileServer(http.Dir(systemLogs))))
+	hosts := http.FileServer(http.Dir(systemLogs))
+	if cfg.LogQuery {
+		hosts = hostLogs{http.Dir(systemLogs), "journalctl"}
+	}
+	s.mux.Handle("GET /logs/", http.StripPrefix("/logs/", hosts))
 	if cfg.Search != nil {
 		s.mux.HandleFunc("GET /logs/search", s.search)
 	}
