@@ -83,6 +83,7 @@ spec:
 	if got := d.Context("handle-1"); got["color"] != "red" || got["csi.storage.k8s.io/pod.name"] != "p" || got["csi.storage.k8s.io/ephemeral"] != "false" {
 		t.Errorf("the driver was told %v", got)
 	}
+	claimsOfOwnUsers(t, c, d)
 	inlineCSI(t, c, d)
 	limitedCSI(t, c)
 	expandCSI(t, c, d)
@@ -131,6 +132,59 @@ func attachVolume(t *testing.T, c *cluster.Cluster) {
 		_, err = api.UpdateStatus(context.Background(), a, metav1.UpdateOptions{})
 		return err
 	})
+}
+
+// claimsOfOwnUsers: in a pod with users of its own what belongs to root in a claim's volume belongs to the pod's root, who is nobody outside, and to its group.
+func claimsOfOwnUsers(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
+	t.Helper()
+	c.Apply(`
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: local}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: own}
+spec:
+  hostUsers: false
+  terminationGracePeriodSeconds: 0
+  securityContext: {fsGroup: 4321}
+  volumes:
+    - {name: csi, persistentVolumeClaim: {claimName: c}}
+    - {name: local, persistentVolumeClaim: {claimName: local}}
+  containers:
+    - {name: main, image: "skiff.dev/web:1", volumeMounts: &mounts [{name: csi, mountPath: /csi}, {name: local, mountPath: /local}, {name: local, mountPath: /below, subPath: sub}]}
+    - {name: user, image: "skiff.dev/web:1", env: [{name: PORT, value: "8081"}], securityContext: {runAsUser: 1000}, volumeMounts: *mounts}
+`)
+	c.WaitPodReady("own")
+	rangeOf(t, c, "own", "main")
+	if out := c.Kubectl("exec", "own", "-c", "main", "--", "sh", "-c", "cat /csi/f; for d in csi local below; do echo x > /$d/root; done; ls -l /csi/f"); !strings.HasPrefix(out, "kept\n") || !strings.Contains(out, " 0 ") || !strings.Contains(out, " 4321 ") {
+		t.Errorf("of what another pod wrote it sees %q", out)
+	}
+	c.Kubectl("exec", "own", "-c", "user", "--", "sh", "-c", "for d in csi local; do echo x > /$d/user; done; cat /below/root")
+	local := filepath.Join(c.DataDir, "volumes")
+	for _, where := range []struct {
+		folder, file string
+		owner        uint32
+	}{
+		{filepath.Join(d.Volume, "handle-1"), "root", 0}, {filepath.Join(d.Volume, "handle-1"), "user", 1000}, {local, "user", 1000}, {local, "sub/root", 0},
+	} {
+		found := 0
+		err := filepath.WalkDir(where.folder, func(path string, _ os.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, "/"+where.file) {
+				found++
+				if uid, gid := ownerOf(t, path); uid != where.owner || gid != 4321 {
+					t.Errorf("on the host %s belongs to %d:%d, not to %d:4321", path, uid, gid, where.owner)
+				}
+			}
+			return err
+		})
+		if err != nil || found != 1 {
+			t.Errorf("%d files %s below %s, %v", found, where.file, where.folder, err)
+		}
+	}
+	c.Kubectl("delete", "pod/own", "pvc/local")
 }
 
 func inlineCSI(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
