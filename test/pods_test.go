@@ -62,6 +62,8 @@ func TestPods(t *testing.T) {
 		"wrong command":           wrongCommand,
 		"identity":                identity,
 		"must not be root":        mustNotBeRoot,
+		"confined":                confined,
+		"runtime class":           runtimeClass,
 		"names and hosts":         namesAndHosts,
 		"shared processes":        sharedProcesses,
 		"host network":            hostNetwork,
@@ -72,6 +74,7 @@ func TestPods(t *testing.T) {
 		"the API from inside":     apiFromInside,
 		"changed image":           changedImage,
 		"conditions and restarts": conditions,
+		"gRPC probes":             grpcProbes,
 	})
 }
 
@@ -637,6 +640,110 @@ spec: {securityContext: {runAsNonRoot: true}, containers: [{name: main, image: "
 		return len(s) == 1 && s[0].State.Waiting != nil && s[0].State.Waiting.Reason == "CreateContainerConfigError" &&
 			strings.Contains(s[0].State.Waiting.Message, "container has runAsNonRoot and image will run as root")
 	})
+}
+
+// grpcProbes: a server is asked for its own health or for that of one of its services; one that is not there, or asked at the wrong port, is not ready.
+func grpcProbes(t *testing.T, c *cluster.Cluster) {
+	for name, probe := range map[string]string{"well": "{port: 6000}", "ill": "{port: 6000, service: ill}", "none": "{port: 6000, service: none}", "deaf": "{port: 6001}"} {
+		c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: ` + name + `}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: main
+      image: ` + peerName + `
+      args: [health]
+      startupProbe: {grpc: {port: 6000}, periodSeconds: 1}
+      readinessProbe: {grpc: ` + probe + `, periodSeconds: 1}
+`)
+	}
+	c.WaitPodReady("well")
+	wantEvent(t, c, "pod/ill", `Unhealthy .*Readiness probe failed: service unhealthy \(responded with "NOT_SERVING"\)`)
+	wantEvent(t, c, "pod/none", `Unhealthy .*Readiness probe failed: error: health rpc probe failed: .*unknown service`)
+	wantEvent(t, c, "pod/deaf", `Unhealthy .*Readiness probe failed: .*connection refused`)
+	for _, name := range []string{"ill", "none", "deaf"} {
+		p, err := c.Client().CoreV1().Pods("grpc-probes").Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil || cluster.Ready(p) || len(p.Status.ContainerStatuses) != 1 || p.Status.ContainerStatuses[0].Started == nil || !*p.Status.ContainerStatuses[0].Started {
+			t.Errorf("%s: %v, %+v", name, err, p.Status.ContainerStatuses)
+		}
+	}
+}
+
+// confined: a pod gets the seccomp profile and the sysctls that it asks for, and no sysctl that reaches beyond it.
+func confined(t *testing.T, c *cluster.Cluster) {
+	c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  restartPolicy: Never
+  securityContext:
+    seccompProfile: {type: RuntimeDefault}
+    sysctls: [{name: net.ipv4.ip_local_port_range, value: "20000 20100"}]
+  containers:
+    - {name: confined, image: "skiff.dev/web:1", command: [cat, /proc/self/status, /proc/sys/net/ipv4/ip_local_port_range]}
+    - {name: free, image: "skiff.dev/web:1", command: [cat, /proc/self/status], securityContext: {seccompProfile: {type: Unconfined}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: far}
+spec:
+  securityContext: {sysctls: [{name: kernel.msgmax, value: "65536"}]}
+  containers: [{name: main, image: "skiff.dev/web:1"}]
+`)
+	c.WaitPodDone("p")
+	for container, want := range map[string][]string{"confined": {"Seccomp:\t2\n", "20000\t20100\n"}, "free": {"Seccomp:\t0\n"}} {
+		for _, text := range want {
+			if out := c.Kubectl("logs", "p", "-c", container); !strings.Contains(out, text) {
+				t.Errorf("%s: no %q in\n%s", container, text, out)
+			}
+		}
+	}
+	c.WaitPod("far", "refused", func(p *corev1.Pod) bool {
+		return p.Status.Phase == corev1.PodFailed && p.Status.Reason == "SysctlForbidden" && strings.Contains(p.Status.Message, `forbidden sysctl: "kernel.msgmax" not allowlisted`)
+	})
+}
+
+// runtimeClass: the class names the runtime's handler and what its pods cost besides; one that is not there is refused, and so is a handler by the runtime.
+func runtimeClass(t *testing.T, c *cluster.Cluster) {
+	c.Apply(`
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: named}
+handler: runc
+overhead: {podFixed: {memory: 12Mi}}
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: unknown}
+handler: none
+`)
+	const of = `
+apiVersion: v1
+kind: Pod
+metadata: {name: %[1]s}
+spec: {runtimeClassName: %[1]s, containers: [{name: main, image: "skiff.dev/web:1"}]}
+`
+	c.Apply(fmt.Sprintf(of, "named"))
+	c.Apply(fmt.Sprintf(of, "unknown"))
+	if p := c.WaitPodReady("named"); p.Spec.Overhead.Memory().String() != "12Mi" {
+		t.Errorf("its overhead is %v", p.Spec.Overhead)
+	}
+	cluster.Eventually(t, 20*time.Second, func() error {
+		if out := c.Kubectl("get", "events", "--field-selector=reason=FailedCreatePodSandBox,involvedObject.name=unknown", "-o", "jsonpath={.items[*].message}"); !strings.Contains(out, `no runtime for "none" is configured`) {
+			return fmt.Errorf("of the unknown handler the events say %q", out)
+		}
+		return nil
+	})
+	file := filepath.Join(t.TempDir(), "absent.yaml")
+	if err := os.WriteFile(file, []byte(fmt.Sprintf(of, "absent")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := c.TryKubectl("create", "-f", file); err == nil || !strings.Contains(out, `RuntimeClass "absent" not found`) {
+		t.Errorf("a class that is not there: %v, %q", err, out)
+	}
 }
 
 func namesAndHosts(t *testing.T, c *cluster.Cluster) {

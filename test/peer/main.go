@@ -1,5 +1,5 @@
-// Command peer is what tests run in containers where the built-in image's tools do not do: a UDP server, a process that does not want to
-// end, and one that shows its terminal's size.
+// Command peer is what tests run in containers where the built-in image's tools do not do: a UDP server, one that tells its health
+// over gRPC, a process that does not want to end, and one that shows its terminal's size.
 package main
 
 import (
@@ -13,12 +13,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 func main() {
-	modes := map[string]func() error{"udp": udp, "stubborn": stubborn, "tidy": tidy, "window": window, "chatter": chatter}
+	modes := map[string]func() error{"udp": udp, "health": healthy, "stubborn": stubborn, "tidy": tidy, "window": window, "chatter": chatter}
 	if len(os.Args) != 2 || modes[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer udp|stubborn|tidy|window|chatter")
+		fmt.Fprintln(os.Stderr, "usage: peer udp|health|stubborn|tidy|window|chatter")
 		os.Exit(2)
 	}
 	if err := modes[os.Args[1]](); err != nil {
@@ -47,6 +50,18 @@ func udp() error {
 			return err
 		}
 	}
+}
+
+// healthy says over gRPC, on port 6000, that it is, and that a service of its is not.
+func healthy() error {
+	listener, err := net.Listen("tcp", ":6000")
+	if err != nil {
+		return err
+	}
+	all, server := health.NewServer(), grpc.NewServer()
+	all.SetServingStatus("ill", healthpb.HealthCheckResponse_NOT_SERVING)
+	healthpb.RegisterHealthServer(server, all)
+	return server.Serve(listener)
 }
 
 // stubborn does not end on SIGTERM.
