@@ -15,7 +15,7 @@ import (
 // metrics go by upstream's names.
 type metrics struct {
 	requests         *prometheus.CounterVec
-	duration         *prometheus.HistogramVec
+	duration         *histogram.Vec
 	watches          *prometheus.GaugeVec
 	events           *prometheus.CounterVec
 	reading, writing prometheus.Gauge
@@ -115,6 +115,6 @@ func (m *metrics) observe(info *request.RequestInfo, rec *recorder, took time.Du
 	}
 	m.requests.WithLabelValues(verb, group, version, resource, sub, strconv.Itoa(rec.code)).Inc()
 	if verb != "watch" && verb != "connect" && sub == "" {
-		m.duration.WithLabelValues(verb, group, resource).Observe(took.Seconds())
+		m.duration.WithLabelValues(verb, group, resource).Observe(took)
 	}
 }

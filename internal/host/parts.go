@@ -262,7 +262,7 @@ func (c *cluster) observeEtcd() func(operation, resource string, took time.Durat
 	}, []string{"operation", "type"})
 	c.metrics.MustRegister(h)
 	return func(operation, resource string, took time.Duration) {
-		h.WithLabelValues(operation, resource).Observe(took.Seconds())
+		h.WithLabelValues(operation, resource).Observe(took)
 	}
 }
 

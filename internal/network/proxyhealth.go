@@ -39,7 +39,7 @@ type proxyHealth struct {
 	eligible bool      // nobody is about to remove the node
 
 	registry      *prometheus.Registry
-	took          prometheus.Histogram
+	took          *histogram.Histogram
 	queued        prometheus.Gauge
 	done          prometheus.Gauge
 	healthz, live *prometheus.CounterVec
@@ -94,7 +94,7 @@ func (h *proxyHealth) write(do func() error) error {
 		return err
 	}
 	h.written = h.now()
-	h.took.Observe(h.written.Sub(began).Seconds())
+	h.took.Observe(h.written.Sub(began))
 	h.done.Set(seconds(h.written))
 	return nil
 }

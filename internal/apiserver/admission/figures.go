@@ -17,7 +17,7 @@ import (
 var buckets = []float64{0.005, 0.025, 0.1, 0.5, 1.0, 2.5}
 
 type figures struct {
-	controllers *prometheus.HistogramVec
+	controllers *histogram.Vec
 	step        map[string]observers
 }
 
@@ -35,7 +35,7 @@ func newFigures(to prometheus.Registerer) *figures {
 	}, []string{"type", "operation", "rejected"})
 	m.step = map[string]observers{}
 	for _, kind := range []string{"admit", "validate"} {
-		m.step[kind] = observersOf("CUDX", func(operation, rejected string) prometheus.Observer {
+		m.step[kind] = observersOf("CUDX", func(operation, rejected string) *histogram.Histogram {
 			return steps.WithLabelValues(kind, operation, rejected)
 		})
 	}
@@ -47,21 +47,21 @@ func (m *figures) of(p plugin, kind string) observers {
 	if m.controllers == nil {
 		return nil
 	}
-	return observersOf(p.on, func(operation, rejected string) prometheus.Observer {
+	return observersOf(p.on, func(operation, rejected string) *histogram.Histogram {
 		return m.controllers.WithLabelValues(p.name, kind, operation, rejected)
 	})
 }
 
 // observers hear how long something took, by operation: let in, refused. They are looked up once, for every write asks.
-type observers map[string]*[2]prometheus.Observer
+type observers map[string]*[2]*histogram.Histogram
 
 var letters = map[string]string{"C": create, "U": update, "D": remove, "X": "CONNECT"}
 
-func observersOf(on string, of func(operation, rejected string) prometheus.Observer) observers {
+func observersOf(on string, of func(operation, rejected string) *histogram.Histogram) observers {
 	out := observers{}
 	for letter, operation := range letters {
 		if strings.Contains(on, letter) {
-			out[operation] = &[2]prometheus.Observer{of(operation, "false"), of(operation, "true")}
+			out[operation] = &[2]*histogram.Histogram{of(operation, "false"), of(operation, "true")}
 		}
 	}
 	return out
@@ -72,9 +72,9 @@ func (o observers) observe(operation string, err error, took time.Duration) {
 	switch {
 	case pair == nil:
 	case err == nil:
-		pair[0].Observe(took.Seconds())
+		pair[0].Observe(took)
 	default:
-		pair[1].Observe(took.Seconds())
+		pair[1].Observe(took)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 type figures struct {
 	rejected, dispatched     *prometheus.CounterVec
 	queued, executing, taken *prometheus.GaugeVec
-	waited, executed         *prometheus.HistogramVec
+	waited, executed         *histogram.Vec
 }
 
 func newFigures() *figures {
@@ -21,7 +21,7 @@ func newFigures() *figures {
 	gauge := func(name, help string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, labels)
 	}
-	times := func(name, help string, more ...string) *prometheus.HistogramVec {
+	times := func(name, help string, more ...string) *histogram.Vec {
 		return histogram.NewVec(prometheus.HistogramOpts{
 			Name: prefix + name, Help: help, Buckets: []float64{0, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30},
 		}, append(labels[:2:2], more...))
@@ -47,8 +47,8 @@ type flow struct {
 	all                      *figures
 	dispatched               prometheus.Counter
 	queued, executing, seats prometheus.Gauge
-	seatedAfter, gaveUpAfter prometheus.Observer
-	executed                 prometheus.Observer
+	seatedAfter, gaveUpAfter *histogram.Histogram
+	executed                 *histogram.Histogram
 }
 
 func (f *figures) of(level, schema string) *flow {
@@ -69,19 +69,19 @@ func (f *flow) seated(seats int, waited time.Duration) {
 	f.dispatched.Inc()
 	f.executing.Inc()
 	f.seats.Add(float64(seats))
-	f.seatedAfter.Observe(waited.Seconds())
+	f.seatedAfter.Observe(waited)
 }
 
 // left counts the end of a request that was seated.
 func (f *flow) left(seats int, took time.Duration) {
 	f.executing.Dec()
 	f.seats.Sub(float64(seats))
-	f.executed.Observe(took.Seconds())
+	f.executed.Observe(took)
 }
 
 func (f *flow) refused(reason string, waited time.Duration) {
 	f.all.rejected.WithLabelValues(f.level, f.schema, reason).Inc()
-	f.gaveUpAfter.Observe(waited.Seconds())
+	f.gaveUpAfter.Observe(waited)
 }
 
 var (

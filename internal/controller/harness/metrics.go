@@ -12,7 +12,7 @@ import (
 type Metrics struct {
 	registry prometheus.Registerer
 	total    *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
+	seconds  *histogram.Vec
 }
 
 // NewMetrics registers the controllers' metrics; to may be nil.
@@ -36,7 +36,7 @@ func NewMetrics(to prometheus.Registerer) *Metrics {
 // loopMetrics are one controller's, looked up once.
 type loopMetrics struct {
 	ok, failed prometheus.Counter
-	seconds    prometheus.Observer
+	seconds    *histogram.Histogram
 }
 
 func (m *Metrics) of(name string) *loopMetrics {
@@ -48,7 +48,7 @@ func (m *Metrics) of(name string) *loopMetrics {
 }
 
 func (l *loopMetrics) observe(d time.Duration, err error) {
-	l.seconds.Observe(d.Seconds())
+	l.seconds.Observe(d)
 	if err != nil {
 		l.failed.Inc()
 		return
