@@ -144,16 +144,42 @@ type Column struct {
 
 // GVK, GVR and GroupResource of the stored version.
 // FieldsOf are the fields of obj that a selector may name: metadata's, and the row's own.
-func (r *Resource) FieldsOf(obj Object) fields.Set {
-	set := fields.Set{}
-	if r.Fields != nil {
-		set = r.Fields(obj)
+func (r *Resource) FieldsOf(obj Object) fields.Fields { return &selectable{row: r, obj: obj} }
+
+// selectable are the fields of an object for one selector. Its row's own are gathered when the first of them is asked for: most selectors know metadata's only.
+type selectable struct {
+	row *Resource
+	obj Object
+	own fields.Set
+}
+
+// Has implements fields.Fields.
+func (s *selectable) Has(name string) bool {
+	switch name {
+	case "metadata.name":
+		return true
+	case "metadata.namespace":
+		return s.row.Namespaced
 	}
-	set["metadata.name"] = obj.GetName()
-	if r.Namespaced {
-		set["metadata.namespace"] = obj.GetNamespace()
+	return s.gathered().Has(name)
+}
+
+// Get implements fields.Fields.
+func (s *selectable) Get(name string) string {
+	switch {
+	case name == "metadata.name":
+		return s.obj.GetName()
+	case name == "metadata.namespace" && s.row.Namespaced:
+		return s.obj.GetNamespace()
 	}
-	return set
+	return s.gathered().Get(name)
+}
+
+func (s *selectable) gathered() fields.Set {
+	if s.own == nil && s.row.Fields != nil {
+		s.own = s.row.Fields(s.obj)
+	}
+	return s.own
 }
 
 func (r *Resource) GVK() schema.GroupVersionKind {

@@ -3,7 +3,9 @@ package registry
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -55,21 +57,34 @@ func (r *Registry) bind(ctx context.Context, q *Request, body runtime.Object, dr
 	case len(old.Spec.SchedulingGates) > 0:
 		return nil, refuse("pod %v has non-empty .spec.schedulingGates", old.Name)
 	}
-	p := old.DeepCopy()
-	p.Spec.NodeName, p.Status.NominatedNodeName = b.Target.Name, ""
-	for k, v := range b.Annotations {
-		metav1.SetMetaDataAnnotation(&p.ObjectMeta, k, v)
-	}
-	for k, v := range b.Labels {
-		metav1.SetMetaDataLabel(&p.ObjectMeta, k, v)
-	}
-	setScheduled(p)
+	p := boundTo(old, b)
 	if !dryRun {
 		if _, err := r.cfg.Store.Collection(pq.Resource).Update(ctx, prev, p); err != nil {
 			return nil, err
 		}
 	}
 	return &metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusCreated}, nil
+}
+
+// boundTo is a pod as a binding leaves it. All else it has in common with the pod before: what is stored is never changed.
+func boundTo(old *corev1.Pod, b *corev1.Binding) *corev1.Pod {
+	p := *old
+	p.Spec.NodeName, p.Status.NominatedNodeName = b.Target.Name, ""
+	p.Annotations, p.Labels = with(p.Annotations, b.Annotations), with(p.Labels, b.Labels)
+	p.Status.Conditions = slices.Clone(p.Status.Conditions)
+	setScheduled(&p)
+	return &p
+}
+
+// with is a map with more in it; the map itself stays as it is.
+func with(m, more map[string]string) map[string]string {
+	if len(more) == 0 {
+		return m
+	}
+	out := make(map[string]string, len(m)+len(more))
+	maps.Copy(out, m)
+	maps.Copy(out, more)
+	return out
 }
 
 func bindingErrors(b *corev1.Binding) (errs field.ErrorList) {

@@ -277,4 +277,4 @@ func unknownField(res *api.Resource, name string) error {
 }
 
 // KnownFields are those that a field selector of the resource may name.
-func KnownFields(res *api.Resource) fields.Set { return res.FieldsOf(res.New()) }
+func KnownFields(res *api.Resource) fields.Fields { return res.FieldsOf(res.New()) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -63,9 +64,16 @@ func newCollection(s *Store, r *api.Resource) *Collection {
 func (c *Collection) Resource() *api.Resource { return c.res.Load() }
 
 func (c *Collection) get(key string) *Entry {
-	e, _ := c.tree.Get(&Entry{key: key})
+	probe := probes.Get().(*Entry)
+	probe.key = key
+	e, _ := c.tree.Get(probe)
+	probe.key = ""
+	probes.Put(probe)
 	return e
 }
+
+// probes are entries with nothing but a key, which the tree compares with its own.
+var probes = sync.Pool{New: func() any { return new(Entry) }}
 
 // insert puts an entry in the place of the one with its key. Called with the store's lock held.
 func (c *Collection) insert(e *Entry) {
@@ -161,7 +169,7 @@ type Predicate struct {
 	// Index narrows the search to entries with Value in the row's index of that name.
 	Index, Value string
 	// FieldsOf, if set, are the selectable fields in the place of the collection's row's (another version of a custom resource).
-	FieldsOf func(obj api.Object) fields.Set
+	FieldsOf func(obj api.Object) fields.Fields
 }
 
 // within says whether the key lies in the predicate's namespace and has its name.
@@ -196,7 +204,7 @@ func (p *Predicate) match(c *Collection, e *Entry) bool {
 }
 
 // fieldsOf are the fields that a selector may name.
-func (c *Collection) fieldsOf(p *Predicate, obj api.Object) fields.Set {
+func (c *Collection) fieldsOf(p *Predicate, obj api.Object) fields.Fields {
 	if p.FieldsOf != nil {
 		return p.FieldsOf(obj)
 	}

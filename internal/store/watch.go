@@ -39,6 +39,7 @@ type eventLog struct {
 	last          int64                 // revision of the newest event
 	grown         chan struct{}         // closed when an event comes; nil while nobody waits
 	kept          map[*Watcher]struct{} // what these have not read yet stays, whatever the budget says
+	narrow        narrow
 }
 
 // reset forgets everything: the log begins after rev.
@@ -71,9 +72,9 @@ func (l *eventLog) append(e Event) {
 
 // unread is the number of the first event that one of kept has yet to read.
 func (l *eventLog) unread() int64 {
-	n := l.first + int64(len(l.events))
+	n := l.end()
 	for w := range l.kept {
-		n = min(n, w.next)
+		n = min(n, w.unread(n))
 	}
 	return n
 }
@@ -104,7 +105,13 @@ func (l *eventLog) after(rev int64) int {
 }
 
 // announce puts an event into the log. Called with the store's lock held.
-func (c *Collection) announce(e Event) { c.log.append(e) }
+func (c *Collection) announce(e Event) {
+	c.log.append(e)
+	c.tell(&e, c.log.end()-1)
+}
+
+// end is the number of the event that comes next.
+func (l *eventLog) end() int64 { return l.first + int64(len(l.events)) }
 
 // WatchOptions of a watch. Revision 0 without FromNow: synthetic Added events for what exists (as of now, or with Any whatever memory holds), then what
 // comes. Revision > 0: events after it, or 410 Expired; where several events share that revision, they come (again) too.
@@ -131,7 +138,10 @@ type Watcher struct {
 	bookmarks bool
 	revision  int64 // of the newest event or bookmark delivered, or of the start
 	from      int64 // a start that memory had not reached: what comes until then is not shown
-	next      int64 // number of the next event in the log
+	next      int64 // number of the next event in the log; see unread
+	about     concern
+	mine      []int64       // of a narrow watch: the numbers of the events that concern it, which it has yet to read
+	wake      chan struct{} // of a narrow watch: there is one
 	stopped   chan struct{}
 	over      chan struct{} // the collection's, at the start; followers within the process go on until it is closed
 }
@@ -147,8 +157,8 @@ func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error
 	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	w := &Watcher{c: c, p: o.Predicate, bookmarks: o.Bookmarks, revision: c.s.revision, stopped: make(chan struct{})}
-	w.next = c.log.first + int64(len(c.log.events))
+	w := &Watcher{c: c, p: o.Predicate, about: c.concernOf(&o.Predicate), bookmarks: o.Bookmarks, revision: c.s.revision, stopped: make(chan struct{})}
+	w.next = c.log.end()
 	switch {
 	case o.FromNow:
 	case o.Initial || o.Revision == 0:
@@ -166,6 +176,9 @@ func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error
 		}
 		w.next = c.log.first + int64(c.log.after(o.Revision))
 	}
+	if w.about != (concern{}) {
+		w.narrow()
+	}
 	if w.over = c.over; o.Keep {
 		if c.log.kept == nil {
 			c.log.kept = map[*Watcher]struct{}{}
@@ -175,11 +188,48 @@ func (c *Collection) Watch(ctx context.Context, o WatchOptions) (*Watcher, error
 	return w, nil
 }
 
+// narrow has the log tell the watch of events from now on. Those that are there already it has to look through.
+func (w *Watcher) narrow() {
+	l := &w.c.log
+	w.wake = make(chan struct{}, 1)
+	for ; w.next < l.end(); w.next++ {
+		w.c.concerns(&l.events[w.next-l.first], w.about.index, func(value string) {
+			if value == w.about.value {
+				w.told(w.next)
+			}
+		})
+	}
+	l.narrow.add(w)
+}
+
+// unread is the number of the first event in the log that the watch has yet to look at; end if there is none.
+func (w *Watcher) unread(end int64) int64 {
+	switch {
+	case w.wake == nil:
+		return w.next
+	case len(w.mine) > 0:
+		return w.mine[0]
+	}
+	return end
+}
+
+// read goes past the event that unread names.
+func (w *Watcher) read() {
+	if w.wake == nil {
+		w.next++
+		return
+	}
+	if w.mine = w.mine[1:]; len(w.mine) == 0 {
+		w.mine = nil
+	}
+}
+
 // Stop ends the watch; Next returns.
 func (w *Watcher) Stop() {
 	w.c.s.mu.Lock()
 	defer w.c.s.mu.Unlock()
 	delete(w.c.log.kept, w)
+	w.c.log.narrow.remove(w)
 	select {
 	case <-w.stopped:
 	default:
@@ -270,21 +320,22 @@ func (w *Watcher) takeInitial(buf []Event, max int) []Event {
 	return buf
 }
 
-// take copies the selected events at hand; where there are none it returns a channel that is closed when the log grows.
+// take copies the selected events at hand; where there are none it returns a channel that tells when there are more.
 func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
 	s, l, borrowed := w.c.s, &w.c.log, buf == nil
 	s.mu.RLock()
-	if w.next < l.first {
+	end := l.end()
+	if w.unread(end) < l.first {
 		oldest := l.oldest
 		s.mu.RUnlock()
 		return nil, nil, apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", w.revision, oldest))
 	}
-	end := l.first + int64(len(l.events))
-	if buf == nil && w.next < end {
+	if buf == nil && w.unread(end) < end {
 		buf = *spare.Get().(*[]Event)
 	}
-	for ; w.next < end && len(buf) < max; w.next++ {
-		e := &l.events[w.next-l.first]
+	for at := w.unread(end); at < end && len(buf) < max; at = w.unread(end) {
+		w.read()
+		e := &l.events[at-l.first]
 		if e.Revision <= w.from {
 			continue
 		}
@@ -293,7 +344,7 @@ func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
 			buf = append(buf, seen)
 		}
 	}
-	if len(buf) > 0 || w.next < end {
+	if len(buf) > 0 || w.unread(end) < end {
 		s.mu.RUnlock()
 		return buf, closedChannel, nil
 	}
@@ -302,12 +353,15 @@ func (w *Watcher) take(buf []Event, max int) ([]Event, <-chan struct{}, error) {
 	if cap(buf) > 0 && borrowed {
 		Recycle(buf)
 	}
+	if w.wake != nil {
+		return nil, w.wake, nil
+	}
 	if wait != nil {
 		return nil, wait, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w.next < l.first+int64(len(l.events)) {
+	if w.next < l.end() {
 		return nil, closedChannel, nil
 	}
 	if l.grown == nil {
@@ -350,7 +404,7 @@ func (w *Watcher) caughtUp() int64 {
 	s, l := w.c.s, &w.c.log
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if w.next < l.first+int64(len(l.events)) {
+	if w.unread(l.end()) < l.end() {
 		return w.revision
 	}
 	return max(w.revision, s.revision)

@@ -367,7 +367,7 @@ func TestEveryKind(t *testing.T) {
 }
 
 func TestCustomResources(t *testing.T) {
-	custom := &api.Resource{Group: "example.com", Version: "v1", Kind: "Thing", Plural: "things", Key: "example.com/things", Status: true,
+	custom := &api.Resource{Group: "example.com", Version: "v1", Kind: "Thing", Plural: "things", Key: "example.com/things", Status: true, Custom: &api.Custom{},
 		New: func() api.Object { return &unstructured.Unstructured{} }}
 	w := Write{Resource: custom, Manager: "one"}
 	out, err := managers.Apply(w, empty(custom), parse(t, `{apiVersion: example.com/v1, kind: Thing, metadata: {name: x}, spec: {a: 1, list: [1, 2]}, status: {b: 1}}`), false)

@@ -64,8 +64,8 @@ func (m *Managers) of(w Write) (*managedfields.FieldManager, error) {
 
 // Types of a kind. Those of a custom resource are its schema's; where there is none the values tell, and lists are replaced as a whole.
 func Types(r *api.Resource) managedfields.TypeConverter {
-	if _, free := r.New().(runtime.Unstructured); free {
-		if r.Custom != nil && r.Custom.Types != nil {
+	if r.Custom != nil {
+		if r.Custom.Types != nil {
 			if types := r.Custom.Types(); types != nil {
 				return types
 			}
