@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -175,15 +176,8 @@ func (l *loop) muster(g *gang.Group, first *queue.Entry) []place {
 		}
 	}
 	slices.SortFunc(places, func(a, b place) int {
-		switch {
-		case a.entry.Pod.Priority != b.entry.Pod.Priority:
-			return int(b.entry.Pod.Priority) - int(a.entry.Pod.Priority)
-		case !a.entry.Since.Equal(b.entry.Since):
-			return a.entry.Since.Compare(b.entry.Since)
-		case a.entry.Pod.Name < b.entry.Pod.Name:
-			return -1
-		}
-		return 1
+		p, q := a.entry, b.entry
+		return cmp.Or(cmp.Compare(q.Pod.Priority, p.Pod.Priority), p.Since.Compare(q.Since), cmp.Compare(p.Pod.Name, q.Pod.Name))
 	})
 	return places
 }
@@ -244,7 +238,7 @@ func (l *loop) hold(s *place, node int) bool {
 	if p.Volumes != nil && len(p.Volumes.Unbound) > 0 {
 		list, refusal := filter.Bind(p.Volumes, l.nodes.Node[node])
 		if refusal != nil {
-			s.why, s.helps = verdict(1, map[string]int{refusal.Reasons[0]: 1}), cluster.Stored
+			s.why, s.helps = refusal.Reasons[0], cluster.Stored
 			return false
 		}
 		for _, one := range list {

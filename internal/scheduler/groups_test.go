@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1beta1 "k8s.io/api/scheduling/v1beta1"
+	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -248,4 +249,56 @@ func TestGroupsNotServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	clienttest.Eventually(t, "the pod placed", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
+}
+
+// Devices and volumes are taken as the pods of a gang are placed, and given back with them.
+func TestGangsWithClaims(t *testing.T) {
+	ctx := context.Background()
+	const late = storagev1.VolumeBindingWaitForFirstConsumer
+	g := beginGrouped(t, labelled(node("a", "8")), gpuClass("gpu", ""), slice("a", "big", "big"), storageClass("slow", "kubernetes.io/no-provisioner", late),
+		storageVolume("v0", "slow", "a"), storageVolume("v1", "slow", "a"), gangOf("devices", 3), gangOf("volumes", 3))
+	grouped := func(group string, p *corev1.Pod) *corev1.Pod {
+		p.Spec.SchedulingGroup = &corev1.PodSchedulingGroup{PodGroupName: &group}
+		return p
+	}
+	for i := range 3 {
+		c, d := fmt.Sprintf("c%d", i), fmt.Sprintf("d%d", i)
+		g.create(claimOf(c, exactly("gpu", 1)), grouped("devices", claiming("p"+c, c)), storageClaim(d, "slow"), grouped("volumes", using(pod("p"+d, "100m"), d)))
+	}
+	for _, name := range []string{"devices", "volumes"} {
+		clienttest.Eventually(t, "the group told", func() bool {
+			return g.condition(name) == "False Unschedulable minCount (3) cannot be satisfied: 2 scheduled, 0 remaining"
+		})
+	}
+	claimed := func() (volumes, devices []string) {
+		var list corev1.PersistentVolumeList
+		if err := g.List(ctx, &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range list.Items {
+			if r := v.Spec.ClaimRef; r != nil && !slices.Contains(volumes, r.Name) {
+				volumes = append(volumes, r.Name)
+			}
+		}
+		for i := range 3 {
+			for _, d := range devicesOf(getClaim(t, g.Client, fmt.Sprintf("c%d", i))) {
+				if !slices.Contains(devices, d) {
+					devices = append(devices, d)
+				}
+			}
+		}
+		return volumes, devices
+	}
+	if volumes, devices := claimed(); len(volumes)+len(devices) > 0 {
+		t.Fatalf("gangs that wait have %v and %v", volumes, devices)
+	}
+	g.create(claimOf("other", exactly("gpu", 1)), claiming("other", "other"))
+	clienttest.Eventually(t, "another pod placed", func() bool { return g.placed("other") })
+	g.create(node("b", "8"), slice("b", "big", "big"), storageVolume("v2", "slow", "a"))
+	g.later(time.Minute)
+	clienttest.Eventually(t, "the gang with devices placed", func() bool { return g.placed("pc0", "pc1", "pc2") })
+	clienttest.Eventually(t, "three devices and three volumes taken", func() bool {
+		volumes, devices := claimed()
+		return len(volumes) == 3 && len(devices) == 3
+	})
 }
