@@ -470,6 +470,10 @@ func patchFaults(p place) []fault {
 		fault{"an application of managed fields", `{"apiVersion":"` + p.kind().GroupVersion().String() + `","kind":"` + p.Kind + `","metadata":{"name":"` + p.there() + `","managedFields":[{}]}}`, media(apply), []string{"managedFields must be nil"}},
 		fault{"an application to another name", p.body("somebody", ""), media(apply), []string{"somebody", "does not match"}},
 	)
+	if p.sub == "scale" {
+		out = append(out, fault{"an application of half a replica", object(`,"spec":{"replicas":1.5}`), media(apply), []string{"replicas", "convert"}},
+			fault{"a patch to half a replica", `{"spec":{"replicas":1.5}}`, media(merge), []string{"replicas"}})
+	}
 	for name, wrong := range wrongFields(p.kind()) {
 		if name != "metadata" {
 			out = append(out, fault{"an application with " + name + " of another type", object(fmt.Sprintf(",%q:%s", name, wrong)), media(apply), []string{name}})

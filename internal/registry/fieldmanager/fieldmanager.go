@@ -136,16 +136,14 @@ func status(err error) error {
 	if errors.As(err, &known) {
 		return err
 	}
-	for _, sort := range misfits {
-		if strings.HasPrefix(err.Error(), sort) {
-			return untyped(err.Error())
-		}
+	if text := err.Error(); strings.HasPrefix(text, "failed to create typed patch object") || strings.Contains(text, unfit) {
+		return untyped(text)
 	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Message: err.Error()}}
 }
 
-// misfits are how apimachinery begins to say that what is applied, or what a merge makes of it, does not fit its kind.
-var misfits = []string{"failed to create typed patch object", "failed to convert new object", "failed to convert new typed object"}
+// unfit says that what a merge made is no object of its Go type. It is found in the text: apimachinery keeps nothing else of an error.
+const unfit = "it does not fit its kind: "
 
 // untyped: what is applied does not fit its kind's schema, which is the client's fault; upstream's words, with a cause for each field that is not of
 // the kind.

@@ -150,7 +150,7 @@ func (v versions) ConvertToVersion(in runtime.Object, target runtime.GroupVersio
 		typed := from.new()
 		if _, free := typed.(runtime.Unstructured); !free {
 			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%s%w", unfit, err)
 			}
 			in = typed
 		}
