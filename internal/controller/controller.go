@@ -133,6 +133,7 @@ var all = []entry{
 	{"persistentvolumeclaim-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewClaims(c.Client) }},
 	{"persistentvolume-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewVolumes(c.Client) }},
 	{PodGroupProtection, func(c Config) harness.Controller { return podgroupprotection.New(c.Client) }},
+	{"volumeattributesclass-protection-controller", func(c Config) harness.Controller { return volumeprotection.NewAttributesClasses(c.Client) }},
 	{"ephemeral-volume-controller", func(c Config) harness.Controller { return ephemeralvolume.New(c.Client) }},
 	{"resourceclaim-controller", func(c Config) harness.Controller { return resourceclaim.New(c.Client) }},
 	{"persistentvolume-attach-detach-controller", func(c Config) harness.Controller { return attachdetach.New(c.Client) }},

@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	claimProtection  = "kubernetes.io/pvc-protection"
-	volumeProtection = "kubernetes.io/pv-protection"
+	claimProtection           = "kubernetes.io/pvc-protection"
+	volumeProtection          = "kubernetes.io/pv-protection"
+	attributesClassProtection = "kubernetes.io/vac-protection"
 )
 
-// inUseProtection (StorageObjectInUseProtection) keeps volumes and claims from going while they are used: their controllers take the finalizer away.
+// inUseProtection (StorageObjectInUseProtection) keeps volumes, claims and attributes classes from going while they are used: their controllers take the finalizer away.
 func inUseProtection(_ context.Context, a *registry.Attributes) error {
 	if a.Operation != create {
 		return nil
@@ -28,6 +29,8 @@ func inUseProtection(_ context.Context, a *registry.Attributes) error {
 		protect(o, claimProtection)
 	case *corev1.PersistentVolume:
 		protect(o, volumeProtection)
+	case *storagev1.VolumeAttributesClass:
+		protect(o, attributesClassProtection)
 	}
 	return nil
 }

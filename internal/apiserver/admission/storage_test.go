@@ -38,6 +38,10 @@ func TestDefaultStorageClass(t *testing.T) {
 	if early.Spec.StorageClassName != nil || !slices.Contains(early.Finalizers, claimProtection) {
 		t.Errorf("without a default class: class %v, finalizers %v", early.Spec.StorageClassName, early.Finalizers)
 	}
+	made, err := r.Create(registrytest.Admin, &storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, DriverName: "example.com", Parameters: map[string]string{"iops": "9"}})
+	if err != nil || !slices.Contains(made.GetFinalizers(), attributesClassProtection) {
+		t.Errorf("attributes class: %v, %v", made, err)
+	}
 	marked := map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}
 	r.Must(
 		&storagev1.StorageClass{ObjectMeta: metav1.ObjectMeta{Name: "b", Annotations: marked}, Provisioner: "example.com/x"},

@@ -183,6 +183,8 @@ func impossible(claim *corev1.PersistentVolumeClaim, class *storagev1.StorageCla
 		return "no node has been chosen"
 	case claim.Spec.VolumeMode != nil && *claim.Spec.VolumeMode == corev1.PersistentVolumeBlock:
 		return "local volumes are directories: volumeMode Block is not supported"
+	case claim.Spec.VolumeAttributesClassName != nil && *claim.Spec.VolumeAttributesClassName != "":
+		return "claim.spec.volumeAttributesClassName is not supported: a directory has no attributes"
 	case claim.Spec.Selector != nil:
 		return "claim.spec.selector is not supported"
 	case claim.Spec.DataSource != nil || claim.Spec.DataSourceRef != nil:

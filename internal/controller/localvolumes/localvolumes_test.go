@@ -96,6 +96,10 @@ func TestImpossible(t *testing.T) {
 			block := corev1.PersistentVolumeBlock
 			c.Spec.VolumeMode = &block
 		}, "volumeMode Block is not supported"},
+		"attributes": {func(c *corev1.PersistentVolumeClaim) {
+			gold := "gold"
+			c.Spec.VolumeAttributesClassName = &gold
+		}, "volumeAttributesClassName is not supported"},
 		"no such node": {func(c *corev1.PersistentVolumeClaim) { c.Annotations[storage.AnnSelectedNode] = "m" }, `node "m" is gone`},
 	} {
 		t.Run(name, func(t *testing.T) {

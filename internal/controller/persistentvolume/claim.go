@@ -7,6 +7,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	storage "k8s.io/component-helpers/storage/volume"
+	"k8s.io/utils/ptr"
 
 	"strings"
 
@@ -138,6 +139,8 @@ func mismatch(claim *corev1.PersistentVolumeClaim, v *corev1.PersistentVolume) s
 		return "storageClassName does not match"
 	case storage.CheckVolumeModeMismatches(&claim.Spec, &v.Spec):
 		return "incompatible volumeMode"
+	case ptr.Deref(v.Spec.VolumeAttributesClassName, "") != ptr.Deref(claim.Spec.VolumeAttributesClassName, ""):
+		return "volumeAttributesClassName does not match"
 	case !storage.CheckAccessModes(claim, v):
 		return "incompatible accessMode"
 	}

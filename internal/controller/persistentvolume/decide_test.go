@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	storage "k8s.io/component-helpers/storage/volume"
+	"k8s.io/utils/ptr"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
@@ -84,9 +85,13 @@ func TestDecideClaim(t *testing.T) {
 			s: sight{classes: []*storagev1.StorageClass{class("x", "e.com/x", later)}}, provisioner: "e.com/x", reason: "ExternalProvisioning"},
 		"a free one must not be taken for a pod": {claim: claim("x", "2Gi"), s: sight{classes: []*storagev1.StorageClass{class("x", "e.com/x", later)},
 			volumes: []*corev1.PersistentVolume{volume("v", "x", "2Gi")}}, phase: "Pending", reason: "WaitForFirstConsumer"},
-		"named":               {claim: claim("", "2Gi", named("v")), s: sight{named: volume("v", "", "2Gi")}, bind: "v"},
-		"named, not there":    {claim: claim("", "2Gi", named("v")), phase: "Pending"},
-		"named, too small":    {claim: claim("", "2Gi", named("v")), s: sight{named: volume("v", "", "1Gi")}, phase: "Pending", reason: "VolumeMismatch"},
+		"named":            {claim: claim("", "2Gi", named("v")), s: sight{named: volume("v", "", "2Gi")}, bind: "v"},
+		"named, not there": {claim: claim("", "2Gi", named("v")), phase: "Pending"},
+		"named, too small": {claim: claim("", "2Gi", named("v")), s: sight{named: volume("v", "", "1Gi")}, phase: "Pending", reason: "VolumeMismatch"},
+		"named, other attributes": {claim: claim("", "2Gi", named("v"), func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeAttributesClassName = ptr.To("gold") }),
+			s: sight{named: volume("v", "", "2Gi")}, phase: "Pending", reason: "VolumeMismatch"},
+		"other attributes": {claim: claim("", "2Gi"), s: sight{volumes: []*corev1.PersistentVolume{
+			volume("gold", "", "2Gi", func(v *corev1.PersistentVolume) { v.Spec.VolumeAttributesClassName = ptr.To("gold") }), volume("plain", "", "3Gi")}}, bind: "plain"},
 		"named, another's":    {claim: claim("", "2Gi", named("v")), s: sight{named: volume("v", "", "2Gi", refTo("d", "d-uid"))}, phase: "Pending", reason: "FailedBinding"},
 		"bound":               {claim: claim("", "2Gi", named("v"), completed), s: sight{named: volume("v", "", "2Gi", refTo("c", "c-uid"))}, bind: "v"},
 		"bound, volume lost":  {claim: claim("", "2Gi", named("v"), completed), phase: "Lost", reason: "ClaimLost"},

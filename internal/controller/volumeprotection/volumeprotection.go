@@ -1,4 +1,4 @@
-// Package volumeprotection lets claims and volumes go only once nobody uses them: admission has given them a finalizer, and these controllers take it
+// Package volumeprotection lets claims, volumes and VolumeAttributesClasses go only once nobody uses them: admission has given them a finalizer, and these controllers take it
 // away when their deletion has begun and the last use is over.
 package volumeprotection
 
