@@ -143,7 +143,7 @@ func nodesOfTwoVersions(t *testing.T, c *cluster.Cluster) {
 		}
 		return p
 	}
-	c.Kubectl("label", "node", "old", "version=old")
+	c.Kubectl("label", "node", "old", "version=old", "kubernetes.io/os=linux")
 	for i := range 3 {
 		create(t, cs, needing(fmt.Sprint("any-", i), ""))
 	}

@@ -184,17 +184,20 @@ func (c *connection) onNode(path string, withContainer bool) (*url.URL, error) {
 // logErrors is what is wrong with what a log is asked for: parameters that are no numbers or too small.
 func logErrors(name string, query url.Values) error {
 	var errs validation.ErrorList
-	for parameter, least := range map[string]int64{"tailLines": 0, "limitBytes": 1, "sinceSeconds": 1} {
-		text := query.Get(parameter)
-		if text == "" || parameter == "tailLines" && text == "all" {
+	for _, number := range []struct {
+		parameter string
+		least     int64
+	}{{"tailLines", 0}, {"limitBytes", 1}, {"sinceSeconds", 1}} {
+		text := query.Get(number.parameter)
+		if text == "" || number.parameter == "tailLines" && text == "all" {
 			continue
 		}
 		n, err := strconv.ParseInt(text, 10, 64)
 		switch {
 		case err != nil:
-			return apierrors.NewBadRequest(fmt.Sprintf("%s: %v", parameter, err))
-		case n < least:
-			errs = append(errs, validation.Invalid(validation.NewPath(parameter), n, fmt.Sprintf("must be greater than or equal to %d", least)))
+			return apierrors.NewBadRequest(fmt.Sprintf("%s: %v", number.parameter, err))
+		case n < number.least:
+			errs = append(errs, validation.Invalid(validation.NewPath(number.parameter), n, fmt.Sprintf("must be greater than or equal to %d", number.least)))
 		}
 	}
 	if text := query.Get("sinceTime"); text != "" {

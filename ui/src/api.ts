@@ -30,7 +30,8 @@ async function failure(res: Response): Promise<ApiError> {
 
 async function send(url: string, init: RequestInit): Promise<Response> {
   const headers = new Headers(init.headers);
-  headers.set("X-Skiff-Secret", localStorage.getItem(SECRET) ?? "");
+  const secret = localStorage.getItem(SECRET) ?? "";
+  headers.set("X-Skiff-Secret", secret);
   let res: Response;
   try {
     res = await fetch(url, { ...init, headers, redirect: "error" });
@@ -40,7 +41,8 @@ async function send(url: string, init: RequestInit): Promise<Response> {
   }
   if (res.ok) return res;
   const err = await failure(res);
-  if (err.code === 401 && session.get()) sessionEnded.set(true);
+  // What a former session asked for, and is refused by now, says nothing of the present one.
+  if (err.code === 401 && session.get() && secret === localStorage.getItem(SECRET)) sessionEnded.set(true);
   throw err;
 }
 
