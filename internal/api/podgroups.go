@@ -16,9 +16,6 @@ import (
 // v1alpha3, whose types have the same fields under the same numbers. Groups of groups, constraints on where a group goes, claims that a
 // group shares, and groups that preempt or are preempted as a whole belong to other features, and are refused.
 
-// PodGroupFinalizer keeps a PodGroup until its pods are over.
-const PodGroupFinalizer = "scheduling.k8s.io/podgroup-protection"
-
 // PodGroupName is the name of the group that a pod says it belongs to, "" for none.
 func PodGroupName(p *corev1.Pod) string {
 	if g := p.Spec.SchedulingGroup; g != nil {

@@ -13,12 +13,6 @@ import (
 	"skiff.dev/skiff/internal/registry"
 )
 
-const (
-	claimProtection           = "kubernetes.io/pvc-protection"
-	volumeProtection          = "kubernetes.io/pv-protection"
-	attributesClassProtection = "kubernetes.io/vac-protection"
-)
-
 // inUseProtection (StorageObjectInUseProtection) keeps volumes, claims and attributes classes from going while they are used: their controllers take the finalizer away.
 func inUseProtection(_ context.Context, a *registry.Attributes) error {
 	if a.Operation != create {
@@ -26,11 +20,11 @@ func inUseProtection(_ context.Context, a *registry.Attributes) error {
 	}
 	switch o := a.Object.(type) {
 	case *corev1.PersistentVolumeClaim:
-		protect(o, claimProtection)
+		protect(o, api.ClaimFinalizer)
 	case *corev1.PersistentVolume:
-		protect(o, volumeProtection)
+		protect(o, api.VolumeFinalizer)
 	case *storagev1.VolumeAttributesClass:
-		protect(o, attributesClassProtection)
+		protect(o, api.AttributesClassFinalizer)
 	}
 	return nil
 }

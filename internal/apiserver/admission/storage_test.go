@@ -35,11 +35,11 @@ func TestDefaultStorageClass(t *testing.T) {
 		return made.(*corev1.PersistentVolumeClaim)
 	}
 	early := get(claimOf("early"))
-	if early.Spec.StorageClassName != nil || !slices.Contains(early.Finalizers, claimProtection) {
+	if early.Spec.StorageClassName != nil || !slices.Contains(early.Finalizers, api.ClaimFinalizer) {
 		t.Errorf("without a default class: class %v, finalizers %v", early.Spec.StorageClassName, early.Finalizers)
 	}
 	made, err := r.Create(registrytest.Admin, &storagev1.VolumeAttributesClass{ObjectMeta: metav1.ObjectMeta{Name: "gold"}, DriverName: "example.com", Parameters: map[string]string{"iops": "9"}})
-	if err != nil || !slices.Contains(made.GetFinalizers(), attributesClassProtection) {
+	if err != nil || !slices.Contains(made.GetFinalizers(), api.AttributesClassFinalizer) {
 		t.Errorf("attributes class: %v, %v", made, err)
 	}
 	marked := map[string]string{"storageclass.kubernetes.io/is-default-class": "true"}
@@ -72,8 +72,8 @@ func TestVolumesAreProtected(t *testing.T) {
 			PersistentVolumeSource: corev1.PersistentVolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}},
 		}}
 	}
-	protected := func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{claimProtection} }
-	for _, obj := range []api.Object{volume("plain"), volume("protected", volumeProtection), claimOf("plain"), claimOf("protected", protected)} {
+	protected := func(c *corev1.PersistentVolumeClaim) { c.Finalizers = []string{api.ClaimFinalizer} }
+	for _, obj := range []api.Object{volume("plain"), volume("protected", api.VolumeFinalizer), claimOf("plain"), claimOf("protected", protected)} {
 		made, err := r.Create(registrytest.Admin, obj)
 		if err != nil {
 			t.Fatal(err)

@@ -4,7 +4,6 @@ package podgroupprotection
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller/harness"
+	"skiff.dev/skiff/internal/controller/protection"
 )
 
 // New returns the controller.
@@ -23,21 +23,13 @@ func New(c client.Client) harness.Controller {
 	return harness.Controller{
 		Watches: []harness.Watch{
 			harness.On(&corev1.Pod{}, podChanged),
-			harness.On(&schedulingv1beta1.PodGroup{}, groupChanged),
+			harness.On(&schedulingv1beta1.PodGroup{}, protection.Leaving[*schedulingv1beta1.PodGroup](api.PodGroupFinalizer)),
 		},
 		Reconcile: r.group,
 	}
 }
 
 type reconciler struct{ client client.Client }
-
-// groupChanged wakes groups that are being deleted and still protected, and those that lack the protection.
-func groupChanged(_, current *schedulingv1beta1.PodGroup) []harness.Key {
-	if current == nil || (current.DeletionTimestamp != nil) != protected(current) {
-		return nil
-	}
-	return []harness.Key{crclient.ObjectKeyFromObject(current)}
-}
 
 // podChanged wakes the group of a pod that went or ended.
 func podChanged(old, current *corev1.Pod) []harness.Key {
@@ -54,33 +46,12 @@ func over(p *corev1.Pod) bool {
 	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
-func protected(g *schedulingv1beta1.PodGroup) bool {
-	return slices.Contains(g.Finalizers, api.PodGroupFinalizer)
-}
-
 func (r *reconciler) group(ctx context.Context, key harness.Key) (time.Duration, error) {
 	var g schedulingv1beta1.PodGroup
 	if err := r.client.Get(ctx, key, &g); err != nil {
 		return 0, crclient.IgnoreNotFound(err)
 	}
-	if (g.DeletionTimestamp != nil) != protected(&g) {
-		return 0, nil
-	}
-	changed := g.DeepCopy()
-	if g.DeletionTimestamp == nil {
-		changed.Finalizers = append(changed.Finalizers, api.PodGroupFinalizer)
-	} else {
-		for _, from := range []crclient.Reader{r.client, r.client.Live()} { // a pod may have come a moment ago through another server
-			if used, err := inUse(ctx, from, &g); used || err != nil {
-				return 0, err
-			}
-		}
-		changed.Finalizers = slices.DeleteFunc(changed.Finalizers, func(f string) bool { return f == api.PodGroupFinalizer })
-	}
-	if err := r.client.Update(ctx, changed); crclient.IgnoreNotFound(err) != nil {
-		return 0, fmt.Errorf("change the protection of %s: %w", key, err)
-	}
-	return 0, nil
+	return 0, protection.Settle(ctx, r.client, &g, api.PodGroupFinalizer, func(from crclient.Reader) (bool, error) { return inUse(ctx, from, &g) })
 }
 
 // inUse says whether a pod of the group is there that has not ended.

@@ -2,6 +2,7 @@ package podgroupprotection
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -12,6 +13,7 @@ import (
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/controller/clienttest"
+	"skiff.dev/skiff/internal/controller/protection"
 )
 
 func pod(name, group string, phase corev1.PodPhase) *corev1.Pod {
@@ -36,14 +38,14 @@ func TestGroupsOutliveTheirPods(t *testing.T) {
 		return c.Get(ctx, key, group)
 	}
 	reconcile()
-	if err := get(); err != nil || !protected(group) {
+	if err := get(); err != nil || !slices.Contains(group.Finalizers, api.PodGroupFinalizer) {
 		t.Fatalf("a group without the protection did not get it: %v %v", group.Finalizers, err)
 	}
 	if err := c.Delete(ctx, group); err != nil {
 		t.Fatal(err)
 	}
 	reconcile()
-	if err := get(); err != nil || !protected(group) {
+	if err := get(); err != nil || !slices.Contains(group.Finalizers, api.PodGroupFinalizer) {
 		t.Fatalf("the group is not protected though a pod of it runs: %v", err)
 	}
 	if err := c.Delete(ctx, runs); err != nil {
@@ -72,12 +74,13 @@ func TestWhatWakes(t *testing.T) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
+	woken := protection.Leaving[*schedulingv1beta1.PodGroup](api.PodGroupFinalizer)
 	leaving := &schedulingv1beta1.PodGroup{ObjectMeta: metav1.ObjectMeta{Name: "g", DeletionTimestamp: &metav1.Time{}, Finalizers: []string{api.PodGroupFinalizer}}}
-	if got := groupChanged(nil, leaving); len(got) != 1 {
+	if got := woken(nil, leaving); len(got) != 1 {
 		t.Errorf("a group on its way out: %v", got)
 	}
 	leaving.DeletionTimestamp = nil
-	if got := groupChanged(nil, leaving); len(got) != 0 {
+	if got := woken(nil, leaving); len(got) != 0 {
 		t.Errorf("a group that stays: %v", got)
 	}
 }

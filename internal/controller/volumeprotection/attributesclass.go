@@ -9,12 +9,12 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller/harness"
+	"skiff.dev/skiff/internal/controller/protection"
 	"skiff.dev/skiff/internal/quota"
 )
-
-const classFinalizer = "kubernetes.io/vac-protection"
 
 // NewAttributesClasses returns the controller of VolumeAttributesClasses (KEP-3751): one stays while a claim has it, wants it or is on its way to it, or a
 // volume has it.
@@ -22,7 +22,7 @@ func NewAttributesClasses(c client.Client) harness.Controller {
 	r := &reconciler{c}
 	return harness.Controller{
 		Watches: []harness.Watch{
-			harness.On(&storagev1.VolumeAttributesClass{}, leaving[*storagev1.VolumeAttributesClass](classFinalizer)),
+			harness.On(&storagev1.VolumeAttributesClass{}, protection.Leaving[*storagev1.VolumeAttributesClass](api.AttributesClassFinalizer)),
 			harness.On(&corev1.PersistentVolumeClaim{}, func(old, current *corev1.PersistentVolumeClaim) []harness.Key {
 				return letGo(old, current, quota.AttributesClasses)
 			}),
@@ -62,16 +62,7 @@ func (r *reconciler) attributesClass(ctx context.Context, key harness.Key) (time
 	if err := r.client.Get(ctx, key, &c); err != nil {
 		return 0, crclient.IgnoreNotFound(err)
 	}
-	if c.DeletionTimestamp == nil {
-		return 0, r.set(ctx, &c, classFinalizer)
-	}
-	// A claim may have come a moment ago through another server.
-	for _, from := range []crclient.Reader{r.client, r.client.Live()} {
-		if used, err := classUsed(ctx, from, c.Name); used || err != nil {
-			return 0, err
-		}
-	}
-	return 0, r.set(ctx, &c, classFinalizer)
+	return 0, protection.Settle(ctx, r.client, &c, api.AttributesClassFinalizer, func(from crclient.Reader) (bool, error) { return classUsed(ctx, from, c.Name) })
 }
 
 func classUsed(ctx context.Context, from crclient.Reader, name string) (bool, error) {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/controller/clienttest"
 	"skiff.dev/skiff/internal/controller/harness"
 )
@@ -47,7 +48,7 @@ func TestAttributesClass(t *testing.T) {
 			}
 			var class storagev1.VolumeAttributesClass
 			run()
-			if err := c.Get(ctx, key, &class); err != nil || !slices.Contains(class.Finalizers, classFinalizer) {
+			if err := c.Get(ctx, key, &class); err != nil || !slices.Contains(class.Finalizers, api.AttributesClassFinalizer) {
 				t.Fatalf("finalizers %v, %v", class.Finalizers, err)
 			}
 			if err := c.Delete(ctx, &class); err != nil {

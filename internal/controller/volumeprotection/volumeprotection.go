@@ -4,7 +4,6 @@ package volumeprotection
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -14,11 +13,7 @@ import (
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller/harness"
-)
-
-const (
-	claimFinalizer  = "kubernetes.io/pvc-protection"
-	volumeFinalizer = "kubernetes.io/pv-protection"
+	"skiff.dev/skiff/internal/controller/protection"
 )
 
 // NewClaims returns the controller of claims.
@@ -27,7 +22,7 @@ func NewClaims(c client.Client) harness.Controller {
 	return harness.Controller{
 		Watches: []harness.Watch{
 			harness.On(&corev1.Pod{}, podChanged),
-			harness.On(&corev1.PersistentVolumeClaim{}, leaving[*corev1.PersistentVolumeClaim](claimFinalizer)),
+			harness.On(&corev1.PersistentVolumeClaim{}, protection.Leaving[*corev1.PersistentVolumeClaim](api.ClaimFinalizer)),
 		},
 		Reconcile: r.claim,
 	}
@@ -37,26 +32,12 @@ func NewClaims(c client.Client) harness.Controller {
 func NewVolumes(c client.Client) harness.Controller {
 	r := &reconciler{c}
 	return harness.Controller{
-		Watches:   []harness.Watch{harness.On(&corev1.PersistentVolume{}, leaving[*corev1.PersistentVolume](volumeFinalizer))},
+		Watches:   []harness.Watch{harness.On(&corev1.PersistentVolume{}, protection.Leaving[*corev1.PersistentVolume](api.VolumeFinalizer))},
 		Reconcile: r.volume,
 	}
 }
 
 type reconciler struct{ client client.Client }
-
-// leaving wakes objects that are being deleted and still protected, and those that lack the protection.
-func leaving[T interface {
-	comparable
-	crclient.Object
-}](finalizer string) func(old, current T) []harness.Key {
-	return func(_, current T) []harness.Key {
-		var gone T
-		if current == gone || (current.GetDeletionTimestamp() != nil) != slices.Contains(current.GetFinalizers(), finalizer) {
-			return nil
-		}
-		return []harness.Key{crclient.ObjectKeyFromObject(current)}
-	}
-}
 
 // podChanged wakes the claims of a pod that went.
 func podChanged(old, current *corev1.Pod) (keys []harness.Key) {
@@ -76,21 +57,11 @@ func (r *reconciler) claim(ctx context.Context, key harness.Key) (time.Duration,
 	if err := r.client.Get(ctx, key, &c); err != nil {
 		return 0, crclient.IgnoreNotFound(err)
 	}
-	if c.DeletionTimestamp == nil {
-		return 0, r.set(ctx, &c, claimFinalizer)
-	}
-	if used, err := r.used(ctx, r.client, &c); used || err != nil {
-		return 0, err
-	}
-	// A pod may have come a moment ago through another server.
-	if used, err := r.used(ctx, r.client.Live(), &c); used || err != nil {
-		return 0, err
-	}
-	return 0, r.set(ctx, &c, claimFinalizer)
+	return 0, protection.Settle(ctx, r.client, &c, api.ClaimFinalizer, func(from crclient.Reader) (bool, error) { return claimUsed(ctx, from, &c) })
 }
 
-// used says whether a pod that has a node uses the claim. Others will not be started: the kubelet and the scheduler refuse claims that are leaving.
-func (r *reconciler) used(ctx context.Context, from crclient.Reader, c *corev1.PersistentVolumeClaim) (bool, error) {
+// claimUsed says whether a pod that has a node uses the claim. Others will not be started: the kubelet and the scheduler refuse claims that are leaving.
+func claimUsed(ctx context.Context, from crclient.Reader, c *corev1.PersistentVolumeClaim) (bool, error) {
 	var pods corev1.PodList
 	if err := from.List(ctx, &pods, crclient.InNamespace(c.Namespace), crclient.UnsafeDisableDeepCopy); err != nil {
 		return false, err
@@ -112,22 +83,5 @@ func (r *reconciler) volume(ctx context.Context, key harness.Key) (time.Duration
 	if v.DeletionTimestamp != nil && v.Status.Phase == corev1.VolumeBound {
 		return 0, nil
 	}
-	return 0, r.set(ctx, &v, volumeFinalizer)
-}
-
-// set takes the finalizer from an object whose deletion has begun, and gives it to others.
-func (r *reconciler) set(ctx context.Context, o crclient.Object, finalizer string) error {
-	changed := o.DeepCopyObject().(crclient.Object)
-	rest := slices.DeleteFunc(slices.Clone(o.GetFinalizers()), func(f string) bool { return f == finalizer })
-	if o.GetDeletionTimestamp() == nil {
-		rest = append(rest, finalizer)
-	}
-	if slices.Equal(rest, o.GetFinalizers()) {
-		return nil
-	}
-	changed.SetFinalizers(rest)
-	if err := r.client.Update(ctx, changed); crclient.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("change the protection of %s: %w", crclient.ObjectKeyFromObject(o), err)
-	}
-	return nil
+	return 0, protection.Set(ctx, r.client, &v, api.VolumeFinalizer)
 }
