@@ -58,13 +58,11 @@ func gated(s *corev1.PodSpec, drop gates) (has gates) {
 	}
 	for _, list := range [][]corev1.Container{s.InitContainers, s.Containers} {
 		for i := range list {
-			c := &list[i]
-			has |= gatedContainer(c.VolumeMounts, c.Lifecycle, drop, c.LivenessProbe, c.ReadinessProbe, c.StartupProbe)
+			has |= gatedContainer(&list[i], drop)
 		}
 	}
 	for i := range s.EphemeralContainers {
-		c := &s.EphemeralContainers[i]
-		has |= gatedContainer(c.VolumeMounts, c.Lifecycle, drop, c.LivenessProbe, c.ReadinessProbe, c.StartupProbe)
+		has |= gatedContainer((*corev1.Container)(&s.EphemeralContainers[i].EphemeralContainerCommon), drop)
 	}
 	return has
 }
@@ -75,11 +73,11 @@ func clearIf[T any](field *T, drop gates) {
 	}
 }
 
-func gatedContainer(mounts []corev1.VolumeMount, l *corev1.Lifecycle, drop gates, probes ...*corev1.Probe) (has gates) {
-	for i := range mounts {
-		if mounts[i].BindMountOptions != nil {
+func gatedContainer(c *corev1.Container, drop gates) (has gates) {
+	for i := range c.VolumeMounts {
+		if m := &c.VolumeMounts[i]; m.BindMountOptions != nil {
 			has |= volumeBindMountOptions
-			clearIf(&mounts[i].BindMountOptions, drop&volumeBindMountOptions)
+			clearIf(&m.BindMountOptions, drop&volumeBindMountOptions)
 		}
 	}
 	protocol := func(h *corev1.HTTPGetAction) {
@@ -88,7 +86,7 @@ func gatedContainer(mounts []corev1.VolumeMount, l *corev1.Lifecycle, drop gates
 			clearIf(&h.Protocol, drop&h2cContainerProbe)
 		}
 	}
-	for _, p := range probes {
+	for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
 		if p == nil {
 			continue
 		}
@@ -98,11 +96,12 @@ func gatedContainer(mounts []corev1.VolumeMount, l *corev1.Lifecycle, drop gates
 			clearIf(&p.GRPC.Mode, drop&grpcContainerProbeTLS)
 		}
 	}
-	if l != nil && l.PostStart != nil {
-		protocol(l.PostStart.HTTPGet)
-	}
-	if l != nil && l.PreStop != nil {
-		protocol(l.PreStop.HTTPGet)
+	if l := c.Lifecycle; l != nil {
+		for _, h := range []*corev1.LifecycleHandler{l.PostStart, l.PreStop} {
+			if h != nil {
+				protocol(h.HTTPGet)
+			}
+		}
 	}
 	return has
 }

@@ -75,13 +75,8 @@ func podSpec(o Object) *corev1.PodSpec {
 	return nil
 }
 
-// withoutGroups has a row drop what pods say of their group, unless they said so before: nothing is there that would heed it.
+// withoutGroups has a row, of whatever kind, drop what pods say of their group, unless they said so before: nothing is there that would heed it.
 func withoutGroups(r *Resource) {
-	switch r.New().(type) {
-	case *corev1.Pod, *corev1.PodTemplate, *corev1.ReplicationController, *appsv1.ReplicaSet, *appsv1.Deployment, *appsv1.StatefulSet, *appsv1.DaemonSet, *batchv1.Job, *batchv1.CronJob:
-	default:
-		return
-	}
 	create, update := r.PrepareCreate, r.PrepareUpdate
 	r.PrepareCreate = func(o Object) {
 		if s := podSpec(o); s != nil {
