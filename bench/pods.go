@@ -16,7 +16,7 @@ import (
 func benchPods(b *bench) {
 	c := cluster.Start(b)
 	cs := c.Client()
-	server := &server{b: b, c: c, cfg: quick(c.RESTConfig()), pids: []int{c.PID()}}
+	server := serverOf(b, c)
 	seen := watchPods(b, cs)
 	const singles, burst = 20, 30
 

@@ -53,6 +53,11 @@ func newServer(b *bench) *server {
 func startServer(b *bench, flags ...string) *server {
 	c := cluster.New(b, flags...)
 	c.Server()
+	return serverOf(b, c)
+}
+
+// serverOf is the API server of a cluster of our own, which runs.
+func serverOf(b *bench, c *cluster.Cluster) *server {
 	return &server{b: b, c: c, cfg: quick(c.RESTConfig()), pids: []int{c.PID()}}
 }
 

@@ -8,17 +8,18 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
+	openapiclient "k8s.io/client-go/openapi"
 	"k8s.io/client-go/openapi/cached"
+	"k8s.io/client-go/rest"
 	explain "k8s.io/kubectl/pkg/explain/v2"
 	"k8s.io/kubectl/pkg/util/openapi"
 	"k8s.io/kubectl/pkg/validation"
 )
 
-// kubectl's own code explains every kind, custom ones too, and finds fields that a kind has not before it sends anything.
-func TestKubectlKnowsEveryKind(t *testing.T) {
-	s := seaOf(t)
-	s.define(boats)
-	c, err := discovery.NewDiscoveryClientForConfig(s.config())
+// kubectls is what kubectl checks manifests with, by OpenAPI v2, and what it explains kinds from, v3.
+func kubectls(t *testing.T, cfg *rest.Config) (validation.Schema, openapiclient.Client) {
+	t.Helper()
+	c, err := discovery.NewDiscoveryClientForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +31,14 @@ func TestKubectlKnowsEveryKind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check, v3 := validation.NewSchemaValidation(given{known}), cached.NewClient(c.OpenAPIV3())
+	return validation.NewSchemaValidation(given{known}), cached.NewClient(c.OpenAPIV3())
+}
+
+// kubectl's own code explains every kind, custom ones too, and finds fields that a kind has not before it sends anything.
+func TestKubectlKnowsEveryKind(t *testing.T) {
+	s := seaOf(t)
+	s.define(boats)
+	check, v3 := kubectls(t, s.config())
 	rows := s.Table().All()
 	for _, row := range rows {
 		for i := range row.Also {
@@ -83,19 +91,7 @@ spec:
 	s.define(boats)
 	twin("boats", "Boat", "lake.example.com", "shore")
 	twin("deployments", "Deployment", "shop.example.com", "courier")
-	c, err := discovery.NewDiscoveryClientForConfig(s.config())
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := c.OpenAPISchema()
-	if err != nil {
-		t.Fatal(err)
-	}
-	known, err := openapi.NewOpenAPIData(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	check, v3 := validation.NewSchemaValidation(given{known}), cached.NewClient(c.OpenAPIV3())
+	check, v3 := kubectls(t, s.config())
 	all := []string{"oars", "shore", "courier", "replicas"}
 	for _, k := range []struct{ group, plural, kind, own string }{
 		{"sea.example.com", "boats", "Boat", "oars"}, {"lake.example.com", "boats", "Boat", "shore"},
