@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -110,7 +109,7 @@ spec:
 // becomes waits until check says yes.
 func becomes(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if check() {
 			return nil
 		}

@@ -28,7 +28,7 @@ func TestAutoscale(t *testing.T) {
 	}
 	// The example's wait is for people.
 	c.Apply(strings.ReplaceAll(string(example), "stabilizationWindowSeconds: 15", "stabilizationWindowSeconds: 6"))
-	eventually(t, c, 8*time.Second, "top nodes", func() error {
+	eventually(t, c, "top nodes", func() error {
 		out, err := c.TryKubectl("top", "nodes", "--no-headers")
 		if fields := strings.Fields(out); err != nil || len(fields) != 5 || !strings.HasSuffix(fields[1], "m") || !strings.HasSuffix(fields[3], "Mi") {
 			return fmt.Errorf("%v: %s", err, out)
@@ -36,7 +36,7 @@ func TestAutoscale(t *testing.T) {
 		return nil
 	})
 	t.Logf("top nodes works %s after the cluster was ready", time.Since(began).Round(100*time.Millisecond))
-	c.Kubectl("rollout", "status", "deployment/burner", "--timeout=30s")
+	c.Kubectl("rollout", "status", "deployment/burner", "--timeout=3m")
 	topPods(t, c)
 	rawMetrics(t, c)
 	kubeletMetrics(t, c)
@@ -45,10 +45,10 @@ func TestAutoscale(t *testing.T) {
 	scrapedByPrometheus(t, c)
 	autoscaleCommand(t, c)
 
-	eventually(t, c, 20*time.Second, "the target's usage", func() error { return targets(c, "0%/50%", "1%/50%", "2%/50%", "3%/50%") })
+	eventually(t, c, "the target's usage", func() error { return targets(c, "0%/50%", "1%/50%", "2%/50%", "3%/50%") })
 	c.Kubectl("scale", "deployment/load", "--replicas=1")
 	loaded := time.Now()
-	eventually(t, c, 12*time.Second, "pods for the load", func() error { return available(c, func(n int32) bool { return n > 1 }) })
+	eventually(t, c, "pods for the load", func() error { return available(c, func(n int32) bool { return n > 1 }) })
 	t.Logf("new pods are available %s after the load began", time.Since(loaded).Round(100*time.Millisecond))
 	events := c.Kubectl("get", "events", "--field-selector=reason=SuccessfulRescale", "-o", "jsonpath={.items[*].message}")
 	if !strings.Contains(events, "reason: cpu resource utilization (percentage of request) above target") {
@@ -56,9 +56,9 @@ func TestAutoscale(t *testing.T) {
 	}
 
 	c.Kubectl("scale", "deployment/load", "--replicas=0")
-	c.Kubectl("wait", "pod", "-l", "app=load", "--for=delete", "--timeout=15s")
+	c.Kubectl("wait", "pod", "-l", "app=load", "--for=delete", "--timeout=3m")
 	idle := time.Now()
-	eventually(t, c, 25*time.Second, "one pod when the load is over", func() error { return available(c, func(n int32) bool { return n == 1 }) })
+	eventually(t, c, "one pod when the load is over", func() error { return available(c, func(n int32) bool { return n == 1 }) })
 	t.Logf("one pod is left %s after the load ended", time.Since(idle).Round(100*time.Millisecond))
 	described := c.Kubectl("describe", "hpa", "burner")
 	for _, want := range []string{"ValidMetricFound", "All metrics below target", "AbleToScale"} {
@@ -68,22 +68,22 @@ func TestAutoscale(t *testing.T) {
 	}
 }
 
-func eventually(t *testing.T, c *cluster.Cluster, patience time.Duration, what string, check func() error) {
+func eventually(t *testing.T, c *cluster.Cluster, what string, check func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(cluster.Patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
 	}
 	out, _ := c.TryKubectl("describe", "hpa")
-	t.Fatalf("%s: not within %s: %v\n%s", what, patience, err, out)
+	t.Fatalf("%s: not within %s: %v\n%s", what, cluster.Patience, err, out)
 }
 
 // topPods: stock kubectl's view of pods and of their containers.
 func topPods(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
-	eventually(t, c, 8*time.Second, "top pods", func() error {
+	eventually(t, c, "top pods", func() error {
 		out, err := c.TryKubectl("top", "pods", "--no-headers", "-l", "app=burner")
 		if fields := strings.Fields(out); err != nil || len(fields) != 3 || !strings.HasPrefix(fields[0], "burner-") || !strings.HasSuffix(fields[2], "Mi") {
 			return fmt.Errorf("%v: %s", err, out)

@@ -61,7 +61,7 @@ spec:
 func signRequests(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	api := c.Client().CertificatesV1().PodCertificateRequests("default")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		list, err := api.List(context.Background(), metav1.ListOptions{})
 		if err != nil || len(list.Items) != 1 {
 			return fmt.Errorf("%d requests, %v", len(list.Items), err)

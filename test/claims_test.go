@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -41,7 +40,7 @@ func directories(t *testing.T, c *cluster.Cluster) (names []string) {
 
 func volumeGone(t *testing.T, c *cluster.Cluster, name string) {
 	t.Helper()
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if _, err := os.Stat(filepath.Join(c.DataDir, "volumes", name)); err == nil {
 			return fmt.Errorf("the directory of %s is still there; %v", name, directories(t, c))
 		}
@@ -73,7 +72,7 @@ spec:
       containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: data, mountPath: /data}]}]
   volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 10Mi}}}}]
 `)
-	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=3m")
 	c.Kubectl("exec", "db-0", "--", "sh", "-c", "echo zero > /data/who")
 	c.Kubectl("exec", "db-1", "--", "sh", "-c", "echo one > /data/who")
 	check := func(when string) {
@@ -88,7 +87,7 @@ spec:
 		t.Errorf("storage classes: %s", out)
 	}
 	c.Kubectl("delete", "pod", "db-0")
-	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=3m")
 	c.WaitPodReady("db-0")
 	check("after a pod's end")
 	c.Kill()
@@ -97,7 +96,7 @@ spec:
 	c.WaitPodReady("db-1")
 	check("after Skiff's crash")
 	c.Kubectl("delete", "pod", "db-1")
-	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=3m")
 	c.WaitPodReady("db-1")
 	check("after a crash and a pod's end")
 
@@ -194,7 +193,7 @@ spec:
   volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]
   containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /host, subPath: out/etc}]}]
 `)
-	cluster.Eventually(t, 40*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "pod", "bad", "-o", `jsonpath={.status.containerStatuses[0].state.waiting.message}`)
 		if !strings.Contains(out, "failed to prepare subPath") {
 			return fmt.Errorf("the container: %s", out)
@@ -210,11 +209,11 @@ func claimExpansion(t *testing.T, c *cluster.Cluster) {
 	c.Apply(claimManifest + claimPod)
 	c.WaitPodReady("p")
 	c.Kubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "20Mi"}}}}`)
-	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=20Mi", "--timeout=20s")
+	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=20Mi", "--timeout=3m")
 	if out, err := c.TryKubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "5Mi"}}}}`); err == nil || !strings.Contains(out, "field can not be less than status.capacity") {
 		t.Errorf("it shrank: %s", out)
 	}
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
 		if out := squeeze(c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/stats/summary")); !strings.Contains(out, `"pvcRef"`) {
 			return fmt.Errorf("the node's summary has no volume")
@@ -235,8 +234,8 @@ func retainedVolume(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("patch", "pv", volume, "-p", `{"spec": {"persistentVolumeReclaimPolicy": "Retain"}}`)
 	c.Kubectl("delete", "pod", "p")
 	c.Kubectl("delete", "pvc", "c")
-	c.Kubectl("wait", "pv/"+volume, "--for=jsonpath={.status.phase}=Released", "--timeout=20s")
-	c.Kubectl("delete", "pv", volume, "--timeout=20s")
+	c.Kubectl("wait", "pv/"+volume, "--for=jsonpath={.status.phase}=Released", "--timeout=3m")
+	c.Kubectl("delete", "pv", volume, "--timeout=3m")
 	if data, err := os.ReadFile(filepath.Join(c.DataDir, "volumes", volume, "f")); err != nil || string(data) != "kept\n" {
 		t.Errorf("the data: %q, %v", data, err)
 	}
@@ -254,7 +253,7 @@ spec:
   containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
 `)
 	for pod, want := range map[string]string{"p": "pod has unbound immediate PersistentVolumeClaims", "q": `persistentvolumeclaim "missing" not found`} {
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out := c.Kubectl("get", "pod", pod, "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`)
 			if !strings.HasPrefix(out, "0/1 nodes are available: "+want+".") {
 				return fmt.Errorf("%s waits for %q", pod, out)
@@ -271,8 +270,8 @@ spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], persistentVolumeR
 	c.WaitPodReady("p")
 	c.Kubectl("delete", "pod", "p", "q")
 	c.Kubectl("delete", "pvc", "c")
-	c.Kubectl("wait", "pv/by-hand", "--for=jsonpath={.status.phase}=Released", "--timeout=20s")
-	c.Kubectl("delete", "pv", "by-hand", "--timeout=20s")
+	c.Kubectl("wait", "pv/by-hand", "--for=jsonpath={.status.phase}=Released", "--timeout=3m")
+	c.Kubectl("delete", "pv", "by-hand", "--timeout=3m")
 }
 
 // agentVolume: an agent keeps volumes as the server's own node does.
@@ -286,10 +285,10 @@ func agentVolume(t *testing.T, whole *cluster.Nodes) {
 		t.Errorf("on the agent: %q, %v", data, err)
 	}
 	c.Kubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "20Mi"}}}}`)
-	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=20Mi", "--timeout=20s")
+	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=20Mi", "--timeout=3m")
 	c.Kubectl("delete", "pod", "p")
 	c.Kubectl("delete", "pvc", "c")
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if _, err := os.Stat(filepath.Join(agent.DataDir, "volumes", volume)); err == nil {
 			return fmt.Errorf("the directory of %s is still there", volume)
 		}

@@ -114,7 +114,7 @@ func TestServerAlone(t *testing.T) {
 	t.Run("controllers", func(t *testing.T) {
 		c := whole.For(t)
 		c.Kubectl("create", "deployment", "d", "--image=none")
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out := c.Kubectl("get", "replicasets", "-o", "name"); !strings.Contains(out, "replicaset.apps/d-") {
 				return fmt.Errorf("the deployment controller has made no replica set: %q", out)
 			}
@@ -156,7 +156,7 @@ func TestServerAlone(t *testing.T) {
 	})
 	t.Run("health", func(t *testing.T) {
 		c := whole.For(t)
-		cluster.Eventually(t, 30*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out, err := c.TryKubectl("get", "--raw=/readyz")
 			if err != nil {
 				return fmt.Errorf("%w: %s", err, out)

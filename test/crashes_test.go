@@ -104,15 +104,15 @@ func chance(t *testing.T) (seed uint64, random *rand.Rand) {
 
 // walkSteps is what is done with what crashing deploys.
 var walkSteps = []string{
-	"rollout status deployment/web --timeout=10s",
+	"rollout status deployment/web --timeout=3m",
 	"set env deployment/web MESSAGE=second",
-	"rollout status statefulset/db --timeout=10s",
+	"rollout status statefulset/db --timeout=3m",
 	"delete pod db-0 --ignore-not-found --wait=false",
 	"scale deployment/web --replicas=4",
-	"rollout status deployment/web --timeout=10s",
+	"rollout status deployment/web --timeout=3m",
 	"set env deployment/web MESSAGE=third",
-	"rollout status deployment/web --timeout=10s",
-	"wait job/work --for=condition=Complete --timeout=10s",
+	"rollout status deployment/web --timeout=3m",
+	"wait job/work --for=condition=Complete --timeout=3m",
 }
 
 // walk does one step after the other. Each is repeated until it succeeds, as somebody would who finds the server gone.
@@ -136,14 +136,14 @@ func walk(c *cluster.Cluster, steps ...string) error {
 // converged checks that what the walk asked for is there, and nothing twice.
 func converged(t *testing.T, c *cluster.Cluster) {
 	counted(t, c)
-	cluster.Eventually(t, 30*time.Second, func() error { return answeredBy(c.HTTP, 4) })
-	cluster.Eventually(t, 30*time.Second, func() error { return once(t, c) })
+	cluster.Eventually(t, func() error { return answeredBy(c.HTTP, 4) })
+	cluster.Eventually(t, func() error { return once(t, c) })
 }
 
 // counted checks what the API says of the job, and whose the volumes are.
 func counted(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
-	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=60s")
+	c.Kubectl("rollout", "status", "statefulset/db", "--timeout=3m")
 	if out := squeeze(c.Kubectl("get", "job", "work", "-o", "jsonpath={.status.succeeded} {.status.active}")); out != "6" {
 		t.Errorf("of the job's six pods succeeded, and are active: %q", out)
 	}

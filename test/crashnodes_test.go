@@ -90,7 +90,7 @@ func TestNodesKilledAtAnyMoment(t *testing.T) {
 	c := cluster.StartNodes(t, 3)
 	// What the first pod on a node brings, and stays, is no trace of one.
 	c.Apply(web("DaemonSet", "first", "      volumes: [{name: s, secret: {secretName: none, optional: true}}]\n"))
-	c.Kubectl("rollout", "status", "daemonset/first", "--timeout=60s")
+	c.Kubectl("rollout", "status", "daemonset/first", "--timeout=3m")
 	before := map[*cluster.Cluster][]string{}
 	for _, one := range c.All() {
 		before[one] = traces(t, one)
@@ -103,9 +103,9 @@ func TestNodesKilledAtAnyMoment(t *testing.T) {
 		walked <- walk(c.Cluster, slices.Concat([]string{"apply -f " + manifest}, walkSteps, []string{
 			"delete pod ids-1 --ignore-not-found --wait=false",
 			"rollout restart statefulset/ids",
-			"rollout status statefulset/ids --timeout=10s",
-			"wait job/indexed --for=condition=Complete --timeout=10s",
-			"wait deployment/auto --for=jsonpath={.status.readyReplicas}=2 --timeout=10s",
+			"rollout status statefulset/ids --timeout=3m",
+			"wait job/indexed --for=condition=Complete --timeout=3m",
+			"wait deployment/auto --for=jsonpath={.status.readyReplicas}=2 --timeout=3m",
 		})...)
 	}()
 	watched := watchIdentities(t, strconv.FormatUint(seed, 10))
@@ -119,13 +119,13 @@ func TestNodesKilledAtAnyMoment(t *testing.T) {
 	nodesConverged(t, c)
 	watched()
 
-	c.Kubectl("delete", "-f", manifest, "--timeout=60s")
-	c.Kubectl("delete", "persistentvolumeclaims", "--all", "--timeout=60s")
+	c.Kubectl("delete", "-f", manifest, "--timeout=3m")
+	c.Kubectl("delete", "persistentvolumeclaims", "--all", "--timeout=3m")
 	c.Kubectl("create", "service", "clusterip", "last", "--tcp=80") // with a change of the tables, what was left in them for packets under way goes
 	clean := func(ignored string) {
 		t.Helper()
 		for _, one := range c.All() {
-			cluster.Eventually(t, 150*time.Second, func() error { // of what a kubelet has lost sight it looks for once a minute
+			cluster.Eventually(t, func() error { // of what a kubelet has lost sight it looks for once a minute
 				left := slices.DeleteFunc(traces(t, one), func(line string) bool {
 					return slices.Contains(before[one], line) || ignored != "" && strings.Contains(line, ignored)
 				})
@@ -229,10 +229,10 @@ func watchIdentities(t *testing.T, seed string) (stop func()) {
 
 // nodesConverged is converged on several hosts: every node has the pods that the API gives it, and leads to all of them.
 func nodesConverged(t *testing.T, c *cluster.Nodes) {
-	c.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=30s")
+	c.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=3m")
 	counted(t, c.Cluster)
 	for _, h := range c.Hosts() {
-		cluster.Eventually(t, 30*time.Second, func() error { return answeredBy(h.HTTP, 4) })
+		cluster.Eventually(t, func() error { return answeredBy(h.HTTP, 4) })
 	}
 	succeeded := map[string]int{}
 	for _, p := range pods(t, c.Cluster, "app=indexed") {
@@ -243,7 +243,7 @@ func nodesConverged(t *testing.T, c *cluster.Nodes) {
 	if out := field(c.Cluster, "job/indexed", ".status.completedIndexes}/{.status.succeeded}/{.status.active"); out != "0-5/6/" || fmt.Sprint(succeeded) != "map[0:1 1:1 2:1 3:1 4:1 5:1]" {
 		t.Errorf("the indexed job counts %s, pods that succeeded by index: %v", out, succeeded)
 	}
-	cluster.Eventually(t, 30*time.Second, func() error { return onceOnNodes(t, c) })
+	cluster.Eventually(t, func() error { return onceOnNodes(t, c) })
 }
 
 // onceOnNodes: every pod that runs has a sandbox on its node and an address of its own, and nobody else has any.

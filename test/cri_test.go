@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -177,7 +176,7 @@ state = "`+dir+`/state"
 		"skiff.dev/pause:1": cluster.SaveImage(t, cluster.BuildImage(t, map[string]string{"pause": cluster.Binary(t, "pause")}, "/pause"), "skiff.dev/pause:1"),
 		"skiff.dev/web:1":   cluster.SaveImage(t, cluster.BuildImage(t, links, "/skiff-web"), "skiff.dev/web:1"),
 	} {
-		cluster.Eventually(t, 30*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out, err := c.Run(filepath.Join(programs, "usr", "bin", "ctr"), "--address", socket, "--namespace", "k8s.io", "images", "import", archive)
 			if err != nil {
 				return fmt.Errorf("import %s: %w\n%s", ref, err, out)

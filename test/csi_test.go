@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -34,7 +33,7 @@ func TestCSI(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, _ := c.TryKubectl("get", "csinode", node, "-o", "jsonpath={.spec.drivers[0].name} {.spec.drivers[0].nodeID} {.spec.drivers[0].allocatable.count}")
 		if out != csiName+" one 1" {
 			return fmt.Errorf("the CSINode says %q", out)
@@ -92,7 +91,7 @@ spec:
 	c.Up()
 	c.WaitPodReady("p")
 	c.Kubectl("delete", "pod", "p")
-	cluster.Eventually(t, 40*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "volumeattachments", "--no-headers"); strings.Contains(out, "vol") {
 			return fmt.Errorf("still attached: %s", out)
 		}
@@ -107,7 +106,7 @@ spec:
 		t.Errorf("the data: %q, %v", data, err)
 	}
 	stop()
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "csinode", node, "-o", "jsonpath={.spec.drivers}"); out != "" && out != "[]" {
 			return fmt.Errorf("the driver is gone, the CSINode says %s", out)
 		}
@@ -118,7 +117,7 @@ spec:
 // attachVolume plays the driver's attacher: it says of the attachment that it is done.
 func attachVolume(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		api := c.Client().StorageV1().VolumeAttachments()
 		list, err := api.List(context.Background(), metav1.ListOptions{})
 		if err != nil || len(list.Items) != 1 {
@@ -203,7 +202,7 @@ spec:
 	c.WaitPodReady("inline")
 	c.Kubectl("exec", "inline", "--", "sh", "-c", "echo x > /v/f")
 	c.Kubectl("delete", "pod", "inline")
-	cluster.Eventually(t, 20*time.Second, func() error { // a pod without grace is gone from the API at once
+	cluster.Eventually(t, func() error { // a pod without grace is gone from the API at once
 		calls := strings.Join(d.Calls(), "\n")
 		if !strings.Contains(calls, "NodePublishVolume csi-") || !strings.Contains(calls, "NodeUnpublishVolume csi-") || strings.Contains(calls, "StageVolume csi-") {
 			return fmt.Errorf("the driver was called\n%s", calls)
@@ -224,7 +223,7 @@ spec:
   volumes: [{name: v, csi: {driver: ` + csiName + `}}]
   containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
 `)
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "pod", "second", "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`)
 		if !strings.Contains(out, "1 node(s) exceed max volume count") {
 			return fmt.Errorf("it waits for %q", out)
@@ -240,7 +239,7 @@ func expandCSI(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
 	c.Kubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "2Gi"}}}}`)
 	c.Kubectl("patch", "pv", "vol", "-p", `{"spec": {"capacity": {"storage": "2Gi"}}}`)
 	c.Kubectl("patch", "pvc", "c", "--subresource=status", "-p", `{"status": {"conditions": [{"type": "FileSystemResizePending", "status": "True"}]}}`)
-	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=2Gi", "--timeout=30s")
+	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=2Gi", "--timeout=3m")
 	if size := d.Size("handle-1"); size != 2<<30 {
 		t.Errorf("on the node it has %d bytes", size)
 	}

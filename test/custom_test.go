@@ -86,7 +86,7 @@ func TestCustomResources(t *testing.T) {
 
 func define(c *cluster.Cluster) {
 	c.Apply(windmills)
-	c.Kubectl("wait", "--for=condition=Established", "crd/windmills.power.example.com", "--timeout=10s")
+	c.Kubectl("wait", "--for=condition=Established", "crd/windmills.power.example.com", "--timeout=3m")
 }
 
 // match checks kubectl's output against a pattern.
@@ -197,9 +197,9 @@ metadata:
 	space.Apply(fmt.Sprintf(owned, "v1", "ConfigMap", ""))
 	space.Apply(fmt.Sprintf(owned, "power.example.com/v1", "Windmill", "spec: {maker: acme}"))
 	space.Kubectl("delete", "wm", "owner")
-	space.Kubectl("wait", "--for=delete", "configmap/owned", "wm/owned", "--timeout=20s")
+	space.Kubectl("wait", "--for=delete", "configmap/owned", "wm/owned", "--timeout=3m")
 	space.Apply(fmt.Sprintf(windmill, "last", "acme"))
-	c.Kubectl("delete", "namespace", "custom-owned", "--timeout=20s")
+	c.Kubectl("delete", "namespace", "custom-owned", "--timeout=3m")
 }
 
 func customRestart(t *testing.T, c *cluster.Cluster) {
@@ -213,7 +213,7 @@ func customRestart(t *testing.T, c *cluster.Cluster) {
 }
 
 func customEnd(t *testing.T, c *cluster.Cluster) {
-	c.Kubectl("delete", "crd", "windmills.power.example.com", "--timeout=20s")
+	c.Kubectl("delete", "crd", "windmills.power.example.com", "--timeout=3m")
 	turnedDown(t, c, "the server could not find the requested resource", "get", "windmills") // kubectl remembers that there were such
 	if out := c.Kubectl("api-versions"); strings.Contains(out, "power.example.com") {
 		t.Errorf("the group is still there:\n%s", out)

@@ -29,12 +29,10 @@ func deploymentPauses(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("rollout", "resume", "deployment/web")
 	rolledOut(t, c, "deployment/web", "successfully rolled out")
 	wantRevisions(t, c, "deployment/web", 1, 2)
-	if env := field(c, "pod", ".items[0].spec.containers[0].env[*].name"); env != "FIRST SECOND" {
-		t.Errorf("environment %s", env)
-	}
+	wantField(t, c, "pod", ".items[*].spec.containers[0].env[*].name", "FIRST SECOND") // once the pod before has ended
 	c.Kubectl("set", "env", "deployment/web", "THIRD=3")
 	rolledOut(t, c, "deployment/web", "successfully rolled out")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if sets := c.Kubectl("get", "replicasets", "-o", "name"); strings.Count(sets, "\n") != 2 {
 			return fmt.Errorf("one old ReplicaSet is wanted:\n%s", sets)
 		}
@@ -54,7 +52,7 @@ func deploymentRecreates(t *testing.T, c *cluster.Cluster) {
 	defer all.Stop()
 	c.Kubectl("set", "env", "deployment/web", "MESSAGE=second")
 	old, made := map[string]string{}, 0
-	for patience := time.After(time.Minute); made < 2; {
+	for patience := time.After(cluster.Patience); made < 2; {
 		select {
 		case e := <-all.ResultChan():
 			p, ok := e.Object.(*corev1.Pod)
@@ -89,13 +87,13 @@ func deploymentStuck(t *testing.T, c *cluster.Cluster) {
 	}
 	patience("3")
 	c.Kubectl("set", "image", "deployment/web", "c=nowhere.invalid/none:1")
-	if out, err := c.TryKubectl("rollout", "status", "deployment/web", "--timeout=60s"); err == nil || !strings.Contains(out, "exceeded its progress deadline") {
+	if out, err := c.TryKubectl("rollout", "status", "deployment/web", "--timeout=3m"); err == nil || !strings.Contains(out, "exceeded its progress deadline") {
 		t.Errorf("rollout status of a rollout that cannot go on: %v\n%s", err, out)
 	}
 	wantField(t, c, "deployment/web", `.status.conditions[?(@.type=="Progressing")].reason}/{.status.availableReplicas}/{.status.updatedReplicas`, "ProgressDeadlineExceeded/3/3")
 	sizes := func(want string) {
 		t.Helper()
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			got := c.Kubectl("get", "replicasets", "--sort-by=.metadata.creationTimestamp", "-o", "jsonpath={.items[*].spec.replicas}")
 			if got != want {
 				return fmt.Errorf("ReplicaSets of %s, want %s", got, want)
@@ -112,7 +110,7 @@ func deploymentStuck(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("set", "image", "deployment/web", "c=skiff.dev/web:1")
 	c.Kubectl("set", "env", "deployment/web", "MESSAGE=third")
 	rolledOut(t, c, "deployment/web", "successfully rolled out")
-	c.Kubectl("wait", "pods", "-l", "app=web", "--for=condition=Ready", "--timeout=20s")
+	c.Kubectl("wait", "pods", "-l", "app=web", "--for=condition=Ready", "--timeout=3m")
 	if images := c.Kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"); regexp.MustCompile("nowhere").MatchString(images) {
 		t.Errorf("images %s", images)
 	}
@@ -141,7 +139,7 @@ func adopts(t *testing.T, c *cluster.Cluster, owner, selector, label string) {
 	wantField(t, c, "pod/"+pod, ".metadata.uid}/{.metadata.ownerReferences[*].name", uid+"/"+name)
 	c.Kubectl("label", "pod", pod, label+"-")
 	wantField(t, c, "pod/"+pod, ".metadata.uid}/{.metadata.ownerReferences[*].name", uid+"/")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		for _, p := range pods(t, c, selector) {
 			if p.Name != pod {
 				return nil

@@ -55,7 +55,7 @@ func TestDevicePlugin(t *testing.T) {
 	c.WaitPodReady("q")
 	wantHeld(t, c, "q", "one")
 	c.Apply(user("r"))
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "pod", "r", "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`); out != "0/1 nodes are available: 1 Insufficient "+thing+". preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod." {
 			return fmt.Errorf("it waits for %q", out)
 		}
@@ -67,7 +67,7 @@ func TestDevicePlugin(t *testing.T) {
 
 	p.Set("two", pluginapi.Unhealthy)
 	wantThings(t, c, "2 1")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "pod", "r", "-o", "jsonpath={.status.containerStatuses[0].allocatedResourcesStatus}")
 		if want := `[{"name":"` + thing + `","resources":[{"health":"Unhealthy","resourceID":"two"}]}]`; out != want {
 			return fmt.Errorf("its status says %s", out)
@@ -82,7 +82,7 @@ func TestDevicePlugin(t *testing.T) {
 // wantThings wants the node to have so many: capacity and allocatable.
 func wantThings(t *testing.T, c *cluster.Cluster, want string) {
 	t.Helper()
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		const about = `{.items[0].status.capacity.test\.skiff\.dev/thing} {.items[0].status.allocatable.test\.skiff\.dev/thing}`
 		if out := c.Kubectl("get", "nodes", "-o", "jsonpath="+about); out != want {
 			return fmt.Errorf("the node has %q, not %q", out, want)

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -51,7 +50,7 @@ stringData: {a: b}
 			t.Fatalf("a running cluster has more on its host than %q", c.Leftovers())
 		}
 		down(t, c)
-		if err := c.Ended(10 * time.Second); err != nil {
+		if err := c.Ended(); err != nil {
 			t.Errorf("skiff ended with %v", err)
 		}
 	})
@@ -59,7 +58,7 @@ stringData: {a: b}
 	t.Run("the data is kept", func(t *testing.T) {
 		c := whole.For(t)
 		c.Up()
-		c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+		c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 		c.WaitPodReady("mounts")
 		allAnswer(t, "the node port", 3, func() (string, error) { return c.HTTP("http://127.0.0.1:30080") })
 	})
@@ -99,7 +98,7 @@ func TestTwoClustersOnOneHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Apply(strings.ReplaceAll(string(raw), "30080", "31080"))
-	second.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	second.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 
 	// works checks that a cluster serves, and that only its own pods answer.
 	works := func(t *testing.T, c *cluster.Cluster, port int) {

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -31,7 +30,7 @@ func TestDRA(t *testing.T) {
 	}
 	serve := serveDRA(t, c, d)
 	stop := serve()
-	c.Kubectl("wait", "resourceslices", "--all", "--for=jsonpath={.spec.nodeName}="+node, "--timeout=20s")
+	c.Kubectl("wait", "resourceslices", "--all", "--for=jsonpath={.spec.nodeName}="+node, "--timeout=3m")
 	c.Apply(`
 apiVersion: resource.k8s.io/v1
 kind: DeviceClass
@@ -52,7 +51,7 @@ spec: {spec: {devices: {requests: [{name: it, exactly: {deviceClassName: things}
 	}
 	sickDevice(t, c, d)
 	c.Apply(claimant("q"))
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "pod", "q", "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`)
 		if !strings.Contains(out, "cannot allocate all claims") {
 			return fmt.Errorf("it waits for %q", out)
@@ -76,7 +75,7 @@ kind: DeviceTaintRule
 metadata: {name: broken}
 spec: {deviceSelector: {driver: ` + draName + `}, taint: {key: test.skiff.dev/broken, effect: NoExecute}}
 `)
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "events", "-o", `jsonpath={.items[?(@.reason=="FailedSync")].message}`)
 		if !strings.Contains(out, "unprepare dynamic resources: DRA driver "+draName+" is not registered") {
 			return fmt.Errorf("the events say %q", out)
@@ -85,14 +84,14 @@ spec: {deviceSelector: {driver: ` + draName + `}, taint: {key: test.skiff.dev/br
 	})
 	serve()
 	c.WaitPodGone("q")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "resourceclaims", "--no-headers"); strings.Contains(out, "-it-") {
 			return fmt.Errorf("left: %s", out)
 		}
 		return nil
 	})
 	wantCalls(t, d, "unprepare q-it")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "devicetaintrule", "broken", "-o", `jsonpath={.status.conditions[?(@.type=="EvictionInProgress")]}`)
 		if !strings.Contains(out, `"status":"False"`) || !strings.Contains(out, "1 pod evicted") {
 			return fmt.Errorf("the rule says %s", out)
@@ -122,7 +121,7 @@ spec: {hard: {requests.test.skiff.dev/thing: 9, requests.deviceclass.resource.ku
 `)
 	used := func(want string) {
 		t.Helper()
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out := c.Kubectl("get", "resourcequota", "things", "-o", "go-template={{range $k, $v := .status.used}}{{$v}} {{end}}")
 			if out != want {
 				return fmt.Errorf("used %s", out)
@@ -168,7 +167,7 @@ spec:
 	}
 	used("2 2 2 ")
 	c.Apply(user("q"))
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "pod", "q", "-o", `jsonpath={.status.conditions[?(@.type=="PodScheduled")].message}`)
 		if !strings.Contains(out, "cannot allocate all claims") {
 			return fmt.Errorf("it waits for %q", out)
@@ -181,7 +180,7 @@ spec:
 		t.Errorf("the pod whose device q has is %s", out)
 	}
 	c.Kubectl("delete", "pod", "p")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "resourceclaims", "-o", "jsonpath={.items[*].metadata.name}")
 		if out != q.Status.ExtendedResourceClaimStatus.ResourceClaimName {
 			return fmt.Errorf("claims %s", out)
@@ -216,7 +215,7 @@ metadata: {name: thing}
 spec: {spec: {devices: {requests: [{name: it, exactly: {deviceClassName: things, capacity: {requests: {memory: 4Gi}}}}]}}}
 ` + claimant("p") + claimant("q"))
 	for _, name := range []string{"p", "q"} {
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out, err := c.Skiff("explain", "pod", name)
 			if !strings.Contains(out, "for its devices to get ready: Attached of device "+draName+"/"+node+"/one") {
 				return fmt.Errorf("the explanation of %s is %s, %v", name, out, err)
@@ -241,7 +240,7 @@ spec: {spec: {devices: {requests: [{name: it, exactly: {deviceClassName: things,
 		}
 	}
 	c.Apply(claimant("r"))
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.Skiff("explain", "pod", "r")
 		if !strings.Contains(out, "2Gi of 10Gi memory of one free") {
 			return fmt.Errorf("the explanation of r is %s, %v", out, err)
@@ -301,7 +300,7 @@ spec:
 func sickDevice(t *testing.T, c *cluster.Cluster, d *dradriver.Driver) {
 	t.Helper()
 	d.Report("one", false, "too hot")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		const about = `{.status.containerStatuses[?(@.name=="main")].allocatedResourcesStatus[0]}`
 		out := c.Kubectl("get", "pod", "p", "-o", "jsonpath="+about)
 		if !strings.Contains(out, `"name":"claim:it"`) || !strings.Contains(out, `"health":"Unhealthy"`) || !strings.Contains(out, "too hot") {

@@ -5,7 +5,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -33,7 +32,7 @@ func TestDualStack(t *testing.T) {
 	client := c.Link.NewHost(t) // of no cluster
 	web := strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1)
 	c.Apply(strings.Replace(web, "type: NodePort", "type: NodePort\n  ipFamilyPolicy: PreferDualStack", 1))
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 	byNode := podsByNode(t, c.Cluster, 2)
 	service := strings.Fields(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIPs[0]} {.spec.clusterIPs[1]}"))
 	if len(service) != 2 || !strings.HasPrefix(service[0], "10.43.") || !strings.HasPrefix(service[1], "fd43::") {
@@ -75,7 +74,7 @@ func TestDualStack(t *testing.T) {
 	t.Run("a load balancer has an address of each on the link", func(t *testing.T) {
 		v := c.For(t)
 		v.Kubectl("patch", "service", "web", "-p", `{"spec":{"type":"LoadBalancer"}}`)
-		v.Kubectl("wait", "service", "web", "--for=jsonpath={.status.loadBalancer.ingress[1].ip}=fd31::200", "--timeout=10s")
+		v.Kubectl("wait", "service", "web", "--for=jsonpath={.status.loadBalancer.ingress[1].ip}=fd31::200", "--timeout=3m")
 		hosts := map[string]string{}
 		for i, h := range c.Hosts() {
 			for _, ip := range []string{h.IP(), h.IP6()} {
@@ -91,7 +90,7 @@ func TestDualStack(t *testing.T) {
 		}
 		elected := announcer(v, "web")
 		for _, ip := range []string{"172.31.0.200", "fd31::200"} {
-			if by := hosts[answersBy(t, client, ip, 10*time.Second).String()]; by != elected {
+			if by := hosts[answersBy(t, client, ip).String()]; by != elected {
 				t.Errorf("%q answers for %s, want %s", by, ip, elected)
 			}
 		}
@@ -110,14 +109,14 @@ func TestDualStack(t *testing.T) {
 		from, to := byNode["node-1"], byNode["node-2"]
 		reaches := func(ip string) bool { _, err := fetch(v, from, ip+":8080"); return err == nil }
 		four, six := to.Status.PodIPs[0].IP, "["+to.Status.PodIPs[1].IP+"]"
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if reaches(four) || reaches(six) {
 				return fmt.Errorf("%s or %s is reached", four, six)
 			}
 			return nil
 		})
 		v.Kubectl("label", "pod", from.Name, "app=friend", "--overwrite")
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if !reaches(four) || !reaches(six) {
 				return fmt.Errorf("%s or %s is not reached by a friend", four, six)
 			}
@@ -140,7 +139,7 @@ func TestIPv6Alone(t *testing.T) {
 	// The harness joins hosts by the server's IPv4 address, which is not the node's here.
 	c := cluster.StartNodes(t, 2, "--pod-cidr", "fd42::/56", "--service-cidr", "fd43::/112", "--tls-san", "172.31.0.11")
 	c.Apply(strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1))
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 	service := strings.TrimSpace(c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.clusterIPs[*]}"))
 	byNode := podsByNode(t, c.Cluster, 2)
 	for node, p := range byNode {

@@ -30,7 +30,7 @@ func (e *etcdServer) start() {
 	if err := e.cmd.Start(); err != nil {
 		e.t.Fatal(err)
 	}
-	cluster.Eventually(e.t, 20*time.Second, func() error {
+	cluster.Eventually(e.t, func() error {
 		_, err := e.c.HTTP(etcdURL + "/health")
 		return err
 	})
@@ -74,7 +74,7 @@ func TestExternalEtcd(t *testing.T) {
 	t.Run("back", func(t *testing.T) {
 		c := whole.For(t)
 		etcd.start()
-		cluster.Eventually(t, 30*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out, err := c.TryKubectl("get", "--raw=/readyz"); err != nil {
 				return fmt.Errorf("%w: %s", err, out)
 			}
@@ -84,7 +84,7 @@ func TestExternalEtcd(t *testing.T) {
 			t.Errorf("the write that failed was done: %s", out)
 		}
 		c.Kubectl("scale", "deployment/web", "--replicas=4")
-		c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+		c.Kubectl("rollout", "status", "deployment/web", "--timeout=3m")
 		c.Kubectl("scale", "deployment/web", "--replicas=3")
 		waitForPods(t, c, "app=web", 3)
 		after := lives(t, c)
@@ -100,7 +100,7 @@ func TestExternalEtcd(t *testing.T) {
 		etcd.kill()
 		time.Sleep(12 * time.Second)
 		etcd.start()
-		cluster.Eventually(t, 30*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out, err := c.TryKubectl("get", "nodes")
 			if err != nil || !strings.Contains(out, " Ready ") {
 				return fmt.Errorf("%v: %s", err, out)

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -19,7 +18,7 @@ func TestEviction(t *testing.T) {
 	c := cluster.New(t, "--eviction-hard", "nodefs.available<150Mi,pid.available<1%")
 	c.MountTmpfs("1200m")
 	c.Up()
-	c.WaitReady(time.Minute)
+	c.WaitReady()
 	c.Apply(writer("innocent", "", "sleep inf"))
 	before := c.WaitPodReady("innocent")
 
@@ -29,7 +28,7 @@ func TestEviction(t *testing.T) {
 	wantEvicted(t, c, "volume", `Usage of EmptyDir volume "data" exceeds the limit "8Mi".`)
 	c.Apply(writer("greedy", "", "head -c 2000000000 /dev/zero > /data/f; sleep inf"))
 	wantEvicted(t, c, "greedy", "The node was low on resource: ephemeral-storage. Threshold quantity: 150Mi, available: ")
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		const about = `{.items[0].status.conditions[?(@.type=="DiskPressure")].status} {.items[0].spec.taints[*].key}`
 		if out := c.Kubectl("get", "nodes", "-o", "jsonpath="+about); out != "True node.kubernetes.io/disk-pressure" {
 			return fmt.Errorf("the node says %s", out)
@@ -49,10 +48,10 @@ func TestSoftEviction(t *testing.T) {
 		"--eviction-max-pod-grace-period=30", "--eviction-minimum-reclaim=nodefs.available=10Mi", "--eviction-pressure-transition-period=2s")
 	c.MountTmpfs("1200m")
 	c.Up()
-	c.WaitReady(time.Minute)
+	c.WaitReady()
 	pressure := func(want string) {
 		t.Helper()
-		cluster.Eventually(t, time.Minute, func() error {
+		cluster.Eventually(t, func() error {
 			if out := c.Kubectl("get", "nodes", "-o", `jsonpath={.items[0].status.conditions[?(@.type=="DiskPressure")].status}`); out != want {
 				return fmt.Errorf("DiskPressure is %s", out)
 			}
@@ -88,7 +87,7 @@ spec:
 		t.Errorf("the pod had no time to end: %q, %v", said, err)
 	}
 	pressure("False")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("events", "--for", "node/"+c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")); !strings.Contains(out, "Attempting to reclaim ephemeral-storage") {
 			return fmt.Errorf("the node has no such event:\n%s", out)
 		}
@@ -98,7 +97,7 @@ spec:
 
 func wantEvicted(t *testing.T, c *cluster.Cluster, name, why string) {
 	t.Helper()
-	cluster.Eventually(t, 2*time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		if out := howEnded(c, name); !strings.HasPrefix(out, "Failed Evicted TerminationByKubelet: "+why) {
 			return fmt.Errorf("%s: %s", name, out)
 		}

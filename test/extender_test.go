@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -137,7 +136,7 @@ extenders:
 	}
 	on := func(name, node string) {
 		t.Helper()
-		cluster.Eventually(t, time.Minute, func() error {
+		cluster.Eventually(t, func() error {
 			p, err := cs.CoreV1().Pods("default").Get(context.Background(), name, metav1.GetOptions{})
 			if err == nil && p.Spec.NodeName != node {
 				err = fmt.Errorf("%s is on %q, want %s: %v", name, p.Spec.NodeName, node, p.Status.Conditions)
@@ -148,7 +147,7 @@ extenders:
 	create(t, cs, asking("p", "1"))
 	on("p", third) // which the extender likes
 	create(t, cs, asking("nowhere", "1"))
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.TryKubectl("describe", "pod", "nowhere")
 		const want = "0/3 nodes are available: 3 node(s) were not to the extender's taste. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod."
 		if err == nil && !strings.Contains(out, want) {
@@ -168,7 +167,7 @@ extenders:
 	create(t, cs, urgent)
 	on("urgent", first) // where the extender has others give way
 	on("full-"+third, third)
-	cluster.Eventually(t, time.Minute, func() error { // the binding is seen before the extender has noted it
+	cluster.Eventually(t, func() error { // the binding is seen before the extender has noted it
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if got := strings.Join(e.bound, " "); got != "p urgent" {

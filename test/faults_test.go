@@ -99,7 +99,7 @@ func diskFull(t *testing.T, c *cluster.Cluster) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.TryKubectl("create", "configmap", "after", "--from-literal=a=b")
 		if err != nil && !strings.Contains(out, "already exists") {
 			return fmt.Errorf("%w: %s", err, out)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,7 +43,7 @@ func TestGangs(t *testing.T) {
 	}
 	until := func(what, want string, args ...string) {
 		t.Helper()
-		cluster.Eventually(t, time.Minute, func() error {
+		cluster.Eventually(t, func() error {
 			if got, err := c.TryKubectl(args...); err != nil || strings.TrimSpace(got) != want {
 				return fmt.Errorf("%s: %q (%v), want %q", what, got, err, want)
 			}
@@ -55,7 +54,7 @@ func TestGangs(t *testing.T) {
 		t.Helper()
 		until("nodes of the pods", want, "get", "pods", "-l", "app=worker", "-o", `jsonpath={range .items[*]}{.spec.nodeName}{";"}{end}`)
 	}
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		_, err := c.TryKubectl("get", "serviceaccount", "default")
 		return err
 	})
@@ -65,7 +64,7 @@ func TestGangs(t *testing.T) {
 	c.Apply(gangPod(0))
 	c.Apply(gangManifest)
 	c.Apply(gangPod(1))
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		got, err := c.Skiff("explain", "pod", "worker-1")
 		if want := "PodGroup training has 2 of the 3 pods that it needs at least"; err != nil || !strings.Contains(got, want) || !strings.Contains(got, "waits for its group") {
 			return fmt.Errorf("%s (%v), want %q", got, err, want)
@@ -90,7 +89,7 @@ func TestGangs(t *testing.T) {
 	c.Server()
 	nodes(";;;")
 	hollow(t, cs, schedulertest.Node(2))
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		got, err := c.TryKubectl("get", "pods", "-l", "app=worker", "-o", `jsonpath={range .items[*]}{.spec.nodeName}{"\n"}{end}`)
 		if on := strings.Fields(got); err != nil || len(on) != 3 || on[0] == on[1] || on[0] == on[2] || on[1] == on[2] {
 			return fmt.Errorf("pods on %v (%v)", on, err)

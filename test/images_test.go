@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
@@ -48,7 +47,7 @@ func TestImages(t *testing.T) {
 		}
 	})
 	t.Run("archive in the data dir", func(t *testing.T) {
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out := skiff(t, "ls", "-o", "name"); !strings.Contains(out, "test.example/dropped:1") {
 				return fmt.Errorf("ls:\n%s", out)
 			}
@@ -166,7 +165,7 @@ func pullPolicies(t *testing.T, c *cluster.Cluster, address string) {
 	} {
 		c.Kubectl("run", p.name, "--image="+ref, "--image-pull-policy="+p.policy, "--", "udp")
 		c.WaitPodReady(p.name)
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out := c.Kubectl("get", "events", "--field-selector=reason=Pulled,involvedObject.name="+p.name); !strings.Contains(out, p.event) {
 				return fmt.Errorf("%s: no event with %q:\n%s", p.name, p.event, out)
 			}

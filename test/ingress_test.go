@@ -53,7 +53,7 @@ func TestIngress(t *testing.T) {
 		t.Fatalf("enable: %v\n%s%s", err, out, c.Kubectl("get", "pods,events", "-n", "skiff-ingress"))
 	}
 	t.Logf("the add-on is ready %s after it was enabled", time.Since(began).Round(10*time.Millisecond))
-	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=30s")
+	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=3m")
 
 	for _, at := range []struct{ url, want string }{
 		{"http://shop.example.com/healthz", "200"},
@@ -74,7 +74,7 @@ func TestIngress(t *testing.T) {
 	becomes(t, "the rule for every host", func() bool { return strings.HasPrefix(throughIngress(t, c, "http://"+cluster.HostIP+"/"), "200") })
 	stop := c.Host().Load("http://"+cluster.HostIP+"/", 100)
 	c.Kubectl("rollout", "restart", "deployment/shop")
-	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=3m")
 	if sent, failed := stop(); len(failed) > 0 || sent == 0 {
 		t.Errorf("of %d requests during a rollout, %d failed, the first with: %v", sent, len(failed), failed)
 	}

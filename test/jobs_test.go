@@ -23,15 +23,15 @@ func jobPolicies(t *testing.T, c *cluster.Cluster) {
 `) + "---" + task("disturbed", "sleep 600", `  backoffLimit: 0
   podFailurePolicy: {rules: [{action: Ignore, onPodConditions: [{type: DisruptionTarget}]}]}
 `))
-	c.Kubectl("wait", "job/index", "--for=condition=Failed", "--timeout=40s")
+	c.Kubectl("wait", "job/index", "--for=condition=Failed", "--timeout=3m")
 	wantField(t, c, "job/index", ".status.completedIndexes}/{.status.failedIndexes}/{.status.failed", "0/1/1")
-	c.Kubectl("wait", "job/enough", "--for=condition=Complete", "--timeout=40s")
+	c.Kubectl("wait", "job/enough", "--for=condition=Complete", "--timeout=3m")
 	wantField(t, c, "job/enough", `.status.completedIndexes}/{.status.conditions[?(@.type=="Complete")].reason`, "2/SuccessPolicy")
 
 	wantField(t, c, "job/disturbed", ".status.ready", "1")
 	pod := podNames(t, c, "job-name=disturbed")[0]
 	evict(t, c, pod)
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if now := pods(t, c, "job-name=disturbed"); len(now) == 1 && now[0].Name != pod {
 			return nil
 		}
@@ -66,7 +66,7 @@ spec:
         command: [sh, -c, "test -e /kept/once && exit 0; : > /kept/once; exit 1"]
         volumeMounts: [{name: kept, mountPath: /kept}]
 `)
-	c.Kubectl("wait", "job/again", "--for=condition=Complete", "--timeout=40s")
+	c.Kubectl("wait", "job/again", "--for=condition=Complete", "--timeout=3m")
 	if got := field(c, "job/again", ".status.succeeded}/{.status.failed"); got != "1/" {
 		t.Errorf("succeeded and failed: %s", got)
 	}
@@ -127,7 +127,7 @@ spec:
 	miss("waits", second)
 	miss("replaces", second)
 	wantEvent(t, c, "cronjob/waits", "JobAlreadyActive .* Not starting job because prior execution is running and concurrency policy is Forbid")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if now := jobs("replaces"); len(now) != 1 || now[0] == replaced[0] {
 			return fmt.Errorf("%v were to be replaced, and there are %v", replaced, now)
 		}

@@ -48,8 +48,8 @@ func TestAddressPool(t *testing.T) {
 	c := cluster.StartNodes(t, 3, "--lb-pool", "172.31.0.200-172.31.0.201")
 	client := c.Link.NewHost(t) // of no cluster
 	c.Apply(pooled)
-	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=60s")
-	c.Kubectl("wait", "service", "web", "near", "--for=jsonpath={.status.loadBalancer.ingress}", "--timeout=10s")
+	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=3m")
+	c.Kubectl("wait", "service", "web", "near", "--for=jsonpath={.status.loadBalancer.ingress}", "--timeout=3m")
 
 	addresses := func(service string) string {
 		return strings.TrimSpace(c.Kubectl("get", "service", service, "-o", "jsonpath={.status.loadBalancer.ingress[*].ip}"))
@@ -59,7 +59,7 @@ func TestAddressPool(t *testing.T) {
 	}
 	t.Run("a host on the link reaches them", func(t *testing.T) {
 		for _, ip := range []string{"172.31.0.200", "172.31.0.201"} {
-			answersBy(t, client, ip, 10*time.Second)
+			answersBy(t, client, ip)
 		}
 		// Traffic that is kept on its node arrives with its sender's address.
 		if out, err := client.HTTP("http://172.31.0.201"); err != nil || !strings.Contains(out, " "+client.IP()+":") {
@@ -74,14 +74,14 @@ func TestAddressPool(t *testing.T) {
 	t.Run("one too many waits and is told why", func(t *testing.T) {
 		v := c.For(t)
 		v.Apply(oneTooMany)
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out := v.Kubectl("describe", "service", "late"); !strings.Contains(out, "all addresses of the pool 172.31.0.200-172.31.0.201 are in use") {
 				return fmt.Errorf("describe says\n%s", out)
 			}
 			return nil
 		})
 		v.Kubectl("patch", "service", "near", "-p", `{"spec":{"type":"ClusterIP","loadBalancerIP":null}}`)
-		v.Kubectl("wait", "service", "late", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}=172.31.0.201", "--timeout=10s")
+		v.Kubectl("wait", "service", "late", "--for=jsonpath={.status.loadBalancer.ingress[0].ip}=172.31.0.201", "--timeout=3m")
 		if left := addresses("near"); left != "" {
 			t.Errorf("a service of type ClusterIP still has %s", left)
 		}
@@ -96,7 +96,7 @@ func TestAddressPool(t *testing.T) {
 		if after := addresses("web") + " " + addresses("late"); after != before {
 			t.Errorf("before: %s, after: %s", before, after)
 		}
-		answersBy(t, client, "172.31.0.200", 15*time.Second)
+		answersBy(t, client, "172.31.0.200")
 	})
 }
 
@@ -106,9 +106,9 @@ func announcer(c *cluster.Cluster, service string) string {
 }
 
 // answersBy fetches a page from an address until there is one, and returns the hardware address behind it.
-func answersBy(t *testing.T, client *cluster.Host, ip string, within time.Duration) net.HardwareAddr {
+func answersBy(t *testing.T, client *cluster.Host, ip string) net.HardwareAddr {
 	t.Helper()
-	cluster.Eventually(t, within, func() error {
+	cluster.Eventually(t, func() error {
 		_, err := client.HTTP("http://" + net.JoinHostPort(ip, "80"))
 		return err
 	})
@@ -136,7 +136,7 @@ func announcerOnAgent(v *cluster.Cluster, t *testing.T, c *cluster.Nodes) (servi
 		}
 	}
 	v.Kubectl("label", "node", "node-1", "node.kubernetes.io/exclude-from-external-load-balancers=")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if agent = on("web"); agent == nil {
 			return fmt.Errorf("%q announces", announcer(v, "web"))
 		}
@@ -150,11 +150,11 @@ func announcerStops(t *testing.T, c *cluster.Nodes, client *cluster.Host) {
 	v := c.For(t)
 	service, agent := announcerOnAgent(v, t, c)
 	ip, was := poolAddress[service], announcer(v, service)
-	before := answersBy(t, client, ip, 10*time.Second)
+	before := answersBy(t, client, ip)
 	at := time.Now()
 	agent.For(t).Stop()
-	cluster.Eventually(t, 10*time.Second, func() error {
-		if mac := answersBy(t, client, ip, 10*time.Second); mac.String() == before.String() {
+	cluster.Eventually(t, func() error {
+		if mac := answersBy(t, client, ip); mac.String() == before.String() {
 			return fmt.Errorf("%s, which was stopped, answers for %s; %s should", was, ip, announcer(v, service))
 		}
 		return nil
@@ -164,8 +164,8 @@ func announcerStops(t *testing.T, c *cluster.Nodes, client *cluster.Host) {
 		t.Errorf("it was not missed yet, and is Ready=%s", out)
 	}
 	agent.Agent()
-	v.Kubectl("wait", "node/"+was, "--for=condition=Ready", "--timeout=30s")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	v.Kubectl("wait", "node/"+was, "--for=condition=Ready", "--timeout=3m")
+	cluster.Eventually(t, func() error {
 		if out := v.Kubectl("get", "node", was, "-o", `jsonpath={.status.conditions[*].type}`); strings.Contains(out, "AgentStopped") {
 			return fmt.Errorf("it is back, and has the conditions %s", out)
 		}
@@ -180,11 +180,11 @@ func announcerDies(t *testing.T, c *cluster.Nodes, client *cluster.Host) {
 	v := c.For(t)
 	service, agent := announcerOnAgent(v, t, c)
 	ip, dies, host := poolAddress[service], announcer(v, service), agent.Host()
-	before := answersBy(t, client, ip, 10*time.Second)
+	before := answersBy(t, client, ip)
 	at := time.Now()
 	host.Cut()
 	var after net.HardwareAddr
-	cluster.Eventually(t, 40*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if _, err := client.HTTP("http://" + ip); err != nil {
 			return err
 		}
@@ -197,5 +197,5 @@ func announcerDies(t *testing.T, c *cluster.Nodes, client *cluster.Host) {
 		t.Errorf("before: %s, after: %s, after %s", before, after, took)
 	}
 	host.Mend()
-	v.Kubectl("wait", "node/"+dies, "--for=condition=Ready", "--timeout=30s")
+	v.Kubectl("wait", "node/"+dies, "--for=condition=Ready", "--timeout=3m")
 }

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -39,7 +38,7 @@ func TestLogs(t *testing.T) {
 	c.WaitPodReady("chatty")
 	follow := start(t, c.KubectlCommand("logs", "-f", "chatty"))
 	search := start(t, c.Command("logs", "-n", "logs", "-l", "app", "--search", "last words|newcomer", "-f"))
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if files, _ := filepath.Glob(filepath.Join(c.DataDir, "logs", "pods", "logs_chatty_*", "main", "0.log.*.gz")); len(files) != 1 {
 			return fmt.Errorf("no rotated, compressed file: %v", files)
 		}
@@ -85,7 +84,7 @@ func searchGone(t *testing.T, c *cluster.Cluster, follow *program) {
 	c.Kubectl("delete", "pod", "chatty")
 	c.Kubectl("run", "newcomer", "--image=skiff.dev/web:1", "--labels=app=other", "--restart=Never", "--command", "--", "sh", "-c", "echo a newcomer")
 	follow.waitFor(t, regexp.MustCompile(`^\S+Z logs/newcomer/newcomer a newcomer$`))
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.Skiff("logs", "--search", `^line (7|1299) |newcomer`, "--since", "1h", "--selector", "app")
 		var found []string
 		for line := range strings.Lines(out) {
@@ -97,7 +96,7 @@ func searchGone(t *testing.T, c *cluster.Cluster, follow *program) {
 		}
 		return nil
 	})
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.Skiff("logs", "-l", "tier=last", "--search", "last words", "-o", "json")
 		if err != nil || !strings.Contains(out, `"gone":true`) || strings.Count(out, "\n") != 1 {
 			return fmt.Errorf("by the labels it had last: %v\n%s", err, out)
@@ -126,7 +125,7 @@ func history(t *testing.T, c *cluster.Cluster) {
 	c.WaitPodReady("measured")
 	node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
 	figures := regexp.MustCompile(`^\{"times":\[\d+.*"namespace":"logs","pod":"measured","uid":"[^"]+","container":"measured","cpu":\[[^]]*\d\],"memory":\[[^]]*\d\]`)
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/stats/history?namespace=logs&pod=measured&since=10m")
 		if !figures.MatchString(out) || strings.Contains(out, "chatty") {
 			return fmt.Errorf("the pod's history: %s", out)

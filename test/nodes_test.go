@@ -58,7 +58,7 @@ func TestNodes(t *testing.T) {
 	t.Parallel()
 	c := cluster.StartNodes(t, 3)
 	c.Apply(spreadOverNodes)
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 
 	t.Run("volumes", func(t *testing.T) { agentVolume(t, c) })
 	t.Run("nodes", func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestNodes(t *testing.T) {
 	t.Run("a changed ConfigMap reaches a pod on an agent", func(t *testing.T) {
 		v := c.For(t)
 		v.Kubectl("patch", "configmap", "words", "-p", `{"data":{"greeting":"ahoy"}}`)
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out, err := v.TryKubectl("exec", byNode["node-3"].Name, "--", "cat", "/words/greeting"); err != nil || strings.TrimSpace(out) != "ahoy" {
 				return fmt.Errorf("%q, %v", out, err)
 			}
@@ -113,7 +113,7 @@ func TestDirectRouting(t *testing.T) {
 	t.Parallel()
 	c := cluster.StartNodes(t, 2, "--direct-routing")
 	c.Apply(strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1))
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 	if out, err := c.Run("ip", "-4", "route", "show", "proto", "211"); err != nil || !strings.Contains(out, "via 172.31.0.12 dev eth0") {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -213,7 +213,7 @@ func restartAgent(t *testing.T, c *cluster.Nodes, p corev1.Pod) {
 		}
 	}
 	agent.Agent() // neither server nor token: it knows
-	v.Kubectl("wait", "node/node-2", "--for=condition=Ready", "--timeout=20s")
+	v.Kubectl("wait", "node/node-2", "--for=condition=Ready", "--timeout=3m")
 	if after := containers(t, v, p.Name); after != before {
 		t.Errorf("before: %s, after: %s", before, after)
 	}
@@ -230,7 +230,7 @@ func restartServer(t *testing.T, c *cluster.Nodes, byNode map[string]corev1.Pod)
 		}
 	}
 	server.Server()
-	server.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=20s")
+	server.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=3m")
 	for node, before := range byNode {
 		if out := strings.TrimSpace(server.Kubectl("exec", before.Name, "--", "hostname")); out != before.Name {
 			t.Errorf("the pod on %s says %q", node, out)
@@ -310,7 +310,7 @@ func joinTogether(t *testing.T, c *cluster.Nodes, token string) {
 	joined := make(chan bool, len(both))
 	for _, h := range both {
 		h.BeginAgent("--server", c.URL(), "--token", token)
-		go func() { joined <- h.Joined(time.Minute) }()
+		go func() { joined <- h.Joined() }()
 	}
 	if first, second := <-joined, <-joined; first == second {
 		t.Errorf("both joined: %t; they said\n%s\nand\n%s", first, both[0].Output(), both[1].Output())
@@ -321,7 +321,7 @@ func joinTogether(t *testing.T, c *cluster.Nodes, token string) {
 	for _, h := range both {
 		h.Remove()
 	}
-	c.For(t).Kubectl("delete", "node", "node-9", "--timeout=30s")
+	c.For(t).Kubectl("delete", "node", "node-9", "--timeout=3m")
 }
 
 // hostDies: a host that loses its link is noticed within 15 s and its pod runs elsewhere; when it comes back it is taken in, and does not run
@@ -335,13 +335,13 @@ func hostDies(t *testing.T, c *cluster.Nodes, p corev1.Pod) {
 	}
 	at := time.Now()
 	host.Cut()
-	v.Kubectl("wait", "node/node-3", "--for=condition=Ready=Unknown", "--timeout=30s")
+	v.Kubectl("wait", "node/node-3", "--for=condition=Ready=Unknown", "--timeout=3m")
 	if took := time.Since(at); took > 15*time.Second {
 		t.Errorf("it took %s to notice", took)
 	} else {
 		t.Logf("noticed after %s", took.Round(100*time.Millisecond))
 	}
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		var ready int
 		for _, one := range pods(t, v, "app=web") {
 			if one.Spec.NodeName != "node-3" && cluster.Ready(&one) {
@@ -363,10 +363,10 @@ func hostDies(t *testing.T, c *cluster.Nodes, p corev1.Pod) {
 	}
 	heldIdentity(t, v, db)
 	host.Mend()
-	v.Kubectl("wait", "node/node-3", "--for=condition=Ready", "--timeout=30s")
+	v.Kubectl("wait", "node/node-3", "--for=condition=Ready", "--timeout=3m")
 	replacedIdentity(t, v, db)
-	v.Kubectl("wait", "pod/"+p.Name, "--for=delete", "--timeout=30s")
-	cluster.Eventually(t, 15*time.Second, func() error {
+	v.Kubectl("wait", "pod/"+p.Name, "--for=delete", "--timeout=3m")
+	cluster.Eventually(t, func() error {
 		var node corev1.Node
 		if err := json.Unmarshal([]byte(v.Kubectl("get", "node", "node-3", "-o", "json")), &node); err != nil {
 			return err

@@ -84,7 +84,7 @@ func TestOperator(t *testing.T) {
 	c := cluster.New(t, "--no-agent", "--no-scheduler")
 	c.Server()
 	c.Apply(operator.Definition)
-	c.Kubectl("wait", "--for=condition=Established", "crd/hives.bees.example.com", "--timeout=10s")
+	c.Kubectl("wait", "--for=condition=Established", "crd/hives.bees.example.com", "--timeout=3m")
 	certs := operatorCerts(t)
 	leader := startOperator(t, c, 9443, certs)
 	becomes(t, "the webhooks", func() bool {
@@ -135,7 +135,7 @@ func TestOperator(t *testing.T) {
 		return err == nil
 	})
 	counted("after-handover", "8")
-	c.Kubectl("delete", "hives", "--all", "--timeout=30s") // finalizers are seen to
+	c.Kubectl("delete", "hives", "--all", "--timeout=3m") // finalizers are seen to
 	becomes(t, "what they owned to go", func() bool {
 		return !strings.Contains(c.Kubectl("get", "configmaps", "-o", "name"), "-bees")
 	})

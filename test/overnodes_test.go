@@ -69,8 +69,8 @@ spec: {type: NodePort, selector: {app: second}, externalTrafficPolicy: Local, po
 func overNodes(t *testing.T, nodes *cluster.Nodes) {
 	c := nodes.Space(t, "over")
 	c.Apply(everywhere)
-	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=60s")
-	c.Kubectl("rollout", "status", "deployment", "second", "--timeout=60s")
+	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=3m")
+	c.Kubectl("rollout", "status", "deployment", "second", "--timeout=3m")
 	t.Run("figures", func(t *testing.T) { figuresOfNodes(t, c.For(t)) })
 	t.Run("services that keep to a node", func(t *testing.T) { keptServices(t, nodes, c.For(t)) })
 	t.Run("search in logs", func(t *testing.T) { searchNodes(t, nodes, c.For(t)) })
@@ -82,7 +82,7 @@ func overNodes(t *testing.T, nodes *cluster.Nodes) {
 // figuresOfNodes: every node, and pods on all of them, have theirs.
 func figuresOfNodes(t *testing.T, c *cluster.Cluster) {
 	for what, pattern := range map[string]string{"nodes": `(?m)^node-\d +\d+m +\d+% +\d+Mi +\d+%`, "pods": `(?m)^web-\S+ +\d+m +\d+Mi`} {
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out, err := c.TryKubectl("top", what)
 			if n := len(regexp.MustCompile(pattern).FindAllString(out, -1)); err != nil || n != 3 {
 				return fmt.Errorf("top %s: %d of 3, %v\n%s", what, n, err, out)
@@ -100,7 +100,7 @@ func keptServices(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 	near, elsewhere := "http://"+serviceIP(c, "near"), "http://"+serviceIP(c, "elsewhere")
 	for i, h := range nodes.Hosts() {
 		node := fmt.Sprintf("node-%d", i+1)
-		cluster.Eventually(t, 10*time.Second, func() error { _, err := h.HTTP(sticky); return err })
+		cluster.Eventually(t, func() error { _, err := h.HTTP(sticky); return err })
 		seen := map[string]bool{}
 		for range 20 {
 			out, err := h.HTTP(sticky)
@@ -124,7 +124,7 @@ func keptServices(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 		}
 	}
 	client := nodes.Link.NewHost(t) // of no cluster
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := client.HTTP("http://" + nodes.Hosts()[1].IP() + ":30081")
 		if err == nil && !strings.Contains(out, " "+client.IP()+":") {
 			err = fmt.Errorf("the client's address did not arrive:\n%s", out)
@@ -166,10 +166,10 @@ func searchNodes(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 		}
 	}
 	all := []string{found["node-1"], found["node-2"], found["node-3"]}
-	cluster.Eventually(t, 10*time.Second, search(all...))
+	cluster.Eventually(t, search(all...))
 	c.Kubectl("delete", "pod", found["node-3"])
-	cluster.Eventually(t, 10*time.Second, search(all...))
-	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=60s")
+	cluster.Eventually(t, search(all...))
+	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=3m")
 }
 
 // guarded lets only callers in, and lets callers go nowhere but to the guarded pods.
@@ -200,7 +200,7 @@ func policiesOverNodes(t *testing.T, c *cluster.Cluster, other corev1.Pod) {
 	reach := func(want bool, from string, all ...string) {
 		t.Helper()
 		for _, ip := range all {
-			cluster.Eventually(t, 15*time.Second, func() error {
+			cluster.Eventually(t, func() error {
 				out, err := c.TryKubectl("exec", from, "--", "wget", "-q", "-T", "1", "-O", "-", "http://"+ip)
 				if (err == nil) != want {
 					return fmt.Errorf("from %s to %s: reached: %t, want %t: %s", from, ip, err == nil, want, out)
@@ -225,18 +225,18 @@ func policiesOverNodes(t *testing.T, c *cluster.Cluster, other corev1.Pod) {
 func drainUnderLoad(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 	c.Apply(cluster.Shop)
 	c.Kubectl("create", "poddisruptionbudget", "shop", "--selector=app=shop", "--min-available=2")
-	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=3m")
 	url := "http://" + serviceIP(c, "shop")
-	cluster.Eventually(t, 10*time.Second, func() error { _, err := nodes.Host().HTTP(url); return err })
+	cluster.Eventually(t, func() error { _, err := nodes.Host().HTTP(url); return err })
 	stop := nodes.Host().Load(url, 100)
 	for _, node := range []string{"node-2", "node-3"} {
-		c.Kubectl("drain", node, "--ignore-daemonsets", "--pod-selector=app=shop", "--timeout=60s")
+		c.Kubectl("drain", node, "--ignore-daemonsets", "--pod-selector=app=shop", "--timeout=3m")
 		for _, p := range pods(t, c, "app=shop") {
 			if p.Spec.NodeName == node && p.DeletionTimestamp == nil {
 				t.Errorf("%s is on %s, which was drained", p.Name, node)
 			}
 		}
-		c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
+		c.Kubectl("rollout", "status", "deployment/shop", "--timeout=3m")
 		c.Kubectl("uncordon", node)
 	}
 	if sent, failed := stop(); len(failed) > 0 || sent < 50 {
@@ -276,7 +276,7 @@ func heldIdentity(t *testing.T, c *cluster.Cluster, was corev1.Pod) {
 // replacedIdentity: once the node is back the old pod ends, and only then another has its name.
 func replacedIdentity(t *testing.T, c *cluster.Cluster, was corev1.Pod) {
 	t.Helper()
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		var now corev1.Pod
 		if err := json.Unmarshal([]byte(c.Kubectl("get", "pod", "db-0", "-o", "json", "--ignore-not-found")), &now); err != nil {
 			return err

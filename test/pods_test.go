@@ -509,7 +509,7 @@ spec:
 		t.Errorf("its end was %+v", p.Status.ContainerStatuses[0].State)
 	}
 	told := regexp.MustCompile(`Process sort \(\d+\) of container main was killed: (container main|the pod) reached its memory limit of 24Mi \(in use 24\S*, reached \d+ times\); it held \d+Ki anonymous`)
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "events", "--field-selector=reason=OOMKilling,involvedObject.name=p"); !told.MatchString(out) {
 			return fmt.Errorf("events:\n%s", out)
 		}
@@ -524,7 +524,7 @@ func logRotation(t *testing.T, c *cluster.Cluster) {
 	dir := filepath.Join(c.DataDir, "logs", "pods", p.Namespace+"_p_"+string(p.UID), "p")
 	logs := start(t, c.KubectlCommand("logs", "-f", "p", "--tail=1"))
 	var files []string
-	cluster.Eventually(t, 40*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			return err
@@ -576,7 +576,7 @@ spec:
 		return len(s) == 1 && s[0].State.Waiting != nil && s[0].State.Waiting.Reason == "CreateContainerConfigError" &&
 			s[0].State.Waiting.Message == `configmap "late" not found`
 	})
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("describe", "pod", "v"); !strings.Contains(out, "FailedMount") || !strings.Contains(out, `configmap "late" not found`) {
 			return fmt.Errorf("describe does not say what is missing:\n%s", out)
 		}
@@ -731,7 +731,7 @@ spec: {runtimeClassName: %[1]s, containers: [{name: main, image: "skiff.dev/web:
 	if p := c.WaitPodReady("named"); p.Spec.Overhead.Memory().String() != "12Mi" {
 		t.Errorf("its overhead is %v", p.Spec.Overhead)
 	}
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "events", "--field-selector=reason=FailedCreatePodSandBox,involvedObject.name=unknown", "-o", "jsonpath={.items[*].message}"); !strings.Contains(out, `no runtime for "none" is configured`) {
 			return fmt.Errorf("of the unknown handler the events say %q", out)
 		}
@@ -800,7 +800,7 @@ spec:
 	if p := c.WaitPodReady("p"); p.Status.PodIP != cluster.HostIP || p.Status.HostIP != cluster.HostIP {
 		t.Errorf("its address is %s on host %s", p.Status.PodIP, p.Status.HostIP)
 	}
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		_, err := c.HTTP("http://127.0.0.1:18080")
 		return err
 	})
@@ -827,13 +827,13 @@ func ephemeralContainer(t *testing.T, c *cluster.Cluster) {
 
 func eviction(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("create", "deployment", "d", "--image=skiff.dev/web:1")
-	c.Kubectl("rollout", "status", "deployment/d", "--timeout=30s")
+	c.Kubectl("rollout", "status", "deployment/d", "--timeout=3m")
 	c.Kubectl("create", "poddisruptionbudget", "b", "--selector=app=d", "--min-available=0")
 	name := podNames(t, c, "app=d")[0]
 	file := write(t, fmt.Sprintf(`{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": %q, "namespace": "eviction"}}`, name))
 	c.Kubectl("create", "--raw=/api/v1/namespaces/eviction/pods/"+name+"/eviction", "-f", file)
 	c.WaitPodGone(name)
-	c.Kubectl("rollout", "status", "deployment/d", "--timeout=30s")
+	c.Kubectl("rollout", "status", "deployment/d", "--timeout=3m")
 }
 
 func doesNotFit(t *testing.T, c *cluster.Cluster) {
@@ -876,7 +876,7 @@ func refused(t *testing.T, c *cluster.Cluster) {
 		return p.Status.Phase == corev1.PodFailed && p.Status.Reason == "NodePorts" && len(p.Status.PodIPs) == 0 &&
 			p.Status.Message == "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
 	})
-	c.Kubectl("wait", "--for=create", "event", "--field-selector=involvedObject.name=two,reason=NodePorts", "--timeout=30s")
+	c.Kubectl("wait", "--for=create", "event", "--field-selector=involvedObject.name=two,reason=NodePorts", "--timeout=3m")
 	if got := c.Kubectl("get", "node", node, "-o", "jsonpath={.status.declaredFeatures}"); got !=
 		`["InPlacePodLevelResourcesVerticalScaling","InPlacePodVerticalScalingInitContainers","RestartAllContainersOnContainerExits"]` {
 		t.Errorf("the node declares %s", got)
@@ -896,7 +896,7 @@ spec:
   selector: {matchLabels: {app: set}}
   template: {metadata: {labels: {app: set}}, spec: ` + spec + `}
 `)
-	c.Kubectl("wait", "--for=create", "event", "--field-selector=involvedObject.name=set-0,reason=NodePorts", "--timeout=30s")
+	c.Kubectl("wait", "--for=create", "event", "--field-selector=involvedObject.name=set-0,reason=NodePorts", "--timeout=3m")
 	c.Kubectl("delete", "pod", "one")
 	c.WaitPodReady("set-0")
 }

@@ -35,7 +35,7 @@ func endpoints(c *cluster.Cluster, service string) string {
 
 func waitForEndpoints(t *testing.T, c *cluster.Cluster, service string, n int) {
 	t.Helper()
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if got := endpoints(c, service); len(strings.Fields(got)) != n {
 			return fmt.Errorf("service %s has the endpoints %q, want %d", service, got, n)
 		}
@@ -58,7 +58,7 @@ metadata: {name: s}
 spec: {selector: {app: p}, ports: [{port: 80, targetPort: 8080}]}
 `)
 	c.WaitPod("p", "running but not ready", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodRunning && !cluster.Ready(p) })
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "events"); !strings.Contains(out, "Readiness probe failed: cat: /tmp/ready: no such file or directory") {
 			return fmt.Errorf("events do not say why:\n%s", out)
 		}
@@ -72,7 +72,7 @@ spec: {selector: {app: p}, ports: [{port: 80, targetPort: 8080}]}
 		c.Kubectl("exec", "p", "--", "sh", "-c", "echo x > /tmp/ready")
 		c.WaitPodReady("p")
 		waitForEndpoints(t, c, "s", 1)
-		cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP("http://" + ip); return err })
+		cluster.Eventually(t, func() error { _, err := c.HTTP("http://" + ip); return err })
 		c.Kubectl("exec", "p", "--", "rm", "/tmp/ready")
 		c.WaitPod("p", "not ready", func(p *corev1.Pod) bool { return !cluster.Ready(p) })
 		waitForEndpoints(t, c, "s", 0)
@@ -101,7 +101,7 @@ spec:
   containers: [{name: main, image: "skiff.dev/web:1", readinessProbe: {httpGet: {path: /healthz, port: 8081}, periodSeconds: 1}}]
 `)
 	c.WaitPodReady("good")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "events"); !strings.Contains(out, "Readiness probe failed: Get \"http://10.42.") || !strings.Contains(out, "connection refused") {
 			return fmt.Errorf("events do not say why:\n%s", out)
 		}

@@ -2,6 +2,8 @@ package test
 
 import (
 	"bufio"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"regexp"
@@ -12,8 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"fmt"
-	"io"
+	"skiff.dev/skiff/test/cluster"
 )
 
 // program is one that runs beside a test and is read line by line.
@@ -63,7 +64,7 @@ func (p *program) String() string {
 // waitFor reads on to the next line that matches and returns what its groups caught.
 func (p *program) waitFor(t *testing.T, line *regexp.Regexp) []string {
 	t.Helper()
-	patience := time.After(20 * time.Second)
+	patience := time.After(cluster.Patience)
 	for {
 		select {
 		case text, more := <-p.lines:
@@ -144,7 +145,7 @@ func (x *terminal) press(t *testing.T, keys string) {
 // exitCode waits for the program's end.
 func (p *program) exitCode(t *testing.T) int {
 	t.Helper()
-	patience := time.After(20 * time.Second)
+	patience := time.After(cluster.Patience)
 	for {
 		select {
 		case _, more := <-p.lines:

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -157,7 +156,7 @@ rules:
 		`max(kubelet_running_pods) > 0`:                                             1,
 		`sum(scrape_samples_scraped) == sum(scrape_samples_post_metric_relabeling)`: 1,
 	} {
-		eventually(t, c, time.Minute, query, func() error {
+		eventually(t, c, query, func() error {
 			out, err := c.HTTP("http://" + address + "/api/v1/query?query=" + url.QueryEscape(query))
 			if err != nil {
 				return err

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -62,7 +61,7 @@ func TestLimitedResources(t *testing.T) {
 	refused(`deployments.apps "d" is forbidden: insufficient quota to consume: count/deployments.apps`, deployment...)
 	c.Apply(vitalQuota)
 	for _, args := range [][]string{vital, deployment} {
-		cluster.Eventually(t, 20*time.Second, func() error { // until the new quotas have been counted
+		cluster.Eventually(t, func() error { // until the new quotas have been counted
 			if out, err := c.TryKubectl(args...); err != nil {
 				return fmt.Errorf("%w: %s", err, out)
 			}

@@ -37,7 +37,7 @@ func TestCertificatesAreRenewed(t *testing.T) {
 	}
 	agent.Agent()
 	for file, was := range old {
-		cluster.Eventually(t, left, func() error {
+		cluster.Eventually(t, func() error {
 			now, err := certificateIn(filepath.Join(agent.DataDir, "agent", file))
 			if err == nil && (now.SerialNumber.Cmp(was.SerialNumber) == 0 || time.Until(now.NotAfter) < time.Hour) {
 				err = fmt.Errorf("%s has not been renewed; it is good until %s", file, now.NotAfter)
@@ -48,10 +48,10 @@ func TestCertificatesAreRenewed(t *testing.T) {
 	for _, was := range old {
 		time.Sleep(time.Until(was.NotAfter.Add(time.Second))) // there is nothing to wait for but the clock
 	}
-	c.Kubectl("wait", "node/node-2", "--for=condition=Ready", "--timeout=20s")
+	c.Kubectl("wait", "node/node-2", "--for=condition=Ready", "--timeout=3m")
 	c.Kubectl("run", "late", "--image=skiff.dev/web:1", `--overrides={"spec":{"nodeName":"node-2"}}`)
-	c.Kubectl("wait", "pod/late", "--for=condition=Ready", "--timeout=30s") // by its client certificate
-	c.Kubectl("exec", "late", "--", "hostname")                             // by its serving certificate
+	c.Kubectl("wait", "pod/late", "--for=condition=Ready", "--timeout=3m") // by its client certificate
+	c.Kubectl("exec", "late", "--", "hostname")                            // by its serving certificate
 }
 
 // replaceCertificate writes another certificate of the same authority into a node's file.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -40,7 +39,7 @@ spec:
   resources: {requests: {cpu: 20m}, limits: {memory: 40Mi}}
   containers: [{name: c, image: "skiff.dev/web:1", command: [sleep, 1d]}]
 `)
-	c.Kubectl("wait", "--for=condition=Ready", "pod/grow", "pod/whole", "--timeout=120s")
+	c.Kubectl("wait", "--for=condition=Ready", "pod/grow", "pod/whole", "--timeout=3m")
 	resize := func(containers string) {
 		c.Kubectl("patch", "pod", "grow", "--subresource=resize", "-p", `{"spec":{"containers":[`+containers+`]}}`)
 	}
@@ -48,7 +47,7 @@ spec:
 	resize(`{"name":"one","resources":{"requests":{"cpu":"25m"},"limits":{"cpu":"35m"}}},` +
 		`{"name":"two","resources":{"requests":{"memory":"30Mi"},"limits":{"memory":"50Mi"}}},` +
 		`{"name":"anew","resources":{"limits":{"memory":"40Mi"}}}`)
-	eventually(t, c, time.Minute, "the resize", func() error {
+	eventually(t, c, "the resize", func() error {
 		got := status(`{.status.conditions[*].type} {range .status.containerStatuses[*]}{.name}={.restartCount} {.resources.limits} {end}`)
 		for _, want := range []string{`one=0 {"cpu":"35m"}`, `two=0 {"memory":"50Mi"}`, `anew=1 {"memory":"40Mi"}`} {
 			if !strings.Contains(got, want) || strings.Contains(got, "Resize") {
@@ -69,14 +68,14 @@ spec:
 		}
 	}
 	resize(`{"name":"two","resources":{"requests":{"memory":"900Ti"},"limits":{"memory":"900Ti"}}}`)
-	eventually(t, c, time.Minute, "the refusal", func() error {
+	eventually(t, c, "the refusal", func() error {
 		if got := status(`{.status.conditions[?(@.type=="PodResizePending")].reason} {.status.containerStatuses[1].resources.limits.memory}`); got != "Infeasible 50Mi" {
 			return fmt.Errorf("%s", got)
 		}
 		return nil
 	})
 	c.Kubectl("patch", "pod", "whole", "--subresource=resize", "-p", `{"spec":{"resources":{"requests":{"cpu":"30m"},"limits":{"memory":"60Mi"}}}}`)
-	eventually(t, c, time.Minute, "the resize of the pod as a whole", func() error {
+	eventually(t, c, "the resize of the pod as a whole", func() error {
 		got := c.Kubectl("get", "pod", "whole", "-o", "jsonpath={.status.resources} {.status.allocatedResources} {.status.conditions[*].type}")
 		const want = `{"limits":{"memory":"60Mi"},"requests":{"cpu":"30m","memory":"40Mi"}} {"cpu":"30m","memory":"40Mi"} `
 		if !strings.HasPrefix(got, want) || strings.Contains(got, "Resize") {
@@ -88,7 +87,7 @@ spec:
 		t.Errorf("memory limit of a container that has none of its own: %s", got)
 	}
 	for _, reason := range []string{"ResizeStarted", "ResizeCompleted", "ResizeInfeasible"} {
-		eventually(t, c, time.Minute, reason, func() error {
+		eventually(t, c, reason, func() error {
 			if out := c.Kubectl("get", "events", "-o", "jsonpath={.items[*].reason}"); !strings.Contains(out, reason) {
 				return fmt.Errorf("%s", out)
 			}

@@ -36,7 +36,7 @@ func TestContainersOutliveSkiff(t *testing.T) {
 				}
 			}
 			c.Up()
-			c.Kubectl("wait", "pod", "-l", "app=web", "--for=condition=Ready", "--timeout=30s")
+			c.Kubectl("wait", "pod", "-l", "app=web", "--for=condition=Ready", "--timeout=3m")
 			time.Sleep(time.Second) // a restart that comes late is one all the same
 			if after := lives(t, c); !maps.Equal(before, after) {
 				t.Errorf("containers changed:\nbefore %v\nafter  %v", before, after)
@@ -46,7 +46,7 @@ func TestContainersOutliveSkiff(t *testing.T) {
 			}
 			// New work gets done beside the old.
 			c.Kubectl("scale", "deployment", "web", "--replicas=4")
-			c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
+			c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 			c.Kubectl("scale", "deployment", "web", "--replicas=3")
 			waitForPods(t, c, "app=web", 3)
 		})

@@ -3,7 +3,6 @@ package test
 import (
 	"fmt"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -14,13 +13,13 @@ func TestRolloutsLoseNoRequest(t *testing.T) {
 	t.Parallel()
 	c := cluster.Start(t)
 	c.Apply(cluster.Shop)
-	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment/shop", "--timeout=3m")
 	url := "http://" + serviceIP(c, "shop")
-	cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP(url); return err })
+	cluster.Eventually(t, func() error { _, err := c.HTTP(url); return err })
 	stop := c.Host().Load(url, 500)
 	for i := range 4 {
 		c.Kubectl("set", "env", "deployment/shop", fmt.Sprintf("UPDATE=%d", i))
-		c.Kubectl("rollout", "status", "deployment/shop", "--timeout=60s")
+		c.Kubectl("rollout", "status", "deployment/shop", "--timeout=3m")
 	}
 	sent, failed := stop()
 	t.Logf("%d requests", sent)

@@ -63,7 +63,7 @@ func hollow(t *testing.T, cs *kubernetes.Clientset, node *corev1.Node) {
 // create makes a pod, also while the service account it needs is still being made.
 func create(t *testing.T, cs *kubernetes.Clientset, p *corev1.Pod) {
 	t.Helper()
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		_, err := cs.CoreV1().Pods("default").Create(context.Background(), p, metav1.CreateOptions{})
 		return err
 	})
@@ -98,7 +98,7 @@ func explainPod(t *testing.T, c *cluster.Cluster) {
 	hollow(t, cs, schedulertest.Node(0))
 	create(t, cs, asking("web", "31"))
 	create(t, cs, asking("big", "1200m"))
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.Skiff("explain", "pod", "big")
 		if want := explained(t); err == nil && !want.MatchString(out) {
 			err = fmt.Errorf("want %s\nin:\n%s", want, out)
@@ -107,7 +107,7 @@ func explainPod(t *testing.T, c *cluster.Cluster) {
 	})
 	const event = `Warning +FailedScheduling +\S+ +default-scheduler +0/1 nodes are available: 1 Insufficient cpu\. ` + // as upstream's
 		`preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod\.\n`
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("describe", "pod", "big"); !regexp.MustCompile(event).MatchString(out) || !strings.Contains(out, "PodScheduled   False") {
 			return fmt.Errorf("described:\n%s", out)
 		}
@@ -150,7 +150,7 @@ func nodesOfTwoVersions(t *testing.T, c *cluster.Cluster) {
 	create(t, cs, needing("waits", "old"))
 	is := func(name string, check func(p *corev1.Pod) bool) {
 		t.Helper()
-		cluster.Eventually(t, time.Minute, func() error {
+		cluster.Eventually(t, func() error {
 			p, err := cs.CoreV1().Pods("default").Get(ctx, name, metav1.GetOptions{})
 			if err == nil && !check(p) {
 				err = fmt.Errorf("pod %s: node %q, status %+v", name, p.Spec.NodeName, p.Status)
@@ -198,7 +198,7 @@ func killedWhileBinding(t *testing.T, c *cluster.Cluster) {
 	}
 	done := make(chan struct{})
 	go func() { defer close(done); createAll(t, func() *kubernetes.Clientset { return fast(t, c) }, 0, pods) }()
-	cluster.Eventually(t, 3*time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		if n := len(bindings(t, cs)); n < pods/3 {
 			return fmt.Errorf("%d of %d pods are bound", n, pods)
 		}
@@ -256,7 +256,7 @@ func createAll(t *testing.T, client func() *kubernetes.Clientset, first, end int
 
 func allBound(t *testing.T, c *cluster.Cluster, pods int) {
 	t.Helper()
-	cluster.Eventually(t, 3*time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		if n := len(bindings(t, fast(t, c))); n != pods {
 			return fmt.Errorf("%d of %d pods are bound", n, pods)
 		}
@@ -284,7 +284,7 @@ func TestTwoSchedulers(t *testing.T) {
 		hollow(t, fast(t, first), schedulertest.Node(i))
 	}
 	create(t, fast(t, first), asking("first", "1m"))
-	cluster.Eventually(t, time.Minute, func() error { return works(first) })
+	cluster.Eventually(t, func() error { return works(first) })
 	if err := works(second); err == nil {
 		t.Error("two are at work")
 	}
@@ -293,7 +293,7 @@ func TestTwoSchedulers(t *testing.T) {
 		defer close(done)
 		createAll(t, func() *kubernetes.Clientset { return fast(t, second) }, 0, pods-1)
 	}()
-	cluster.Eventually(t, time.Minute, func() error {
+	cluster.Eventually(t, func() error {
 		if works(second) == nil {
 			t.Error("two are at work")
 		}
@@ -304,7 +304,7 @@ func TestTwoSchedulers(t *testing.T) {
 	})
 	before := bindings(t, fast(t, second))
 	first.Kill()
-	cluster.Eventually(t, time.Minute, func() error { return works(second) })
+	cluster.Eventually(t, func() error { return works(second) })
 	first.Server()
 	<-done
 	allBound(t, second, pods)

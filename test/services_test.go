@@ -64,7 +64,7 @@ spec:
           readinessProbe: {httpGet: {path: /healthz, port: http}}
           lifecycle: {preStop: {sleep: {seconds: 1}}} # requests that were on their way when it became known that it goes
 `, n))
-	c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment/web", "--timeout=3m")
 }
 
 func sessionAffinity(t *testing.T, c *cluster.Cluster) {
@@ -77,13 +77,13 @@ spec: {type: NodePort, selector: {app: web}, sessionAffinity: ClientIP, ports: [
 `)
 	waitForEndpoints(t, c, "sticky", 3)
 	for _, url := range []string{"http://" + serviceIP(c, "sticky"), "http://" + cluster.HostIP + ":30500"} {
-		cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP(url); return err })
+		cluster.Eventually(t, func() error { _, err := c.HTTP(url); return err })
 		if seen := answerers(t, 30, func() (string, error) { return c.HTTP(url) }); len(seen) != 1 {
 			t.Errorf("%s: one client was answered by %v", url, seen)
 		}
 	}
 	c.Kubectl("patch", "service", "sticky", "-p", `{"spec": {"sessionAffinity": "None"}}`)
-	cluster.Eventually(t, 10*time.Second, func() error { // the rules follow the patch
+	cluster.Eventually(t, func() error { // the rules follow the patch
 		if n := len(answerers(t, 30, func() (string, error) { return c.HTTP("http://" + serviceIP(c, "sticky")) })); n == 1 {
 			return fmt.Errorf("all of 30 connections without affinity went to one replica of 3")
 		}
@@ -93,7 +93,7 @@ spec: {type: NodePort, selector: {app: web}, sessionAffinity: ClientIP, ports: [
 
 func udpService(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("create", "deployment", "echo", "--image="+peerName, "--replicas=2", "--", "/bin/peer", "udp")
-	c.Kubectl("rollout", "status", "deployment/echo", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment/echo", "--timeout=3m")
 	c.Apply(`
 apiVersion: v1
 kind: Service
@@ -186,7 +186,7 @@ spec: {hostname: ` + name + `, subdomain: db, terminationGracePeriodSeconds: 1, 
 	ips := []string{c.WaitPodReady("one").Status.PodIP, c.WaitPodReady("two").Status.PodIP}
 	first := ips[0]
 	slices.Sort(ips)
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if got := ask(t, c, dns.TypeA, "db.headless.svc.cluster.local"); !slices.Equal(got, ips) {
 			return fmt.Errorf("the service's name leads to %v, want %v", got, ips)
 		}
@@ -202,7 +202,7 @@ spec: {hostname: ` + name + `, subdomain: db, terminationGracePeriodSeconds: 1, 
 		t.Errorf("one pod reaches the other by name: %s", out)
 	}
 	c.Kubectl("delete", "pod", "one")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if got := ask(t, c, dns.TypeA, "db.headless.svc.cluster.local"); len(got) != 1 {
 			return fmt.Errorf("one pod is gone; the name still leads to %v", got)
 		}
@@ -223,7 +223,7 @@ metadata: {name: away}
 spec: {type: ExternalName, externalName: elsewhere.example}
 `)
 	ip := serviceIP(c, "web")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if got := ask(t, c, dns.TypeA, "web.names.svc.cluster.local"); !slices.Equal(got, []string{ip}) {
 			return fmt.Errorf("A: %v, want %s", got, ip)
 		}
@@ -277,12 +277,12 @@ spec:
 `)
 	c.WaitPodReady("p")
 	for _, ip := range []string{cluster.HostIP, "127.0.0.1"} {
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			_, err := c.HTTP("http://" + ip + ":18081")
 			return err
 		})
 	}
-	cluster.Eventually(t, 10*time.Second, func() error { // the pod is ready when its containers run, which is before they listen
+	cluster.Eventually(t, func() error { // the pod is ready when its containers run, which is before they listen
 		if name, err := datagram(c, cluster.HostIP+":15000", "x"); err != nil || name != "p" {
 			return fmt.Errorf("UDP: %q, %w", name, err)
 		}
@@ -313,7 +313,7 @@ metadata: {name: s}
 spec: {type: NodePort, selector: {app: none}, ports: [{port: 80, nodePort: 30502}]}
 `)
 	for _, url := range []string{"http://" + serviceIP(c, "s"), "http://" + cluster.HostIP + ":30502"} {
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			began := time.Now()
 			_, err := c.HTTP(url)
 			if took := time.Since(began); err == nil || took > time.Second || !strings.Contains(err.Error(), "refused") {
@@ -330,7 +330,7 @@ func changingEndpoints(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("expose", "deployment", "web", "--port=80", "--target-port=8080")
 	waitForEndpoints(t, c, "web", 2)
 	url := "http://" + serviceIP(c, "web")
-	cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP(url); return err })
+	cluster.Eventually(t, func() error { _, err := c.HTTP(url); return err })
 	stop, ended := make(chan struct{}), make(chan []error)
 	go func() {
 		var failed []error
@@ -351,7 +351,7 @@ func changingEndpoints(t *testing.T, c *cluster.Cluster) {
 	}()
 	for _, n := range []string{"5", "1", "4"} {
 		c.Kubectl("scale", "deployment/web", "--replicas="+n)
-		c.Kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+		c.Kubectl("rollout", "status", "deployment/web", "--timeout=3m")
 	}
 	close(stop)
 	if failed := <-ended; len(failed) > 0 {
@@ -377,7 +377,7 @@ spec: {selector: {app: p}, ports: [{name: a, port: 81, targetPort: first}, {name
 	c.WaitPodReady("p")
 	waitForEndpoints(t, c, "s", 1)
 	ip := serviceIP(c, "s")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		a, err1 := c.HTTP("http://" + ip + ":81")
 		b, err2 := c.HTTP("http://" + ip + ":82")
 		if err1 != nil || err2 != nil || strings.Contains(a, "second") || !strings.Contains(b, "second") {
@@ -414,7 +414,7 @@ metadata: {name: old}
 subsets: [{addresses: [{ip: ` + ip + `}], ports: [{port: 8080}]}]
 `)
 	for _, name := range []string{"s", "old"} {
-		cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP("http://" + serviceIP(c, name)); return err })
+		cluster.Eventually(t, func() error { _, err := c.HTTP("http://" + serviceIP(c, name)); return err })
 	}
 }
 
@@ -430,7 +430,7 @@ kind: Service
 metadata: {name: s}
 spec: {selector: {app: p}, publishNotReadyAddresses: true, ports: [{port: 80, targetPort: 8080}]}
 `)
-	cluster.Eventually(t, 20*time.Second, func() error { _, err := c.HTTP("http://" + serviceIP(c, "s")); return err })
+	cluster.Eventually(t, func() error { _, err := c.HTTP("http://" + serviceIP(c, "s")); return err })
 }
 
 // outsideWorld: what a pod sends elsewhere comes from its host, and what comes back finds it.
@@ -464,7 +464,7 @@ func proxyHealth(t *testing.T, c *cluster.Cluster) {
 	const port = "http://" + cluster.HostIP + ":10256"
 	answers := func(path string, want ...string) {
 		t.Helper()
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			out, err := c.HTTP(port + path)
 			for _, part := range want {
 				if answer := fmt.Sprint(out, err); !strings.Contains(answer, part) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/miekg/dns"
 
@@ -34,7 +33,7 @@ spec: {selector: {app: p}, ports: [{port: 80, targetPort: 8080}]}
 	c.WaitPodReady("p")
 	reach := func(url string, want bool) {
 		t.Helper()
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if _, err := c.HTTP(url); (err == nil) != want {
 				return fmt.Errorf("%s answers: %t, want %t: %v", url, err == nil, want, err)
 			}
@@ -55,7 +54,7 @@ spec: {selector: {app: p}, ports: [{port: 80, targetPort: 8080}]}
 	reach("http://"+ip, true)
 	change(`{"type":"ExternalName","externalName":"elsewhere.example","clusterIP":"","clusterIPs":null,"ports":null}`)
 	reach("http://"+ip, false)
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if got := ask(t, c, dns.TypeCNAME, "s."+field(c, "service/s", ".metadata.namespace")+".svc.cluster.local"); len(got) != 1 || got[0] != "elsewhere.example." {
 			return fmt.Errorf("the name is an alias of %q", got)
 		}
@@ -83,7 +82,7 @@ spec: {type: LoadBalancer, selector: {app: p}, allocateLoadBalancerNodePorts: fa
 	}
 	reach := func(want bool, from, url string) {
 		t.Helper()
-		cluster.Eventually(t, 15*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out, err := fetch(from, url); (err == nil) != want {
 				return fmt.Errorf("%s from %q answers: %t, want %t: %s", url, from, err == nil, want, out)
 			}
@@ -113,8 +112,8 @@ spec: {selector: {app: p}, ports: [{name: t, port: 500, targetPort: 8080}, {name
 `)
 	c.WaitPodReady("p")
 	ip := serviceIP(c, "s")
-	cluster.Eventually(t, 10*time.Second, func() error { _, err := c.HTTP("http://" + ip + ":500"); return err })
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error { _, err := c.HTTP("http://" + ip + ":500"); return err })
+	cluster.Eventually(t, func() error {
 		if name, err := datagram(c, ip+":500", "ping"); err != nil || name != "p" {
 			return fmt.Errorf("%q answers: %w", name, err)
 		}
@@ -144,7 +143,7 @@ spec: {ports: [{name: http, port: 80}]}
 `)
 	url := "http://" + serviceIP(c, "hand")
 	seen := map[string]bool{}
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.HTTP(url)
 		if err != nil {
 			return err
@@ -177,14 +176,14 @@ spec: {terminationGracePeriodSeconds: 1, containers: [{name: c, image: "` + imag
 		c.WaitPodReady(name)
 	}
 	for ip, name := range map[string]string{"127.0.0.1": "near", cluster.HostIP: "far"} {
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out, err := c.HTTP("http://" + ip + ":18082"); err != nil || !strings.Contains(out, name) {
 				return fmt.Errorf("%s is answered by %q, want %s: %v", ip, out, name, err)
 			}
 			return nil
 		})
 	}
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if name, err := datagram(c, cluster.HostIP+":18082", "x"); err != nil || name != "echo" {
 			return fmt.Errorf("UDP: %q, %w", name, err)
 		}

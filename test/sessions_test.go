@@ -17,7 +17,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
@@ -172,7 +171,7 @@ func objectLife(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("scale", "deployment/web", "--replicas=4")
 	match(t, c, `NAME +DESIRED +AVAILABLE +AGE\nweb +4 +\d +\d+s`, "get", "deployment", "web", "--subresource=scale")
 	c.Kubectl("set", "image", "deployment/web", "web=none:2")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("rollout", "history", "deployment/web"); !regexp.MustCompile(`(?m)^2 +<none>$`).MatchString(out) {
 			return fmt.Errorf("there are the revisions %s", out)
 		}
@@ -233,31 +232,31 @@ func deletedAndAwaited(t *testing.T, c *cluster.Cluster) {
 	c = c.Space(t, "deleted")
 	for _, how := range []string{"background", "foreground", "orphan"} {
 		fed(t, c, walked(how), "create")
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out := c.Kubectl("get", "replicasets,pods", "-l", "app="+how, "-o", "name"); strings.Count(out, "\n") != 3 {
 				return fmt.Errorf("there are %s", out)
 			}
 			return nil
 		})
-		c.Kubectl("delete", "deployment", how, "--cascade="+how, "--timeout=30s")
+		c.Kubectl("delete", "deployment", how, "--cascade="+how, "--timeout=3m")
 		if out := c.Kubectl("get", "replicasets,pods", "-l", "app="+how, "-o", "name"); how == "foreground" && out != "" || how == "orphan" && strings.Count(out, "\n") != 3 {
 			t.Errorf("after --cascade=%s there are %q", how, out)
 		}
 	}
-	c.Kubectl("wait", "replicasets", "-l", "app=background", "--for=delete", "--timeout=20s")
+	c.Kubectl("wait", "replicasets", "-l", "app=background", "--for=delete", "--timeout=3m")
 	if out := c.Kubectl("get", "replicasets", "-l", "app=orphan", "-o", "jsonpath={.items[*].metadata.ownerReferences}"); out != "" {
 		t.Errorf("an orphan still has the owner %s", out)
 	}
-	made := start(t, c.KubectlCommand("wait", "configmap/late", "--for=create", "--timeout=20s"))
+	made := start(t, c.KubectlCommand("wait", "configmap/late", "--for=create", "--timeout=3m"))
 	c.Kubectl("create", "configmap", "late", "--from-literal=a=b")
 	made.waitFor(t, regexp.MustCompile(`^configmap/late condition met$`))
-	says(t, c, "configmap/late condition met", "wait", "configmap/late", "--for=jsonpath={.data.a}=b", "--timeout=5s")
+	says(t, c, "configmap/late condition met", "wait", "configmap/late", "--for=jsonpath={.data.a}=b", "--timeout=3m")
 	turnedDown(t, c, "timed out waiting for the condition on configmaps/late", "wait", "configmap/late", "--for=jsonpath={.data.a}=c", "--timeout=1s")
 	c.Kubectl("patch", "configmap", "late", "-p", `{"metadata":{"finalizers":["example.com/hold"]}}`)
 	c.Kubectl("delete", "configmap", "late", "--wait=false")
 	turnedDown(t, c, "timed out waiting", "wait", "configmap/late", "--for=delete", "--timeout=1s")
 	c.Kubectl("patch", "configmap", "late", "-p", `{"metadata":{"finalizers":null}}`)
-	c.Kubectl("wait", "configmap/late", "--for=delete", "--timeout=10s")
+	c.Kubectl("wait", "configmap/late", "--for=delete", "--timeout=3m")
 }
 
 func whoMay(t *testing.T, c *cluster.Cluster) {
@@ -283,7 +282,7 @@ func whoMay(t *testing.T, c *cluster.Cluster) {
 	match(t, robots, `configmap/kube-root-ca.crt`, "get", "configmaps", "-o", "name")
 	turnedDown(t, robots, `User "system:serviceaccount:who-may:robot" cannot list resource "secrets"`, "get", "secrets")
 	c.Kubectl("delete", "serviceaccount", "robot")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out, err := robots.TryKubectl("get", "configmaps"); err == nil || !strings.Contains(out, "must be logged in") {
 			return fmt.Errorf("its account is gone, and the token says %v: %s", err, out)
 		}
@@ -316,7 +315,7 @@ func escalated(t *testing.T, c *cluster.Cluster) {
 	turnedDown(t, c, refusal, "patch", "role", "fine", "--type=json", "-p", `[{"op":"add","path":"/rules/0/verbs/-","value":"escalate"}]`, "--as=mallory")
 	c.Kubectl("create", "role", "escalator", "--verb=escalate,bind", "--resource=roles")
 	c.Kubectl("create", "rolebinding", "escalator", "--role=escalator", "--user=mallory")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.TryKubectl("create", "role", "evil", "--verb=get", "--resource=secrets", "--as=mallory")
 		if err != nil && !strings.Contains(out, "already exists") {
 			return fmt.Errorf("who may escalate is refused: %s", out)
@@ -325,7 +324,7 @@ func escalated(t *testing.T, c *cluster.Cluster) {
 	})
 	fed(t, c, "{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: walked-parts, labels: {walked: 'yes'}}, rules: [{apiGroups: [''], resources: [nodes], verbs: [get]}]}\n---\n"+
 		"{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: walked-whole}, aggregationRule: {clusterRoleSelectors: [{matchLabels: {walked: 'yes'}}]}}\n", "auth", "reconcile")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("describe", "clusterrole", "walked-whole"); !regexp.MustCompile(`nodes +\[\] +\[\] +\[get\]`).MatchString(out) {
 			return fmt.Errorf("it is not aggregated:\n%s", out)
 		}
@@ -357,7 +356,7 @@ func certified(t *testing.T, c *cluster.Cluster) {
 	match(t, c, `ann +\d+s +kubernetes.io/kube-apiserver-client +\S+ +60m +Pending`, "get", "csr", "ann")
 	c.Kubectl("certificate", "approve", "ann")
 	c.Kubectl("certificate", "deny", "bob")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "csr", "ann", "bob"); !strings.Contains(out, "Approved,Issued") || !strings.Contains(out, "Denied") {
 			return fmt.Errorf("they are %s", out)
 		}
@@ -449,7 +448,7 @@ func policed(t *testing.T, c *cluster.Cluster) {
 		t.Errorf("%v: %s", err, out)
 	}
 	fed(t, c, strings.Replace(typo, "END", "1", 1), "create")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "validatingadmissionpolicy", "walked-typo", "-o", "jsonpath={.status.typeChecking}"); !strings.Contains(out, "undefined field 'replica'") {
 			return fmt.Errorf("type checking says %q", out)
 		}
@@ -472,7 +471,7 @@ func limited(t *testing.T, c *cluster.Cluster) {
 	fed(t, c, walkedLimits, "create")
 	c.Kubectl("create", "quota", "q", "--hard=pods=2,requests.cpu=1,services=1")
 	c.Kubectl("create", "quota", "best", "--hard=pods=1", "--scopes=BestEffort")
-	c.Kubectl("wait", "quota/q", "--for=jsonpath={.status.hard.pods}=2", "--timeout=10s")
+	c.Kubectl("wait", "quota/q", "--for=jsonpath={.status.hard.pods}=2", "--timeout=3m")
 	c.Kubectl("run", "a", "--image=x")
 	for _, line := range []string{`Container +cpu +10m +2 +100m +200m +4`, `Container +memory +- +- +- +64Mi +-`, `Pod +memory +- +1Gi +-`} { // kubectl's order is a map's
 		match(t, c, `(?m)^`+line, "describe", "limits", "sizes")
@@ -488,7 +487,7 @@ func limited(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("create", "service", "clusterip", "one", "--tcp=80")
 	turnedDown(t, c, "exceeded quota: q, requested: services=1, used: services=1, limited: services=1", "create", "service", "clusterip", "two", "--tcp=80")
 	c.Kubectl("delete", "pod", "a")
-	c.Kubectl("wait", "quota/q", "--for=jsonpath={.status.used.pods}=1", "--timeout=10s")
+	c.Kubectl("wait", "quota/q", "--for=jsonpath={.status.used.pods}=1", "--timeout=3m")
 	c.Kubectl("run", "c", "--image=x")
 }
 
@@ -528,7 +527,7 @@ func audited(t *testing.T, c *cluster.Cluster, log string) {
 	c.Kubectl("create", "secret", "generic", "s", "--from-literal=password=swordfish")
 	turnedDown(t, c, "forbidden", "get", "configmap", "a", "--as=jo")
 	c.Kubectl("delete", "configmap", "a", "--grace-period=3")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		raw, err := os.ReadFile(log)
 		if err != nil {
 			return err

@@ -37,7 +37,7 @@ func TestHostShutdown(t *testing.T) {
 	c.Up()
 	locks := func(want string) {
 		t.Helper()
-		cluster.Eventually(t, 40*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if got := strings.Join(host.Locks(), ", "); got != want {
 				return fmt.Errorf("the host is held up by %q, not %q", got, want)
 			}
@@ -65,7 +65,7 @@ func TestHostShutdown(t *testing.T) {
 	host.Prepare(true)
 	ready := func(want string) {
 		t.Helper()
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if out := c.Kubectl("get", "node", node, "-o", `jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status} {.reason} {.message}{end}`); out != want {
 				return fmt.Errorf("the node is %s", out)
 			}
@@ -169,7 +169,7 @@ spec:
 
 func wantEnd(t *testing.T, c *cluster.Cluster, name, want string) {
 	t.Helper()
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := howEnded(c, name); out != want {
 			return fmt.Errorf("%s: %s", name, out)
 		}

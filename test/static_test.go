@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -81,7 +80,7 @@ func TestStaticPods(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "web.yaml")); err != nil {
 		t.Fatal(err)
 	}
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("get", "pods", "-o", "name"); out != "" {
 			return fmt.Errorf("still there: %s", out)
 		}
@@ -98,7 +97,7 @@ func changesOnItsWayOut(t *testing.T, c *cluster.Cluster, write func(string)) {
 	write(strings.Replace(slow, "one", "slow", 1))
 	stopped := func(began *corev1.Pod) {
 		t.Helper()
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			events, err := c.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "reason=Killing,involvedObject.uid=" + began.Annotations[corev1.MirrorPodAnnotationKey]})
 			if err == nil && len(events.Items) == 0 {
 				err = errors.New("nothing of the pod is being ended")
@@ -121,7 +120,7 @@ func changesOnItsWayOut(t *testing.T, c *cluster.Cluster, write func(string)) {
 	write(staticPod)
 	stopped(was)
 	write(strings.Replace(slow, "one", "back", 1))
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		p, err := c.Client().CoreV1().Pods("default").Get(t.Context(), "web-n1", metav1.GetOptions{})
 		if err == nil && (!cluster.Ready(p) || p.Status.ContainerStatuses[0].ContainerID == was.Status.ContainerStatuses[0].ContainerID) {
 			err = errors.New("the former pod has not begun anew")
@@ -140,7 +139,7 @@ func sharesName(t *testing.T, c *cluster.Cluster, dir string) {
 	if err := os.WriteFile(other, []byte(strings.Replace(staticPod, "one", "other", 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if want := other + ": the pod default/web-n1 is in " + filepath.Join(dir, "web.yaml") + " already"; !strings.Contains(c.Output(), want) {
 			return fmt.Errorf("the log does not say %q", want)
 		}
@@ -177,7 +176,7 @@ func makesRoom(t *testing.T, c *cluster.Cluster, write func(string)) {
 // staticSays waits until the static pod is the one of that value, and ready.
 func staticSays(t *testing.T, c *cluster.Cluster, want string) *corev1.Pod {
 	t.Helper()
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out, err := c.TryKubectl("exec", "web-n1", "--", "sh", "-c", "echo $V"); err != nil || out != want+"\n" {
 			return fmt.Errorf("exec says %q, not %q (%v)", out, want, err)
 		}

@@ -176,7 +176,7 @@ func attach(t *testing.T, c *cluster.Cluster) {
 	attached := start(t, cmd)
 	for _, word := range []string{"one", "two"} {
 		// A line that comes before the other end is attached is the container's all the same; only its echo is missed.
-		cluster.Eventually(t, 10*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			fmt.Fprintln(keyboard, word)
 			time.Sleep(100 * time.Millisecond)
 			if !strings.Contains(attached.String(), word) {
@@ -192,7 +192,7 @@ func attach(t *testing.T, c *cluster.Cluster) {
 
 func attachTerminal(t *testing.T, c *cluster.Cluster) {
 	shell := startOnTerminal(t, c.KubectlCommand("attach", "-it", "streams", "-c", "tty"), 24, 80)
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		shell.press(t, "echo $((6*7))-answer\n")
 		time.Sleep(100 * time.Millisecond)
 		if !strings.Contains(shell.String(), "42-answer") {
@@ -242,7 +242,7 @@ spec:
 	if out := c.Kubectl("logs", "previous", "--previous"); squeeze(out) != "life 1" {
 		t.Errorf("the earlier container's log: %q", out)
 	}
-	cluster.Eventually(t, 5*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("logs", "previous"); squeeze(out) != "life 2" {
 			return fmt.Errorf("the present container's log: %q", out)
 		}
@@ -285,7 +285,7 @@ func portForwardNowhere(t *testing.T, c *cluster.Cluster) {
 
 func runOnce(t *testing.T, c *cluster.Cluster) {
 	shell := startOnTerminal(t, c.KubectlCommand("run", "once", "--rm", "-it", "--image=skiff.dev/web:1", "--restart=Never", "--command", "--", "sh"), 24, 80)
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		shell.press(t, "\n")
 		time.Sleep(200 * time.Millisecond)
 		if !strings.Contains(shell.String(), "If you don't see a command prompt") && !strings.Contains(shell.String(), "All commands and output") {

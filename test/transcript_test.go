@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -142,7 +141,7 @@ func scaleWatched(t *testing.T, c *cluster.Cluster) {
 	}
 	before := podNames(t, c, "app=web")
 	c.Kubectl("scale", "deployment", "web", "--replicas=5")
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 	after := podNames(t, c, "app=web")
 	if len(after) != 5 {
 		t.Errorf("%d pods after scaling to 5", len(after))
@@ -163,7 +162,7 @@ func updateAndUndo(t *testing.T, c *cluster.Cluster) {
 	ip := serviceIP(c, "web")
 	says := func(want bool) {
 		t.Helper()
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			if body, err := c.HTTP("http://" + ip); err != nil || strings.Contains(body, "ahoy") != want {
 				return fmt.Errorf("want %v, got %q, %v", want, body, err)
 			}
@@ -171,12 +170,12 @@ func updateAndUndo(t *testing.T, c *cluster.Cluster) {
 		})
 	}
 	c.Kubectl("set", "env", "deployment/web", "MESSAGE=ahoy")
-	if out := c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s"); !strings.Contains(out, "successfully rolled out") {
+	if out := c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m"); !strings.Contains(out, "successfully rolled out") {
 		t.Errorf("rollout status: %s", out)
 	}
 	says(true)
 	c.Kubectl("rollout", "undo", "deployment", "web")
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 	says(false)
 	if out := c.Kubectl("rollout", "history", "deployment", "web"); !regexp.MustCompile(`(?m)^3 `).MatchString(out) {
 		t.Errorf("history lacks revision 3:\n%s", out)
@@ -196,14 +195,14 @@ func killContainer(t *testing.T, c *cluster.Cluster) {
 func deletePod(t *testing.T, c *cluster.Cluster) {
 	pod := podNames(t, c, "app=web")[0]
 	c.Kubectl("delete", "pod", pod)
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=30s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 	if names := waitForPods(t, c, "app=web", 3); strings.Contains(strings.Join(names, " "), pod) {
 		t.Errorf("pods are %v after %s was deleted", names, pod)
 	}
 }
 
 func topWeb(t *testing.T, c *cluster.Cluster) {
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out, err := c.TryKubectl("top", "pods", "-l", "app=web", "--no-headers"); err != nil || !regexp.MustCompile(`(?m)^web-\S+ +\d+m +\d+Mi`).MatchString(out) {
 			return fmt.Errorf("top: %v: %s", err, out)
 		}
@@ -213,8 +212,8 @@ func topWeb(t *testing.T, c *cluster.Cluster) {
 
 func deleteWeb(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("delete", "-f", "../examples/web.yaml")
-	c.Kubectl("wait", "pod", "-l", "app=web", "--for=delete", "--timeout=40s")
-	cluster.Eventually(t, 10*time.Second, func() error {
+	c.Kubectl("wait", "pod", "-l", "app=web", "--for=delete", "--timeout=3m")
+	cluster.Eventually(t, func() error {
 		if body, err := c.HTTP("http://127.0.0.1:30080"); err == nil {
 			return fmt.Errorf("the node port still answers: %s", body)
 		}
@@ -232,7 +231,7 @@ func applyWeb(t *testing.T, c *cluster.Cluster) {
 		t.Fatal(err)
 	}
 	c.Apply(string(raw))
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 }
 
 func serviceIP(c *cluster.Cluster, name string) string {
@@ -269,7 +268,7 @@ func podNames(t *testing.T, c *cluster.Cluster, selector string) (names []string
 // waitForPods waits until exactly n pods match, and returns their names.
 func waitForPods(t *testing.T, c *cluster.Cluster, selector string, n int) (names []string) {
 	t.Helper()
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if names = strings.Fields(c.Kubectl("get", "pods", "-l", selector, "-o", "jsonpath={.items[*].metadata.name}")); len(names) != n {
 			return fmt.Errorf("pods are %v, want %d", names, n)
 		}

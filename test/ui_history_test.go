@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -45,7 +44,7 @@ lastTimestamp: "2035-01-01T00:00:00Z"
 	b.tells(moment{What: "Hostile", Who: hostile, Text: hostile})
 	chosen := func(want moment) {
 		b.t.Helper()
-		cluster.Eventually(b.t, 10*time.Second, func() error {
+		cluster.Eventually(b.t, func() error {
 			var at int
 			b.do(chromedp.Evaluate(`document.querySelector(".track u") ? [...document.querySelectorAll(".history li")].findIndex(e => e.ariaSelected === "true") : -1`, &at))
 			if all := b.history(); at < 0 || all[at].What != want.What {
@@ -80,7 +79,7 @@ spec:
 // tells waits until the page's history has all of these, in this order, perhaps with others between.
 func (b *browser) tells(want ...moment) {
 	b.t.Helper()
-	cluster.Eventually(b.t, uiPatience, func() error {
+	cluster.Eventually(b.t, func() error {
 		all := b.history()
 		rest := all
 		for _, w := range want {

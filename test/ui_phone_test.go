@@ -60,7 +60,7 @@ const tooWide = `(() => {
 func (b *browser) settles() {
 	b.t.Helper()
 	before := ""
-	cluster.Eventually(b.t, uiPatience, func() error {
+	cluster.Eventually(b.t, func() error {
 		now := ""
 		b.do(chromedp.Sleep(120*time.Millisecond), chromedp.Evaluate(`document.querySelector("main").innerText.replace(/\d+[smh]\b/g, "")`, &now))
 		same := now == before && !strings.Contains(now, "Loading…")

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
@@ -125,7 +124,7 @@ func fill(t *testing.T, c *cluster.Cluster) {
 		}
 	}
 	c.Kubectl("create", "namespace", manyIn)
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		_, err := client.CoreV1().ServiceAccounts(manyIn).Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})

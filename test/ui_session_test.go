@@ -183,7 +183,7 @@ func uiCrossSite(b *browser) {
 	ctx, end := chromedp.NewContext(b.ctx) // a tab of its own, in the same browser
 	defer end()
 	var title string
-	run, cancel := context.WithTimeout(ctx, uiPatience)
+	run, cancel := context.WithTimeout(ctx, cluster.Patience)
 	defer cancel()
 	if err := chromedp.Run(ctx, chromedp.Navigate(other.URL+"/ui/")); err != nil {
 		b.t.Fatal(err)
@@ -229,7 +229,7 @@ spec:
       additionalPrinterColumns: [{name: '` + hostile + `', type: string, jsonPath: .spec.text, description: '` + hostile + `'}]
       schema: {openAPIV3Schema: {type: object, description: '` + hostile + `', x-kubernetes-preserve-unknown-fields: true}}
 `)
-	b.c.Kubectl("wait", "crd/traps.example.com", "--for=condition=Established", "--timeout=20s")
+	b.c.Kubectl("wait", "crd/traps.example.com", "--for=condition=Established", "--timeout=3m")
 	b.c.Apply("apiVersion: example.com/v1\nkind: Trap\nmetadata: {name: trap, annotations: {note: '" + hostile + "'}}\nspec: {text: '" + hostile + "'}\n")
 	b.do(chromedp.Reload()) // kinds are asked for once
 	b.sees(".who", "kubernetes-admin")

@@ -117,7 +117,7 @@ func uiRollout(b *browser) {
 	b.goTo("workload/Deployment/default/web/history")
 	b.sees(".revisions", "Go back to this")
 	b.do(chromedp.Click(`//button[text()="Go back to this"]`), chromedp.WaitVisible(`dialog`), chromedp.Click(`//dialog//button[text()="Go back to this"]`))
-	cluster.Eventually(b.t, 30*time.Second, func() error {
+	cluster.Eventually(b.t, func() error {
 		if r := b.c.Kubectl("get", "deployment", "web", "-o", `jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}`); r != "3" {
 			return fmt.Errorf("revision %s", r)
 		}
@@ -155,11 +155,11 @@ func uiMetrics(b *browser) {
 		return err
 	}
 	for page, about := range map[string]string{"pod/default/talker/metrics": "namespace=default&pod=talker", "node/" + node: "only=node"} {
-		cluster.Eventually(b.t, time.Minute, func() error { return remembered(about) })
+		cluster.Eventually(b.t, func() error { return remembered(about) })
 		b.goTo(page)
 		for _, title := range []string{"CPU", "Memory"} {
 			shown := fmt.Sprintf(`(() => { const label = [...document.querySelectorAll(".plot [role=img]")].map(e => e.ariaLabel).find(l => l?.startsWith(%q)); return +(/: (\d+) figures/.exec(label ?? "")?.[1] ?? 0); })()`, title)
-			cluster.Eventually(b.t, 20*time.Second, func() error {
+			cluster.Eventually(b.t, func() error {
 				var n int
 				if b.do(chromedp.Evaluate(shown, &n)); n < enough {
 					return fmt.Errorf("%s shows %d figures of %s", page, n, title)
@@ -314,8 +314,6 @@ func uiNothingForeign(b *browser) {
 	}
 }
 
-const uiPatience = 40 * time.Second
-
 // browser is one tab, and what went wrong in it.
 type browser struct {
 	t    *testing.T
@@ -402,7 +400,7 @@ func (b *browser) do(actions ...chromedp.Action) {
 	b.t.Helper()
 	ctx, cancel := b.ctx, context.CancelFunc(func() {})
 	if chromedp.FromContext(ctx).Browser != nil { // the first run starts the browser, which must outlive it
-		ctx, cancel = context.WithTimeout(ctx, uiPatience)
+		ctx, cancel = context.WithTimeout(ctx, cluster.Patience)
 	}
 	defer cancel()
 	if err := chromedp.Run(ctx, actions...); err != nil {
@@ -418,7 +416,7 @@ func (b *browser) goTo(where string) {
 // sees waits until an element that the selector finds holds the text.
 func (b *browser) sees(selector, text string) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, uiPatience)
+	ctx, cancel := context.WithTimeout(b.ctx, cluster.Patience)
 	defer cancel()
 	found, js := false, fmt.Sprintf(`[...document.querySelectorAll(%q)].some(e => e.textContent.replaceAll("\u00a0", " ").includes(%q))`, selector, text)
 	for !found {

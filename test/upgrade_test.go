@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"skiff.dev/skiff/internal/version"
 	"skiff.dev/skiff/test/cluster"
@@ -18,13 +17,13 @@ func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	c := cluster.StartNodes(t, 2)
 	c.Apply(strings.Replace(spreadOverNodes, "replicas: 3", "replicas: 2", 1))
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 	byNode := podsByNode(t, c.Cluster, 2)
 	const running = `jsonpath={range .items[*]}{.metadata.uid} {.status.podIP} {.status.containerStatuses[*].containerID} {.status.containerStatuses[*].restartCount} {.status.containerStatuses[*].state.running.startedAt}{"\n"}{end}`
 	before := c.Kubectl("get", "pods", "--sort-by=.metadata.name", "-o", running)
 	versions := func(want ...string) {
 		t.Helper()
-		cluster.Eventually(t, 20*time.Second, func() error {
+		cluster.Eventually(t, func() error {
 			got := strings.Fields(c.Kubectl("get", "nodes", "--sort-by=.metadata.name", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}"))
 			if strings.Join(got, " ") != strings.Join(want, " ") {
 				return fmt.Errorf("the nodes are of %q, want %q", got, want)
@@ -42,7 +41,7 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("the server says it is\n%s", out)
 	}
 	versions(newer, version.Kubernetes) // an agent of the older release goes on with a newer server
-	c.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=30s")
+	c.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=3m")
 	podToPod(t, c.Cluster, byNode)
 
 	agent := c.Agents[0]
@@ -55,7 +54,7 @@ func TestUpgrade(t *testing.T) {
 		t.Errorf("pods before:\n%safter:\n%s", before, after)
 	}
 	c.Kubectl("scale", "deployment/web", "--replicas=4")
-	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=60s")
+	c.Kubectl("rollout", "status", "deployment", "web", "--timeout=3m")
 }
 
 // anotherRelease is Skiff with another version and the programs beside it. The version is changed in the program itself: to build another one takes a minute.

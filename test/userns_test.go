@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -352,7 +351,7 @@ func withoutUsers(t *testing.T, c *cluster.Cluster, pod, want string) {
 	if s := p.Status.ContainerStatuses[0]; s.Ready || s.State.Running != nil {
 		t.Errorf("pod %s: %+v", pod, s)
 	}
-	cluster.Eventually(t, 10*time.Second, func() error { // events are written a moment later
+	cluster.Eventually(t, func() error { // events are written a moment later
 		events, err := c.Client().CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=" + pod + ",type=Warning"})
 		if err == nil && !slices.ContainsFunc(events.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, want) }) {
 			err = fmt.Errorf("no event of pod %s says %q", pod, want)

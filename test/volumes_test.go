@@ -63,7 +63,7 @@ spec:
 	}
 	began := time.Now()
 	c.Kubectl("patch", "configmap", "cm", "--type=json", "-p", `[{"op": "replace", "path": "/data/a", "value": "new"}, {"op": "remove", "path": "/data/b"}]`)
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := read(); out != "a=new new" {
 			return fmt.Errorf("after a change: %q", out)
 		}
@@ -90,7 +90,7 @@ spec:
 		t.Errorf("in the container: %q; want it in memory only", out)
 	}
 	c.Kubectl("patch", "secret", "s", "-p", `{"stringData": {"k": "changed"}}`)
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("exec", "p", "--", "cat", "/s/k"); out != "changed" {
 			return fmt.Errorf("after a change: %q", out)
 		}
@@ -154,7 +154,7 @@ spec:
 		t.Errorf("in the container: %q", out)
 	}
 	c.Kubectl("label", "pod", "p", "more=y")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := read(); out != `p 48 app="x" more="y"` {
 			return fmt.Errorf("after a label was added: %q", out)
 		}
@@ -184,7 +184,7 @@ spec:
 	}
 	// What is in it outlives a container.
 	c.TryKubectl("exec", "p", "-c", "two", "--", "kill", "1")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out, err := c.TryKubectl("exec", "p", "-c", "two", "--", "cat", "/other/f")
 		if err != nil || out != "shared\n" {
 			return fmt.Errorf("after a restart: %q, %v", out, err)
@@ -220,7 +220,7 @@ spec:
 			t.Errorf("%s: %q, %v", name, raw, err)
 		}
 	}
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("describe", "pod", "missing"); !strings.Contains(out, "hostPath type check failed") {
 			return fmt.Errorf("describe does not say what is missing:\n%s", out)
 		}

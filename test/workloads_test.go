@@ -69,7 +69,7 @@ func field(c *cluster.Cluster, object, path string) string {
 
 func wantField(t *testing.T, c *cluster.Cluster, object, path, want string) {
 	t.Helper()
-	cluster.Eventually(t, 30*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		got, err := c.TryKubectl("get", object, "-o", "jsonpath={"+path+"}")
 		if err != nil || strings.TrimSpace(got) != want {
 			return fmt.Errorf("%s of %s is %q, want %q (%v)", path, object, got, want, err)
@@ -80,7 +80,7 @@ func wantField(t *testing.T, c *cluster.Cluster, object, path, want string) {
 
 func wantEvent(t *testing.T, c *cluster.Cluster, object, pattern string) {
 	t.Helper()
-	cluster.Eventually(t, 10*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("events", "--for", object); !regexp.MustCompile(pattern).MatchString(out) {
 			return fmt.Errorf("no event of %s matches %q:\n%s", object, pattern, out)
 		}
@@ -90,7 +90,7 @@ func wantEvent(t *testing.T, c *cluster.Cluster, object, pattern string) {
 
 func rolledOut(t *testing.T, c *cluster.Cluster, object, want string) {
 	t.Helper()
-	if out := c.Kubectl("rollout", "status", object, "--timeout=60s"); !strings.Contains(out, want) {
+	if out := c.Kubectl("rollout", "status", object, "--timeout=3m"); !strings.Contains(out, want) {
 		t.Errorf("rollout status of %s lacks %q:\n%s", object, want, out)
 	}
 }
@@ -141,11 +141,11 @@ func statefulSet(t *testing.T, c *cluster.Cluster) {
 		t.Errorf("the current revision %s is not the pods'", current)
 	}
 	c.Kubectl("scale", "statefulset/db", "--replicas=1")
-	c.Kubectl("wait", "pod/db-1", "pod/db-2", "--for=delete", "--timeout=30s")
+	c.Kubectl("wait", "pod/db-1", "pod/db-2", "--for=delete", "--timeout=3m")
 	wantField(t, c, "statefulset/db", ".status.replicas", "1")
 	wantEvent(t, c, "statefulset/db", `SuccessfulDelete .* delete Pod db-2 in StatefulSet db successful`)
 	c.Kubectl("delete", "pod", "db-0")
-	c.Kubectl("wait", "pod/db-0", "--for=condition=Ready", "--timeout=30s")
+	c.Kubectl("wait", "pod/db-0", "--for=condition=Ready", "--timeout=3m")
 	c.Kubectl("delete", "statefulset", "db", "--cascade=foreground")
 	if out := c.Kubectl("get", "pods,controllerrevisions"); out != "" {
 		t.Errorf("left after the set:\n%s", out)
@@ -163,7 +163,7 @@ func statefulSetPartition(t *testing.T, c *cluster.Cluster) {
 		t.Errorf("revisions %s %s %s, the old is %s", hash("db-5"), hash("db-6"), hash("db-7"), old)
 	}
 	c.Kubectl("delete", "pod", "db-5")
-	c.Kubectl("wait", "pod/db-5", "--for=create", "--timeout=20s")
+	c.Kubectl("wait", "pod/db-5", "--for=create", "--timeout=3m")
 	if hash("db-5") != old {
 		t.Error("a pod below the partition came back with the new template")
 	}
@@ -206,7 +206,7 @@ spec: {nodeName: ` + node + `, terminationGracePeriodSeconds: 1, containers: [{n
 	rolledOut(t, c, "daemonset/agent", "successfully rolled out")
 	was := podNames(t, c, "app=agent")[0]
 	c.Kubectl("patch", "pod", was, "--subresource=status", "--type=merge", "-p", `{"status":{"phase":"Failed"}}`)
-	c.Kubectl("wait", "pod/"+was, "--for=delete", "--timeout=30s")
+	c.Kubectl("wait", "pod/"+was, "--for=delete", "--timeout=3m")
 	wantField(t, c, "daemonset/agent", ".status.numberReady", "1")
 	wantEvent(t, c, "daemonset/agent", `FailedDaemonPod .* Found failed daemon pod failed-pods/`+was)
 }
@@ -218,16 +218,16 @@ func statefulSetClaims(t *testing.T, c *cluster.Cluster) {
   volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}}]
 `))
 	for _, claim := range []string{"data-db-0", "data-db-1"} {
-		c.Kubectl("wait", "persistentvolumeclaim/"+claim, "--for=create", "--timeout=20s")
+		c.Kubectl("wait", "persistentvolumeclaim/"+claim, "--for=create", "--timeout=3m")
 	}
-	c.Kubectl("wait", "pod/db-0", "pod/db-1", "--for=create", "--timeout=20s")
+	c.Kubectl("wait", "pod/db-0", "pod/db-1", "--for=create", "--timeout=3m")
 	if claim := field(c, "pod/db-1", ".spec.volumes[?(@.name==\"data\")].persistentVolumeClaim.claimName"); claim != "data-db-1" {
 		t.Errorf("the pod's claim is %q", claim)
 	}
 	c.Kubectl("scale", "statefulset/db", "--replicas=1")
-	c.Kubectl("wait", "persistentvolumeclaim/data-db-1", "--for=delete", "--timeout=30s")
+	c.Kubectl("wait", "persistentvolumeclaim/data-db-1", "--for=delete", "--timeout=3m")
 	c.Kubectl("delete", "statefulset", "db")
-	c.Kubectl("wait", "pod/db-0", "--for=delete", "--timeout=30s")
+	c.Kubectl("wait", "pod/db-0", "--for=delete", "--timeout=3m")
 	c.Kubectl("get", "persistentvolumeclaim", "data-db-0")
 }
 
@@ -262,7 +262,7 @@ func daemonSet(t *testing.T, c *cluster.Cluster) {
 
 func jobCompletes(t *testing.T, c *cluster.Cluster) {
 	c.Apply(task("count", "echo done", "  completions: 3\n  parallelism: 2\n"))
-	c.Kubectl("wait", "job/count", "--for=condition=Complete", "--timeout=40s")
+	c.Kubectl("wait", "job/count", "--for=condition=Complete", "--timeout=3m")
 	wantField(t, c, "job/count", ".status.succeeded}/{.status.terminating}/{.status.ready}/{.status.uncountedTerminatedPods", "3/0/0/{}")
 	if got := field(c, "job/count", ".status.conditions[*].type"); got != "SuccessCriteriaMet Complete" {
 		t.Errorf("conditions %s", got)
@@ -278,19 +278,19 @@ func jobCompletes(t *testing.T, c *cluster.Cluster) {
 	}
 	wantEvent(t, c, "job/count", `Completed .* Job completed`)
 	c.Kubectl("delete", "job", "count")
-	c.Kubectl("wait", "pod", "--all", "--for=delete", "--timeout=20s")
+	c.Kubectl("wait", "pod", "--all", "--for=delete", "--timeout=3m")
 
 	// A pod of a job that is deleted while it runs is not held for ever.
 	c.Apply(task("long", "sleep 600", ""))
 	wantField(t, c, "job/long", ".status.ready", "1")
 	c.Kubectl("delete", "job", "long")
-	c.Kubectl("wait", "pod", "--all", "--for=delete", "--timeout=20s")
+	c.Kubectl("wait", "pod", "--all", "--for=delete", "--timeout=3m")
 }
 
 func jobIndexed(t *testing.T, c *cluster.Cluster) {
 	c.Apply(task("indexed", "echo $JOB_COMPLETION_INDEX on $(hostname); test $JOB_COMPLETION_INDEX != 1",
 		"  completions: 3\n  parallelism: 3\n  completionMode: Indexed\n  backoffLimitPerIndex: 0\n"))
-	c.Kubectl("wait", "job/indexed", "--for=condition=Failed", "--timeout=40s")
+	c.Kubectl("wait", "job/indexed", "--for=condition=Failed", "--timeout=3m")
 	wantField(t, c, "job/indexed", ".status.completedIndexes}/{.status.failedIndexes}/{.status.succeeded}/{.status.failed", "0,2/1/2/1")
 	if out := c.Kubectl("logs", "-l", "batch.kubernetes.io/job-completion-index=2"); out != "2 on indexed-2\n" {
 		t.Errorf("index 2 said %q", out)
@@ -300,59 +300,59 @@ func jobIndexed(t *testing.T, c *cluster.Cluster) {
 	}
 	c.Apply(task("leader", "test $JOB_COMPLETION_INDEX = 0 || sleep 600",
 		"  completions: 2\n  parallelism: 2\n  completionMode: Indexed\n  successPolicy: {rules: [{succeededIndexes: \"0\"}]}\n"))
-	c.Kubectl("wait", "job/leader", "--for=condition=Complete", "--timeout=40s")
+	c.Kubectl("wait", "job/leader", "--for=condition=Complete", "--timeout=3m")
 	wantField(t, c, "job/leader", ".status.conditions[?(@.type==\"Complete\")].reason}/{.status.completedIndexes}/{.status.failed", "SuccessPolicy/0/")
 }
 
 func jobFails(t *testing.T, c *cluster.Cluster) {
 	c.Apply(task("limit", "exit 3", "  backoffLimit: 0\n"))
-	c.Kubectl("wait", "job/limit", "--for=condition=Failed", "--timeout=40s")
+	c.Kubectl("wait", "job/limit", "--for=condition=Failed", "--timeout=3m")
 	wantField(t, c, "job/limit", ".status.conditions[?(@.type==\"Failed\")].reason}/{.status.failed", "BackoffLimitExceeded/1")
 	wantEvent(t, c, "job/limit", `BackoffLimitExceeded .* Job has reached the specified backoff limit`)
 	c.Apply(task("policy", "exit 42", "  podFailurePolicy: {rules: [{action: FailJob, onExitCodes: {operator: In, values: [42]}}]}\n"))
-	c.Kubectl("wait", "job/policy", "--for=condition=Failed", "--timeout=40s")
+	c.Kubectl("wait", "job/policy", "--for=condition=Failed", "--timeout=3m")
 	if got := field(c, "job/policy", ".status.conditions[?(@.type==\"Failed\")].message"); !regexp.MustCompile(`Container c for pod jobs-fail/policy-\w+ failed with exit code 42 matching FailJob rule at index 0`).MatchString(got) {
 		t.Errorf("message %q", got)
 	}
 	c.Apply(task("deadline", "sleep 600", "  activeDeadlineSeconds: 1\n"))
-	c.Kubectl("wait", "job/deadline", "--for=condition=Failed", "--timeout=40s")
+	c.Kubectl("wait", "job/deadline", "--for=condition=Failed", "--timeout=3m")
 	wantField(t, c, "job/deadline", ".status.conditions[?(@.type==\"Failed\")].reason}/{.status.active", "DeadlineExceeded/")
-	c.Kubectl("wait", "pod", "-l", "job-name=deadline", "--for=delete", "--timeout=20s")
+	c.Kubectl("wait", "pod", "-l", "job-name=deadline", "--for=delete", "--timeout=3m")
 }
 
 func jobSuspends(t *testing.T, c *cluster.Cluster) {
 	c.Apply(task("later", "test -e /proc/1 && sleep 1", "  suspend: true\n"))
-	c.Kubectl("wait", "job/later", "--for=condition=Suspended", "--timeout=20s")
+	c.Kubectl("wait", "job/later", "--for=condition=Suspended", "--timeout=3m")
 	if out := c.Kubectl("get", "pods,job"); !regexp.MustCompile(`later +Suspended +0/1 `).MatchString(out) || strings.Contains(out, "pod/") {
 		t.Errorf("get: %s", out)
 	}
 	c.Kubectl("patch", "job", "later", "--type=merge", "-p", `{"spec":{"suspend":false}}`)
-	c.Kubectl("wait", "job/later", "--for=condition=Complete", "--timeout=40s")
+	c.Kubectl("wait", "job/later", "--for=condition=Complete", "--timeout=3m")
 	wantEvent(t, c, "job/later", `Resumed .* Job resumed`)
 
 	c.Apply(task("paused", "sleep 600", ""))
 	wantField(t, c, "job/paused", ".status.ready", "1")
 	c.Kubectl("patch", "job", "paused", "--type=merge", "-p", `{"spec":{"suspend":true}}`)
-	c.Kubectl("wait", "pod", "-l", "job-name=paused", "--for=delete", "--timeout=20s")
+	c.Kubectl("wait", "pod", "-l", "job-name=paused", "--for=delete", "--timeout=3m")
 	wantField(t, c, "job/paused", ".status.active}/{.status.failed}/{.status.startTime", "//")
 }
 
 func jobEnds(t *testing.T, c *cluster.Cluster) {
 	c.Apply(task("brief", "true", "  ttlSecondsAfterFinished: 1\n"))
-	c.Kubectl("wait", "job/brief", "--for=delete", "--timeout=40s")
-	c.Kubectl("wait", "pod", "--all", "--for=delete", "--timeout=20s")
+	c.Kubectl("wait", "job/brief", "--for=delete", "--timeout=3m")
+	c.Kubectl("wait", "pod", "--all", "--for=delete", "--timeout=3m")
 }
 
 func cronJob(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("create", "cronjob", "tick", "--image=skiff.dev/web:1", "--schedule=@every 1s", "--", "sh", "-c", "echo tick")
-	cluster.Eventually(t, 20*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		out := c.Kubectl("get", "jobs", "-o", "name")
 		if !regexp.MustCompile(`job.batch/tick-\d{8}\n`).MatchString(out) {
 			return fmt.Errorf("jobs:\n%s", out)
 		}
 		return nil
 	})
-	cluster.Eventually(t, time.Minute, func() error { // each minute has a job, and the next may have begun
+	cluster.Eventually(t, func() error { // each minute has a job, and the next may have begun
 		if field(c, "cronjob/tick", ".status.lastSuccessfulTime") == "" || field(c, "cronjob/tick", ".status.active") != "" {
 			return fmt.Errorf("status %s", field(c, "cronjob/tick", ".status"))
 		}
@@ -360,9 +360,9 @@ func cronJob(t *testing.T, c *cluster.Cluster) {
 	})
 	wantEvent(t, c, "cronjob/tick", `SawCompletedJob .* Saw completed job: tick-\d+, condition: Complete`)
 	c.Kubectl("create", "job", "by-hand", "--from=cronjob/tick")
-	c.Kubectl("wait", "job/by-hand", "--for=condition=Complete", "--timeout=30s")
+	c.Kubectl("wait", "job/by-hand", "--for=condition=Complete", "--timeout=3m")
 	c.Kubectl("patch", "cronjob", "tick", "--type=merge", "-p", `{"spec":{"suspend":true,"schedule":"0 0 * * *","timeZone":"Asia/Kolkata"}}`)
-	cluster.Eventually(t, 30*time.Second, func() error { // a job that had begun before ends first
+	cluster.Eventually(t, func() error { // a job that had begun before ends first
 		if out := c.Kubectl("get", "cronjob", "tick"); !regexp.MustCompile(`tick +0 0 \* \* \* +Asia/Kolkata +True +0 `).MatchString(out) {
 			return fmt.Errorf("get: %s", out)
 		}
@@ -372,7 +372,7 @@ func cronJob(t *testing.T, c *cluster.Cluster) {
 		t.Errorf("a zone in the schedule was taken: %s", out)
 	}
 	c.Kubectl("delete", "cronjob", "tick")
-	c.Kubectl("wait", "jobs", "--all", "--for=delete", "--timeout=20s")
+	c.Kubectl("wait", "jobs", "--all", "--for=delete", "--timeout=3m")
 }
 
 func replicationController(t *testing.T, c *cluster.Cluster) {
@@ -425,7 +425,7 @@ func drain(t *testing.T, c *cluster.Cluster) {
 	wantField(t, c, "deployment/web", ".status.replicas}/{.status.readyReplicas", "2/")
 	wantField(t, c, "daemonset/agent", ".status.numberReady", "1")
 	c.Kubectl("delete", "pdb", "held")
-	c.Kubectl("drain", node, "--ignore-daemonsets", "--pod-selector=app=held", "--timeout=30s")
+	c.Kubectl("drain", node, "--ignore-daemonsets", "--pod-selector=app=held", "--timeout=3m")
 	if pods := podNames(t, c, "app=agent"); len(pods) != 1 {
 		t.Errorf("daemon pods %v", pods)
 	}

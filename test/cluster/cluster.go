@@ -49,6 +49,8 @@ type process struct {
 	bin     string
 	mounted bool // DataDir is a file system of its own
 
+	spaces chan struct{} // holds one for every namespace a test works in
+
 	mu     sync.Mutex
 	flags  []string
 	env    []string
@@ -70,7 +72,7 @@ func (h *Host) New(t T, flags ...string) *Cluster {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests run real containers: run them as root")
 	}
-	p := &process{host: h, DataDir: filepath.Join(t.TempDir(), "skiff"), flags: flags, bin: Binary(t, "skiff")}
+	p := &process{host: h, DataDir: filepath.Join(t.TempDir(), "skiff"), flags: flags, bin: Binary(t, "skiff"), spaces: make(chan struct{}, maxSpaces)}
 	c := &Cluster{t: t, kubectl: []string{p.bin, "kubectl"}, process: p}
 	release := hold(c.abandon)
 	t.Cleanup(func() {
@@ -87,14 +89,21 @@ func (c *Cluster) For(t T) *Cluster {
 	return &view
 }
 
-// Space is the same cluster for a sub-test that works in a namespace of its own, which is made here and goes with the cluster.
+// maxSpaces is how many sub-tests work on one cluster at a time. Two dozen at once start so many containers that each waits for half a minute, and
+// the deadlines that the tests give to jobs and roll-outs pass.
+const maxSpaces = 8
+
+// Space is the same cluster for a sub-test that works in a namespace of its own, which is made here and goes with the cluster. It waits until
+// fewer than maxSpaces do.
 func (c *Cluster) Space(t T, namespace string) *Cluster {
 	t.Helper()
+	c.spaces <- struct{}{}
+	t.Cleanup(func() { <-c.spaces })
 	view := c.For(t)
 	view.Kubectl("create", "namespace", namespace)
 	view.namespace = namespace
 	t.Cleanup(view.explainFailure)
-	view.Kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=20s") // no pod is let in before
+	view.Kubectl("wait", "serviceaccount/default", "--for=create", "--timeout=3m") // no pod is let in before
 	return view
 }
 
@@ -155,7 +164,7 @@ func Binary(t T, name string) string {
 func (c *Cluster) Up() {
 	c.t.Helper()
 	c.spawn("up")
-	c.WaitReady(time.Minute)
+	c.WaitReady()
 }
 
 // BeginServer starts the process as 'skiff server' and does not wait.
@@ -168,7 +177,7 @@ func (c *Cluster) BeginServer() {
 func (c *Cluster) Server() {
 	c.t.Helper()
 	c.BeginServer()
-	Eventually(c.t, time.Minute, func() error {
+	Eventually(c.t, func() error {
 		if !c.running() {
 			c.t.Fatalf("skiff ended before it was ready: %v\n%s", c.exit, c.out)
 		}
@@ -208,14 +217,14 @@ func (c *Cluster) spawn(subcommand string) {
 }
 
 // WaitReady waits for the line that says Ready.
-func (c *Cluster) WaitReady(patience time.Duration) {
+func (c *Cluster) WaitReady() {
 	c.t.Helper()
 	select {
 	case <-c.out.ready:
 	case <-c.exited:
 		c.t.Fatalf("skiff ended before it was ready: %v\n%s", c.exit, c.out)
-	case <-time.After(patience):
-		c.t.Fatalf("skiff was not ready after %s:\n%s", patience, c.out)
+	case <-time.After(Patience):
+		c.t.Fatalf("skiff was not ready after %s:\n%s", Patience, c.out)
 	}
 }
 
@@ -240,18 +249,18 @@ func (c *Cluster) Terminate() {
 func (c *Cluster) stop(how syscall.Signal) {
 	c.t.Helper()
 	c.signal(how)
-	if err := c.Ended(40 * time.Second); err != nil {
+	if err := c.Ended(); err != nil {
 		c.t.Errorf("skiff stopped with %v:\n%s", err, c.out)
 	}
 }
 
 // Ended waits for the end of the process and returns how it ended.
-func (c *Cluster) Ended(patience time.Duration) error {
+func (c *Cluster) Ended() error {
 	c.t.Helper()
 	select {
 	case <-c.exited:
-	case <-time.After(patience):
-		c.t.Fatalf("skiff has not ended after %s:\n%s", patience, c.out)
+	case <-time.After(Patience):
+		c.t.Fatalf("skiff has not ended after %s:\n%s", Patience, c.out)
 	}
 	return c.exit
 }
@@ -409,8 +418,7 @@ func combined(cmd *exec.Cmd) (string, error) {
 
 // within bounds how long a command may take.
 func within(cmd *exec.Cmd, run func() ([]byte, error)) ([]byte, error) {
-	const patience = 2 * time.Minute
-	timer := time.AfterFunc(patience, func() {
+	timer := time.AfterFunc(Patience+time.Minute, func() {
 		if cmd.Process != nil {
 			_ = cmd.Process.Kill()
 		}
@@ -523,17 +531,21 @@ func tail(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "")
 }
 
-// Eventually repeats check until it returns nil; if it never does within the time, the test fails with its last error. It is for what no watch
-// can tell (files, sockets, other programs).
-func Eventually(t T, patience time.Duration, check func() error) {
+// Patience is how long tests wait for what should happen. It bounds a test that fails and says nothing of speed: a machine that is busy with ten
+// clusters may take minutes for what takes it a second alone.
+const Patience = 3 * time.Minute
+
+// Eventually repeats check until it returns nil; if it never does, the test fails with its last error. It is for what no watch can tell (files,
+// sockets, other programs).
+func Eventually(t T, check func() error) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(25 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("not within %s: %v", patience, err)
+	t.Fatalf("not within %s: %v", Patience, err)
 }
 
 // output collects what a process prints and notices when it says Ready.

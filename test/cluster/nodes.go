@@ -37,7 +37,7 @@ func StartNodes(t T, n int, flags ...string) *Nodes {
 			t.Fatalf("the agents were not ready within a minute; the server said:\n%s", c.out)
 		}
 	}
-	c.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=30s")
+	c.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=3m")
 	return c
 }
 
@@ -70,12 +70,12 @@ func (c *Cluster) BeginAgent(flags ...string) {
 }
 
 // Joined waits until an agent is Ready, or has given up.
-func (c *Cluster) Joined(patience time.Duration) bool {
+func (c *Cluster) Joined() bool {
 	select {
 	case <-c.out.ready:
 		return true
 	case <-c.exited:
-	case <-time.After(patience):
+	case <-time.After(Patience):
 	}
 	return false
 }
@@ -84,7 +84,7 @@ func (c *Cluster) Joined(patience time.Duration) bool {
 func (c *Cluster) Agent(flags ...string) {
 	c.t.Helper()
 	c.BeginAgent(flags...)
-	c.WaitReady(time.Minute)
+	c.WaitReady()
 }
 
 // TryAgent runs an agent that is expected to give up, and returns what it said.

@@ -83,5 +83,5 @@ func Ready(p *corev1.Pod) bool {
 // WaitPodGone waits until there is no such pod.
 func (c *Cluster) WaitPodGone(name string) {
 	c.t.Helper()
-	c.Kubectl("wait", "pod/"+name, "--for=delete", "--timeout=60s")
+	c.Kubectl("wait", "pod/"+name, "--for=delete", "--timeout=3m")
 }
