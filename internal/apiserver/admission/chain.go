@@ -123,7 +123,7 @@ func New(cfg Config) ([]registry.Admit, []registry.Validate, error) {
 		return nil, nil, err
 	}
 	m := newFigures(cfg.Metrics)
-	c := &chain{steps: m.step, alwaysAdmit: cfg.AlwaysAdmit, alwaysValidate: append([]registry.Validate{adminAccess}, cfg.AlwaysValidate...)}
+	c := &chain{figures: m, alwaysAdmit: cfg.AlwaysAdmit, alwaysValidate: append([]registry.Validate{adminAccess}, cfg.AlwaysValidate...)}
 	for _, p := range plugins {
 		if slices.Contains(cfg.Disable, p.name) || p.off && !slices.Contains(cfg.Enable, p.name) {
 			continue
@@ -182,19 +182,19 @@ type chain struct {
 	validates      []link[registry.Validate]
 	alwaysAdmit    []registry.Admit
 	alwaysValidate []registry.Validate
-	steps          map[string]observers
+	figures        *figures
 }
 
 func (c *chain) admit(ctx context.Context, a *registry.Attributes) (err error) {
-	began := time.Now()
+	began, place := time.Now(), placeOf(a.Operation)
 	at := began
-	defer func() { c.steps["admit"].observe(a.Operation, err, time.Since(began)) }()
+	defer func() { c.figures.admit.observe(place, err, time.Since(began)) }()
 	if err = requestor(ctx, a); err != nil { // upstream's kinds do this themselves
 		return err
 	}
 	for i := range c.admits {
 		err = c.admits[i].run(ctx, a)
-		at = c.admits[i].took.since(at, a.Operation, err)
+		at = c.admits[i].took.since(at, place, err)
 		if err != nil {
 			return err
 		}
@@ -208,9 +208,9 @@ func (c *chain) admit(ctx context.Context, a *registry.Attributes) (err error) {
 }
 
 func (c *chain) validate(ctx context.Context, a *registry.Attributes) (err error) {
-	began := time.Now()
+	began, place := time.Now(), placeOf(a.Operation)
 	at := began
-	defer func() { c.steps["validate"].observe(a.Operation, err, time.Since(began)) }()
+	defer func() { c.figures.validate.observe(place, err, time.Since(began)) }()
 	for _, f := range c.alwaysValidate {
 		if err = f(ctx, a); err != nil {
 			return err
@@ -218,7 +218,7 @@ func (c *chain) validate(ctx context.Context, a *registry.Attributes) (err error
 	}
 	for i := range c.validates {
 		err = c.validates[i].run(ctx, a)
-		at = c.validates[i].took.since(at, a.Operation, err)
+		at = c.validates[i].took.since(at, place, err)
 		if err != nil {
 			return err
 		}
