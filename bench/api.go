@@ -114,7 +114,7 @@ func (l *load) watched(watchers, events int, do func()) {
 		}()
 	}
 	do()
-	cluster.Eventually(l.b, 30*time.Second, func() error {
+	cluster.Eventually(l.b, func() error {
 		if got := delivered.Load(); got < int64(events*watchers) {
 			return fmt.Errorf("%d of %d events arrived", got, events*watchers)
 		}

@@ -115,7 +115,7 @@ func newTarget(b *bench, served []string, controllers ...string) *target {
 		}
 		t.clients = append(t.clients, cs)
 	}
-	cluster.Eventually(b, 30*time.Second, func() error {
+	cluster.Eventually(b, func() error {
 		_, err := t.clients[0].CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
@@ -216,7 +216,7 @@ func (t *target) clear() {
 	if err := cs.DeleteCollection(t.ctx, metav1.DeleteOptions{GracePeriodSeconds: &zero}, metav1.ListOptions{}); err != nil {
 		t.b.Fatal(err)
 	}
-	cluster.Eventually(t.b, 5*time.Minute, func() error {
+	cluster.Eventually(t.b, func() error {
 		list, err := cs.List(t.ctx, metav1.ListOptions{Limit: 1})
 		if err == nil && len(list.Items) > 0 {
 			return fmt.Errorf("%s is still there", list.Items[0].Name)

@@ -85,7 +85,7 @@ func (t *server) clients(n int) []*kubernetes.Clientset {
 
 // settled waits until pods may be made in the default namespace.
 func (t *server) settled(ctx context.Context, cs *kubernetes.Clientset) {
-	cluster.Eventually(t.b, 10*time.Second, func() error {
+	cluster.Eventually(t.b, func() error {
 		_, err := cs.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})

@@ -27,7 +27,7 @@ func benchWatch(b *bench) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	cs := t.clients(1)[0]
-	cluster.Eventually(b, 10*time.Second, func() error {
+	cluster.Eventually(b, func() error {
 		_, err := cs.CoreV1().Pods("default").Create(ctx, benchPod(0), metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
 			return nil
