@@ -114,7 +114,7 @@ func whoMaySearch(t *testing.T, c *cluster.Cluster) {
 	if out, err := c.TryKubectl("get", "--raw", path, "--as=eve"); err == nil || !strings.Contains(out, `cannot get resource "nodes/proxy"`) {
 		t.Errorf("somebody without rights: %v, %s", err, out)
 	}
-	if out, err := c.TryKubectl("get", "--raw", path+"?sinceTime=yesterday"); err == nil || !strings.Contains(out, "invalid value for sinceTime") {
+	if out, err := c.TryKubectl("get", "--raw", path+"?sinceTime=yesterday"); err == nil || !strings.Contains(out, `sinceTime: parsing time "yesterday"`) {
 		t.Errorf("a bad time: %v, %s", err, out)
 	}
 }

@@ -7,10 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -18,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/proxy"
-	validation "k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/endpoints/request"
 	translate "k8s.io/apiserver/pkg/util/proxy"
 
@@ -181,54 +178,30 @@ func (c *connection) onNode(path string, withContainer bool) (*url.URL, error) {
 	return u, nil
 }
 
-// logErrors is what is wrong with what a log is asked for: parameters that are no numbers or too small.
-func logErrors(name string, query url.Values) error {
-	var errs validation.ErrorList
-	for _, number := range []struct {
-		parameter string
-		least     int64
-	}{{"tailLines", 0}, {"limitBytes", 1}, {"sinceSeconds", 1}} {
-		text := query.Get(number.parameter)
-		if text == "" || number.parameter == "tailLines" && text == "all" {
-			continue
-		}
-		n, err := strconv.ParseInt(text, 10, 64)
-		switch {
-		case err != nil:
-			return apierrors.NewBadRequest(fmt.Sprintf("%s: %v", number.parameter, err))
-		case n < number.least:
-			errs = append(errs, validation.Invalid(validation.NewPath(number.parameter), n, fmt.Sprintf("must be greater than or equal to %d", number.least)))
-		}
+// askedOfLog is what a log is asked for.
+func askedOfLog(name string, query url.Values) (*corev1.PodLogOptions, error) {
+	o, err := api.LogOptions(query)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	if text := query.Get("sinceTime"); text != "" {
-		if _, err := time.Parse(time.RFC3339, text); err != nil {
-			return apierrors.NewBadRequest(fmt.Sprintf("sinceTime: %v", err))
-		}
+	if errs := api.ValidateLogOptions(o); len(errs) > 0 {
+		return nil, apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), name, errs)
 	}
-	if query.Has("sinceTime") && query.Has("sinceSeconds") {
-		errs = append(errs, validation.Forbidden(validation.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified"))
-	}
-	streams := []string{corev1.LogStreamAll, corev1.LogStreamStderr, corev1.LogStreamStdout}
-	if text := query.Get("stream"); text != "" && !slices.Contains(streams, text) {
-		errs = append(errs, validation.NotSupported(validation.NewPath("stream"), text, streams))
-	}
-	if len(errs) > 0 {
-		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("PodLogOptions").GroupKind(), name, errs)
-	}
-	return nil
+	return o, nil
 }
 
 // log passes on what the kubelet reads.
 func (c *connection) log() error {
+	asked, err := askedOfLog(c.q.Name, c.r.URL.Query())
+	if err != nil {
+		return err
+	}
 	p, err := c.pod()
 	if err != nil {
 		return err
 	}
-	if err := logErrors(p.Name, c.r.URL.Query()); err != nil {
-		return err
-	}
 	if p.Spec.NodeName == "" {
-		_, err := container(p, c.r.URL.Query().Get("container"))
+		_, err := container(p, asked.Container)
 		return err // nothing has been logged yet: an empty answer
 	}
 	u, err := c.onNode("containerLogs", true)

@@ -3,21 +3,21 @@ package serve
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
-	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/kubelet/logs"
 	"skiff.dev/skiff/internal/kubelet/pod"
 )
 
 func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
-	options, err := logOptions(r)
+	options, err := logOptions(r.URL.Query())
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+		refuse(w, err)
 		return
 	}
 	a, view, err := s.find(r)
@@ -62,41 +62,21 @@ func (f *flusher) Flush() {
 	}
 }
 
-func logOptions(r *http.Request) (*corev1.PodLogOptions, error) {
-	q := r.URL.Query()
-	o := &corev1.PodLogOptions{}
-	for name, to := range map[string]*bool{"follow": &o.Follow, "previous": &o.Previous, "timestamps": &o.Timestamps} {
-		if v := q.Get(name); v != "" {
-			b, err := strconv.ParseBool(v)
-			if err != nil {
-				return nil, fmt.Errorf("invalid value for %s: %q", name, v)
-			}
-			*to = b
-		}
+// logOptions reads what a log is asked for. Beside the API's parameters kubelets know tail, which may be "all".
+func logOptions(query url.Values) (*corev1.PodLogOptions, error) {
+	switch tail := query.Get("tail"); tail {
+	case "":
+	case "all":
+		query.Del("tailLines")
+	default:
+		query.Set("tailLines", tail)
 	}
-	for name, to := range map[string]**int64{"tailLines": &o.TailLines, "limitBytes": &o.LimitBytes, "sinceSeconds": &o.SinceSeconds} {
-		v := q.Get(name)
-		if v == "" || (name == "tailLines" && v == "all") {
-			continue
-		}
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || n < 0 {
-			return nil, fmt.Errorf("invalid value for %s: %q", name, v)
-		}
-		*to = &n
+	o, err := api.LogOptions(query)
+	if err != nil {
+		return nil, &refusal{http.StatusBadRequest, err.Error()}
 	}
-	if v := q.Get("sinceTime"); v != "" {
-		t, err := time.Parse(time.RFC3339, v)
-		if err != nil {
-			return nil, fmt.Errorf("invalid value for sinceTime: %q", v)
-		}
-		o.SinceTime = &metav1.Time{Time: t}
-	}
-	if v := q.Get("stream"); v != "" {
-		if v != corev1.LogStreamAll && v != corev1.LogStreamStdout && v != corev1.LogStreamStderr {
-			return nil, fmt.Errorf("invalid value for stream: %q", v)
-		}
-		o.Stream = &v
+	if errs := api.ValidateLogOptions(o); len(errs) > 0 {
+		return nil, &refusal{http.StatusUnprocessableEntity, errs.ToAggregate().Error()}
 	}
 	return o, nil
 }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strconv"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -50,7 +49,7 @@ func badRequest(w http.ResponseWriter, err error) {
 	_ = json.NewEncoder(w).Encode(status)
 }
 
-// searchQuery reads the parameters namespace, labelSelector, search, sinceSeconds, sinceTime and follow.
+// searchQuery reads the parameters namespace, labelSelector and search, and, as those of one log are read, sinceSeconds, sinceTime and follow.
 func searchQuery(v url.Values, now time.Time) (q logs.Query, err error) {
 	q.Namespace = v.Get("namespace")
 	if q.Selector, err = labels.Parse(v.Get("labelSelector")); err != nil {
@@ -61,22 +60,11 @@ func searchQuery(v url.Values, now time.Time) (q logs.Query, err error) {
 			return q, fmt.Errorf("invalid value for search: %w", err)
 		}
 	}
-	if text := v.Get("sinceTime"); text != "" {
-		if q.Since, err = time.Parse(time.RFC3339, text); err != nil {
-			return q, fmt.Errorf("invalid value for sinceTime: %q", text)
-		}
+	asked, err := logOptions(v)
+	if err != nil {
+		return q, err
 	}
-	if text := v.Get("sinceSeconds"); text != "" {
-		n, err := strconv.ParseInt(text, 10, 32)
-		if err != nil || n < 0 {
-			return q, fmt.Errorf("invalid value for sinceSeconds: %q", text)
-		}
-		q.Since = now.Add(-time.Duration(n) * time.Second)
-	}
-	if text := v.Get("follow"); text != "" {
-		if q.Follow, err = strconv.ParseBool(text); err != nil {
-			return q, fmt.Errorf("invalid value for follow: %q", text)
-		}
-	}
+	o := logs.OptionsFrom(asked, now)
+	q.Since, q.Follow = o.Since, o.Follow
 	return q, nil
 }

@@ -12,9 +12,9 @@ func TestSearchQuery(t *testing.T) {
 	for query, want := range map[string]string{
 		"search=(":                     "invalid value for search:",
 		"labelSelector=a+in":           "invalid value for labelSelector:",
-		"sinceTime=yesterday":          "invalid value for sinceTime:",
-		"sinceSeconds=-1":              "invalid value for sinceSeconds:",
-		"follow=perhaps":               "invalid value for follow:",
+		"sinceTime=yesterday":          "sinceTime: parsing time",
+		"sinceSeconds=-1":              "sinceSeconds: Invalid value: -1: must be greater than 0",
+		"sinceSeconds=x":               "sinceSeconds: strconv.ParseInt",
 		"":                             "",
 		"search=&follow=&sinceTime=":   "",
 		"sinceSeconds=60&follow=false": "",
