@@ -166,6 +166,9 @@ func asks(r *http.Request) (verb string, subresources []string) {
 	case "stats", "metrics":
 		return verb, []string{first}
 	case "logs":
+		if r.URL.Path == "/logs/search" { // what the pods of all namespaces wrote, which is no log of the host
+			return verb, []string{"proxy"}
+		}
 		return verb, []string{"log"}
 	case "healthz", "pods":
 		return verb, []string{first, "proxy"}

@@ -56,6 +56,8 @@ func TestAccess(t *testing.T) {
 		{"a scraper that asks for more", "GET", "/pods", "good", nil, 403, scraper + "get, resource=nodes, subresource(s)=[pods proxy])"},
 		{"a scraper that would run something", "GET", "/exec/a/b/c", "good", nil, 403, scraper + "create, resource=nodes, subresource(s)=[proxy])"},
 		{"a scraper that posts", "POST", "/metrics", "good", nil, 403, scraper + "create, resource=nodes, subresource(s)=[metrics])"},
+		{"somebody who would search logs", "GET", "/logs/search", "good", nil, 403, scraper + "get, resource=nodes, subresource(s)=[proxy])"},
+		{"somebody who would read the host's", "GET", "/logs/syslog", "good", nil, 403, scraper + "get, resource=nodes, subresource(s)=[log])"},
 		{"another node's certificate", "GET", "/healthz", "", &pkix.Name{CommonName: "system:node:node-2", Organization: []string{"system:nodes"}}, 403, "Forbidden (user=system:node:node-2"},
 		{"the API server", "GET", "/healthz", "", &pkix.Name{CommonName: "kube-apiserver-kubelet-client"}, 200, "ok"},
 		{"an administrator", "GET", "/healthz", "", &pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}}, 200, "ok"},

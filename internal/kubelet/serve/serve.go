@@ -71,9 +71,9 @@ func New(cfg Config) *Server {
 	s.mux.HandleFunc("GET /runningpods", s.pods)
 	s.mux.HandleFunc("GET /runningpods/", s.pods)
 	s.mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
-	hosts := http.FileServer(http.Dir(systemLogs))
+	hosts := http.FileServer(hostFiles(systemLogs))
 	if cfg.LogQuery {
-		hosts = hostLogs{http.Dir(systemLogs), "journalctl"}
+		hosts = newHostLogs(hostFiles(systemLogs), "journalctl")
 	}
 	s.mux.Handle("GET /logs/", http.StripPrefix("/logs/", hosts))
 	if cfg.Search != nil {
