@@ -173,6 +173,88 @@ func makesRoom(t *testing.T, c *cluster.Cluster, write func(string)) {
 	c.WaitPodReady("web-n1")
 }
 
+// TestStaticPodsEnd: a static pod that ended, by itself or because its deadline was over, does not begin anew with Skiff, nor because its mirror is deleted; one
+// whose manifest changes does, and one whose manifest goes while Skiff is away leaves nothing.
+func TestStaticPodsEnd(t *testing.T) {
+	t.Parallel()
+	dir, host := filepath.Join(t.TempDir(), "manifests"), t.TempDir()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, policy, more, command string) {
+		t.Helper()
+		manifest := fmt.Sprintf(`
+apiVersion: v1
+kind: Pod
+metadata: {name: %s}
+spec:
+  restartPolicy: %s
+  terminationGracePeriodSeconds: 1%s
+  volumes: [{name: host, hostPath: {path: %q}}]
+  containers:
+  - name: main
+    image: skiff.dev/web:1
+    command: [sh, -c, "echo ran >> /host/%s; %s"]
+    volumeMounts: [{name: host, mountPath: /host}]
+`, name, policy, more, host, name, command)
+		if err := os.WriteFile(filepath.Join(dir, name+".yaml"), []byte(manifest), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("done", "OnFailure", "", "true")
+	write("failed", "Never", "", "exit 3")
+	write("late", "Always", "\n  activeDeadlineSeconds: 4", "sleep inf")
+	write("left", "Never", "", "true")
+	c := cluster.Start(t, "--pod-manifest-path", dir, "--node-name", "n1")
+	want := map[string]string{"done": "Succeeded  0", "failed": "Failed  3", "late": "Failed DeadlineExceeded"}
+	shown := func(name, not string) *corev1.Pod {
+		t.Helper()
+		return c.WaitPod(name+"-n1", want[name], func(p *corev1.Pod) bool {
+			if len(p.Status.ContainerStatuses) == 0 || p.Status.ContainerStatuses[0].State.Terminated == nil || string(p.UID) == not {
+				return false
+			}
+			is := fmt.Sprintf("%s %s %d", p.Status.Phase, p.Status.Reason, p.Status.ContainerStatuses[0].State.Terminated.ExitCode)
+			return strings.HasPrefix(is, want[name]) // what the shell makes of its end is its own affair
+		})
+	}
+	ran := func(name string, times int) {
+		t.Helper()
+		text, err := os.ReadFile(filepath.Join(host, name))
+		if n := strings.Count(string(text), "ran"); n != times {
+			t.Errorf("%s ran %d times, not %d (%v)", name, n, times, err)
+		}
+	}
+	before := map[string]*corev1.Pod{}
+	for name := range want {
+		before[name] = shown(name, "")
+	}
+	c.WaitPodDone("left-n1")
+
+	c.Kill()
+	if err := os.Remove(filepath.Join(dir, "left.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	write("new", "Always", "", "sleep inf")
+	c.Up()
+	c.WaitPodReady("new-n1") // begins after those that were there
+	for name := range want {
+		now := shown(name, "")
+		if now.UID != before[name].UID || !now.Status.StartTime.Equal(before[name].Status.StartTime) {
+			t.Errorf("%s is shown by another: %s since %s, then %s since %s", name, before[name].UID, before[name].Status.StartTime, now.UID, now.Status.StartTime)
+		}
+	}
+	c.WaitPodGone("left-n1")
+	c.Kubectl("delete", "pod", "done-n1", "failed-n1", "--wait=false")
+	for _, name := range []string{"done", "failed"} {
+		shown(name, string(before[name].UID))
+		ran(name, 1)
+	}
+	want["failed"] = "Failed  4"
+	write("failed", "Never", "", "exit 4")
+	shown("failed", string(before["failed"].UID))
+	ran("failed", 2)
+}
+
 // staticSays waits until the static pod is the one of that value, and ready.
 func staticSays(t *testing.T, c *cluster.Cluster, want string) *corev1.Pod {
 	t.Helper()

@@ -450,6 +450,12 @@ func (a *Actor) report(ctx context.Context, pod *corev1.Pod, told bool, status c
 		return at
 	}
 	a.launch(ctx, key, func(ctx context.Context) func(*State) {
+		if !told {
+			// A mirror from before this process tells since when the pod has been there: it is taken in before it is written over.
+			if mirror, _, err := a.found(ctx, pod, status.Phase); err == nil && mirror != nil {
+				return func(*State) { a.show(mirror) }
+			}
+		}
 		written, err := a.write(ctx, pod, status)
 		return func(s *State) {
 			if err != nil {

@@ -95,26 +95,41 @@ func mirrors(m *corev1.Pod, uid types.UID) bool {
 	return m.Annotations[corev1.MirrorPodAnnotationKey] == string(uid)
 }
 
-// outlived: the mirror shows how the static pod ended, and by now it has begun anew.
+// outlived: the mirror shows how the static pod ended, and by now it has begun anew. One whose deadline is over has not: that counts from the pod's
+// start, of which only the mirror tells after a restart of the node's.
 func outlived(m *corev1.Pod, phase corev1.PodPhase) bool {
-	return isTerminal(m.Status.Phase) && !isTerminal(phase)
+	return isTerminal(m.Status.Phase) && m.Status.Reason != deadlineExceeded && !isTerminal(phase)
 }
 
-// showing is the static pod's mirror in that phase, made if there is none; one of a former pod, or of a former life of this one, goes first.
-func (a *Actor) showing(ctx context.Context, pod *corev1.Pod, phase corev1.PodPhase) (*corev1.Pod, error) {
+// found is the mirror that the API has of the static pod in that phase; or what has its name instead, such as the mirror of a former pod or of a former life of
+// this one.
+func (a *Actor) found(ctx context.Context, pod *corev1.Pod, phase corev1.PodPhase) (mirror, other *corev1.Pod, err error) {
 	var live corev1.Pod
-	err := a.d.Client.Live().Get(ctx, crclient.ObjectKeyFromObject(pod), &live)
-	if err == nil && live.DeletionTimestamp == nil && mirrors(&live, a.uid) && !outlived(&live, phase) {
-		return &live, nil
+	err = a.d.Client.Live().Get(ctx, crclient.ObjectKeyFromObject(pod), &live)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil, nil
+	case err != nil:
+		return nil, nil, err
+	case live.DeletionTimestamp == nil && mirrors(&live, a.uid) && !outlived(&live, phase):
+		return &live, nil, nil
 	}
-	if err == nil {
-		if _, is := live.Annotations[corev1.MirrorPodAnnotationKey]; !is {
+	return nil, &live, nil
+}
+
+// showing is the static pod's mirror in that phase, made if there is none; another goes first.
+func (a *Actor) showing(ctx context.Context, pod *corev1.Pod, phase corev1.PodPhase) (*corev1.Pod, error) {
+	mirror, other, err := a.found(ctx, pod, phase)
+	if err != nil || mirror != nil {
+		return mirror, err
+	}
+	if other != nil {
+		if _, is := other.Annotations[corev1.MirrorPodAnnotationKey]; !is {
 			return nil, apierrors.NewAlreadyExists(corev1.Resource("pods"), pod.Name)
 		}
-		err = DeleteMirror(ctx, a.d.Client, &live)
-	}
-	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, err
+		if err := DeleteMirror(ctx, a.d.Client, other); err != nil {
+			return nil, err
+		}
 	}
 	var node corev1.Node
 	if err := a.d.Client.Live().Get(ctx, crclient.ObjectKey{Name: a.d.Settings.NodeName}, &node); err != nil {

@@ -163,6 +163,8 @@ func (p *planner) wake(at time.Time) {
 	}
 }
 
+const deadlineExceeded = "DeadlineExceeded"
+
 // overdue: activeDeadlineSeconds counts from the pod's start on this node.
 func (p *planner) overdue() *Verdict {
 	limit := p.pod.Spec.ActiveDeadlineSeconds
@@ -174,7 +176,7 @@ func (p *planner) overdue() *Verdict {
 		p.wake(end)
 		return nil
 	}
-	return &Verdict{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"}
+	return &Verdict{deadlineExceeded, "Pod was active on the node longer than the specified deadline"}
 }
 
 // live is the plan of a pod that should run.
