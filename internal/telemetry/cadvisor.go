@@ -121,7 +121,9 @@ func (c *scrape) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(machineCores, prometheus.GaugeValue, float64(runtime.NumCPU()))
 	node := summary.Node
 	out <- prometheus.MustNewConstMetric(machineBytes, prometheus.GaugeValue, float64(*node.Memory.AvailableBytes+*node.Memory.WorkingSetBytes))
-	e.figures([]string{"", "/", "", "", "", ""}, node.CPU, node.Memory, node.StartTime.Time)
+	root := []string{"", "/", "", "", "", ""}
+	e.figures(root, node.CPU, node.Memory, node.StartTime.Time)
+	e.pressure(root, s.host.pressure())
 	pods := make(map[string]*stats.PodStats, len(summary.Pods))
 	for i := range summary.Pods {
 		pods[summary.Pods[i].PodRef.UID] = &summary.Pods[i]
@@ -164,10 +166,13 @@ func (e exporter) detail(labels []string, d *detail) {
 	}
 	e.send(failuresOf, prometheus.CounterValue, float64(d.faults), labels, "pgfault", "hierarchy")
 	e.send(failuresOf, prometheus.CounterValue, float64(d.majorFaults), labels, "pgmajfault", "hierarchy")
-	for resource, total := range d.pressure {
-		for i, p := range pressured[resource] {
-			e.send(p, prometheus.CounterValue, float64(total[i])/1e6, labels)
-		}
+	e.pressure(labels, d.pressure)
+}
+
+func (e exporter) pressure(labels []string, on map[string]*stats.PSIStats) {
+	for resource, p := range on {
+		e.send(pressured[resource][0], prometheus.CounterValue, seconds(p.Some.Total), labels)
+		e.send(pressured[resource][1], prometheus.CounterValue, seconds(p.Full.Total), labels)
 	}
 }
 
@@ -196,6 +201,7 @@ func (e exporter) pod(groups cgroups, g *podGroups, p *stats.PodStats, disk *sta
 		e.figures(labels, one.CPU, one.Memory, one.StartTime.Time)
 		d := groups.detail(dir)
 		e.detail(labels, &d)
+		e.send(processes, prometheus.GaugeValue, float64(groups.processes(dir)), labels)
 		if one.Rootfs != nil && one.Rootfs.UsedBytes != nil {
 			e.send(layerUsed, prometheus.GaugeValue, float64(*one.Rootfs.UsedBytes), labels, "")
 		}

@@ -33,6 +33,8 @@ type usage struct {
 	faults      uint64
 	majorFaults uint64
 	limit       uint64 // of memory; 0 for none
+	swap        uint64
+	swaps       bool // the host counts that
 }
 
 func (c cgroups) file(controller, group, name string) string {
@@ -101,6 +103,8 @@ func (c cgroups) read(group string) (u usage, err error) {
 			u.faults = n
 		case "total_pgmajfault":
 			u.majorFaults = n
+		case "total_swap":
+			u.swap, u.swaps = n, true
 		case "hierarchical_memory_limit":
 			if n < math.MaxInt64/2 { // "no limit" is the largest number of whole pages
 				u.limit = n
@@ -136,6 +140,9 @@ func (c cgroups) readUnified(group string) (u usage, err error) {
 	}
 	u.workingSet = u.memory - min(u.memory, inactive)
 	u.limit, _ = c.files.number(c.file("", group, "memory.max")) // "max" is no number, and no limit
+	if n, err := c.files.number(c.file("", group, "memory.swap.current")); err == nil {
+		u.swap, u.swaps = n, true
+	}
 	return u, nil
 }
 

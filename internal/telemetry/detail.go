@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"os"
+
+	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
 // detail is what of a cgroup only a scrape is told.
@@ -15,7 +17,7 @@ type detail struct {
 	rss, cache, mapped, swap, oomKills  uint64
 	faults, majorFaults                 uint64
 	reads, writes, readBytes, wroteByte uint64
-	pressure                            map[string][2]uint64 // by resource, microseconds: some waited, all were stalled
+	pressure                            map[string]*stats.PSIStats // by resource
 }
 
 // detail reads as much as the host has.
@@ -83,26 +85,7 @@ func (c cgroups) detailUnified(group string, d *detail) {
 			}
 		}
 	}
-	d.pressure = map[string][2]uint64{}
-	for _, resource := range []string{"cpu", "memory", "io"} {
-		if raw, err := os.ReadFile(c.file("", group, resource+".pressure")); err == nil {
-			d.pressure[resource] = stalls(raw)
-		}
-	}
-}
-
-// stalls reads the totals of "some …" and "full …".
-func stalls(raw []byte) (out [2]uint64) {
-	for line := range bytes.Lines(raw) {
-		_, total, _ := bytes.Cut(bytes.TrimSpace(line), []byte("total="))
-		n, _ := decimal(total)
-		if bytes.HasPrefix(line, []byte("some")) {
-			out[0] = n
-		} else if bytes.HasPrefix(line, []byte("full")) {
-			out[1] = n
-		}
-	}
-	return out
+	d.pressure = c.pressure(group)
 }
 
 // devices sums lines of a device, an operation and a number.

@@ -56,6 +56,7 @@ func (s *Sampler) node(now time.Time) (*stats.NodeStats, error) {
 		Fs:     disk,
 		Rlimit: s.host.processes(at),
 	}
+	node.IO = press(s.host.pressure(), at, node.CPU, node.Memory)
 	if links, err := readLinks(filepath.Join(s.host.proc, "net/dev")); err == nil {
 		node.Network = network(links, now)
 	}

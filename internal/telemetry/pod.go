@@ -37,6 +37,8 @@ func (s *Sampler) pod(sandbox *runtimeapi.PodSandbox, containers []*runtimeapi.C
 		ProcessStats: &stats.ProcessStats{ProcessCount: value(s.host.groups.processes(dir))},
 		Network:      network(measured.links, now),
 	}
+	pod.Swap = swap(usage, now)
+	pod.IO = press(s.host.groups.pressure(dir), metav1.NewTime(now), pod.CPU, pod.Memory)
 	s.show(uid, now, usage.cpu, pod.CPU.UsageNanoCores)
 	var written uint64
 	for _, c := range containers {
@@ -77,7 +79,9 @@ func (s *Sampler) container(podDir string, c *runtimeapi.Container, now time.Tim
 		StartTime: metav1.NewTime(time.Unix(0, c.CreatedAt)),
 		CPU:       s.cpu(key, now, usage.cpu, time.Unix(0, c.CreatedAt)),
 		Memory:    memory(usage, now),
+		Swap:      swap(usage, now),
 	}
+	one.IO = press(s.host.groups.pressure(filepath.Join(podDir, c.Id)), metav1.NewTime(now), one.CPU, one.Memory)
 	if layer := s.layers[c.Id]; layer != nil {
 		one.Rootfs = &stats.FsStats{
 			Time: metav1.NewTime(now), UsedBytes: value(layer.GetUsedBytes().GetValue()), InodesUsed: value(layer.GetInodesUsed().GetValue()),
@@ -113,4 +117,12 @@ func memory(u usage, now time.Time) *stats.MemoryStats {
 		m.AvailableBytes = value(u.limit - min(u.limit, u.workingSet))
 	}
 	return m
+}
+
+// swap is nil where the host doesn't count it.
+func swap(u usage, now time.Time) *stats.SwapStats {
+	if !u.swaps {
+		return nil
+	}
+	return &stats.SwapStats{Time: metav1.NewTime(now), SwapUsageBytes: value(u.swap)}
 }

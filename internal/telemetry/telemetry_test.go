@@ -29,23 +29,24 @@ func write(t *testing.T, root string, files map[string]string) {
 }
 
 func TestReadingsAreTheSameOnBothVersions(t *testing.T) {
-	want := usage{cpu: 5_000_000, memory: 1000, workingSet: 700, anonymous: 400, faults: 7, majorFaults: 2, limit: 4096}
+	want := usage{cpu: 5_000_000, memory: 1000, workingSet: 700, anonymous: 400, faults: 7, majorFaults: 2, limit: 4096, swap: 11, swaps: true}
 	v1, v2 := t.TempDir(), t.TempDir()
 	write(t, v1, map[string]string{
 		"cpuacct/a/b/cpuacct.usage":        "5000000\n",
 		"memory/a/b/memory.usage_in_bytes": "1000\n",
-		"memory/a/b/memory.stat": "rss 1\ntotal_inactive_file 300\ntotal_rss 400\ntotal_pgfault 7\ntotal_pgmajfault 2\n" +
+		"memory/a/b/memory.stat": "rss 1\ntotal_inactive_file 300\ntotal_rss 400\ntotal_pgfault 7\ntotal_pgmajfault 2\ntotal_swap 11\n" +
 			"hierarchical_memory_limit 4096\n",
 		"memory/a/b/cgroup.procs": "42\n43\n",
 		"pids/a/b/pids.current":   "3\n",
 	})
 	write(t, v2, map[string]string{
-		"a/b/cpu.stat":       "usage_usec 5000\nuser_usec 1\n",
-		"a/b/memory.current": "1000\n",
-		"a/b/memory.stat":    "anon 400\ninactive_file 300\npgfault 7\npgmajfault 2\n",
-		"a/b/memory.max":     "4096\n",
-		"a/b/cgroup.procs":   "42\n43\n",
-		"a/b/pids.current":   "3\n",
+		"a/b/cpu.stat":            "usage_usec 5000\nuser_usec 1\n",
+		"a/b/memory.current":      "1000\n",
+		"a/b/memory.stat":         "anon 400\ninactive_file 300\npgfault 7\npgmajfault 2\n",
+		"a/b/memory.max":          "4096\n",
+		"a/b/memory.swap.current": "11\n",
+		"a/b/cgroup.procs":        "42\n43\n",
+		"a/b/pids.current":        "3\n",
 	})
 	for name, c := range map[string]cgroups{"v1": {mount: v1}, "v2": {mount: v2, v2: true}} {
 		got, err := c.read("/a/b")
@@ -157,6 +158,9 @@ func TestSummary(t *testing.T) {
 			files[dir+"/memory.current"] = "1000\n"
 			files[dir+"/memory.stat"] = "inactive_file 300\n"
 			files[dir+"/cgroup.procs"] = ""
+			files[dir+"/pids.current"] = "3\n"
+			files[dir+"/cpu.pressure"] = "some avg10=1.50 avg60=0.25 avg300=0.00 total=2000000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n"
+			files[dir+"/io.pressure"] = "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
 		}
 		return files
 	}
@@ -196,6 +200,14 @@ func TestSummary(t *testing.T) {
 	if c.Name != "main" || *c.CPU.UsageNanoCores != 5e8 || *c.Memory.WorkingSetBytes != 700 || *c.Rootfs.UsedBytes != 77 || c.StartTime.Unix() != 6 {
 		t.Errorf("container: %+v", c)
 	}
+	for what, psi := range map[string]*stats.PSIStats{"pod": pod.CPU.PSI, "container": c.CPU.PSI} {
+		if want := (stats.PSIStats{Some: stats.PSIData{Total: 2e9, Avg10: 1.5, Avg60: 0.25}, Full: stats.PSIData{Total: 5e8}}); psi == nil || *psi != want {
+			t.Errorf("the %s waited for the CPU: %+v, want %+v", what, psi, want)
+		}
+	}
+	if c.Memory.PSI != nil || c.IO == nil || c.IO.PSI.Some.Total != 7000 {
+		t.Errorf("pressure that the kernel doesn't tell is there, or what it tells isn't: %+v, %+v", c.Memory.PSI, c.IO)
+	}
 	// Load that rises shows at a glance, once a second has passed; load that stays does not.
 	for i, c := range []struct {
 		cpu   string
@@ -213,6 +225,9 @@ func TestSummary(t *testing.T) {
 		`container_cpu_usage_seconds_total{container="main",cpu="total",id="/sk/kubepods/burstable/podu1/c1",image="web:1",name="c1",namespace="default",pod="web"} 3.6`,
 		`container_memory_working_set_bytes{container="main",`, `container_fs_usage_bytes{container="main",device=""`,
 		`container_cpu_cfs_throttled_periods_total{container="",id="/sk/kubepods/burstable/podu1"`, `container_memory_usage_bytes{container="",id="/",image=""`,
+		`container_pressure_cpu_waiting_seconds_total{container="main",id="/sk/kubepods/burstable/podu1/c1",image="web:1",name="c1",namespace="default",pod="web"} 2`,
+		`container_pressure_cpu_stalled_seconds_total{container="main",id="/sk/kubepods/burstable/podu1/c1",image="web:1",name="c1",namespace="default",pod="web"} 0.5`,
+		`container_processes{container="main",id="/sk/kubepods/burstable/podu1/c1",image="web:1",name="c1",namespace="default",pod="web"} 3`,
 		"machine_cpu_cores ", "container_scrape_error 0",
 	} {
 		if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {

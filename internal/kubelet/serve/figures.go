@@ -44,22 +44,25 @@ var (
 
 	nodeCPU         = prometheus.NewDesc("node_cpu_usage_seconds_total", "Cumulative cpu time consumed by the node in core-seconds", nil, nil)
 	nodeMemory      = prometheus.NewDesc("node_memory_working_set_bytes", "Current working set of the node in bytes", nil, nil)
+	nodeSwap        = prometheus.NewDesc("node_swap_usage_bytes", "Current swap usage of the node in bytes", nil, nil)
 	podCPU          = prometheus.NewDesc("pod_cpu_usage_seconds_total", "Cumulative cpu time consumed by the pod in core-seconds", podLabels, nil)
 	podMemory       = prometheus.NewDesc("pod_memory_working_set_bytes", "Current working set of the pod in bytes", podLabels, nil)
+	podSwap         = prometheus.NewDesc("pod_swap_usage_bytes", "Current amount of the pod swap usage in bytes", podLabels, nil)
 	containerCPU    = prometheus.NewDesc("container_cpu_usage_seconds_total", "Cumulative cpu time consumed by the container in core-seconds", containerLabels, nil)
 	containerMemory = prometheus.NewDesc("container_memory_working_set_bytes", "Current working set of the container in bytes", containerLabels, nil)
+	containerSwap   = prometheus.NewDesc("container_swap_usage_bytes", "Current amount of the container swap usage in bytes", containerLabels, nil)
 	containerStart  = prometheus.NewDesc("container_start_time_seconds", "Start time of the container since unix epoch in seconds", containerLabels, nil)
 	scrapeError     = prometheus.NewDesc("resource_scrape_error", "1 if there was an error while getting container metrics, 0 otherwise", nil, nil)
 )
 
 func (m resourceMetrics) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodeCPU, nodeMemory, podCPU, podMemory, containerCPU, containerMemory, containerStart, scrapeError} {
+	for _, d := range []*prometheus.Desc{nodeCPU, nodeMemory, nodeSwap, podCPU, podMemory, podSwap, containerCPU, containerMemory, containerSwap, containerStart, scrapeError} {
 		c <- d
 	}
 }
 
 func (m resourceMetrics) Collect(c chan<- prometheus.Metric) {
-	send := func(cpu *stats.CPUStats, memory *stats.MemoryStats, cpuDesc, memoryDesc *prometheus.Desc, labels ...string) {
+	send := func(cpu *stats.CPUStats, memory *stats.MemoryStats, swap *stats.SwapStats, cpuDesc, memoryDesc, swapDesc *prometheus.Desc, labels ...string) {
 		if cpu != nil && cpu.UsageCoreNanoSeconds != nil {
 			c <- prometheus.NewMetricWithTimestamp(cpu.Time.Time,
 				prometheus.MustNewConstMetric(cpuDesc, prometheus.CounterValue, float64(*cpu.UsageCoreNanoSeconds)/1e9, labels...))
@@ -68,15 +71,19 @@ func (m resourceMetrics) Collect(c chan<- prometheus.Metric) {
 			c <- prometheus.NewMetricWithTimestamp(memory.Time.Time,
 				prometheus.MustNewConstMetric(memoryDesc, prometheus.GaugeValue, float64(*memory.WorkingSetBytes), labels...))
 		}
+		if swap != nil && swap.SwapUsageBytes != nil {
+			c <- prometheus.NewMetricWithTimestamp(swap.Time.Time,
+				prometheus.MustNewConstMetric(swapDesc, prometheus.GaugeValue, float64(*swap.SwapUsageBytes), labels...))
+		}
 	}
-	send(m.summary.Node.CPU, m.summary.Node.Memory, nodeCPU, nodeMemory)
+	send(m.summary.Node.CPU, m.summary.Node.Memory, m.summary.Node.Swap, nodeCPU, nodeMemory, nodeSwap)
 	for i := range m.summary.Pods {
 		p := &m.summary.Pods[i]
-		send(p.CPU, p.Memory, podCPU, podMemory, p.PodRef.Name, p.PodRef.Namespace)
+		send(p.CPU, p.Memory, p.Swap, podCPU, podMemory, podSwap, p.PodRef.Name, p.PodRef.Namespace)
 		for j := range p.Containers {
 			one := &p.Containers[j]
 			labels := []string{one.Name, p.PodRef.Name, p.PodRef.Namespace}
-			send(one.CPU, one.Memory, containerCPU, containerMemory, labels...)
+			send(one.CPU, one.Memory, one.Swap, containerCPU, containerMemory, containerSwap, labels...)
 			if !one.StartTime.IsZero() {
 				c <- prometheus.MustNewConstMetric(containerStart, prometheus.GaugeValue, float64(one.StartTime.UnixNano())/1e9, labels...)
 			}
