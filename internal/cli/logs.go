@@ -8,33 +8,42 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/kubectl/pkg/polymorphichelpers"
+	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
+	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/kubelet/logs"
 )
 
 func logsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "logs",
+		Use:   "logs [TYPE/NAME]",
 		Short: "Search the logs of all pods on all nodes, those of deleted pods included",
-		Long: `The lines that containers wrote, from all nodes, in the order of their times. Logs are kept for a day after their
-pod is gone (--log-keep-hours and --log-keep-size of the node say how long and how much).
+		Long: `The lines that containers wrote, from all nodes, in the order of their times: of all pods, of a namespace's, of those that
+a selector finds, or of one workload's (TYPE/NAME; in the namespace default unless -n names another). Logs are kept for a
+day after their pod is gone (--log-keep-hours and --log-keep-size of the node say how long and how much).
 
-Whoever searches reads the logs of every namespace, and needs the right to get nodes/proxy. (For one pod that there
-is, 'skiff kubectl logs' needs no more than pods/log of its namespace.)`,
+Whoever may get nodes/proxy searches the nodes. Who may not is shown the logs of the pods that there are, wherever
+the right to list and watch pods and to get pods/log goes: in the namespace of -n, as a rule.`,
 		Example: `  skiff logs --search 'timeout|refused' --since 1h
+  skiff logs -n shop deployment/web --follow
   skiff logs -n shop --selector app=web --search '(?i)error' --follow
   skiff logs --selector job-name=import -o json`,
-		Args: cobra.NoArgs,
+		Args: cobra.MaximumNArgs(1),
 	}
 	s := logSearch{out: cmd.OutOrStdout}
 	f := cmd.Flags()
@@ -44,25 +53,31 @@ is, 'skiff kubectl logs' needs no more than pods/log of its namespace.)`,
 	f.DurationVar(&s.since, "since", 0, "How far to look back, such as 30s, 5m or 3h; to the beginning if it isn't given")
 	f.BoolVarP(&s.follow, "follow", "f", false, "Go on with what is being written, also by pods that start later")
 	f.StringVarP(&s.output, "output", "o", "", "json: an object a line, for programs")
-	return adminAction(cmd, config.Default(), func(ctx context.Context, a admin, _ []string) error {
-		if err := s.check(); err != nil {
+	return adminAction(cmd, config.Default(), func(ctx context.Context, a admin, args []string) error {
+		if err := s.check(args); err != nil {
 			return err
 		}
-		return s.run(ctx, a, cmd.ErrOrStderr())
+		return s.run(ctx, a, args, cmd.ErrOrStderr())
 	})
 }
 
-// logSearch is one search over all nodes.
+// logSearch is one search over all nodes, or over the pods of a namespace.
 type logSearch struct {
 	search, selector, namespace, output string
+	pod                                 string // alone; empty: all
 	since                               time.Duration
 	follow                              bool
 	out                                 func() io.Writer
+	match                               *regexp.Regexp
+	from                                time.Time
 }
 
-func (s *logSearch) check() error {
-	if _, err := regexp.Compile(s.search); err != nil {
+func (s *logSearch) check(args []string) (err error) {
+	if s.match, err = regexp.Compile(s.search); err != nil {
 		return fmt.Errorf("search: %w", err)
+	}
+	if len(args) > 0 && s.selector != "" {
+		return fmt.Errorf("selector: %s has its own", args[0])
 	}
 	if _, err := labels.Parse(s.selector); err != nil {
 		return fmt.Errorf("selector: %w", err)
@@ -73,50 +88,107 @@ func (s *logSearch) check() error {
 	if s.output != "" && s.output != "json" {
 		return fmt.Errorf("output: %q is not known; give json, or nothing", s.output)
 	}
+	if s.since > 0 {
+		s.from = time.Now().Add(-s.since)
+	}
 	return nil
 }
 
-func (s *logSearch) run(ctx context.Context, a admin, warnings io.Writer) error {
-	var nodes corev1.NodeList
-	if err := a.List(ctx, &nodes); err != nil {
-		return err
-	}
+func (s *logSearch) run(ctx context.Context, a admin, args []string, warnings io.Writer) error {
 	cfg := rest.CopyConfig(a.rest)
-	cfg.Timeout = 0 // a search may go on for ever
+	cfg.Timeout, cfg.QPS = 0, -1 // a search may go on for ever, and asks for many logs at once
 	cs, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return fmt.Errorf("reach the cluster at %s: %w", a.rest.Host, err)
 	}
+	if len(args) > 0 {
+		if err := s.narrow(ctx, a, args[0]); err != nil {
+			return err
+		}
+	}
+	everything, err := cs.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+		ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: "get", Version: "v1", Resource: "nodes", Subresource: "proxy"},
+	}}, metav1.CreateOptions{})
+	if err != nil {
+		return fmt.Errorf("ask whether the nodes' logs may be read: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	all := make([]*nodeLogs, 0, len(nodes.Items))
-	for i := range nodes.Items {
-		n := &nodeLogs{node: nodes.Items[i].Name, lines: make(chan logs.Line, 64)}
-		all = append(all, n)
-		go func() {
-			defer close(n.lines)
-			n.err = n.read(ctx, s.request(cs, n.node))
-		}()
+	if everything.Status.Allowed {
+		err = s.overNodes(ctx, a, cs, warnings)
+	} else {
+		fmt.Fprintln(warnings, "pods that are gone are not searched: that takes the right to get nodes/proxy")
+		err = (&podLogs{logSearch: s, cs: cs, warnings: warnings}).run(ctx)
 	}
-	out := bufio.NewWriter(s.out())
-	err = mergeNodes(all, func(l *logs.Line) error { return s.print(out, l) }, out.Flush)
 	if ctx.Err() != nil {
 		return nil // Ctrl-C is how following ends
 	}
-	return errors.Join(err, unread(all, warnings))
+	return err
 }
 
-// unread says of which nodes not everything was read.
-func unread(all []*nodeLogs, warnings io.Writer) error {
+// narrow the search to a workload's pods, or to one pod.
+func (s *logSearch) narrow(ctx context.Context, a admin, workload string) error {
+	kind, name, typed := strings.Cut(workload, "/")
+	if !typed {
+		kind, name = "pod", workload
+	}
+	if s.namespace == "" {
+		s.namespace = metav1.NamespaceDefault
+	}
+	var object crclient.Object
+	for _, row := range api.NewTable().All() {
+		if row.Namespaced && (kind == row.Plural || strings.EqualFold(kind, row.Kind) || slices.Contains(row.Short, kind)) {
+			object = row.New()
+			break
+		}
+	}
+	if object == nil || name == "" {
+		return fmt.Errorf("%s: no workload is called that; give TYPE/NAME, such as deployment/web, or the name of a pod", workload)
+	}
+	if _, is := object.(*corev1.Pod); is {
+		s.pod = name // which may be gone
+		return nil
+	}
+	if err := a.Get(ctx, crclient.ObjectKey{Namespace: s.namespace, Name: name}, object); err != nil {
+		return err
+	}
+	_, selector, err := polymorphichelpers.SelectorsForObject(object)
+	if err != nil {
+		return fmt.Errorf("%s: %w", workload, err)
+	}
+	s.selector = selector.String()
+	return nil
+}
+
+// overNodes asks each node.
+func (s *logSearch) overNodes(ctx context.Context, a admin, cs *kubernetes.Clientset, warnings io.Writer) error {
+	var nodes corev1.NodeList
+	if err := a.List(ctx, &nodes); err != nil {
+		return err
+	}
+	all := make([]*logSource, 0, len(nodes.Items))
+	for i := range nodes.Items {
+		n := newLogSource("node " + nodes.Items[i].Name)
+		all = append(all, n)
+		r := s.request(cs, nodes.Items[i].Name)
+		go n.fill(func() error { return s.readNode(ctx, r, n.lines) })
+	}
+	out := bufio.NewWriter(s.out())
+	err := mergeLogs(all, func(l *logs.Line) error { return s.print(out, l) }, out.Flush)
+	return errors.Join(err, unread(all, "nodes", warnings))
+}
+
+// unread says of which nodes, or containers, not everything was read.
+func unread(all []*logSource, what string, warnings io.Writer) error {
 	failed := 0
 	for _, n := range all {
 		if n.err != nil {
 			failed++
-			fmt.Fprintf(warnings, "node %s: %v\n", n.node, n.err)
+			fmt.Fprintf(warnings, "%s: %v\n", n.name, n.err)
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("the logs of %d of %d nodes could not be read in full", failed, len(all))
+		return fmt.Errorf("the logs of %d of %d %s could not be read in full", failed, len(all), what)
 	}
 	return nil
 }
@@ -124,8 +196,8 @@ func unread(all []*nodeLogs, warnings io.Writer) error {
 func (s *logSearch) request(cs *kubernetes.Clientset, node string) *rest.Request {
 	r := cs.CoreV1().RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("logs/search").
 		Param("namespace", s.namespace).Param("labelSelector", s.selector).Param("search", s.search).Param("follow", strconv.FormatBool(s.follow))
-	if s.since > 0 {
-		r.Param("sinceTime", time.Now().Add(-s.since).UTC().Format(time.RFC3339Nano))
+	if !s.from.IsZero() {
+		r.Param("sinceTime", s.from.UTC().Format(time.RFC3339Nano))
 	}
 	return r
 }
@@ -138,14 +210,23 @@ func (s *logSearch) print(w io.Writer, l *logs.Line) error {
 	return err
 }
 
-// nodeLogs are the lines of one node.
-type nodeLogs struct {
-	node  string
+// logSource is where lines come from, those of a time before in its order.
+type logSource struct {
+	name  string
 	lines chan logs.Line
 	err   error // once lines is closed
 }
 
-func (n *nodeLogs) read(ctx context.Context, r *rest.Request) error {
+func newLogSource(name string) *logSource {
+	return &logSource{name: name, lines: make(chan logs.Line, 64)}
+}
+
+func (n *logSource) fill(read func() error) {
+	defer close(n.lines)
+	n.err = read()
+}
+
+func (s *logSearch) readNode(ctx context.Context, r *rest.Request, to chan<- logs.Line) error {
 	body, err := r.Stream(ctx)
 	if err != nil {
 		return err
@@ -158,16 +239,19 @@ func (n *nodeLogs) read(ctx context.Context, r *rest.Request) error {
 		} else if err != nil {
 			return err
 		}
+		if s.pod != "" && l.Pod != s.pod && !l.Live {
+			continue
+		}
 		select {
-		case n.lines <- l:
+		case to <- l:
 		case <-ctx.Done():
 			return nil
 		}
 	}
 }
 
-// mergeNodes hands out what the nodes have by its time; once each is at its end, or at what is new, lines come as they are written.
-func mergeNodes(all []*nodeLogs, print func(*logs.Line) error, flush func() error) error {
+// mergeLogs hands out what the sources have by its time; once each is at its end, or at what is new, lines come as they are written.
+func mergeLogs(all []*logSource, print func(*logs.Line) error, flush func() error) error {
 	heads := make([]*logs.Line, len(all))
 	next := func(i int) {
 		heads[i] = nil
@@ -199,7 +283,7 @@ func mergeNodes(all []*nodeLogs, print func(*logs.Line) error, flush func() erro
 	return printLive(all, print, flush)
 }
 
-func printLive(all []*nodeLogs, print func(*logs.Line) error, flush func() error) error {
+func printLive(all []*logSource, print func(*logs.Line) error, flush func() error) error {
 	together := make(chan logs.Line)
 	var open sync.WaitGroup
 	for _, n := range all {

@@ -31,7 +31,7 @@ type Line struct {
 	UID       string    `json:"uid"`
 	Container string    `json:"container"`
 	Restart   int       `json:"restart"`
-	Stream    string    `json:"stream"`
+	Stream    string    `json:"stream,omitempty"`
 	Text      string    `json:"text"`
 	Gone      bool      `json:"gone,omitempty"` // the pod isn't any more
 	// Live, without anything else, says that what comes after it is new; lines before it are in the order of their times.
