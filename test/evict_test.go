@@ -95,6 +95,53 @@ spec:
 	})
 }
 
+// TestEvictionOfOthers: the pod goes that uses up a node's inodes; and pods go, one after another, from a node that has too little memory or too few process numbers.
+func TestEvictionOfOthers(t *testing.T) {
+	t.Parallel()
+	c := cluster.New(t)
+	c.MountTmpfs("1200m,nr_inodes=60000")
+	shortOf := func(threshold string) {
+		c.Flags("--node-name=n1", "--eviction-pressure-transition-period=1s", "--eviction-hard="+threshold)
+		c.Up()
+		c.WaitReady()
+	}
+	evicted := func(name, resource, condition, taint string) {
+		t.Helper()
+		wantEvicted(t, c, name, "The node was low on resource: "+resource+". Threshold quantity: ")
+		cluster.Eventually(t, func() error {
+			out := c.Kubectl("get", "nodes", "-o", `jsonpath={.items[0].status.conditions[?(@.type=="`+condition+`")].status} {.items[0].spec.taints[*].key}`)
+			if out != "True node.kubernetes.io/"+taint {
+				return fmt.Errorf("the node says %s", out)
+			}
+			return nil
+		})
+	}
+	shortOf("nodefs.inodesFree<20000")
+	c.Apply(writer("innocent", "", "sleep inf"))
+	before := c.WaitPodReady("innocent")
+	c.Apply(writer("files", "", "i=0; while [ $i -lt 45000 ]; do echo > /data/$i; i=$((i+1)); done; sleep inf"))
+	wantEvicted(t, c, "files", "The node was low on resource: inodes. Threshold quantity: 20k, available: ")
+	cluster.Eventually(t, func() error {
+		if out := c.Kubectl("get", "nodes", "-o", `jsonpath={.items[0].status.conditions[?(@.type=="DiskPressure")].status}`); out != "False" {
+			return fmt.Errorf("DiskPressure is %s", out)
+		}
+		return nil
+	})
+	if now := c.WaitPodReady("innocent"); now.UID != before.UID || now.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Error("the innocent pod was ended")
+	}
+	c.Stop()
+	shortOf("memory.available<99.99%")
+	evicted("innocent", "memory", "MemoryPressure", "memory-pressure")
+	c.Stop()
+	shortOf("pid.available<1%")
+	c.Apply(writer("next", "", "sleep inf"))
+	c.WaitPodReady("next")
+	c.Stop()
+	shortOf("pid.available<99.99%")
+	evicted("next", "pids", "PIDPressure", "pid-pressure")
+}
+
 func wantEvicted(t *testing.T, c *cluster.Cluster, name, why string) {
 	t.Helper()
 	cluster.Eventually(t, func() error {
