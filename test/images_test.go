@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	corev1 "k8s.io/api/core/v1"
 
@@ -107,6 +108,7 @@ func TestImages(t *testing.T) {
 	})
 	t.Run("pull policies", func(t *testing.T) { pullPolicies(t, whole.Space(t, "policies"), address) })
 	t.Run("images that are not there", func(t *testing.T) { missingImages(t, whole.Space(t, "missing"), address) })
+	t.Run("images as volumes", func(t *testing.T) { imageVolumes(t, whole.Space(t, "volumes"), address) })
 	t.Run("an image that comes late", func(t *testing.T) {
 		c := whole.For(t)
 		c.Kubectl("run", "late", "--image="+address+"/peer:late", "--", "udp")
@@ -130,11 +132,16 @@ func serveRegistry(t *testing.T, c *cluster.Cluster) string {
 // push puts the peer image into the registry.
 func push(t *testing.T, c *cluster.Cluster, ref string) {
 	t.Helper()
+	pushImage(t, c, ref, peerImage(t))
+}
+
+func pushImage(t *testing.T, c *cluster.Cluster, ref string, image v1.Image) {
+	t.Helper()
 	tag, err := name.NewTag(ref, name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(tag, peerImage(t), remote.WithTransport(&http.Transport{DialContext: c.Host().Dial})); err != nil {
+	if err := remote.Write(tag, image, remote.WithTransport(&http.Transport{DialContext: c.Host().Dial})); err != nil {
 		t.Fatal(err)
 	}
 }

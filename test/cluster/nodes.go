@@ -30,11 +30,11 @@ func StartNodes(t T, n int, flags ...string) *Nodes {
 	for range c.Agents {
 		select {
 		case <-started:
-		case <-time.After(time.Minute):
+		case <-time.After(Patience):
 			for _, a := range c.Agents {
 				t.Logf("agent on %s said:\n%s", a.host.ip, a.out)
 			}
-			t.Fatalf("the agents were not ready within a minute; the server said:\n%s", c.out)
+			t.Fatalf("the agents were not ready within %s; the server said:\n%s", Patience, c.out)
 		}
 	}
 	c.Kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=3m")

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,7 +13,7 @@ import (
 // WaitPod watches a pod until it is as ok wants it, and returns it. what says that in words, for when it never is.
 func (c *Cluster) WaitPod(name, what string, ok func(*corev1.Pod) bool) *corev1.Pod {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	namespace := c.namespace
 	if namespace == "" {
