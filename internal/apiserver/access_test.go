@@ -138,7 +138,7 @@ func claims(url string, more ...any) map[string]any {
 // learned waits for the server to know the issuer's keys, which it fetches as it starts.
 func (f *fixture) learned(token string) authenticationv1.UserInfo {
 	f.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		if got := f.whoami(f.client(""), bearer(token)...); got.Username != "" || time.Now().After(deadline) {
 			return got
 		}

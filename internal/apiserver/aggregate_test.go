@@ -152,7 +152,7 @@ func (x *extension) answer(w http.ResponseWriter, r *http.Request, user string) 
 // available waits for a condition of v1.fruit.example.
 func (f *fixture) available(status apiregistrationv1.ConditionStatus, reason string) apiregistrationv1.APIServiceCondition {
 	f.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		var s apiregistrationv1.APIService
 		f.ask("GET /apis/apiregistration.k8s.io/v1/apiservices/v1.fruit.example", "").ok(200).into(&s)
 		if c := s.Status.Conditions; len(c) == 1 && c[0].Status == status && c[0].Reason == reason {

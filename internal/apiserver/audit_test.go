@@ -161,7 +161,7 @@ func TestAuditWebhook(t *testing.T) {
 	f, events := recorded(t, audit.Settings{WebhookConfig: hook})
 	asked := f.ask("GET /api/v1/namespaces/default/configmaps", "").ok(200)
 	events() // the end of the server sends what is left
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		mu.Lock()
 		found := len(of(sent, asked)) == 1
 		mu.Unlock()

@@ -125,7 +125,7 @@ func TestAutoscalingByMetricsFromOutside(t *testing.T) {
 
 	replicas := func(want int32, why string) autoscalingv2.HorizontalPodAutoscaler {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 			wake()
 			var rc corev1.ReplicationController
 			var h autoscalingv2.HorizontalPodAutoscaler

@@ -20,7 +20,7 @@ func TestFairness(t *testing.T) {
 		var exempt flowcontrolv1.FlowSchema
 		f.ask("GET "+flows+"flowschemas/exempt", "").ok(200).into(&exempt)
 		var got answer
-		for patience := time.Now().Add(20 * time.Second); time.Now().Before(patience); { // until the plan is made of the objects
+		for patience := time.Now().Add(time.Minute); time.Now().Before(patience); { // until the plan is made of the objects
 			if got = f.ask("GET /version", ""); got.header.Get("X-Kubernetes-Pf-Flowschema-Uid") != "" {
 				break
 			}
@@ -45,7 +45,7 @@ func TestFairness(t *testing.T) {
 			t.Error("the refusal is not counted")
 		}
 		var s flowcontrolv1.FlowSchema
-		for patience := time.Now().Add(20 * time.Second); len(s.Status.Conditions) == 0 && time.Now().Before(patience); { // the status follows
+		for patience := time.Now().Add(time.Minute); len(s.Status.Conditions) == 0 && time.Now().Before(patience); { // the status follows
 			f.ask("GET "+flows+"flowschemas/mallory", "").ok(200).into(&s)
 		}
 		if c := s.Status.Conditions; len(c) != 1 || c[0].Status != "False" || c[0].Reason != "Found" {

@@ -77,7 +77,7 @@ func (f *fixture) allow(user string, rules ...rbacv1.PolicyRule) {
 // soon asks until the answer has the code: grants and revocations take a moment.
 func (f *fixture) soon(c *http.Client, request string, code int, headers ...string) {
 	f.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		got := f.askAs(c, request, "", headers...)
 		if got.code == code {
 			return

@@ -148,7 +148,7 @@ func startOver(t *testing.T, beneath func(*registry.Config, func() *authz.Author
 func (f *fixture) healthy() {
 	f.Helper()
 	var got answer
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if got = f.ask("GET /readyz", ""); got.code == 200 {
 			return
 		}

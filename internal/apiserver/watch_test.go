@@ -43,7 +43,7 @@ func expect(t *testing.T, w watch.Interface, want ...string) (last watch.Event) 
 				t.Fatalf("got %s, want %s", line(e), text)
 			}
 			last = e
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("%s does not come", text)
 		}
 	}

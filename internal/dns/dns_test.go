@@ -147,7 +147,7 @@ func run(t *testing.T, cl client.Client, resolvConf ...string) *DNS {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Run does not end")
 		}
 	})

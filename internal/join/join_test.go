@@ -173,8 +173,8 @@ func TestCertificateIsKeptAndRenewed(t *testing.T) {
 	for range 2 {
 		select {
 		case <-renewed:
-		case <-time.After(10 * time.Second):
-			t.Fatal("no certificate within 10 s")
+		case <-time.After(time.Minute):
+			t.Fatal("no certificate within a minute")
 		}
 	}
 	cancel()

@@ -211,7 +211,7 @@ func (w *world) start() {
 	})
 	select {
 	case <-n.Ready():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		w.stop()
 		w.Fatal("the network did not become ready")
 	}
@@ -514,7 +514,7 @@ func talk(c net.Conn) (server string, err error) {
 // eventually waits for what the network does on its own after a change.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}

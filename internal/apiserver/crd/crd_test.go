@@ -147,7 +147,7 @@ func (w *world) define(crd *apiextensionsv1.CustomResourceDefinition) *api.Resou
 func (w *world) served(crd *apiextensionsv1.CustomResourceDefinition, generation int64) *api.Resource {
 	w.Helper()
 	gr := schema.GroupResource{Group: crd.Spec.Group, Resource: crd.Spec.Names.Plural}
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if row := w.Table().ByResource(gr); row != nil && row.Custom.Generation == generation {
 			return row
 		}
@@ -419,7 +419,7 @@ func TestFinalizersHoldDefinitions(t *testing.T) {
 	}
 	wait := func(what string, is func() bool) {
 		t.Helper()
-		for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("waited in vain for %s", what)
 			}

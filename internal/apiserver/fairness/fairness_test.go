@@ -203,7 +203,7 @@ func TestDump(t *testing.T) {
 	contains := func(name, want string) {
 		t.Helper()
 		var got string
-		for patience := time.Now().Add(10 * time.Second); time.Now().Before(patience); time.Sleep(time.Millisecond) {
+		for patience := time.Now().Add(time.Minute); time.Now().Before(patience); time.Sleep(time.Millisecond) {
 			if got = dump(name); regexp.MustCompile("(?m)" + want).MatchString(got) {
 				return
 			}

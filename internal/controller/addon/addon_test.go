@@ -62,7 +62,7 @@ func read(t *testing.T, c client.Client, name string) *addon.Addon {
 func await(t *testing.T, c client.Client, name string, want addon.State, message string) *addon.Addon {
 	t.Helper()
 	var a *addon.Addon
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		a = read(t, c, name)
 		if a.Status.State == want && strings.Contains(a.Status.Message, message) {
 			return a

@@ -253,9 +253,10 @@ func (c *Client) Names(t *testing.T, list crclient.ObjectList, opts ...crclient.
 // Eventually waits until a condition holds, or fails the test.
 func Eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !condition(); {
+	const patience = time.Minute // it says nothing of speed
+	for deadline := time.Now().Add(patience); !condition(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

@@ -32,7 +32,7 @@ func TestLogind(t *testing.T) {
 	}
 	locks := func(want ...string) {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); !slices.Equal(host.Locks(), want); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); !slices.Equal(host.Locks(), want); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("locks: %q, want %q", host.Locks(), want)
 			}

@@ -141,7 +141,7 @@ func TestKernelIsAnswered(t *testing.T) {
 		}
 		until := func(mac net.HardwareAddr) {
 			t.Helper()
-			for end := time.Now().Add(10 * time.Second); !bytes.Equal(knows(), mac); time.Sleep(10 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); !bytes.Equal(knows(), mac); time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(end) {
 					t.Fatalf("the kernel has %s at %q, want %s", target, knows(), mac)
 				}
