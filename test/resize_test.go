@@ -97,7 +97,7 @@ spec:
 	c.Stop()
 	c.Flags()
 	c.Up()
-	const refusal = "Node didn't have enough allocatable resources: memory, requested: "
+	const refusal = "node didn't have enough allocatable resources: memory, requested: "
 	if out, err := c.TryKubectl("patch", "pod", "whole", "--subresource=resize", "-p", `{"spec":{"resources":{"requests":{"memory":"900Ti"},"limits":{"memory":"900Ti"}}}}`); err == nil || !strings.Contains(out, refusal) {
 		t.Errorf("%v: %s", err, out)
 	}

@@ -35,24 +35,25 @@ func resizeFits(ctx context.Context, a *registry.Attributes) error {
 	if node == nil {
 		return forbid(a, fmt.Errorf("node %q not found", pod.Spec.NodeName))
 	}
-	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	var short []string
-	if want, has := requests.Cpu().MilliValue(), node.Status.Allocatable.Cpu().MilliValue(); want > has {
-		short = append(short, fmt.Sprintf("cpu, requested: %d, allocatable: %d", want, has))
-	}
-	if want, has := requests.Memory().Value(), node.Status.Allocatable.Memory().Value(); want > has {
-		short = append(short, fmt.Sprintf("memory, requested: %d, allocatable: %d", want, has))
-	}
 	because := func(cause metav1.CauseType, format string, args ...any) error {
 		refusal := forbid(a, fmt.Errorf(format, args...))
 		refusal.ErrStatus.Details.Causes = append(refusal.ErrStatus.Details.Causes, metav1.StatusCause{Type: cause})
 		return refusal
 	}
-	switch {
-	case len(short) > 0:
-		return because(causeNodeCapacity, "Node didn't have enough allocatable resources: %s", strings.Join(short, "; "))
-	case node.Labels[corev1.LabelOSStable] != "linux":
-		return because(causeUnsupportedPlatform, "pod resize is only supported on linux nodes, node %q is %q", node.Name, node.Labels[corev1.LabelOSStable])
+	// A node that does not say its system is taken for Linux, as upstream takes it.
+	if os, said := node.Labels[corev1.LabelOSStable]; said && os != "linux" {
+		return because(causeUnsupportedPlatform, "pod resize is only supported on linux nodes, node %q is %q", node.Name, os)
+	}
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	var short []string
+	if want, has := requests.Cpu(), node.Status.Allocatable.Cpu(); want.Cmp(*has) > 0 {
+		short = append(short, fmt.Sprintf("cpu, requested: %d, allocatable: %d", want.MilliValue(), has.MilliValue()))
+	}
+	if want, has := requests.Memory(), node.Status.Allocatable.Memory(); want.Cmp(*has) > 0 {
+		short = append(short, fmt.Sprintf("memory, requested: %d, allocatable: %d", want.Value(), has.Value()))
+	}
+	if len(short) > 0 {
+		return because(causeNodeCapacity, "node didn't have enough allocatable resources: %s", strings.Join(short, "; "))
 	}
 	return nil
 }

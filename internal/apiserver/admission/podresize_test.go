@@ -14,9 +14,11 @@ import (
 // A pod is not made larger than its node, and only on Linux at all.
 func TestResizesFitTheNode(t *testing.T) {
 	r := start(t)
-	for name, os := range map[string]string{"here": "linux", "elsewhere": "windows"} {
+	for name, labels := range map[string]map[string]string{
+		"here": {corev1.LabelOSStable: "linux"}, "elsewhere": {corev1.LabelOSStable: "windows"}, "silent": {}, "blank": {corev1.LabelOSStable: ""},
+	} {
 		r.Must(&corev1.Node{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelOSStable: os}},
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
 			Status:     corev1.NodeStatus{Allocatable: corev1.ResourceList{"cpu": resource.MustParse("2"), "memory": resource.MustParse("1Gi")}},
 		})
 	}
@@ -25,14 +27,18 @@ func TestResizesFitTheNode(t *testing.T) {
 		cause             metav1.CauseType
 		why               string // "": it is let through
 	}{
-		"all-of-it":  {"here", "2", "1Gi", "", ""},
-		"cpu":        {"here", "2001m", "1Gi", "NodeCapacity", "Node didn't have enough allocatable resources: cpu, requested: 2001, allocatable: 2000"},
-		"both":       {"here", "3", "2Gi", "NodeCapacity", "cpu, requested: 3000, allocatable: 2000; memory, requested: 2147483648, allocatable: 1073741824"},
-		"other-os":   {"elsewhere", "1", "1Gi", "UnsupportedPlatform", `pod resize is only supported on linux nodes, node "elsewhere" is "windows"`},
-		"no-node":    {"", "9", "9Gi", "", ""},
-		"gone":       {"gone", "1", "1Gi", "", `node "gone" not found`},
-		"unchanged":  {"gone", "500m", "512Mi", "", ""},
-		"made-small": {"here", "100m", "1Mi", "", ""},
+		"all-of-it":              {"here", "2", "1Gi", "", ""},
+		"cpu":                    {"here", "2001m", "1Gi", "NodeCapacity", "node didn't have enough allocatable resources: cpu, requested: 2001, allocatable: 2000"},
+		"both":                   {"here", "3", "2Gi", "NodeCapacity", "cpu, requested: 3000, allocatable: 2000; memory, requested: 2147483648, allocatable: 1073741824"},
+		"other-os":               {"elsewhere", "1", "1Gi", "UnsupportedPlatform", `pod resize is only supported on linux nodes, node "elsewhere" is "windows"`},
+		"other-os-and-too-large": {"elsewhere", "9", "9Gi", "UnsupportedPlatform", `node "elsewhere" is "windows"`},
+		"no-os":                  {"silent", "2", "1Gi", "", ""},
+		"no-os-and-too-large":    {"silent", "3", "1Gi", "NodeCapacity", "cpu, requested: 3000, allocatable: 2000"},
+		"blank-os":               {"blank", "1", "1Gi", "UnsupportedPlatform", `node "blank" is ""`},
+		"no-node":                {"", "9", "9Gi", "", ""},
+		"gone":                   {"gone", "1", "1Gi", "", `node "gone" not found`},
+		"unchanged":              {"gone", "500m", "512Mi", "", ""},
+		"made-small":             {"here", "100m", "1Mi", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			sized := func(cpu, memory string) corev1.ResourceRequirements {
