@@ -516,7 +516,7 @@ func flowing(t *testing.T, c *cluster.Cluster) {
 	turnedDown(t, c, `User "jo" cannot get path "/debug/api_priority_and_fairness/dump_requests"`, "get", "--raw=/debug/api_priority_and_fairness/dump_requests", "--as=jo")
 	match(t, c, `(?m)^\[\+\]etcd ok$`, "get", "--raw=/readyz?verbose")
 	match(t, c, `(?m)^\[\+\]etcd excluded: ok$`, "get", "--raw=/readyz?verbose&exclude=etcd")
-	match(t, c, `(?m)^apiserver_request_total\{.*resource="flowschemas".*\} \d+$`, "get", "--raw=/metrics")
+	match(t, c, `(?m)^apiserver_request_total\{.*resource="flowschemas".*verb="LIST".*\} \d+$`, "get", "--raw=/metrics")
 	match(t, c, `(?m)^v1.apps +Local +True +`, "get", "apiservices")
 }
 

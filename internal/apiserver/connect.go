@@ -31,6 +31,9 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, q *registry.Req
 			return
 		}
 	}
+	if connects(q.Subresource) {
+		defer s.metrics.open(r, info)()
+	}
 	c := &connection{s, w, r, q}
 	var err error
 	switch q.Resource.Plural + "/" + q.Subresource {

@@ -1,7 +1,11 @@
 package apiserver
 
 import (
+	"net/http"
+	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,41 +16,67 @@ import (
 	"skiff.dev/skiff/internal/registry"
 )
 
-// metrics go by upstream's names.
+// metrics go by upstream's names, labels and buckets.
 type metrics struct {
-	requests         *prometheus.CounterVec
-	duration         *histogram.Vec
-	watches          *prometheus.GaugeVec
-	events           *prometheus.CounterVec
-	reading, writing prometheus.Gauge
+	requests, terminated, aborted *prometheus.CounterVec
+	duration, sli, sizes          *histogram.Vec
+	longRunning, deprecated       *prometheus.GaugeVec
+	watchLists                    *histogram.Vec
+	events                        *prometheus.CounterVec
+	reading, writing              prometheus.Gauge
 	signedIn, notSignedIn,
-	allowed, denied, noOpinion prometheus.Counter
+	allowed, denied, noOpinion, undecided prometheus.Counter
+
+	mu     sync.RWMutex
+	series map[outcome]*series
 }
 
+var (
+	// ofRequests are the labels that nearly all have.
+	ofRequests = []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
+	ofResource = []string{"group", "version", "resource"}
+
+	durations = []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}
+)
+
 func newMetrics(r *prometheus.Registry) *metrics {
-	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "apiserver_request_total", Help: "Requests by verb, resource and HTTP status.",
-		}, []string{"verb", "group", "version", "resource", "subresource", "code"}),
-		duration: histogram.NewVec(prometheus.HistogramOpts{
-			Name: "apiserver_request_duration_seconds", Help: "How long requests took, watches and connections apart.",
-			Buckets: []float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60},
-		}, []string{"verb", "group", "resource"}),
-		watches: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "apiserver_longrunning_requests", Help: "Watches that are open.",
-		}, []string{"group", "resource"}),
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
-	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_watch_events_total", Help: "Events that were sent to watchers."},
-		[]string{"group", "version", "resource"})
-	inFlight := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "apiserver_current_inflight_requests", Help: "Requests being answered, watches and connections apart."},
-		[]string{"request_kind"})
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+	}
+	times := func(name, help string, buckets []float64, labels ...string) *histogram.Vec {
+		return histogram.NewVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels)
+	}
+	m := &metrics{
+		requests:   counter("apiserver_request_total", "Requests by what they ask for and HTTP status.", append(slices.Clone(ofRequests), "dry_run", "code")...),
+		terminated: counter("apiserver_request_terminations_total", "Requests that the server ended to protect itself.", append(slices.Clone(ofRequests), "code")...),
+		aborted:    counter("apiserver_request_aborts_total", "Requests whose answers were broken off.", ofRequests[:6]...),
+		duration:   times("apiserver_request_duration_seconds", "How long requests took.", durations, append(slices.Clone(ofRequests), "dry_run")...),
+		sli: times("apiserver_request_sli_duration_seconds", "How long requests took, less what they waited for webhooks and for their turn.",
+			durations[2:], ofRequests...),
+		sizes: histogram.NewSizes(prometheus.HistogramOpts{
+			Name: "apiserver_response_sizes", Help: "How long the answers to reads are, in bytes.", Buckets: prometheus.ExponentialBuckets(1000, 10, 7),
+		}, ofRequests),
+		longRunning: gauge("apiserver_longrunning_requests", "Watches and connections that are open.", ofRequests...),
+		deprecated: gauge("apiserver_requested_deprecated_apis", "Deprecated APIs that have been asked for.",
+			append(slices.Clone(ofRequests[1:5]), "removed_release")...),
+		watchLists: times("apiserver_watch_list_duration_seconds", "How long watches took to send what there was when they began.",
+			append(slices.Clone(durations[2:]), 90, 120, 180, 300), append(slices.Clone(ofResource), "scope")...),
+		events: counter("apiserver_watch_events_total", "Events that were sent to watchers.", ofResource...),
+		series: map[outcome]*series{},
+	}
+	inFlight := gauge("apiserver_current_inflight_requests", "Requests being answered, watches and connections apart.", "request_kind")
 	m.reading, m.writing = inFlight.WithLabelValues("readOnly"), inFlight.WithLabelValues("mutating")
-	attempts := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "authentication_attempts", Help: "Requests by whether their credentials were right."}, []string{"result"})
+	attempts := counter("authentication_attempts", "Requests by whether their credentials were right.", "result")
 	m.signedIn, m.notSignedIn = attempts.WithLabelValues("success"), attempts.WithLabelValues("error")
-	decisions := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "apiserver_authorization_decisions_total", Help: "Requests by whether they were allowed."}, []string{"decision"})
-	m.allowed, m.denied, m.noOpinion = decisions.WithLabelValues("allowed"), decisions.WithLabelValues("denied"), decisions.WithLabelValues("no-opinion")
+	decisions := counter("authorization_attempts_total", "Requests by whether they were allowed.", "result")
+	m.allowed, m.denied = decisions.WithLabelValues("allowed"), decisions.WithLabelValues("denied")
+	m.noOpinion, m.undecided = decisions.WithLabelValues("no-opinion"), decisions.WithLabelValues("error")
 	if r != nil {
-		r.MustRegister(m.requests, m.duration, m.watches, m.events, inFlight, attempts, decisions)
+		r.MustRegister(m.requests, m.terminated, m.aborted, m.duration, m.sli, m.sizes, m.longRunning, m.deprecated, m.watchLists, m.events,
+			inFlight, attempts, decisions)
 	}
 	return m
 }
@@ -59,11 +89,13 @@ func (m *metrics) authenticated(err error) {
 	m.signedIn.Inc()
 }
 
-func (m *metrics) authorized(d authorizer.Decision) {
-	switch d {
-	case authorizer.DecisionAllow:
+func (m *metrics) authorized(d authorizer.Decision, err error) {
+	switch {
+	case d == authorizer.DecisionAllow:
 		m.allowed.Inc()
-	case authorizer.DecisionDeny:
+	case err != nil:
+		m.undecided.Inc()
+	case d == authorizer.DecisionDeny:
 		m.denied.Inc()
 	default:
 		m.noOpinion.Inc()
@@ -87,9 +119,13 @@ func (m *metrics) inFlight(info *request.RequestInfo) (done func()) {
 // objects says at each scrape how many objects of each resource there are.
 type objects struct{ reg *registry.Registry }
 
-var objectsDesc = prometheus.NewDesc("apiserver_storage_objects", "Objects that are stored.", []string{"resource"}, nil)
+var (
+	objectsDesc = prometheus.NewDesc("apiserver_resource_objects", "Objects that are stored.", []string{"group", "resource"}, nil)
+	// storageObjectsDesc is what they were called before 1.34.
+	storageObjectsDesc = prometheus.NewDesc("apiserver_storage_objects", "Objects that are stored.", []string{"resource"}, nil)
+)
 
-func (objects) Describe(out chan<- *prometheus.Desc) { out <- objectsDesc }
+func (objects) Describe(out chan<- *prometheus.Desc) { out <- objectsDesc; out <- storageObjectsDesc }
 
 func (o objects) Collect(out chan<- prometheus.Metric) {
 	for _, row := range o.reg.Table().All() {
@@ -97,24 +133,89 @@ func (o objects) Collect(out chan<- prometheus.Metric) {
 			continue
 		}
 		if c := o.reg.Store().Opened(row); c != nil {
-			out <- prometheus.MustNewConstMetric(objectsDesc, prometheus.GaugeValue, float64(c.Len()), row.GroupResource().String())
+			n := float64(c.Len())
+			out <- prometheus.MustNewConstMetric(objectsDesc, prometheus.GaugeValue, n, row.Group, row.Plural)
+			out <- prometheus.MustNewConstMetric(storageObjectsDesc, prometheus.GaugeValue, n, row.GroupResource().String())
 		}
 	}
 }
 
-func (m *metrics) observe(info *request.RequestInfo, rec *recorder, took time.Duration) {
-	if info == nil {
-		return
+// outcome is how requests of a route were answered.
+type outcome struct {
+	route
+	code int
+}
+
+// series of an outcome. They are looked up once.
+type series struct {
+	count    prometheus.Counter
+	duration *histogram.Histogram
+	sli      *histogram.Histogram // nil: dry runs are not among them
+	sizes    *histogram.Histogram // nil: only those of reads are
+}
+
+func (m *metrics) of(o outcome) *series {
+	m.mu.RLock()
+	s := m.series[o]
+	m.mu.RUnlock()
+	if s != nil {
+		return s
 	}
-	verb, group, version, resource, sub := info.Verb, info.APIGroup, info.APIVersion, info.Resource, info.Subresource
-	if !info.IsResourceRequest {
-		group, version, resource, sub = "", "", "", ""
+	for _, text := range []*string{&o.group, &o.version, &o.resource, &o.subresource} {
+		*text = strings.Clone(*text) // of a path that need not be kept whole
 	}
-	if rec.code == 404 && resource != "" && sub == "" { // whoever asks for what isn't there must not make a series of it
-		resource = "unknown"
+	labels := []string{o.verb, o.group, o.version, o.resource, o.subresource, o.scope, o.component}
+	s = &series{
+		count:    m.requests.WithLabelValues(append(slices.Clone(labels), o.dryRun, strconv.Itoa(o.code))...),
+		duration: m.duration.WithLabelValues(append(slices.Clone(labels), o.dryRun)...),
 	}
-	m.requests.WithLabelValues(verb, group, version, resource, sub, strconv.Itoa(rec.code)).Inc()
-	if verb != "watch" && verb != "connect" && sub == "" {
-		m.duration.WithLabelValues(verb, group, resource).Observe(took)
+	if o.dryRun == "" {
+		s.sli = m.sli.WithLabelValues(labels...)
+	}
+	if o.verb == request.MethodGet || o.verb == request.MethodList || o.subresource == "log" {
+		s.sizes = m.sizes.WithLabelValues(labels...)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.series[o] = s // whoever else made it has the same ones
+	return s
+}
+
+// answered counts a request that took so long, and waited so long meanwhile for what is not the server's to answer for.
+func (m *metrics) answered(to route, rec *recorder, took, waited time.Duration) {
+	s := m.of(outcome{to, rec.code})
+	s.count.Inc()
+	s.duration.Observe(took)
+	if s.sli != nil {
+		s.sli.Observe(took - waited)
+	}
+	if s.sizes != nil {
+		s.sizes.ObserveSize(rec.bytes)
+	}
+}
+
+// endedEarly counts a request that was ended to protect the server.
+func (m *metrics) endedEarly(to route, code int) {
+	m.terminated.WithLabelValues(to.verb, to.group, to.version, to.resource, to.subresource, to.scope, to.component, strconv.Itoa(code)).Inc()
+}
+
+// brokenOff counts a request whose answer was broken off.
+func (m *metrics) brokenOff(to route) {
+	m.aborted.WithLabelValues(to.verb, to.group, to.version, to.resource, to.subresource, to.scope).Inc()
+}
+
+// open counts a watch or connection until done is called.
+func (m *metrics) open(r *http.Request, info *request.RequestInfo) (done func()) {
+	to := longRouteOf(r, info)
+	gauge := m.longRunning.WithLabelValues(to.verb, to.group, to.version, to.resource, to.subresource, to.scope, to.component)
+	gauge.Inc()
+	return gauge.Dec
+}
+
+// listing tells how long a watch took to send what there was when it began, once that is done.
+func (m *metrics) listing(r *http.Request, p *passage) (done func()) {
+	return func() {
+		to := longRouteOf(r, p.info)
+		m.watchLists.WithLabelValues(to.group, to.version, to.resource, to.scope).Observe(time.Since(p.start))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -92,6 +93,9 @@ type passage struct {
 	seat  *fairness.Pass // nil: it needs none
 	// cancel ends the time that the request asked for itself; nil: it asked for none.
 	cancel context.CancelFunc
+	aim    aim
+	waited time.Duration // for its seat
+	hooks  atomic.Int64  // nanoseconds that it waited for webhooks
 }
 
 // hurry gives a request the time it asks for itself (?timeout=30s), if that is less than requestTimeout.
@@ -167,14 +171,7 @@ func (p *passage) record(at *authorizer.AttributesRecord) {
 
 // endless says that a request has no time to end in.
 func endless(info *request.RequestInfo) bool {
-	if info.Verb == "watch" {
-		return true
-	}
-	switch info.Subresource {
-	case "attach", "exec", "log", "portforward", "proxy":
-		return info.IsResourceRequest
-	}
-	return strings.HasPrefix(info.Path, "/debug/pprof/")
+	return info.Verb == "watch" || info.IsResourceRequest && connects(info.Subresource) || strings.HasPrefix(info.Path, "/debug/pprof/")
 }
 
 // wait takes the request's seat. Endless requests give it back at once: a watch only must not begin before its turn.
@@ -188,8 +185,10 @@ func (p *passage) wait(at *authorizer.AttributesRecord) error {
 		p.w.Header().Set("X-Kubernetes-Pf-Prioritylevel-Uid", string(pass.Level))
 	}
 	if err != nil {
+		p.s.metrics.endedEarly(p.route(), http.StatusTooManyRequests)
 		return apierrors.NewTooManyRequests(err.Error(), 1)
 	}
+	p.waited = pass.Waited()
 	if p.info.Verb == "watch" {
 		pass.Done()
 		return nil
@@ -205,11 +204,12 @@ func (p *passage) answer() {
 	w, end := packing(p.w, p.r, p.info)
 	switch to := p.s.behind.Of(p.info.Path); {
 	case to != nil:
+		p.aim = behind
 		to.Pass(p.w, p.r, p.user, p.info.Verb == "watch", writeError)
 	case !p.info.IsResourceRequest:
 		p.s.plain.ServeHTTP(w, p.r.WithContext(request.WithUser(p.r.Context(), p.user)))
 	default:
-		p.s.resource(w, p.r, p.info, p.user)
+		p.resource(w)
 	}
 	end() // a panic is answered elsewhere
 }
@@ -227,6 +227,9 @@ func (p *passage) end() {
 	if why != nil {
 		p.event.Panicked(why)
 		if why == http.ErrAbortHandler {
+			if p.info != nil {
+				p.s.metrics.brokenOff(p.route())
+			}
 			panic(why)
 		}
 		p.s.log.Error("a request panicked", "method", p.r.Method, "path", p.r.URL.Path, "panic", why, "stack", string(debug.Stack()))
@@ -237,11 +240,24 @@ func (p *passage) end() {
 		p.event.Done(p.w.code)
 	}
 	took := time.Since(p.start)
-	p.s.metrics.observe(p.info, p.w, took)
-	if took >= slow && p.info != nil && !endless(p.info) {
+	if p.info == nil {
+		return
+	}
+	p.s.metrics.answered(p.route(), p.w, took, p.waited+time.Duration(p.hooks.Load()))
+	if took >= slow && !endless(p.info) {
 		p.s.log.Warn("a request was slow", "method", p.r.Method, "uri", p.r.URL.RequestURI(), "took", took.Round(time.Millisecond), "code", p.w.code,
 			"bytes", p.w.bytes, "user", nameOf(p.user), "agent", p.r.UserAgent(), "audit", string(p.id))
 	}
+}
+
+// route is what the request is counted by. Whether there is what it asks for is looked up here if it was refused before anybody had to know.
+func (p *passage) route() route {
+	if p.aim == unknown && p.info.IsResourceRequest && p.w.code != http.StatusNotFound {
+		if _, _, err := p.s.lookUp(p.info); err == nil {
+			p.aim = here
+		}
+	}
+	return routeOf(p.r, p.info, p.aim)
 }
 
 func nameOf(u user.Info) string {
@@ -276,7 +292,7 @@ func attributes(info *request.RequestInfo, u user.Info) *authorizer.AttributesRe
 // allowed asks whether a request may be answered.
 func (s *Server) allowed(ctx context.Context, at *authorizer.AttributesRecord) error {
 	decision, reason, err := s.authz.Authorize(ctx, at)
-	s.metrics.authorized(decision)
+	s.metrics.authorized(decision, err)
 	if decision == authorizer.DecisionAllow {
 		return nil
 	}

@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"skiff.dev/skiff/internal/api"
@@ -30,21 +29,21 @@ import (
 const requestTimeout = 60 * time.Second
 
 // resource answers a request for a resource.
-func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.RequestInfo, u user.Info) {
+func (p *passage) resource(w http.ResponseWriter) {
+	s, r, info := p.s, p.r, p.info
 	q, sub, err := s.lookUp(info)
 	if err != nil {
 		writeError(w, r, err)
 		return
 	}
-	q.User, q.UserAgent = u, cmp.Or(r.UserAgent(), "unknown")
+	p.aim = here
+	q.User, q.UserAgent, q.Waited = p.user, cmp.Or(r.UserAgent(), "unknown"), &p.hooks
 	q.Warn = func(text string) { w.Header().Add("Warning", fmt.Sprintf("299 - %q", text)) }
-	if custom := q.Resource.Custom; custom != nil {
-		for _, text := range custom.Warnings {
+	if warnings := deprecations(q.Resource); len(warnings) > 0 {
+		for _, text := range warnings {
 			q.Warn(text)
 		}
-	}
-	if q.Resource.Deprecated != "" {
-		q.Warn(q.Resource.Deprecated)
+		s.metrics.deprecated.WithLabelValues(info.APIGroup, info.APIVersion, info.Resource, info.Subresource, "").Set(1)
 	}
 	connection := sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale"
 	if connection && sub.Name == "proxy" && r.Method == http.MethodOptions { // upstream has no verb for it
@@ -63,16 +62,16 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 		q.MayCreate = func(ctx context.Context) error {
 			also := *info
 			also.Verb = "create"
-			return s.allowed(ctx, attributes(&also, u))
+			return s.allowed(ctx, attributes(&also, p.user))
 		}
 	}
 	if info.Verb == "watch" {
-		s.watch(w, r, q)
+		s.watch(w, r, q, p)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
-	defer cutOff(ctx, w)()
+	defer p.cutOff(ctx, w)()
 	c := &call{s, w, r.WithContext(ctx), q, sub}
 	switch info.Verb {
 	case "get":
@@ -94,10 +93,22 @@ func (s *Server) resource(w http.ResponseWriter, r *http.Request, info *request.
 	}
 }
 
+// deprecations are what whoever uses a resource is warned of.
+func deprecations(row *api.Resource) []string {
+	switch {
+	case row.Custom != nil:
+		return row.Custom.Warnings
+	case row.Deprecated != "":
+		return []string{row.Deprecated}
+	}
+	return nil
+}
+
 // cutOff ends the reading and writing of a request whose time is over, so that a client which doesn't take its answer holds nothing for ever.
-func cutOff(ctx context.Context, w http.ResponseWriter) (stop func() bool) {
+func (p *passage) cutOff(ctx context.Context, w http.ResponseWriter) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			p.s.metrics.endedEarly(routeOf(p.r, p.info, here), http.StatusGatewayTimeout)
 			conn, now := http.NewResponseController(w), time.Now()
 			_, _ = conn.SetReadDeadline(now), conn.SetWriteDeadline(now)
 		}

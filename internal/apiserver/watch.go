@@ -29,7 +29,7 @@ const watchTimeout = 30 * time.Minute
 // watchBatch is how many events are written between flushes, if as many are at hand.
 const watchBatch = 256
 
-func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Request) {
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Request, p *passage) {
 	o, err := parameters[metainternalversion.ListOptions](r)
 	if err != nil {
 		writeError(w, r, err)
@@ -59,12 +59,10 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	if events != nil {
 		defer events.Stop()
 	}
-	gauge := s.metrics.watches.WithLabelValues(q.Resource.Group, q.Resource.Plural)
-	gauge.Inc()
-	defer gauge.Dec()
+	defer s.metrics.open(r, p.info)()
 	sent := s.metrics.events.WithLabelValues(q.Resource.Group, q.Resource.Version, q.Resource.Plural)
 
-	out := &watchWriter{r: r, f: f, q: q, fields: o.FieldSelector}
+	out := &watchWriter{r: r, f: f, q: q, fields: o.FieldSelector, listed: s.metrics.listing(r, p)}
 	if wsstream.IsWebSocketRequest(r) {
 		s.watchSocket(ctx, cancel, w, r, func(ctx context.Context, send func() error) { s.pass(ctx, events, err, out, sent, send) }, out)
 		return
@@ -153,11 +151,13 @@ func (s *Server) batch(ctx context.Context, events *store.Watcher, out *watchWri
 	}
 	out.buf = borrow()
 	defer func() { giveBack(out.buf); out.buf = nil }()
+	listed := false
 	for i := range some {
 		if err := out.event(&some[i]); err != nil {
 			s.log.Error("cannot encode an event", "resource", out.q.Resource.Plural, "err", err)
 			return 0, context.Canceled
 		}
+		listed = listed || some[i].InitialEnd
 		if len(out.buf) > batchBytes && i < len(some)-1 {
 			if err := send(); err != nil {
 				return 0, context.Canceled
@@ -167,6 +167,9 @@ func (s *Server) batch(ctx context.Context, events *store.Watcher, out *watchWri
 	}
 	if err := send(); err != nil {
 		return 0, context.Canceled
+	}
+	if listed {
+		out.listed()
 	}
 	return len(some), nil
 }
@@ -178,7 +181,8 @@ type watchWriter struct {
 	q      *registry.Request
 	fields fields.Selector
 	buf    []byte
-	headed bool // a table's columns have been sent
+	headed bool   // a table's columns have been sent
+	listed func() // is called when everything there was has been sent
 }
 
 var eventTypes = map[store.EventType]string{store.Added: "ADDED", store.Modified: "MODIFIED", store.Deleted: "DELETED", store.Bookmark: "BOOKMARK"}

@@ -1,5 +1,5 @@
-// Package histogram counts how long things take, as Kubernetes' histograms do since 1.37 (KEP-5808): in the classic buckets that their options name, and beside
-// them in native ones, which whoever scrapes protobuf gets too. An observation costs a few atomic additions and allocates nothing: admission alone makes dozens
+// Package histogram counts how long things take, or how many bytes they are, as Kubernetes' histograms do since 1.37 (KEP-5808): in the classic buckets that
+// their options name, and beside them in native ones, which whoever scrapes protobuf gets too. An observation costs a few atomic additions and allocates nothing: admission alone makes dozens
 // for each write, and Prometheus' own native buckets, found in a map each time, were a twentieth of what the API server did. It imports nothing of ours, so that
 // every part that measures may import it.
 //
@@ -23,7 +23,7 @@ const (
 	steps  = 1 << schema
 	// most is how many native buckets a histogram shows; if it needs more, they are shown twice as wide.
 	most = 160
-	// shortest is the exponent of the octave that a nanosecond is in, and octaves is how many there are up to the longest Duration, in seconds.
+	// shortest is the exponent of the octave that a nanosecond is in, and octaves is how many there are up to the longest Duration, in seconds; as bytes that is 16 GiB.
 	shortest = -29
 	octaves  = 64
 )
@@ -36,7 +36,7 @@ var bounds = func() (out [steps - 1]float64) {
 	return out
 }()
 
-// Histogram of how long something takes.
+// Histogram of how long something takes, or of how many bytes it is.
 type Histogram struct {
 	desc    *prometheus.Desc
 	labels  []string
@@ -45,7 +45,8 @@ type Histogram struct {
 	classic []atomic.Uint64 // how many are in each, not in those before it; none for what is longer than all limits
 	native  [octaves]atomic.Pointer[octave]
 	zero    atomic.Uint64 // no time at all, or less: clocks jump
-	sum     atomic.Int64  // nanoseconds
+	sizes   bool          // what it counts are bytes, not nanoseconds
+	sum     atomic.Int64  // of these
 }
 
 // octave is the native buckets between two powers of two.
@@ -53,11 +54,11 @@ type octave [steps]atomic.Uint64
 
 // New makes a histogram.
 func New(o prometheus.HistogramOpts) *Histogram {
-	return newHistogram(descOf(o, nil), o.Buckets, nil)
+	return newHistogram(descOf(o, nil), false, o.Buckets, nil)
 }
 
-func newHistogram(desc *prometheus.Desc, limits []float64, labels []string) *Histogram {
-	return &Histogram{desc: desc, labels: labels, since: time.Now(), limits: limits, classic: make([]atomic.Uint64, len(limits))}
+func newHistogram(desc *prometheus.Desc, sizes bool, limits []float64, labels []string) *Histogram {
+	return &Histogram{desc: desc, labels: labels, since: time.Now(), sizes: sizes, limits: limits, classic: make([]atomic.Uint64, len(limits))}
 }
 
 func descOf(o prometheus.HistogramOpts, labels []string) *prometheus.Desc {
@@ -67,11 +68,16 @@ func descOf(o prometheus.HistogramOpts, labels []string) *prometheus.Desc {
 // Vec is a histogram for each set of the labels' values.
 type Vec struct{ *prometheus.MetricVec }
 
-// NewVec makes a histogram for each set of the labels' values.
-func NewVec(o prometheus.HistogramOpts, labels []string) *Vec {
+// NewVec makes a histogram of times for each set of the labels' values.
+func NewVec(o prometheus.HistogramOpts, labels []string) *Vec { return newVec(o, false, labels) }
+
+// NewSizes makes a histogram of sizes for each set of the labels' values.
+func NewSizes(o prometheus.HistogramOpts, labels []string) *Vec { return newVec(o, true, labels) }
+
+func newVec(o prometheus.HistogramOpts, sizes bool, labels []string) *Vec {
 	desc := descOf(o, labels)
 	return &Vec{prometheus.NewMetricVec(desc, func(values ...string) prometheus.Metric {
-		return newHistogram(desc, o.Buckets, slices.Clone(values))
+		return newHistogram(desc, sizes, o.Buckets, slices.Clone(values))
 	})}
 }
 
@@ -85,24 +91,29 @@ func (v *Vec) WithLabelValues(values ...string) *Histogram {
 }
 
 // Observe counts something that took so long.
-func (h *Histogram) Observe(took time.Duration) {
-	if took <= 0 {
+func (h *Histogram) Observe(took time.Duration) { h.observe(int64(took), took.Seconds()) }
+
+// ObserveSize counts something of so many bytes.
+func (h *Histogram) ObserveSize(bytes int64) { h.observe(bytes, float64(bytes)) }
+
+func (h *Histogram) observe(units int64, value float64) {
+	if units <= 0 {
 		h.zero.Add(1)
-		took = 0
+		value = 0
 	} else {
-		at, step := bucketOf(took)
+		at, step := bucketOf(value)
 		h.octave(at)[step].Add(1)
-		h.sum.Add(int64(took))
+		h.sum.Add(units)
 	}
 	// Last, for Write reads it first: what it finds here it finds in a native bucket too.
-	if i := sort.SearchFloat64s(h.limits, took.Seconds()); i < len(h.limits) {
+	if i := sort.SearchFloat64s(h.limits, value); i < len(h.limits) {
 		h.classic[i].Add(1)
 	}
 }
 
-// bucketOf is the native bucket of a time: its octave, and which of its buckets.
-func bucketOf(took time.Duration) (at, step int) {
-	fraction, exponent := math.Frexp(took.Seconds())
+// bucketOf is the native bucket of a value: its octave, and which of its buckets.
+func bucketOf(value float64) (at, step int) {
+	fraction, exponent := math.Frexp(value)
 	for step < len(bounds) && fraction > bounds[step] {
 		step++
 	}
@@ -147,7 +158,7 @@ func (h *Histogram) Write(out *dto.Metric) error {
 		buckets = twiceAsWide(buckets)
 	}
 	zero := h.zero.Load()
-	m, err := prometheus.NewConstNativeHistogram(h.desc, count+zero, time.Duration(h.sum.Load()).Seconds(), buckets, nil, zero,
+	m, err := prometheus.NewConstNativeHistogram(h.desc, count+zero, h.total(), buckets, nil, zero,
 		width, prometheus.DefNativeHistogramZeroThreshold, h.since, h.labels...)
 	if err != nil {
 		return err
@@ -157,6 +168,14 @@ func (h *Histogram) Write(out *dto.Metric) error {
 	}
 	out.Histogram.Bucket = classic
 	return nil
+}
+
+// total of all that was observed, in seconds or bytes.
+func (h *Histogram) total() float64 {
+	if h.sizes {
+		return float64(h.sum.Load())
+	}
+	return time.Duration(h.sum.Load()).Seconds()
 }
 
 // cumulative are the classic buckets, each with those before it.

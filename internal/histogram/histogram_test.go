@@ -59,6 +59,21 @@ func TestSameAsPrometheus(t *testing.T) {
 	}
 }
 
+// Sizes are in the buckets that Prometheus would have put them into, and their sum is in bytes.
+func TestSizes(t *testing.T) {
+	o := prometheus.HistogramOpts{Name: "a", Help: "b", Buckets: []float64{1000, 1e6, 1e9}}
+	got := NewSizes(o, []string{"verb"}).WithLabelValues("LIST")
+	o.NativeHistogramBucketFactor = 1.1
+	want := prometheus.NewHistogram(o)
+	for _, n := range []int64{0, 1, 999, 1000, 1001, 1 << 20, 13_500_000, 22_800_000, 5e9} {
+		got.ObserveSize(n)
+		want.Observe(float64(n))
+	}
+	if diff := cmp.Diff(written(t, want), written(t, got), protocmp.Transform(), protocmp.IgnoreFields(&dto.Histogram{}, "created_timestamp")); diff != "" {
+		t.Errorf("Prometheus' (-) and ours (+):\n%s", diff)
+	}
+}
+
 // A clock that jumps back counts, and takes nothing from the sum.
 func TestLessThanNoTime(t *testing.T) {
 	h := New(opts)

@@ -17,6 +17,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -256,13 +257,14 @@ func (c *cluster) makeAPIServer() (runner, error) {
 }
 
 // observeEtcd counts how long writes to etcd take, by upstream's name.
-func (c *cluster) observeEtcd() func(operation, resource string, took time.Duration) {
+func (c *cluster) observeEtcd() func(operation string, of schema.GroupResource, took time.Duration) {
 	h := histogram.NewVec(prometheus.HistogramOpts{
-		Name: "etcd_request_duration_seconds", Help: "How long writes to etcd took.", Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
-	}, []string{"operation", "type"})
+		Name: "etcd_request_duration_seconds", Help: "How long writes to etcd took.",
+		Buckets: []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60},
+	}, []string{"operation", "group", "resource"})
 	c.metrics.MustRegister(h)
-	return func(operation, resource string, took time.Duration) {
-		h.WithLabelValues(operation, resource).Observe(took)
+	return func(operation string, of schema.GroupResource, took time.Duration) {
+		h.WithLabelValues(operation, of.Group, of.Resource).Observe(took)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -146,6 +147,8 @@ type Request struct {
 	Warn func(text string)
 	// MayCreate, if set, asks whether the user may create what an apply finds missing; nil answers yes.
 	MayCreate func(ctx context.Context) error
+	// Waited gets the nanoseconds that webhooks took; may be nil.
+	Waited *atomic.Int64
 
 	manager          string         // the field manager that the options name
 	managed          bool           // the object's managedFields are as they shall be

@@ -20,6 +20,7 @@ import (
 	"github.com/google/btree"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/etcd"
@@ -36,7 +37,7 @@ type Config struct {
 	// AtRest encrypts values; nil: none are.
 	AtRest Transform
 	// Observe, if set, hears how long each write to etcd took.
-	Observe func(operation, resource string, took time.Duration)
+	Observe func(operation string, of schema.GroupResource, took time.Duration)
 	// DetectMutation makes the store hash every shared object and fail loudly (Run returns an error naming the key) when somebody
 	// changed one. Tests turn it on.
 	DetectMutation bool

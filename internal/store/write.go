@@ -128,7 +128,7 @@ func (c *Collection) Delete(ctx context.Context, prev *Entry, and ...Beside) (*E
 // transact does what t says if its key is still at its revision.
 func (c *Collection) transact(ctx context.Context, operation string, t *transaction) (*etcdserverpb.TxnResponse, error) {
 	if c.s.cfg.Observe != nil {
-		defer func(start time.Time) { c.s.cfg.Observe(operation, c.Resource().Plural, time.Since(start)) }(time.Now())
+		defer func(start time.Time) { c.s.cfg.Observe(operation, c.Resource().GroupResource(), time.Since(start)) }(time.Now())
 	}
 	return c.s.cfg.Client.Transact(ctx, &etcdserverpb.TxnRequest{Compare: append(t.is, isAt(t.full, t.rev)), Success: t.then, Failure: t.otherwise})
 }

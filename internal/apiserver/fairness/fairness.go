@@ -91,6 +91,14 @@ type Pass struct {
 	came, since   time.Time
 }
 
+// Waited says how long the request waited for its seat. It may be called on nil.
+func (p *Pass) Waited() time.Duration {
+	if p == nil {
+		return 0
+	}
+	return p.since.Sub(p.came)
+}
+
 // Done gives the seat back. It may be called on nil.
 func (p *Pass) Done() {
 	if p == nil || p.figures == nil {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -103,6 +104,7 @@ func (p *Plugins) MutateByWebhooks(ctx context.Context, a *registry.Attributes) 
 		return err
 	}
 	r := requestOf(ctx, a)
+	defer waiting(a)()
 	return c.mutating.mutate(r.warnings(ctx), r)
 }
 
@@ -145,7 +147,18 @@ func (p *Plugins) ValidateByWebhooks(ctx context.Context, a *registry.Attributes
 		return err
 	}
 	r := requestOf(ctx, a)
+	defer waiting(a)()
 	return c.validating.validate(r.warnings(ctx), r)
+}
+
+// waiting counts how long a request waits for webhooks, until done is called.
+func waiting(a *registry.Attributes) (done func()) {
+	began := time.Now()
+	return func() {
+		if a.Waited != nil {
+			a.Waited.Add(int64(time.Since(began)))
+		}
+	}
 }
 
 // configured is what is to be asked about a request; nil for nothing.
