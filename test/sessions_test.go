@@ -556,6 +556,8 @@ func audited(t *testing.T, c *cluster.Cluster, log string) {
 			return fmt.Errorf("the secret is %+v", secret)
 		case seen["get configmaps/a as jo"].ResponseStatus == nil:
 			return fmt.Errorf("the impersonation is not in the log:\n%s", raw)
+		case seen["get configmaps/a as jo"].Annotations["authorization.k8s.io/decision"] != "forbid", created.Annotations["authorization.k8s.io/decision"] != "allow":
+			return fmt.Errorf("the decisions are not in the log:\n%s", raw)
 		case deleted.RequestObject == nil || !strings.Contains(string(deleted.RequestObject.Raw), `"gracePeriodSeconds":3`) || deleted.ResponseObject == nil:
 			return fmt.Errorf("the deletion is %+v", deleted)
 		}

@@ -13,11 +13,14 @@ import (
 	"testing"
 	"time"
 
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/audit"
+	"skiff.dev/skiff/internal/apiserver/authz"
 )
 
 const auditPolicy = `apiVersion: audit.k8s.io/v1
@@ -33,7 +36,7 @@ rules:
 `
 
 // recorded is a server with an audit log, and what is in it once the server has ended.
-func recorded(t *testing.T, s audit.Settings) (*fixture, func() []auditv1.Event) {
+func recorded(t *testing.T, s audit.Settings, change ...func(*apiserver.Config)) (*fixture, func() []auditv1.Event) {
 	t.Helper()
 	s.PolicyFile = file(t, "policy.yaml", auditPolicy)
 	s.Path = filepath.Join(t.TempDir(), "audit.log")
@@ -41,7 +44,7 @@ func recorded(t *testing.T, s audit.Settings) (*fixture, func() []auditv1.Event)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := start(t, func(c *apiserver.Config) { c.Audit = log })
+	f := start(t, append(change, func(c *apiserver.Config) { c.Audit = log })...)
 	return f, func() (out []auditv1.Event) {
 		t.Helper()
 		f.stop()
@@ -109,7 +112,7 @@ func TestAuditLog(t *testing.T) {
 		return got[0]
 	}
 	if e := one("secret", secret); e.Level != auditv1.LevelMetadata || e.RequestObject != nil || e.ResponseObject != nil || e.ObjectRef.Resource != "secrets" ||
-		e.User.Username != "admin" || e.Verb != "create" || e.ResponseStatus.Code != 201 || len(e.SourceIPs) != 1 {
+		e.User.Username != "admin" || e.Verb != "create" || e.ResponseStatus.Code != 201 || len(e.SourceIPs) != 1 || e.Annotations[decision] != "allow" {
 		t.Errorf("%+v", e)
 	}
 	e := one("created", created)
@@ -127,7 +130,8 @@ func TestAuditLog(t *testing.T) {
 	if e := one("listed", listed); !strings.Contains(string(e.ResponseObject.Raw), `"ConfigMapList"`) || !strings.Contains(string(e.ResponseObject.Raw), `"name":"c"`) {
 		t.Errorf("%s", e.ResponseObject.Raw)
 	}
-	if e := one("impersonated", as); e.User.Username != "admin" || e.ImpersonatedUser == nil || e.ImpersonatedUser.Username != "alice" || e.ResponseStatus.Reason != metav1.StatusReasonForbidden {
+	if e := one("impersonated", as); e.User.Username != "admin" || e.ImpersonatedUser == nil || e.ImpersonatedUser.Username != "alice" || e.ResponseStatus.Reason != metav1.StatusReasonForbidden ||
+		e.Annotations[decision] != "forbid" {
 		t.Errorf("%+v", e)
 	}
 	if e := one("without credentials", nobody); e.ResponseStatus.Code != 401 {
@@ -143,6 +147,75 @@ func TestAuditLog(t *testing.T) {
 		if e.Stage == auditv1.StageRequestReceived {
 			t.Errorf("a stage that the policy omits was recorded: %+v", e)
 		}
+	}
+}
+
+const decision, reason = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+
+func TestAuditTellsWhatWasDecidedAndWhy(t *testing.T) {
+	hook := kubeconfig(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var review authorizationv1.SubjectAccessReview
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+			t.Error(err)
+		}
+		switch review.Spec.User {
+		case "carol":
+			review.Status = authorizationv1.SubjectAccessReviewStatus{Allowed: true, Reason: "carol is known"}
+		case "dora":
+			http.Error(w, "not now", http.StatusBadRequest)
+			return
+		}
+		_ = json.NewEncoder(w).Encode(&review)
+	}))
+	f, events := recorded(t, audit.Settings{}, func(c *apiserver.Config) {
+		if err := c.Authorizer.Use(authz.Sources{WebhookConfig: hook}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.Must(&rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "dangling"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "ghost"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: "bob"}}})
+	f.allow("alice", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "patch"}})
+	alice := f.client("alice")
+	f.soon(alice, "GET "+maps+"/none", 404)
+	byRole := `RBAC: allowed by ClusterRoleBinding "of-alice" of ClusterRole "of-alice" to User "alice"`
+	want := map[string]struct {
+		answer
+		decision, reason string
+	}{
+		"an administrator":   {f.ask("GET "+maps, "").ok(200), "allow", ""},
+		"a node":             {f.askAs(f.client("system:node:n", "system:nodes"), "GET /api/v1/nodes/n", "").ok(404), "allow", ""},
+		"a user with a role": {f.askAs(alice, "GET "+maps+"/none", "").ok(404), "allow", byRole},
+		"who may not create by an apply": {f.askAs(alice, "PATCH "+maps+"/none?fieldManager=a", `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"none"}}`,
+			"Content-Type", "application/apply-patch+yaml").ok(403), "allow", byRole},
+		"a user without":             {f.askAs(alice, "DELETE "+maps+"/none", "").ok(403), "forbid", ""},
+		"a path":                     {f.askAs(alice, "GET /metrics", "").ok(403), "forbid", ""},
+		"a role that there is not":   {f.askAs(f.client("bob"), "GET "+maps, "").ok(403), "forbid", `RBAC: clusterrole.rbac.authorization.k8s.io "ghost" not found`},
+		"a webhook":                  {f.askAs(f.client("carol"), "GET "+maps, "").ok(200), "allow", "carol is known"},
+		"a webhook that cannot tell": {f.askAs(f.client("dora"), "GET "+maps, "").ok(500), "", "internal error"},
+	}
+	all := events()
+	for who, w := range want {
+		got := of(all, w.answer)
+		if len(got) != 1 {
+			t.Fatalf("%s: %+v", who, got)
+		}
+		why, told := got[0].Annotations[reason]
+		if !told || got[0].Annotations[decision] != w.decision || why != w.reason {
+			t.Errorf("%s: %v, want %q because of %q", who, got[0].Annotations, w.decision, w.reason)
+		}
+	}
+}
+
+// Whoever plans an upgrade finds in the log who still uses what is deprecated.
+func TestAuditTellsOfDeprecatedVersions(t *testing.T) {
+	f, events := recorded(t, audit.Settings{})
+	old, current := f.ask("GET /api/v1/namespaces/default/endpoints", "").ok(200), f.ask("GET "+maps, "").ok(200)
+	all := events()
+	if got := of(all, old); len(got) != 1 || got[0].Annotations["k8s.io/deprecated"] != "true" {
+		t.Errorf("%+v", got)
+	}
+	if got := of(all, current); len(got) != 1 || got[0].Annotations["k8s.io/deprecated"] != "" {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -137,7 +137,9 @@ func (p *passage) admit() error {
 		p.user, at.User = u, u
 		audit.Impersonated(p.r.Context(), u)
 	}
-	if err := p.s.allowed(p.r.Context(), at); err != nil {
+	why, err := p.s.allowed(p.r.Context(), at)
+	audit.Decided(p.r.Context(), why, err)
+	if err != nil {
 		return err
 	}
 	return p.wait(at)
@@ -289,17 +291,18 @@ func attributes(info *request.RequestInfo, u user.Info) *authorizer.AttributesRe
 	return at
 }
 
-// allowed asks whether a request may be answered.
-func (s *Server) allowed(ctx context.Context, at *authorizer.AttributesRecord) error {
-	decision, reason, err := s.authz.Authorize(ctx, at)
+// allowed asks whether a request may be answered, and why. When that cannot be told, it is not, but neither is it forbidden: the client may try again.
+func (s *Server) allowed(ctx context.Context, at *authorizer.AttributesRecord) (why string, err error) {
+	decision, why, err := s.authz.Authorize(ctx, at)
 	s.metrics.authorized(decision, err)
-	if decision == authorizer.DecisionAllow {
-		return nil
-	}
-	if err != nil {
+	switch {
+	case decision == authorizer.DecisionAllow:
+		return why, nil
+	case err != nil:
 		s.log.Warn("authorization failed", "verb", at.Verb, "path", at.Path, "resource", at.Resource, "err", err)
+		return why, apierrors.NewInternalError(err)
 	}
-	return authz.Forbidden(at, reason)
+	return why, authz.Forbidden(at, why)
 }
 
 // objectsPerSeat and mostSeats say how a list's size makes it cost more of its level.

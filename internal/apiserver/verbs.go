@@ -44,6 +44,7 @@ func (p *passage) resource(w http.ResponseWriter) {
 			q.Warn(text)
 		}
 		s.metrics.deprecated.WithLabelValues(info.APIGroup, info.APIVersion, info.Resource, info.Subresource, "").Set(1)
+		audit.Deprecated(r.Context())
 	}
 	connection := sub != nil && sub.New == nil && sub.Name != "status" && sub.Name != "scale"
 	if connection && sub.Name == "proxy" && r.Method == http.MethodOptions { // upstream has no verb for it
@@ -62,7 +63,8 @@ func (p *passage) resource(w http.ResponseWriter) {
 		q.MayCreate = func(ctx context.Context) error {
 			also := *info
 			also.Verb = "create"
-			return s.allowed(ctx, attributes(&also, p.user))
+			_, err := s.allowed(ctx, attributes(&also, p.user))
+			return err
 		}
 	}
 	if info.Verb == "watch" {

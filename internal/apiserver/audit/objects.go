@@ -3,6 +3,7 @@ package audit
 import (
 	"context"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	internal "k8s.io/apiserver/pkg/apis/audit"
@@ -27,6 +28,22 @@ func Impersonated(ctx context.Context, u user.Info) {
 		audit.LogImpersonatedUser(ctx, u, "")
 	}
 }
+
+// Decided notes whether a request was allowed, and why: upstream's annotations.
+func Decided(ctx context.Context, why string, err error) {
+	const decision, reason = "authorization.k8s.io/decision", "authorization.k8s.io/reason"
+	switch {
+	case err == nil:
+		audit.AddAuditAnnotations(ctx, decision, "allow", reason, why)
+	case apierrors.IsForbidden(err):
+		audit.AddAuditAnnotations(ctx, decision, "forbid", reason, why)
+	default:
+		audit.AddAuditAnnotation(ctx, reason, "internal error")
+	}
+}
+
+// Deprecated notes that a request was for a deprecated version of an API.
+func Deprecated(ctx context.Context) { audit.AddAuditAnnotation(ctx, "k8s.io/deprecated", "true") }
 
 // Request notes the object that came with a request.
 func Request(ctx context.Context, obj runtime.Object, gv schema.GroupVersion, gvr schema.GroupVersionResource, subresource string) {

@@ -105,10 +105,7 @@ func (a *Authorizer) own(ctx context.Context, at authorizer.Attributes, nodes, r
 	if allowed {
 		return authorizer.DecisionAllow, why, nil
 	}
-	if nodeReason != "" {
-		why = nodeReason
-	}
-	return authorizer.DecisionNoOpinion, why, nil
+	return authorizer.DecisionNoOpinion, together(nodeReason, why), nil
 }
 
 // ConditionsAwareAuthorize implements authorizer.Authorizer: RBAC knows no conditions.

@@ -3,7 +3,6 @@ package authz
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -101,7 +100,7 @@ func webhookLink(key, kubeconfig, name string, c *apiserver.WebhookConfiguration
 
 // ask goes along the chain: the first that allows or denies decides.
 func (a *Authorizer) ask(ctx context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
-	var reasons []string
+	var reasons string
 	var failed error
 	for _, l := range a.chain {
 		var d authorizer.Decision
@@ -118,9 +117,15 @@ func (a *Authorizer) ask(ctx context.Context, at authorizer.Attributes) (authori
 		if d != authorizer.DecisionNoOpinion {
 			return d, why, err
 		}
-		if why != "" {
-			reasons = append(reasons, why)
-		}
+		reasons = together(reasons, why)
 	}
-	return authorizer.DecisionNoOpinion, strings.Join(reasons, "\n"), failed
+	return authorizer.DecisionNoOpinion, reasons, failed
+}
+
+// together are the reasons of several who have no opinion.
+func together(reasons, why string) string {
+	if reasons == "" || why == "" {
+		return reasons + why
+	}
+	return reasons + "\n" + why
 }
