@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/pki"
 	"skiff.dev/skiff/internal/registry/registrytest"
 )
@@ -125,7 +126,7 @@ func TestImpersonation(t *testing.T) {
 	f.ask("GET "+maps+"/a", "", "Impersonate-Group", "system:masters").ok(400)
 	alice := f.client("alice")
 	st = f.askAs(alice, "GET "+maps+"/a", "", "Impersonate-User", "bob").ok(403).status()
-	if st.Message != `users "bob" is forbidden: User "alice" cannot impersonate resource "users" in API group "" at the cluster scope` {
+	if st.Message != `configmaps "a" is forbidden: User "alice" cannot impersonate-on:user-info:get resource "configmaps" in API group "" in the namespace "default"` {
 		t.Error(st.Message)
 	}
 	f.allow("alice", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"users"}, ResourceNames: []string{"bob"}, Verbs: []string{"impersonate"}})
@@ -133,6 +134,25 @@ func TestImpersonation(t *testing.T) {
 	f.soon(alice, "GET "+maps+"/a", 200, "Impersonate-User", "bob")
 	f.askAs(alice, "GET "+maps+"/a", "", "Impersonate-User", "carol").ok(403)
 	f.askAs(alice, "GET "+maps+"/a", "", "Impersonate-User", "bob", "Impersonate-Group", "system:masters").ok(403)
+}
+
+// Who may impersonate for some requests only may do so for no others, and what allowed it is in the audit log.
+func TestConstrainedImpersonation(t *testing.T) {
+	f, events := recorded(t, audit.Settings{})
+	f.Must(configMap("a"))
+	f.allow("alice", rbacv1.PolicyRule{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"users"}, ResourceNames: []string{"bob"}, Verbs: []string{"impersonate:user-info"}},
+		rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"impersonate-on:user-info:get"}})
+	f.allow("bob", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"get", "delete"}})
+	alice := f.client("alice")
+	f.soon(alice, "GET "+maps+"/a", 200, "Impersonate-User", "bob")
+	got := f.askAs(alice, "GET "+maps+"/a", "", "Impersonate-User", "bob").ok(200)
+	f.askAs(alice, "DELETE "+maps+"/a", "", "Impersonate-User", "bob").ok(403)
+	f.askAs(alice, "GET "+maps+"/a", "", "Impersonate-User", "carol").ok(403)
+	f.askAs(alice, "GET "+maps+"/a", "").ok(403)
+	log := of(events(), got)
+	if len(log) != 1 || log[0].ImpersonatedUser.Username != "bob" || log[0].AuthenticationMetadata == nil || log[0].AuthenticationMetadata.ImpersonationConstraint != "impersonate:user-info" {
+		t.Errorf("%+v", log)
+	}
 }
 
 func TestWhoAmI(t *testing.T) {

@@ -130,12 +130,13 @@ func (p *passage) admit() error {
 	p.user = u
 	at := attributes(p.info, u)
 	p.record(at)
-	if u, err = authn.Impersonate(p.r.Context(), p.r, u, p.s.authz); err != nil {
+	u, constraint, err := authn.Impersonate(p.r.Context(), p.r, at, p.s.authz)
+	if err != nil {
 		return err
 	}
 	if u != p.user {
 		p.user, at.User = u, u
-		audit.Impersonated(p.r.Context(), u)
+		audit.Impersonated(p.r.Context(), u, constraint)
 	}
 	why, err := p.s.allowed(p.r.Context(), at)
 	audit.Decided(p.r.Context(), why, err)

@@ -22,10 +22,10 @@ func level(ctx context.Context) internal.Level {
 	return c.GetEventLevel()
 }
 
-// Impersonated notes as whom a request goes on.
-func Impersonated(ctx context.Context, u user.Info) {
+// Impersonated notes as whom a request goes on, and the verb that allowed it, if that is not simply "impersonate".
+func Impersonated(ctx context.Context, u user.Info, constraint string) {
 	if level(ctx) != internal.LevelNone {
-		audit.LogImpersonatedUser(ctx, u, "")
+		audit.LogImpersonatedUser(ctx, u, constraint)
 	}
 }
 

@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -353,6 +354,9 @@ func TestReviews(t *testing.T) {
 func TestImpersonation(t *testing.T) {
 	var asked []string
 	may := authorizer.AuthorizerFunc(func(_ context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
+		if strings.HasPrefix(at.GetVerb(), "impersonate-on:") {
+			return authorizer.DecisionNoOpinion, "", nil
+		}
 		asked = append(asked, at.GetVerb()+" "+at.GetAPIGroup()+":"+at.GetResource()+"/"+at.GetSubresource()+" "+at.GetNamespace()+"/"+at.GetName())
 		if at.GetName() == "forbidden" {
 			return authorizer.DecisionNoOpinion, "", nil
@@ -370,8 +374,8 @@ func TestImpersonation(t *testing.T) {
 		"all of it": {
 			http.Header{"Impersonate-User": {"ann"}, "Impersonate-Group": {"a", "b"}, "Impersonate-Uid": {"7"}, "Impersonate-Extra-Example.org%2fscope": {"x"}},
 			"ann a b system:authenticated",
-			[]string{"impersonate :users/ /ann", "impersonate :groups/ /a", "impersonate :groups/ /b",
-				"impersonate authentication.k8s.io:userextras/example.org/scope /x", "impersonate authentication.k8s.io:uids/ /7"},
+			[]string{"impersonate :users/ /ann", "impersonate authentication.k8s.io:uids/ /7", "impersonate :groups/ /a", "impersonate :groups/ /b",
+				"impersonate authentication.k8s.io:userextras/example.org/scope /x"},
 		},
 		"an account": {http.Header{"Impersonate-User": {"system:serviceaccount:ns:sa"}},
 			"system:serviceaccount:ns:sa system:serviceaccounts system:serviceaccounts:ns system:authenticated", []string{"impersonate :serviceaccounts/ ns/sa"}},
@@ -380,7 +384,7 @@ func TestImpersonation(t *testing.T) {
 	} {
 		asked = nil
 		req := &http.Request{Header: c.header}
-		u, err := Impersonate(context.Background(), req, me, may)
+		u, constraint, err := Impersonate(context.Background(), req, &authorizer.AttributesRecord{User: me, Verb: "get", Resource: "pods", ResourceRequest: true}, may)
 		got := ""
 		if err == nil {
 			got = strings.Join(append([]string{u.GetName()}, u.GetGroups()...), " ")
@@ -388,9 +392,82 @@ func TestImpersonation(t *testing.T) {
 				t.Errorf("%s: header %s is left", name, h)
 			}
 		}
-		if got != c.who || !slices.Equal(asked, c.asked) {
-			t.Errorf("%s: %q, %v, asked %v", name, got, err, asked)
+		if got != c.who || !slices.Equal(asked, c.asked) || constraint != "" {
+			t.Errorf("%s: %q %q, %v, asked %v", name, got, constraint, err, asked)
 		}
+	}
+}
+
+// Impersonation may be granted for some users and some requests only (KEP-5284).
+func TestConstrainedImpersonation(t *testing.T) {
+	agent := &user.DefaultInfo{Name: "system:serviceaccount:ns:agent", Extra: map[string][]string{serviceaccount.NodeNameKey: {"one"}}}
+	const (
+		onNode    = "impersonate-on:associated-node:list :pods/ ns/"
+		asNode    = "impersonate:associated-node authentication.k8s.io:nodes/ /*"
+		onAnyNode = "impersonate-on:arbitrary-node:list :pods/ ns/"
+		onAccount = "impersonate-on:serviceaccount:list :pods/ ns/"
+		onUser    = "impersonate-on:user-info:list :pods/ ns/"
+		asAnn     = "impersonate:user-info authentication.k8s.io:users/ /ann"
+	)
+	named := func(name string, more ...string) http.Header {
+		h := http.Header{"Impersonate-User": {name}}
+		for i := 0; i+1 < len(more); i += 2 {
+			h.Add(more[i], more[i+1])
+		}
+		return h
+	}
+	for name, c := range map[string]struct {
+		header  http.Header
+		allowed []string
+		who     string // name, then groups; "": refused
+		by      string // or why it is refused
+	}{
+		"its own node":        {named("system:node:one"), []string{onNode, asNode}, "system:node:one system:nodes system:authenticated", "impersonate:associated-node"},
+		"another node":        {named("system:node:two"), []string{onNode, asNode}, "", `cannot impersonate-on:arbitrary-node:list resource "pods"`},
+		"its node, else":      {named("system:node:one"), []string{asNode}, "", `cannot impersonate-on:associated-node:list resource "pods"`},
+		"its node, with more": {named("system:node:one", "Impersonate-Group", "g"), []string{onNode, asNode}, "", `cannot impersonate resource "users"`},
+		"any node": {named("system:node:two"), []string{onAnyNode, "impersonate:arbitrary-node authentication.k8s.io:nodes/ /two"},
+			"system:node:two system:nodes system:authenticated", "impersonate:arbitrary-node"},
+		"no name of a node": {named("system:node:Two_"), []string{onAnyNode, "impersonate:arbitrary-node authentication.k8s.io:nodes/ /Two_"}, "", "cannot impersonate-on:user-info:list"},
+		"an account": {named("system:serviceaccount:x:y"), []string{onAccount, "impersonate:serviceaccount authentication.k8s.io:serviceaccounts/ x/y"},
+			"system:serviceaccount:x:y system:serviceaccounts system:serviceaccounts:x system:authenticated", "impersonate:serviceaccount"},
+		"a user": {named("ann"), []string{onUser, asAnn}, "ann system:authenticated", "impersonate:user-info"},
+		"a user with all": {named("ann", "Impersonate-Group", "g", "Impersonate-Uid", "7", "Impersonate-Extra-Example.org%2fk", "v"),
+			[]string{onUser, asAnn, "impersonate:user-info authentication.k8s.io:groups/ /g", "impersonate:user-info authentication.k8s.io:uids/ /7",
+				"impersonate:user-info authentication.k8s.io:userextras/example.org/k /v"}, "ann g system:authenticated", "impersonate:user-info"},
+		"a user without the request": {named("ann"), []string{asAnn}, "", "cannot impersonate-on:user-info:list"},
+		"a user without the group":   {named("ann", "Impersonate-Group", "g"), []string{onUser, asAnn}, "", `cannot impersonate:user-info resource "groups"`},
+		"masters": {named("ann", "Impersonate-Group", "system:masters"), []string{onUser, asAnn, "impersonate:user-info authentication.k8s.io:groups/ /system:masters"},
+			"", "impersonating the system:masters group is not allowed"},
+		"an empty group": {named("ann", "Impersonate-Group", ""), []string{onUser, asAnn, "impersonate:user-info authentication.k8s.io:groups/ /"},
+			"", "impersonating the empty string group is not allowed"},
+		"a wrong key": {named("ann", "Impersonate-Extra-K", "v"), []string{onUser, asAnn, "impersonate:user-info authentication.k8s.io:userextras/k /v"},
+			"", "impersonating an invalid key in extra is not allowed"},
+		"as of old": {named("ann"), []string{"impersonate :users/ /ann"}, "ann system:authenticated", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			may := authorizer.AuthorizerFunc(func(_ context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
+				asked := at.GetVerb() + " " + at.GetAPIGroup() + ":" + at.GetResource() + "/" + at.GetSubresource() + " " + at.GetNamespace() + "/" + at.GetName()
+				if at.GetUser() == user.Info(agent) && slices.Contains(c.allowed, asked) {
+					return authorizer.DecisionAllow, "", nil
+				}
+				return authorizer.DecisionNoOpinion, "", nil
+			})
+			at := &authorizer.AttributesRecord{User: agent, Verb: "list", APIVersion: "v1", Resource: "pods", Namespace: "ns", ResourceRequest: true}
+			u, by, err := Impersonate(t.Context(), &http.Request{Header: c.header}, at, may)
+			if c.who == "" {
+				if err == nil || !strings.Contains(err.Error(), c.by) {
+					t.Errorf("%v, want a refusal: %s", err, c.by)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(append([]string{u.GetName()}, u.GetGroups()...), " "); got != c.who || by != c.by {
+				t.Errorf("%q by %q", got, by)
+			}
+		})
 	}
 }
 

@@ -10,6 +10,9 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
@@ -17,31 +20,37 @@ import (
 	"skiff.dev/skiff/internal/apiserver/authz"
 )
 
-// Impersonate returns the user that the request's Impersonate-* headers ask to be, or u itself where there are none, and removes the headers, so that nobody
-// further on acts on them again. The error is a status: 403 when u may not, 400 when a group is named without a user.
-func Impersonate(ctx context.Context, r *http.Request, u user.Info, may authorizer.UnconditionalAuthorizer) (user.Info, error) {
+// Impersonate returns the user that the request's Impersonate-* headers ask to be, and the verb by which that is allowed if it is one that holds for some
+// requests only (KEP-5284). Where there are no headers it is the one who asks. It removes the headers, so that nobody further on acts on them again. The error is
+// a status: 403 when who asks may not, 400 when a group is named without a user.
+func Impersonate(ctx context.Context, r *http.Request, at *authorizer.AttributesRecord, may authorizer.UnconditionalAuthorizer) (u user.Info, constraint string, err error) {
 	wanted, err := wantedUser(r.Header)
 	if wanted == nil || err != nil {
-		return u, err
+		return at.User, "", err
 	}
-	ns, account, notAccount := serviceaccount.SplitUsername(wanted.Name)
-	for _, at := range impersonations(wanted, ns, account, notAccount == nil) {
-		at.User, at.Verb, at.ResourceRequest, at.APIVersion = u, "impersonate", true, "v1"
-		decision, reason, err := may.Authorize(ctx, at)
-		if decision != authorizer.DecisionAllow {
-			if err != nil {
-				reason = err.Error()
+	for _, m := range modes {
+		if !m.fits(wanted, at.User) {
+			continue
+		}
+		refusal := m.allow(ctx, wanted, at, may)
+		if refusal != nil {
+			if err == nil {
+				err = refusal
 			}
-			return nil, authz.Forbidden(at, reason)
+			continue
 		}
-	}
-	addGroups(wanted, ns, notAccount == nil)
-	for name := range r.Header {
-		if strings.HasPrefix(name, "Impersonate-") {
-			r.Header.Del(name)
+		m.addGroups(wanted)
+		for name := range r.Header {
+			if strings.HasPrefix(name, "Impersonate-") {
+				r.Header.Del(name)
+			}
 		}
+		if m.name != "" {
+			constraint = m.verb()
+		}
+		return wanted, constraint, nil
 	}
-	return wanted, nil
+	return nil, "", err
 }
 
 // wantedUser reads the headers; nil without an error says that there are none.
@@ -71,31 +80,143 @@ func wantedUser(h http.Header) (*user.DefaultInfo, error) {
 	return nil, nil
 }
 
-// impersonations are what must be allowed for it: the user, every group, every extra value, the uid.
-func impersonations(u *user.DefaultInfo, ns, account string, isAccount bool) []authorizer.AttributesRecord {
-	const group = authenticationv1.GroupName
-	out := []authorizer.AttributesRecord{{Resource: "users", Name: u.Name}}
-	if isAccount {
-		out[0] = authorizer.AttributesRecord{Resource: "serviceaccounts", Namespace: ns, Name: account}
+// mode is a way in which impersonation is allowed: all but the last, which is the one of old, for some requests and users only.
+type mode struct {
+	name string // "" of the last
+	fits func(wanted *user.DefaultInfo, u user.Info) bool
+}
+
+// modes are tried in this order.
+var modes = []mode{
+	{"associated-node", func(wanted *user.DefaultInfo, u user.Info) bool {
+		_, _, err := serviceaccount.SplitUsername(u.GetName())
+		name, ok := nodeName(wanted.Name)
+		return ok && onlyName(wanted) && err == nil && slices.Equal(u.GetExtra()[serviceaccount.NodeNameKey], []string{name})
+	}},
+	{"arbitrary-node", func(wanted *user.DefaultInfo, _ user.Info) bool {
+		_, ok := nodeName(wanted.Name)
+		return ok && onlyName(wanted)
+	}},
+	{"serviceaccount", func(wanted *user.DefaultInfo, _ user.Info) bool {
+		_, _, err := serviceaccount.SplitUsername(wanted.Name)
+		return err == nil && onlyName(wanted)
+	}},
+	{"user-info", func(wanted *user.DefaultInfo, _ user.Info) bool {
+		_, isNode := nodeName(wanted.Name)
+		_, _, err := serviceaccount.SplitUsername(wanted.Name)
+		return !isNode && err != nil
+	}},
+	{"", func(*user.DefaultInfo, user.Info) bool { return true }},
+}
+
+func onlyName(u *user.DefaultInfo) bool {
+	return u.UID == "" && len(u.Groups) == 0 && len(u.Extra) == 0
+}
+
+// nodeName is the node whose user that is.
+func nodeName(username string) (string, bool) {
+	name, ok := strings.CutPrefix(username, "system:node:")
+	return name, ok && len(validation.NameIsDNSSubdomain(name, false)) == 0
+}
+
+func (m mode) verb() string {
+	if m.name == "" {
+		return "impersonate"
+	}
+	return "impersonate:" + m.name
+}
+
+// allow asks whether the request may be made in this mode, and whether its user may be, in it, everything that is wanted; nil if so.
+func (m mode) allow(ctx context.Context, wanted *user.DefaultInfo, at *authorizer.AttributesRecord, may authorizer.UnconditionalAuthorizer) error {
+	if m.name != "" {
+		on := *at
+		on.Verb = "impersonate-on:" + m.name + ":" + at.Verb
+		if err := allowed(ctx, on, may); err != nil {
+			return err
+		}
+	}
+	for _, one := range m.impersonations(wanted) {
+		one.User, one.Verb, one.ResourceRequest, one.APIVersion = at.User, m.verb(), true, "v1"
+		if why := never(&one); why != "" && m.name != "" {
+			return authz.Forbidden(one, why)
+		}
+		if err := allowed(ctx, one, may); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func allowed(ctx context.Context, at authorizer.AttributesRecord, may authorizer.UnconditionalAuthorizer) error {
+	decision, reason, err := may.Authorize(ctx, at)
+	switch {
+	case decision == authorizer.DecisionAllow:
+		return nil
+	case err != nil:
+		reason = err.Error()
+	}
+	return authz.Forbidden(at, reason)
+}
+
+// never says why nobody may be that in a mode with constraints.
+func never(at *authorizer.AttributesRecord) string {
+	switch at.Resource {
+	case "groups":
+		switch at.Name {
+		case "":
+			return "impersonating the empty string group is not allowed"
+		case user.SystemPrivilegedGroup:
+			return "impersonating the system:masters group is not allowed"
+		}
+	case "userextras":
+		if errs := utilvalidation.IsDomainPrefixedPath(field.NewPath("extra", "key"), at.Subresource); len(errs) > 0 {
+			return "impersonating an invalid key in extra is not allowed: " + errs.ToAggregate().Error()
+		}
+		if at.Name == "" {
+			return "impersonating the empty string value in extra is not allowed"
+		}
+	}
+	return ""
+}
+
+// impersonations are what must be allowed for it: the user, the uid, every group, every extra value.
+func (m mode) impersonations(u *user.DefaultInfo) []authorizer.AttributesRecord {
+	group := authenticationv1.GroupName
+	if m.name == "" {
+		group = ""
+	}
+	who := authorizer.AttributesRecord{APIGroup: group, Resource: "users", Name: u.Name}
+	if ns, account, err := serviceaccount.SplitUsername(u.Name); err == nil {
+		who.Resource, who.Namespace, who.Name = "serviceaccounts", ns, account
+	}
+	switch node, isNode := nodeName(u.Name); {
+	case m.name == "associated-node":
+		who.Resource, who.Name = "nodes", "*" // whichever it runs on
+	case m.name != "" && isNode:
+		who.Resource, who.Name = "nodes", node
+	}
+	out := []authorizer.AttributesRecord{who}
+	if u.UID != "" {
+		out = append(out, authorizer.AttributesRecord{APIGroup: authenticationv1.GroupName, Resource: "uids", Name: u.UID})
 	}
 	for _, g := range u.Groups {
-		out = append(out, authorizer.AttributesRecord{Resource: "groups", Name: g})
+		out = append(out, authorizer.AttributesRecord{APIGroup: group, Resource: "groups", Name: g})
 	}
 	for _, k := range slices.Sorted(maps.Keys(u.Extra)) {
 		for _, v := range u.Extra[k] {
-			out = append(out, authorizer.AttributesRecord{APIGroup: group, Resource: "userextras", Subresource: k, Name: v})
+			out = append(out, authorizer.AttributesRecord{APIGroup: authenticationv1.GroupName, Resource: "userextras", Subresource: k, Name: v})
 		}
-	}
-	if u.UID != "" {
-		out = append(out, authorizer.AttributesRecord{APIGroup: group, Resource: "uids", Name: u.UID})
 	}
 	return out
 }
 
 // addGroups gives the wanted user the groups that such a user would have had by signing in.
-func addGroups(u *user.DefaultInfo, ns string, isAccount bool) {
-	if isAccount && len(u.Groups) == 0 {
+func (m mode) addGroups(u *user.DefaultInfo) {
+	if ns, _, err := serviceaccount.SplitUsername(u.Name); err == nil && len(u.Groups) == 0 {
 		u.Groups = serviceaccount.MakeGroupNames(ns)
+	}
+	if _, isNode := nodeName(u.Name); isNode && m.name != "" {
+		u.Groups = []string{user.NodesGroup}
 	}
 	if u.Name == user.Anonymous {
 		if !slices.Contains(u.Groups, user.AllUnauthenticated) {
