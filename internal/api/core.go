@@ -54,7 +54,7 @@ func coreRows() []*Resource {
 			Columns: serviceAccountColumns,
 		}),
 		of[corev1.Endpoints, corev1.EndpointsList](Resource{
-			Version: "v1", Kind: "Endpoints", Plural: "endpoints", Singular: "endpoints", Short: []string{"ep"}, Key: "services/endpoints", Namespaced: true,
+			Version: "v1", Kind: "Endpoints", Plural: "endpoints", Singular: "endpoints", Short: []string{"ep"}, Key: "services/endpoints", Namespaced: true, CreateOnUpdate: true,
 			Default: func(o Object) { defaultEndpoints(o.(*corev1.Endpoints)) }, Validate: validateEndpoints, ValidateUpdate: sameAsCreate(validateEndpoints), Columns: endpointsColumns,
 			Deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 		}),
@@ -90,7 +90,7 @@ func coreRows() []*Resource {
 			Warn: warnTemplate(func(o Object) *corev1.PodTemplateSpec { return &o.(*corev1.PodTemplate).Template }, "template"), Validate: validatePodTemplate, ValidateUpdate: sameAsCreate(validatePodTemplate),
 		}),
 		of[corev1.LimitRange, corev1.LimitRangeList](Resource{
-			Version: "v1", Kind: "LimitRange", Plural: "limitranges", Short: []string{"limits"}, Key: "limitranges", Namespaced: true, Columns: createdAtColumns,
+			Version: "v1", Kind: "LimitRange", Plural: "limitranges", Short: []string{"limits"}, Key: "limitranges", Namespaced: true, CreateOnUpdate: true, Columns: createdAtColumns,
 			Validate: validateLimitRange, ValidateUpdate: sameAsCreate(validateLimitRange),
 		}),
 		of[corev1.ResourceQuota, corev1.ResourceQuotaList](Resource{
@@ -152,7 +152,7 @@ func podFields(o Object) fields.Set {
 }
 
 var serviceRow = Resource{
-	Version: "v1", Kind: "Service", Plural: "services", Short: []string{"svc"}, Categories: all, Key: "services/specs", Namespaced: true, Status: true,
+	Version: "v1", Kind: "Service", Plural: "services", Short: []string{"svc"}, Categories: all, Key: "services/specs", Namespaced: true, Status: true, CreateOnUpdate: true,
 	Subresources: []Subresource{{Name: "proxy", Kind: "ServiceProxyOptions", Verbs: proxyVerbs}},
 	Fields: func(o Object) fields.Set {
 		s := o.(*corev1.Service)
@@ -165,7 +165,7 @@ var serviceRow = Resource{
 }
 
 var eventRow = Resource{
-	Version: "v1", Kind: "Event", Plural: "events", Short: []string{"ev"}, Key: "events", Namespaced: true, Cold: true,
+	Version: "v1", Kind: "Event", Plural: "events", Short: []string{"ev"}, Key: "events", Namespaced: true, Cold: true, CreateOnUpdate: true,
 	Fields: func(o Object) fields.Set {
 		e := o.(*corev1.Event)
 		source := e.Source.Component

@@ -29,14 +29,14 @@ func policyRows() []*Resource {
 func rbacRows() []*Resource {
 	const g, v = "rbac.authorization.k8s.io", "v1"
 	return []*Resource{
-		of[rbacv1.Role, rbacv1.RoleList](Resource{Group: g, Version: v, Kind: "Role", Plural: "roles", Key: "roles", Namespaced: true, ValidateName: pathSegment,
+		of[rbacv1.Role, rbacv1.RoleList](Resource{Group: g, Version: v, Kind: "Role", Plural: "roles", Key: "roles", Namespaced: true, CreateOnUpdate: true, ValidateName: pathSegment,
 			Validate: validateRole, ValidateUpdate: sameAsCreate(validateRole), Columns: createdAtColumns}),
-		of[rbacv1.RoleBinding, rbacv1.RoleBindingList](Resource{Group: g, Version: v, Kind: "RoleBinding", Plural: "rolebindings", Key: "rolebindings", Namespaced: true,
+		of[rbacv1.RoleBinding, rbacv1.RoleBindingList](Resource{Group: g, Version: v, Kind: "RoleBinding", Plural: "rolebindings", Key: "rolebindings", Namespaced: true, CreateOnUpdate: true,
 			ValidateName: pathSegment, Default: defaultBinding, Validate: validateRoleBinding, ValidateUpdate: validateBindingUpdate, Columns: roleBindingColumns}),
-		of[rbacv1.ClusterRole, rbacv1.ClusterRoleList](Resource{Group: g, Version: v, Kind: "ClusterRole", Plural: "clusterroles", Key: "clusterroles", ValidateName: pathSegment,
+		of[rbacv1.ClusterRole, rbacv1.ClusterRoleList](Resource{Group: g, Version: v, Kind: "ClusterRole", Plural: "clusterroles", Key: "clusterroles", CreateOnUpdate: true, ValidateName: pathSegment,
 			Validate: validateRole, ValidateUpdate: sameAsCreate(validateRole), Columns: createdAtColumns}),
 		of[rbacv1.ClusterRoleBinding, rbacv1.ClusterRoleBindingList](Resource{Group: g, Version: v, Kind: "ClusterRoleBinding", Plural: "clusterrolebindings",
-			Key: "clusterrolebindings", ValidateName: pathSegment, Default: defaultBinding, Validate: validateRoleBinding, ValidateUpdate: validateBindingUpdate, Columns: roleBindingColumns}),
+			Key: "clusterrolebindings", CreateOnUpdate: true, ValidateName: pathSegment, Default: defaultBinding, Validate: validateRoleBinding, ValidateUpdate: validateBindingUpdate, Columns: roleBindingColumns}),
 	}
 }
 
@@ -81,7 +81,7 @@ func schedulingRows() []*Resource {
 }
 
 func coordinationRows() []*Resource {
-	return []*Resource{of[coordinationv1.Lease, coordinationv1.LeaseList](Resource{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease", Plural: "leases", Key: "leases",
+	return []*Resource{of[coordinationv1.Lease, coordinationv1.LeaseList](Resource{Group: "coordination.k8s.io", Version: "v1", Kind: "Lease", Plural: "leases", Key: "leases", CreateOnUpdate: true,
 		Namespaced: true, Validate: validateLease, ValidateUpdate: sameAsCreate(validateLease), Columns: leaseColumns})}
 }
 

@@ -12,7 +12,7 @@ import (
 // A RuntimeClass names a way to run containers, and what pods that want it cost and where they may go (KEP-585, KEP-688).
 func nodeRows() []*Resource {
 	return []*Resource{of[nodev1.RuntimeClass, nodev1.RuntimeClassList](Resource{
-		Group: "node.k8s.io", Version: "v1", Kind: "RuntimeClass", Plural: "runtimeclasses", Key: "runtimeclasses",
+		Group: "node.k8s.io", Version: "v1", Kind: "RuntimeClass", Plural: "runtimeclasses", Key: "runtimeclasses", CreateOnUpdate: true,
 		Warn: warnRuntimeClass, Validate: validateRuntimeClass, ValidateUpdate: validateRuntimeClassUpdate,
 		Columns: columns(text("Handler", func(c *nodev1.RuntimeClass) string { return c.Handler })),
 	})}

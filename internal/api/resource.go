@@ -91,6 +91,8 @@ type Resource struct {
 
 	// Decode, if set, reads a stored JSON value that New's type can't (an older version's).
 	Decode func(value []byte) (Object, error)
+	// CreateOnUpdate says that an update of what there is not creates it.
+	CreateOnUpdate bool
 	// Conditional says that an update must name the resourceVersion that it was made of.
 	Conditional bool
 

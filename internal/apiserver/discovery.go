@@ -206,7 +206,7 @@ func (s *Server) aggregated(w http.ResponseWriter, r *http.Request, want func(gr
 		list.Items = append(list.Items, item)
 	}
 	body, err := json.Marshal(list)
-	writeDocument(w, r, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", body, err)
+	writeTagged(w, r, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList", body, err)
 }
 
 func discovered(e served) apidiscoveryv2.APIResourceDiscovery {

@@ -2,6 +2,7 @@ package apiserver_test
 
 import (
 	"encoding/json"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,9 @@ import (
 	"k8s.io/client-go/openapi3"
 	"k8s.io/kube-openapi/pkg/spec3"
 	openapiproto "k8s.io/kube-openapi/pkg/util/proto"
+
+	"skiff.dev/skiff/internal/apiserver/crd"
+	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
 // resources flattens what discovery found into lines "apps/v1 deployments Deployment true [verbs] [short]".
@@ -238,4 +242,48 @@ func TestOpenAPIv2(t *testing.T) {
 	if got, err := f.clientset().Discovery().OpenAPISchema(); err != nil || len(got.Definitions.AdditionalProperties) != len(definitions) {
 		t.Errorf("%v", err)
 	}
+}
+
+// What clients keep of discovery and schemas they are not sent again until it changes.
+func TestDocumentsHaveTags(t *testing.T) {
+	f := start(t)
+	registrytest.Run(t, crd.New(crd.Config{Registry: f.Registry.Registry, Log: slog.New(slog.DiscardHandler)}))
+	const aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	tagOf := func(path, accept string) string {
+		t.Helper()
+		got := f.ask("GET "+path, "", "Accept", accept).ok(200)
+		tag := got.header.Get("ETag")
+		if len(tag) < 10 || tag[0] != '"' || got.header.Get("Cache-Control") != "public" || !strings.Contains(strings.Join(got.header.Values("Vary"), ","), "Accept") {
+			t.Fatalf("%s: %v", path, got.header)
+		}
+		return tag
+	}
+	for path, accept := range map[string]string{"/api": aggregated, "/apis": aggregated, "/openapi/v2": "*/*", "/openapi/v3": "*/*", "/openapi/v3/api/v1": "*/*", "/openapi/v3/apis/apps/v1": "*/*"} {
+		tag := tagOf(path, accept)
+		if again := tagOf(path, accept); again != tag {
+			t.Errorf("%s is %s, then %s", path, tag, again)
+		}
+		for _, known := range []string{tag, "W/" + tag, `"other", ` + tag} {
+			got := f.ask("GET "+path, "", "Accept", accept, "If-None-Match", known).ok(304)
+			if len(got.body) != 0 || got.header.Get("ETag") != tag {
+				t.Errorf("%s of who has it: %v, %d bytes", path, got.header, len(got.body))
+			}
+		}
+		f.ask("GET "+path, "", "Accept", accept, "If-None-Match", `"other"`).ok(200)
+	}
+	before := map[string]string{"/apis": tagOf("/apis", aggregated), "/openapi/v3": tagOf("/openapi/v3", "*/*"), "/openapi/v2": tagOf("/openapi/v2", "*/*")}
+	f.ask("POST /apis/apiextensions.k8s.io/v1/customresourcedefinitions", `{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"stars.sky.example"},
+"spec":{"group":"sky.example","scope":"Namespaced","names":{"plural":"stars","kind":"Star"},"versions":[{"name":"v1","served":true,"storage":true,"schema":{"openAPIV3Schema":{"type":"object"}}}]}}`).ok(201)
+	soon(t, func() bool {
+		for path, tag := range before {
+			accept := "*/*"
+			if path == "/apis" {
+				accept = aggregated
+			}
+			if tagOf(path, accept) == tag {
+				return false
+			}
+		}
+		return true
+	})
 }

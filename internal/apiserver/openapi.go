@@ -32,7 +32,8 @@ func (s *Server) openAPIIndex(w http.ResponseWriter, r *http.Request) {
 	for _, remote := range s.behind.Remotes() {
 		paths[remote.Path()] = map[string]string{"serverRelativeURL": "/openapi/v3/" + remote.Path()}
 	}
-	writeJSON(w, r, map[string]any{"paths": paths})
+	body, err := json.Marshal(map[string]any{"paths": paths})
+	writeTagged(w, r, mediaJSON, body, err)
 }
 
 func (s *Server) openAPIDocument(w http.ResponseWriter, r *http.Request) {
@@ -59,7 +60,7 @@ func (s *Server) openAPIDocument(w http.ResponseWriter, r *http.Request) {
 		"paths":      d.paths,
 		"components": map[string]any{"schemas": d.schemas},
 	})
-	writeDocument(w, r, mediaJSON, body, err)
+	writeTagged(w, r, mediaJSON, body, err)
 }
 
 // openAPIv2 is for clients that have not learnt v3 yet; kubectl falls back to it for kinds it does not find.
@@ -77,14 +78,14 @@ func (s *Server) openAPIv2(w http.ResponseWriter, r *http.Request) {
 		"swagger": "2.0", "info": map[string]string{"title": "Kubernetes", "version": version.Kubernetes}, "paths": d.paths, "definitions": d.schemas,
 	})
 	if err != nil || !strings.Contains(r.Header.Get("Accept"), "proto-openapi.spec.v2") {
-		writeDocument(w, r, mediaJSON, body, err)
+		writeTagged(w, r, mediaJSON, body, err)
 		return
 	}
 	parsed, err := openapi_v2.ParseDocument(body)
 	if err == nil {
 		body, err = proto.Marshal(parsed)
 	}
-	writeDocument(w, r, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", body, err)
+	writeTagged(w, r, "application/com.github.proto-openapi.spec.v2.v1.0+protobuf", body, err)
 }
 
 // addRemote adds what API servers behind this one say of the groups that they serve. What is known here stays.

@@ -1,6 +1,8 @@
 package apiserver
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"runtime"
@@ -76,6 +78,36 @@ func writeDocument(w http.ResponseWriter, r *http.Request, media string, body []
 	}
 	w.Header().Set("Content-Type", media)
 	_, _ = w.Write(body)
+}
+
+// writeTagged is writeDocument for what clients keep: they are told a tag of the content, and are spared the content if they have it.
+func writeTagged(w http.ResponseWriter, r *http.Request, media string, body []byte, err error) {
+	if err != nil {
+		writeError(w, r, err)
+		return
+	}
+	tag := fmt.Sprintf(`"%X"`, sha256.Sum256(body))
+	h := w.Header()
+	h.Set("ETag", tag)
+	h.Set("Cache-Control", "public")
+	h.Add("Vary", "Accept")
+	if has(r.Header.Values("If-None-Match"), tag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	writeDocument(w, r, media, body, nil)
+}
+
+// has says whether a client has the content with that tag: it names it among others, or takes any.
+func has(headers []string, tag string) bool {
+	for _, h := range headers {
+		for one := range strings.SplitSeq(h, ",") {
+			if one = strings.TrimPrefix(strings.TrimSpace(one), "W/"); one == tag || one == "*" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (s *Server) version(w http.ResponseWriter, r *http.Request) {

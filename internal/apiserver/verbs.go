@@ -59,7 +59,7 @@ func (p *passage) resource(w http.ResponseWriter) {
 		s.connect(w, r, q, info)
 		return
 	}
-	if info.Verb == "patch" {
+	if info.Verb == "patch" || info.Verb == "update" {
 		q.MayCreate = func(ctx context.Context) error {
 			also := *info
 			also.Verb = "create"
@@ -271,7 +271,15 @@ func (c *call) update() {
 		c.fail(err)
 		return
 	}
-	c.s.writeResult(c.w, c.r, http.StatusOK, c.q, out)
+	c.s.writeResult(c.w, c.r, writtenAs(out), c.q, out)
+}
+
+// writtenAs is the code for an update or patch.
+func writtenAs(out *registry.Result) int {
+	if out.Created {
+		return http.StatusCreated
+	}
+	return http.StatusOK
 }
 
 func (c *call) patch() {
@@ -296,11 +304,7 @@ func (c *call) patch() {
 		c.fail(err)
 		return
 	}
-	code := http.StatusOK
-	if out.Created {
-		code = http.StatusCreated
-	}
-	c.s.writeResult(c.w, c.r, code, c.q, out)
+	c.s.writeResult(c.w, c.r, writtenAs(out), c.q, out)
 }
 
 // deleteOptions come in the body or, from simple clients, in the query.

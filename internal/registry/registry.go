@@ -145,7 +145,7 @@ type Request struct {
 	UserAgent   string
 	// Warn collects warnings for the client; may be nil.
 	Warn func(text string)
-	// MayCreate, if set, asks whether the user may create what an apply finds missing; nil answers yes.
+	// MayCreate, if set, asks whether the user may create what an apply or update finds missing; nil answers yes.
 	MayCreate func(ctx context.Context) error
 	// Waited gets the nanoseconds that webhooks took; may be nil.
 	Waited *atomic.Int64

@@ -42,6 +42,9 @@ const updateTries = 50
 
 func (r *Registry) updateOnce(ctx context.Context, q *Request, body runtime.Object, dryRun bool) (*Result, error) {
 	prev, err := r.get(ctx, q, store.Read{Consistent: true})
+	if apierrors.IsNotFound(err) && q.Resource.CreateOnUpdate && q.Subresource == "" {
+		return r.createMissing(ctx, q, body, dryRun)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +70,40 @@ func (r *Registry) updateOnce(ctx context.Context, q *Request, body runtime.Obje
 		return nil, err
 	}
 	return q.result(e), nil
+}
+
+// createMissing creates what an update did not find. The body's resourceVersion means nothing then; its uid does.
+func (r *Registry) createMissing(ctx context.Context, q *Request, body runtime.Object, dryRun bool) (*Result, error) {
+	c, err := r.collection(q)
+	if err != nil {
+		return nil, err
+	}
+	obj, err := q.stored(body)
+	if err != nil {
+		return nil, err
+	}
+	if err := place(q, obj); err != nil {
+		return nil, err
+	}
+	if uid := obj.GetUID(); uid != "" {
+		return nil, apierrors.NewConflict(q.groupResource(), q.Name, fmt.Errorf("Precondition failed: UID in precondition: %s, UID in object meta: ", uid)) //nolint:staticcheck // upstream's words
+	}
+	if q.MayCreate != nil {
+		if err := q.MayCreate(ctx); err != nil {
+			return nil, err
+		}
+	}
+	obj.SetResourceVersion("")
+	e, err := r.create(ctx, q, c, obj, dryRun)
+	if apierrors.IsAlreadyExists(err) { // since a moment ago: it is updated after all
+		return nil, apierrors.NewConflict(q.groupResource(), q.Name, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := q.result(e)
+	out.Created = true
+	return out, nil
 }
 
 // update puts obj in prev's place after all that an update goes through. It fails with a Conflict when prev is not what obj was made of.
