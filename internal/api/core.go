@@ -63,6 +63,9 @@ func coreRows() []*Resource {
 			Warn:    warnTemplate(func(o Object) *corev1.PodTemplateSpec { return o.(*corev1.ReplicationController).Spec.Template }, "spec", "template"),
 			Version: "v1", Kind: "ReplicationController", Plural: "replicationcontrollers", Short: []string{"rc"}, Categories: all, Key: "controllers", Namespaced: true,
 			Status: true, Generation: true, Subresources: []Subresource{scaleSubresource},
+			Fields: func(o Object) fields.Set {
+				return fields.Set{"status.replicas": number(o.(*corev1.ReplicationController).Status.Replicas)}
+			},
 			Scale: &Scale{
 				Get: func(o Object) (int32, int32, string) {
 					rc := o.(*corev1.ReplicationController)

@@ -254,3 +254,40 @@ func TestSplicedListsAreWhole(t *testing.T) {
 		}
 	}
 }
+
+// Every field that upstream selects by can be selected by, and no other.
+func TestFieldSelectors(t *testing.T) {
+	f := start(t)
+	for resource, fields := range map[string]string{
+		"api/v1/pods":                   "spec.nodeName spec.restartPolicy spec.schedulerName spec.serviceAccountName spec.hostNetwork status.phase status.podIP status.nominatedNodeName",
+		"api/v1/nodes":                  "spec.unschedulable",
+		"api/v1/namespaces":             "status.phase",
+		"api/v1/secrets":                "type",
+		"api/v1/services":               "spec.clusterIP spec.type",
+		"api/v1/configmaps":             "",
+		"api/v1/replicationcontrollers": "status.replicas",
+		"api/v1/events": "involvedObject.kind involvedObject.namespace involvedObject.name involvedObject.uid involvedObject.apiVersion involvedObject.resourceVersion " +
+			"involvedObject.fieldPath reason reportingComponent source type",
+		"apis/events.k8s.io/v1/events": "regarding.kind regarding.namespace regarding.name regarding.uid regarding.apiVersion regarding.resourceVersion regarding.fieldPath " +
+			"reason reportingController type",
+		"apis/apps/v1/replicasets":                               "status.replicas",
+		"apis/batch/v1/jobs":                                     "status.successful",
+		"apis/certificates.k8s.io/v1/certificatesigningrequests": "spec.signerName",
+		"apis/certificates.k8s.io/v1/clustertrustbundles":        "spec.signerName",
+		"apis/certificates.k8s.io/v1/podcertificaterequests":     "spec.signerName spec.podName spec.nodeName",
+		"apis/resource.k8s.io/v1/resourceslices":                 "spec.nodeName spec.driver",
+		"apis/apps/v1/deployments":                               "",
+	} {
+		for _, field := range append(strings.Fields(fields), "metadata.name") {
+			f.ask("GET /"+resource+"?fieldSelector="+field+"%3Dx", "").ok(200)
+			f.ask("GET /"+resource+"?fieldSelector="+field+"!%3Dx", "").ok(200)
+		}
+		for _, field := range []string{"spec", "spec.madeUp", "status.conditions"} {
+			want := "field label not supported: " + field
+			if fields == "" {
+				want = "is not a known field selector"
+			}
+			f.ask("GET /"+resource+"?fieldSelector="+field+"%3Dx", "").mustSay(400, want)
+		}
+	}
+}
