@@ -103,6 +103,12 @@ func searchGone(t *testing.T, c *cluster.Cluster, follow *program) {
 		}
 		return nil
 	})
+	if out, err := c.Skiff("logs", "-n", "logs", "nobody"); err == nil || !strings.Contains(out, "skiff: there is no pod nobody in the namespace logs") {
+		t.Errorf("the logs of a pod that never was: %v\n%s", err, out)
+	}
+	if out, err := c.TryKubectl("logs", "chatty", "--tail=x"); err == nil || strings.Count(strings.ToLower(out), "error:") != 1 {
+		t.Errorf("a wrong flag is not told once: %v\n%s", err, out)
+	}
 	if out, err := c.Skiff("logs", "--search", "("); err == nil || !strings.Contains(out, "skiff: search: error parsing regexp") {
 		t.Errorf("a bad expression: %v, %s", err, out)
 	}

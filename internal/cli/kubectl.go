@@ -38,6 +38,7 @@ func kubectlMain(args []string) int {
 		ConfigFlags:   flags,
 		IOStreams:     genericiooptions.IOStreams{In: os.Stdin, Out: os.Stdout, ErrOut: os.Stderr},
 	})
+	command.SilenceErrors = true // they are told below
 	if err := command.Execute(); err != nil {
 		util.CheckErr(err) // prints it as kubectl does, and exits
 		return 1

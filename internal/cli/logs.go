@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/kubernetes"
@@ -68,6 +69,7 @@ type logSearch struct {
 	since                               time.Duration
 	follow                              bool
 	out                                 func() io.Writer
+	printed                             int // lines
 	match                               *regexp.Regexp
 	from                                time.Time
 }
@@ -122,6 +124,18 @@ func (s *logSearch) run(ctx context.Context, a admin, args []string, warnings io
 	}
 	if ctx.Err() != nil {
 		return nil // Ctrl-C is how following ends
+	}
+	if err == nil && s.printed == 0 && s.pod != "" {
+		return s.missed(ctx, a)
+	}
+	return err
+}
+
+// missed says why there is nothing of a pod that somebody named, unless it is there and silent.
+func (s *logSearch) missed(ctx context.Context, a admin) error {
+	err := a.Get(ctx, crclient.ObjectKey{Namespace: s.namespace, Name: s.pod}, &corev1.Pod{})
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("there is no pod %s in the namespace %s, and no line of a former one; a workload is given as TYPE/NAME", s.pod, s.namespace)
 	}
 	return err
 }
@@ -203,6 +217,7 @@ func (s *logSearch) request(cs *kubernetes.Clientset, node string) *rest.Request
 }
 
 func (s *logSearch) print(w io.Writer, l *logs.Line) error {
+	s.printed++
 	if s.output == "json" {
 		return json.NewEncoder(w).Encode(l)
 	}
