@@ -1,15 +1,20 @@
 package test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -74,6 +79,7 @@ func overNodes(t *testing.T, nodes *cluster.Nodes) {
 	t.Run("figures", func(t *testing.T) { figuresOfNodes(t, c.For(t)) })
 	t.Run("services that keep to a node", func(t *testing.T) { keptServices(t, nodes, c.For(t)) })
 	t.Run("search in logs", func(t *testing.T) { searchNodes(t, nodes, c.For(t)) })
+	t.Run("search in a namespace's logs", func(t *testing.T) { searchNamespace(t, nodes, c.For(t)) })
 	t.Run("policies", func(t *testing.T) { policiesOverNodes(t, c.For(t), podsByNode(t, nodes.For(t), 3)["node-1"]) })
 	t.Run("nodes are drained under load", func(t *testing.T) { drainUnderLoad(t, nodes, c.For(t)) })
 	c.Kubectl("delete", "namespace", "over", "--wait=false")
@@ -170,6 +176,100 @@ func searchNodes(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 	c.Kubectl("delete", "pod", found["node-3"])
 	cluster.Eventually(t, search(all...))
 	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=3m")
+}
+
+// searchNamespace: somebody who may view one namespace searches its pods on all nodes, live ones and those that come, and no others.
+func searchNamespace(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
+	c.Kubectl("create", "serviceaccount", "viewer")
+	c.Kubectl("create", "rolebinding", "viewer", "--clusterrole=view", "--serviceaccount=over:viewer")
+	as := viewerKubeconfig(t, c, strings.TrimSpace(c.Kubectl("create", "token", "viewer")))
+	search := func(args ...string) *exec.Cmd {
+		cmd := c.Command(append([]string{"logs"}, args...)...)
+		cmd.Env = append(cmd.Env, "KUBECONFIG="+as)
+		return cmd
+	}
+	said := func(word string) {
+		t.Helper()
+		for _, p := range pods(t, c, "app=web") {
+			if _, err := nodes.Host().HTTP("http://" + p.Status.PodIP + ":8080/" + word); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	said("haystack")
+	cluster.Eventually(t, func() error {
+		var out, notes bytes.Buffer
+		cmd := search("-n", "over", "daemonset/web", "--search", "haystack")
+		cmd.Stdout, cmd.Stderr = &out, &notes
+		err := cmd.Run()
+		if err != nil || notes.String() != "pods that are gone are not searched: that takes the right to get nodes/proxy\n" {
+			return fmt.Errorf("%v\n%s", err, &notes)
+		}
+		for _, p := range pods(t, c, "app=web") {
+			if strings.Count(out.String(), "Z over/"+p.Name+"/web ") != 1 {
+				return fmt.Errorf("not once of %s:\n%s", p.Name, &out)
+			}
+		}
+		if n := strings.Count(out.String(), "\n"); n != 3 {
+			return fmt.Errorf("%d lines:\n%s", n, &out)
+		}
+		return nil
+	})
+	follow := start(t, search("-n", "over", "-l", "app=web", "--search", "haystack|needles|fresh", "--follow"))
+	for range 3 {
+		follow.waitFor(t, regexp.MustCompile("^\\S+Z over/web-\\S+/web .*haystack"))
+	}
+	said("needles")
+	for range 3 {
+		follow.waitFor(t, regexp.MustCompile("^\\S+Z over/web-\\S+/web .*needles"))
+	}
+	gone := pods(t, c, "app=web")[0].Name
+	c.Kubectl("delete", "pod", gone)
+	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=60s")
+	said("fresh")
+	for range 3 {
+		follow.waitFor(t, regexp.MustCompile("^\\S+Z over/web-\\S+/web .*fresh"))
+	}
+	follow.stop()
+	if n := strings.Count(follow.String(), "needles"); n != 3 || strings.Count(follow.String(), "haystack") != 3 {
+		t.Errorf("lines come more than once:\n%s", follow)
+	}
+
+	for want, args := range map[string][]string{
+		`pods is forbidden: User "system:serviceaccount:over:viewer" cannot list resource "pods" in API group "" in the namespace "default"`: {"-n", "default"},
+		`deployments.apps "none" not found`:     {"-n", "over", "deploy/none"},
+		"frobs/web: no workload is called that": {"-n", "over", "frobs/web"},
+		"configmap/kube-root-ca.crt: ":          {"-n", "over", "configmap/kube-root-ca.crt"},
+		"selector: daemonset/web has its own":   {"-n", "over", "daemonset/web", "-l", "a"},
+	} {
+		if out, err := search(args...).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
+			t.Errorf("%v: %v, %s; want %s", args, err, out, want)
+		}
+	}
+	cluster.Eventually(t, func() error { // an administrator reads of it yet
+		out, err := c.Skiff("logs", "-n", "over", gone, "--search", "haystack")
+		if err != nil || strings.Count(out, "\n") != 1 {
+			return fmt.Errorf("%v\n%s", err, out)
+		}
+		return nil
+	})
+}
+
+// viewerKubeconfig is for whoever has the token.
+func viewerKubeconfig(t *testing.T, c *cluster.Cluster, token string) string {
+	t.Helper()
+	cfg, err := clientcmd.LoadFromFile(c.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range cfg.AuthInfos {
+		cfg.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: token}
+	}
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*cfg, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }
 
 // guarded lets only callers in, and lets callers go nowhere but to the guarded pods.
