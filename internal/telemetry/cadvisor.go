@@ -130,7 +130,7 @@ func (c *scrape) Collect(out chan<- prometheus.Metric) {
 	}
 	for i := range s.groups {
 		if p := pods[s.groups[i].sandbox.GetMetadata().GetUid()]; p != nil {
-			e.pod(s.host.groups, &s.groups[i], p, s.disk)
+			e.pod(s.host, &s.groups[i], p, s.disk)
 		}
 	}
 	out <- prometheus.MustNewConstMetric(scrapeFailed, prometheus.GaugeValue, 0)
@@ -177,11 +177,11 @@ func (e exporter) pressure(labels []string, on map[string]*stats.PSIStats) {
 }
 
 // pod shows a pod's cgroup, its network under the name of its sandbox, and its containers.
-func (e exporter) pod(groups cgroups, g *podGroups, p *stats.PodStats, disk *stats.FsStats) {
+func (e exporter) pod(h host, g *podGroups, p *stats.PodStats, disk *stats.FsStats) {
 	ns, name := p.PodRef.Namespace, p.PodRef.Name
 	labels := []string{"", g.dir, "", "", ns, name}
 	e.figures(labels, p.CPU, p.Memory, p.StartTime.Time)
-	d := groups.detail(g.dir)
+	d := h.detail(g.dir)
 	e.detail(labels, &d)
 	if p.ProcessStats != nil {
 		e.send(processes, prometheus.GaugeValue, float64(*p.ProcessStats.ProcessCount), labels)
@@ -199,9 +199,9 @@ func (e exporter) pod(groups cgroups, g *podGroups, p *stats.PodStats, disk *sta
 		dir := filepath.Join(g.dir, c.Id)
 		labels := []string{one.Name, dir, imageOf(c), c.Id, ns, name}
 		e.figures(labels, one.CPU, one.Memory, one.StartTime.Time)
-		d := groups.detail(dir)
+		d := h.detail(dir)
 		e.detail(labels, &d)
-		e.send(processes, prometheus.GaugeValue, float64(groups.processes(dir)), labels)
+		e.send(processes, prometheus.GaugeValue, float64(h.groups.processes(dir)), labels)
 		if one.Rootfs != nil && one.Rootfs.UsedBytes != nil {
 			e.send(layerUsed, prometheus.GaugeValue, float64(*one.Rootfs.UsedBytes), labels, "")
 		}

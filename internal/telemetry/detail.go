@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"os"
+	"path/filepath"
 
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
@@ -86,6 +87,34 @@ func (c cgroups) detailUnified(group string, d *detail) {
 		}
 	}
 	d.pressure = c.pressure(group)
+}
+
+// detail of a group, whose disk input and output is its processes' own account of it where the kernel has none for the group: for those of version 1 it
+// counts, of late, only on disks that are throttled.
+func (h host) detail(group string) detail {
+	d := h.groups.detail(group)
+	if !h.groups.v2 && d.reads+d.writes == 0 {
+		d.readBytes, d.wroteByte = h.diskBytes(group)
+	}
+	return d
+}
+
+// diskBytes sums what the processes of a group, and of those right below it, have read and written. What a process did that has ended is its parent's account.
+func (h host) diskBytes(group string) (read, written uint64) {
+	dir := h.groups.file("memory", group, "")
+	below, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs"))
+	for _, file := range append(below, filepath.Join(dir, "cgroup.procs")) {
+		pids, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for pid := range bytes.FieldsSeq(pids) {
+			var r, w uint64
+			_ = counts(filepath.Join(h.proc, string(pid), "io"), pick(map[string]*uint64{"read_bytes": &r, "write_bytes": &w}))
+			read, written = read+r, written+w
+		}
+	}
+	return read, written
 }
 
 // devices sums lines of a device, an operation and a number.

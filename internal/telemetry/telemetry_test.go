@@ -66,6 +66,25 @@ func TestReadingsAreTheSameOnBothVersions(t *testing.T) {
 	}
 }
 
+// TestDiskBytes: where the kernel doesn't count for a group, its processes' accounts are summed up; a pod's are those of its containers.
+func TestDiskBytes(t *testing.T) {
+	groups, proc := t.TempDir(), t.TempDir()
+	write(t, groups, map[string]string{"memory/pod/cgroup.procs": "", "memory/pod/a/cgroup.procs": "42\n43\n", "memory/pod/b/cgroup.procs": "44\n45\n"})
+	for pid, n := range map[string]string{"42": "1", "43": "20", "44": "300"} { // 45 has just ended
+		write(t, proc, map[string]string{pid + "/io": "rchar: 9\nread_bytes: " + n + "\nwrite_bytes: " + n + "000\ncancelled_write_bytes: 7\n"})
+	}
+	h := host{proc: proc, groups: cgroups{mount: groups}}
+	for group, want := range map[string]uint64{"/pod": 321, "/pod/a": 21, "/pod/b": 300, "/none": 0} {
+		if d := h.detail(group); d.readBytes != want || d.wroteByte != 1000*want {
+			t.Errorf("%s: %d and %d bytes, want %d", group, d.readBytes, d.wroteByte, want)
+		}
+	}
+	write(t, groups, map[string]string{"blkio/pod/a/blkio.throttle.io_serviced": "8:0 Read 1\n8:0 Write 2\n", "blkio/pod/a/blkio.throttle.io_service_bytes": "8:0 Read 4096\n8:0 Write 8192\n"})
+	if d := h.detail("/pod/a"); d.readBytes != 4096 || d.wroteByte != 8192 || d.reads != 1 || d.writes != 2 {
+		t.Errorf("where the kernel counts: %+v", d)
+	}
+}
+
 func TestClock(t *testing.T) {
 	began := time.Unix(1000, 0)
 	type step struct {
