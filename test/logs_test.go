@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"skiff.dev/skiff/test/cluster"
 )
@@ -35,11 +38,13 @@ func TestLogs(t *testing.T) {
 	t.Parallel()
 	c := cluster.Start(t, "--container-log-max-size=1").Space(t, "logs")
 	c.Apply(chatty)
+	c.Apply(strings.NewReplacer("name: chatty, labels: {app: chatty}", "name: again", "sleep 1000", "exit 1").Replace(chatty))
 	c.WaitPodReady("chatty")
+	c.WaitPodReady("again")
 	follow := start(t, c.KubectlCommand("logs", "-f", "chatty"))
 	search := start(t, c.Command("logs", "-n", "logs", "-l", "app", "--search", "last words|newcomer", "-f"))
 	cluster.Eventually(t, func() error {
-		if files, _ := filepath.Glob(filepath.Join(c.DataDir, "logs", "pods", "logs_chatty_*", "main", "0.log.*.gz")); len(files) != 1 {
+		if files, _ := filepath.Glob(filepath.Join(c.DataDir, "logs", "pods", "logs_*", "main", "0.log.*.gz")); len(files) != 2 {
 			return fmt.Errorf("no rotated, compressed file: %v", files)
 		}
 		return nil
@@ -76,6 +81,26 @@ func logsOverFiles(t *testing.T, c *cluster.Cluster, followed string) {
 	}
 	if out := c.Kubectl("logs", "chatty", "--timestamps", "--limit-bytes=50"); !regexp.MustCompile(`^20\S+Z line 0 `).MatchString(out) {
 		t.Errorf("with timestamps: %q", out)
+	}
+	stamped := strings.Split(strings.TrimSpace(c.Kubectl("logs", "chatty", "--timestamps")), "\n")
+	at, _, _ := strings.Cut(stamped[700], " ")
+	first := slices.IndexFunc(stamped, func(line string) bool { return strings.HasPrefix(line, at+" ") })
+	out := c.Kubectl("get", "--raw", "/api/v1/namespaces/logs/pods/chatty/log?timestamps=true&sinceTime="+at)
+	if want := strings.Join(stamped[first:], "\n") + "\n"; out != want {
+		t.Errorf("since %s there are %d bytes that begin with %.50q, not %d that begin with %.50q", at, len(out), out, len(want), want)
+	}
+	whole, _, _ := strings.Cut(at, ".")
+	if out := c.Kubectl("logs", "chatty", "--since-time="+whole+"Z"); !strings.HasSuffix(all, out) || len(out) < 600*1000 {
+		t.Errorf("since %sZ there are %d bytes that begin with %.50q", whole, len(out), out)
+	}
+	// The run before, of which the first lines are in a rotated file.
+	c.Kubectl("exec", "again", "--", "sh", "-c", "echo > /tmp/go")
+	c.WaitPod("again", "there again", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount == 1 && cluster.Ready(p) })
+	if out := c.Kubectl("logs", "again", "--previous"); out != all {
+		t.Errorf("the log of the run before has %d bytes, not %d", len(out), len(all))
+	}
+	if out := c.Kubectl("logs", "again", "--previous", "--tail=1260"); out != strings.Join(lines[41:], "\n")+"\n" {
+		t.Errorf("the last 1,260 lines of the run before begin with %.20q", out)
 	}
 }
 
@@ -138,4 +163,49 @@ func history(t *testing.T, c *cluster.Cluster) {
 		}
 		return nil
 	})
+}
+
+// TestLogsKept: the logs of pods that are gone are bounded in size and in time; the oldest go first.
+func TestLogsKept(t *testing.T) {
+	t.Parallel()
+	c := cluster.New(t, "--log-keep-size=1")
+	c.Up()
+	c.WaitReady()
+	kept := func(want string) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			out, err := c.Skiff("logs", "--search", "^noise", "-o", "json")
+			var found []string
+			for _, name := range []string{"first", "second", "third"} {
+				if strings.Contains(out, `"pod":"`+name+`"`) {
+					found = append(found, name)
+				}
+			}
+			folders, _ := filepath.Glob(filepath.Join(c.DataDir, "logs", "gone", "default_*"))
+			if got := strings.Join(found, " "); err != nil || got != want || len(folders) != len(found) {
+				return fmt.Errorf("there are logs of %q, not of %q (%v); folders: %v", got, want, err, folders)
+			}
+			return nil
+		})
+	}
+	noisy := func(name string) {
+		t.Helper()
+		// What is random no compression makes smaller.
+		c.Kubectl("run", name, "--image=skiff.dev/web:1", "--restart=Never", "--command", "--", "sh", "-c", "echo noise; head -c 450000 /dev/urandom")
+		c.WaitPodDone(name)
+		c.Kubectl("delete", "pod", name)
+	}
+	noisy("first")
+	kept("first")
+	noisy("second")
+	kept("first second")
+	noisy("third")
+	kept("second third")
+	c.Stop()
+	c.Flags("--log-keep-hours=0")
+	c.Up()
+	c.WaitReady()
+	kept("")
+	noisy("first")
+	kept("")
 }

@@ -1,5 +1,5 @@
 // Command peer is what tests run in containers where the built-in image's tools do not do: a UDP server, one that tells its health
-// over gRPC, a process that does not want to end, and one that shows its terminal's size.
+// over gRPC, a process that does not want to end, one that shows its terminal's size, and one that writes to a disk past the cache.
 package main
 
 import (
@@ -19,9 +19,9 @@ import (
 )
 
 func main() {
-	modes := map[string]func() error{"udp": udp, "health": healthy, "stubborn": stubborn, "tidy": tidy, "window": window, "chatter": chatter}
+	modes := map[string]func() error{"udp": udp, "health": healthy, "stubborn": stubborn, "tidy": tidy, "window": window, "chatter": chatter, "disk": disk}
 	if len(os.Args) != 2 || modes[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer udp|health|stubborn|tidy|window|chatter")
+		fmt.Fprintln(os.Stderr, "usage: peer udp|health|stubborn|tidy|window|chatter|disk")
 		os.Exit(2)
 	}
 	if err := modes[os.Args[1]](); err != nil {
@@ -120,4 +120,31 @@ func chatter() error {
 		fmt.Printf("%08d\n", i)
 		time.Sleep(100 * time.Millisecond)
 	}
+}
+
+// disk writes four megabytes to /data/f and reads them again, past the kernel's cache, so that the container is told of as who did it.
+func disk() error {
+	const block, blocks = 1 << 20, 4
+	buf, err := unix.Mmap(-1, 0, block, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE) // aligned, as such writing wants it
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile("/data/f", os.O_CREATE|os.O_RDWR|unix.O_DIRECT, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for i := range blocks {
+		if _, err := f.WriteAt(buf, int64(i)*block); err != nil {
+			return err
+		}
+	}
+	for i := range blocks {
+		if _, err := f.ReadAt(buf, int64(i)*block); err != nil {
+			return err
+		}
+	}
+	fmt.Println("written and read")
+	time.Sleep(time.Hour)
+	return nil
 }
