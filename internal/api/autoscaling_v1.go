@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 // autoscaling/v1 has one field for a CPU target; all that v2 can say beyond it travels in these annotations, in the shapes that upstream gave them,
@@ -59,11 +61,22 @@ func autoscalerToV1(in *autoscalingv2.HorizontalPodAutoscaler) *autoscalingv1.Ho
 	annotate(extra, currentMetricsAnnotation, current, len(current) > 0)
 	annotate(extra, conditionsAnnotation, conditions, len(conditions) > 0)
 	annotate(extra, behaviorAnnotation, behaviorToV1(in.Spec.Behavior), in.Spec.Behavior != nil)
-	if len(extra) > 0 {
-		maps.Copy(extra, in.Annotations)
+	if len(extra) > 0 || travels(in.Annotations) {
+		for k, v := range in.Annotations {
+			if !slices.Contains(travelling, k) {
+				extra[k] = v
+			}
+		}
 		out.Annotations = extra
 	}
 	return out
+}
+
+// travelling are the annotations that are only there in v1. Such as an object of v2 has say nothing.
+var travelling = []string{metricsAnnotation, currentMetricsAnnotation, conditionsAnnotation, behaviorAnnotation}
+
+func travels(annotations map[string]string) bool {
+	return slices.ContainsFunc(travelling, func(k string) bool { _, found := annotations[k]; return found })
 }
 
 // annotate keeps v as JSON. These types have nothing in them that JSON could refuse.
@@ -103,10 +116,9 @@ func autoscalerFromV1(in *autoscalingv1.HorizontalPodAutoscaler) *autoscalingv2.
 	}
 	// JSON's names are read without regard to case, so v2's type reads what behaviorToV1 writes.
 	out.Spec.Behavior = annotated[*autoscalingv2.HorizontalPodAutoscalerBehavior](in, behaviorAnnotation)
-	own := []string{metricsAnnotation, currentMetricsAnnotation, conditionsAnnotation, behaviorAnnotation}
-	if slices.ContainsFunc(own, func(k string) bool { _, found := in.Annotations[k]; return found }) {
+	if travels(in.Annotations) {
 		out.Annotations = maps.Clone(in.Annotations)
-		maps.DeleteFunc(out.Annotations, func(k, _ string) bool { return slices.Contains(own, k) })
+		maps.DeleteFunc(out.Annotations, func(k, _ string) bool { return slices.Contains(travelling, k) })
 		if len(out.Annotations) == 0 {
 			out.Annotations = nil
 		}
@@ -116,7 +128,7 @@ func autoscalerFromV1(in *autoscalingv1.HorizontalPodAutoscaler) *autoscalingv2.
 
 // annotated reads an annotation; one that somebody broke says nothing.
 func annotated[T any](in *autoscalingv1.HorizontalPodAutoscaler, key string) (out T) {
-	if text := in.Annotations[key]; text != "" {
+	if text := in.Annotations[key]; text != "" && !exponent.Anywhere([]byte(text)) {
 		if json.Unmarshal([]byte(text), &out) != nil {
 			return *new(T)
 		}

@@ -17,13 +17,15 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
+
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 // The CEL of webhooks and policies, as far as an object is refused for it. Nothing is set up before the first expression comes.
 
 // compiler knows no variables but those that every expression has.
 var compiler = sync.OnceValue(func() plugincel.Compiler {
-	return plugincel.NewCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	return plugincel.NewCompiler(exponent.Environment())
 })
 
 // storedExpressions are those that an object had before: they may use what later versions of Kubernetes gave up.
@@ -126,7 +128,7 @@ func validateVariables(list []admissionv1.Variable, p *field.Path, with *pluginc
 
 // newComposited is a compiler that variables can be declared to.
 func newComposited(p *field.Path) (*plugincel.CompositedCompiler, field.ErrorList) {
-	c, err := plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	c, err := plugincel.NewCompositedCompiler(exponent.Environment())
 	if err != nil {
 		return nil, field.ErrorList{field.InternalError(p, fmt.Errorf("set up CEL: %w", err))}
 	}

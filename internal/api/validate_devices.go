@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	devicecel "k8s.io/dynamic-resource-allocation/cel"
+
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 func validateDeviceClass(o Object) field.ErrorList {
@@ -55,9 +57,12 @@ func deviceExpression(text string, p *field.Path) field.ErrorList {
 	}
 	compiler := devicecel.GetCompiler(devicecel.Features{EnableConsumableCapacity: true, EnableListTypeAttributes: true})
 	result := compiler.CompileCELExpression(text, devicecel.Options{})
+	long := exponent.Expression(text)
 	switch {
 	case result.Error != nil:
 		return field.ErrorList{field.Invalid(p, text, result.Error.Error())}
+	case long != nil: // it would be computed with where pods are placed
+		return field.ErrorList{field.Invalid(p, text, long.Error())}
 	case result.MaxCost > resourcev1.CELSelectorExpressionMaxCost:
 		return field.ErrorList{field.Forbidden(p, "too complex, exceeds cost limit")}
 	}

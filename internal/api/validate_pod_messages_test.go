@@ -74,6 +74,8 @@ func TestContainerMessages(t *testing.T) {
 		{mount("volumeMounts: [{name: v, mountPath: /v, recursiveReadOnly: Enabled}]"), at + "volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when readOnly is true"},
 		{mount("volumeDevices: [{name: v, devicePath: /dev/a}]"),
 			at + `volumeDevices[0].name: Invalid value: "v": can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode`},
+		{inContainer("resources: {limits: {cpu: 1, hugepages-1e30: 1}}"), at + `resources.limits[hugepages-1e30]: Invalid value: "1": resource name must be hugepages- and the size of a page` + "\n" +
+			at + `resources.requests[hugepages-1e30]: Invalid value: "1": resource name must be hugepages- and the size of a page`},
 		{inContainer("resources: {limits: {hugepages-2Mi: 4Mi}}"), at + "resources: Forbidden: HugePages require cpu or memory"},
 		{inContainer("resources: {limits: {deviceclass.resource.kubernetes.io/gold: 1}, requests: {deviceclass.resource.kubernetes.io/gold: 1}}"), ""},
 		{inContainer("resources: {limits: {cpu: 1, kubernetes.io/gold: 1}, requests: {cpu: 1, kubernetes.io/gold: 1}}"),

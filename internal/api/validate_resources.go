@@ -10,6 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 // Amounts of resources: of a container, of a whole pod (KEP-2837), of a node.
@@ -77,8 +79,12 @@ func containerQuantity(name corev1.ResourceName, q resource.Quantity, p *field.P
 
 // hugePageSize: an amount of pages is a whole number of them.
 func hugePageSize(name corev1.ResourceName, q resource.Quantity, p *field.Path) field.ErrorList {
-	page, err := resource.ParseQuantity(strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix))
-	if err != nil || page.Sign() <= 0 {
+	size := strings.TrimPrefix(string(name), corev1.ResourceHugePagesPrefix)
+	var page resource.Quantity
+	if !exponent.Long(size) {
+		page, _ = resource.ParseQuantity(size)
+	}
+	if page.Value() <= 0 { // as it is for what is no quantity, and for one beyond all numbers
 		return field.ErrorList{field.Invalid(p, q.String(), "resource name must be "+corev1.ResourceHugePagesPrefix+" and the size of a page")}
 	}
 	if q.Value()%page.Value() != 0 {

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 func asError[T any](err error, target *T) bool { return errors.As(err, target) }
@@ -63,6 +64,9 @@ func decode(
 	}
 	switch {
 	case media == mediaProtobuf && !custom:
+		if err := exponent.Protobuf(body, obj); err != nil {
+			return bad(err)
+		}
 		if _, _, err := protobufSerializer.Decode(body, &want, obj); err != nil {
 			return bad(err)
 		}
@@ -89,6 +93,9 @@ func decode(
 }
 
 func decodeJSON(raw []byte, obj runtime.Object, validation string, already error, warn func(string), bad func(error) error) error {
+	if err := exponent.JSON(raw, obj); err != nil {
+		return bad(err)
+	}
 	strict, err := kjson.UnmarshalStrict(raw, obj)
 	if err != nil {
 		return bad(err)

@@ -11,6 +11,13 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	protobufserializer "k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes/scheme"
 )
 
 // raw writes bytes to the server over TLS, as the administrator, and returns the status line of the answer; "" if the server hung up. A server that
@@ -145,6 +152,44 @@ func TestHostileBodies(t *testing.T) {
 				t.Errorf("it took %s", took)
 			}
 		})
+	}
+	f.alive()
+}
+
+// Quantities with long exponents would be computed with for hours. Each way into an object refuses them, and nothing that only looks like one.
+func TestQuantitiesThatNobodyCanComputeWith(t *testing.T) {
+	f := start(t)
+	const (
+		pods, claims = "/api/v1/namespaces/default/pods", "/api/v1/namespaces/default/persistentvolumeclaims"
+		claim        = `{"apiVersion":"v1","kind":"PersistentVolumeClaim","metadata":{"name":"a"},"spec":{"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"%s"}}}}`
+	)
+	f.ask("POST "+claims, fmt.Sprintf(claim, "1Gi")).ok(201)
+	f.ask("POST "+pods, `{"metadata":{"name":"1e999999999","labels":{"sha":"1e9999999"}},"spec":{"containers":[{"name":"a","image":"b:1e9999999"}]}}`).ok(201)
+	for _, q := range []string{"1e999999999", "1E-999999999", "0.0000000000000000000000001e999999999", "e1000"} {
+		pod := `{"metadata":{"name":"p"},"spec":{"containers":[{"name":"a","image":"b","resources":{"limits":{"memory":"` + q + `"},"requests":{"memory":"1"}}}]}}`
+		kind := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "a", Image: "b", Resources: corev1.ResourceRequirements{Limits: corev1.ResourceList{"memory": resource.MustParse(strings.Repeat("1", len(q)))}}}}}}
+		raw, err := runtime.Encode(protobufserializer.NewSerializer(scheme.Scheme, scheme.Scheme), kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		binary := bytes.Replace(raw, []byte(strings.Repeat("1", len(q))), []byte(q), 1)
+		for name, c := range map[string]struct{ request, media, body string }{
+			"JSON":            {"POST " + pods, "application/json", pod},
+			"YAML":            {"POST " + pods, "application/yaml", pod},
+			"protobuf":        {"POST " + pods, protobuf, string(binary)},
+			"another dry run": {"POST " + pods + "?dryRun=All&fieldValidation=Ignore", "application/json", pod},
+			"PUT":             {"PUT " + claims + "/a", "application/json", fmt.Sprintf(claim, q)},
+			"merge patch":     {"PATCH " + claims + "/a", "application/merge-patch+json", `{"spec":{"resources":{"requests":{"storage":"` + q + `"}}}}`},
+			"strategic patch": {"PATCH " + claims + "/a", "application/strategic-merge-patch+json", `{"spec":{"resources":{"requests":{"storage":"` + strings.Replace(q, "e", `\u0065`, 1) + `"}}}}`},
+			"JSON patch":      {"PATCH " + claims + "/a", "application/json-patch+json", `[{"op":"replace","path":"/spec/resources/requests/storage","value":"` + q + `"}]`},
+			"apply":           {"PATCH " + claims + "/a?fieldManager=m&force=true", "application/apply-patch+yaml", fmt.Sprintf(claim, q)},
+		} {
+			got := f.ask(c.request, c.body, "Content-Type", c.media)
+			if got.code < 400 || got.code >= 500 || !strings.Contains(string(got.body), "is no quantity: its exponent must not have more than 3 digits") {
+				t.Errorf("%s of %s: %d %s", name, q, got.code, got.body)
+			}
+		}
 	}
 	f.alive()
 }

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/exponent"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -51,6 +52,9 @@ func decodeApplied(q *Request, body []byte, validation string) (*unstructured.Un
 	bad := func(err error) error { return apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %v", err)) }
 	raw, err := yaml.YAMLToJSON(body)
 	if err != nil {
+		return nil, bad(err)
+	}
+	if err := exponent.JSON(raw, newTarget(q)); err != nil {
 		return nil, bad(err)
 	}
 	out := &unstructured.Unstructured{Object: map[string]any{}}

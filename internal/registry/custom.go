@@ -16,6 +16,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/exponent"
 	"skiff.dev/skiff/internal/store"
 )
 
@@ -159,6 +160,9 @@ func shortened(raw []byte) string {
 func decodeInto(raw []byte, into runtime.Object, validation string, q *Request) (strict []error, err error) {
 	u, free := into.(*unstructured.Unstructured)
 	if !free || q.Resource.Custom == nil {
+		if err := exponent.JSON(raw, into); err != nil {
+			return nil, err
+		}
 		return kjson.UnmarshalStrict(raw, into)
 	}
 	obj, strict, err := DecodeCustom(q.Resource, raw, validation != metav1.FieldValidationIgnore)

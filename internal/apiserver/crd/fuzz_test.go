@@ -24,6 +24,10 @@ func FuzzRules(f *testing.F) {
 	for _, path := range []string{".spec.words[0]", ".spec.words[?(@==\"a\")]", "..", ".spec['name']", "{.spec}", ".spec.words[9999999:]", ".metadata.creationTimestamp"} {
 		f.Add("true", path, `{"words":["a"],"name":"1"}`)
 	}
+	for _, q := range []string{"1e999999999", "1e-999999999", " 0.0000000000000000000000001e999999999"} {
+		f.Add("quantity(self.name).isLessThan(quantity('1'))", ".spec.size", `{"name":"`+q+`"}`)
+		f.Add("self.words.all(w, isQuantity(w) && quantity(w).add(1).isInteger())", ".spec.size", `{"words":["1","`+q+`"]}`)
+	}
 	row := api.NewTable().ByResource(schema.GroupResource{Group: apiextensionsv1.GroupName, Resource: "customresourcedefinitions"})
 	f.Fuzz(func(t *testing.T, rule, path, spec string) {
 		def := ruled(rule, path)

@@ -1,6 +1,8 @@
 package crd
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"sync"
 	"time"
@@ -20,6 +22,7 @@ type compiled struct {
 	whole      validation.SchemaValidator
 	status     validation.SchemaValidator // of the status alone; nil if the schema says nothing of it
 	rules      *cel.Validator             // nil if there are none
+	weighs     bool                       // rules read quantities
 }
 
 // lazySchema compiles a schema when it is asked for, and drops it when nobody has asked for a while: compiled it is ten times as large.
@@ -120,5 +123,12 @@ func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) 
 		}
 	}
 	out.rules = cel.NewValidator(out.structural, true, celconfig.PerCallLimit)
+	if out.rules != nil {
+		raw, err := json.Marshal(v.Schema)
+		if err != nil {
+			return nil, fmt.Errorf("read the rules of version %s: %w", v.Name, err)
+		}
+		out.weighs = bytes.Contains(raw, []byte("uantity")) // quantity(…), isQuantity(…)
+	}
 	return out, nil
 }

@@ -21,6 +21,7 @@ import (
 	"k8s.io/apiserver/pkg/cel/common"
 
 	"skiff.dev/skiff/internal/api"
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 func (v *version) validate(o api.Object) field.ErrorList {
@@ -113,12 +114,40 @@ func (s *compiled) checkRules(errs field.ErrorList, u, old *unstructured.Unstruc
 		return append(errs, field.Invalid(nil, nil,
 			"some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"))
 	}
+	if s.weighs {
+		if err := longExponent(u.Object, nil); err != nil {
+			return append(errs, err)
+		}
+	}
 	var before any
 	if old != nil {
 		before = old.Object
 	}
 	more, _ := s.rules.Validate(context.Background(), nil, s.structural, u.Object, before, celconfig.RuntimeCELCostBudget, options...)
 	return append(errs, more...)
+}
+
+// longExponent refuses what rules would take for a quantity that nobody can compute with; what a rule computes is no part of its budget.
+func longExponent(v any, at *field.Path) *field.Error {
+	switch v := v.(type) {
+	case string:
+		if exponent.Long(v) {
+			return field.Invalid(at, v, "rules of this kind read quantities, and its exponent is too long for one")
+		}
+	case map[string]any:
+		for k, in := range v {
+			if err := longExponent(in, at.Child(k)); err != nil {
+				return err
+			}
+		}
+	case []any:
+		for i, in := range v {
+			if err := longExponent(in, at.Index(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // checkScale checks what the scale subresource reads.

@@ -16,6 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/rand"
+	kjson "sigs.k8s.io/json"
+
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 // data is a template as a revision holds it.
@@ -43,7 +46,11 @@ func Patch(t *corev1.PodTemplateSpec) ([]byte, error) {
 // Template reads a revision's pod template.
 func Template(r *appsv1.ControllerRevision) (*corev1.PodTemplateSpec, error) {
 	var d data
-	if err := json.Unmarshal(r.Data.Raw, &d); err != nil {
+	err := exponent.JSON(r.Data.Raw, &d) // anybody may have written it, and nothing but its reader looks into it
+	if err == nil {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(r.Data.Raw, &d)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read the template in ControllerRevision %s: %w", r.Name, err)
 	}
 	return &d.Spec.Template, nil

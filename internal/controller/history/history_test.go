@@ -39,6 +39,18 @@ func TestPatch(t *testing.T) {
 	}
 }
 
+// A revision that somebody else wrote, with an amount that nobody can compute with, is no one's template.
+func TestHostileRevision(t *testing.T) {
+	r := revision(t, 1, "a")
+	r.Data.Raw = []byte(`{"spec":{"template":{"spec":{"containers":[{"name":"c","image":"1e99999","resources":{"limits":{"cpu":"1e999999999"}}}]}}}}`)
+	if _, err := Template(r); err == nil || !strings.Contains(err.Error(), "spec.template.spec.containers[0].resources.limits.cpu: ") {
+		t.Error(err)
+	}
+	if present, number := Choose([]*appsv1.ControllerRevision{r}, template("a"), nil); present != nil || number != 2 {
+		t.Errorf("%v is present, and the next is %d", present, number)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	for _, tt := range []struct {
 		name, image string

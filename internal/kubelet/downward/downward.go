@@ -120,8 +120,13 @@ func Resource(pod *corev1.Pod, container string, ref *corev1.ResourceFieldSelect
 	return "", fmt.Errorf("unsupported container resource: %v", ref.Resource)
 }
 
+// ceil divides, rounding up. The value may be the largest there is.
 func ceil(value, divisor int64) string {
-	return strconv.FormatInt((value+divisor-1)/divisor, 10)
+	n := value / divisor
+	if value%divisor > 0 {
+		n++
+	}
+	return strconv.FormatInt(n, 10)
 }
 
 func find(pod *corev1.Pod, name string) *corev1.Container {

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/matchconditions"
 	apiservercel "k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
+
+	"skiff.dev/skiff/internal/api/exponent"
 )
 
 // Compilation of policies that are stored already: an error is kept, and tells in every request that the policy matches.
@@ -23,7 +25,7 @@ type expressions struct {
 }
 
 func newExpressions(params bool, variables []admissionv1.Variable) (*expressions, error) {
-	c, err := plugincel.NewCompositedCompiler(environment.MustBaseEnvSet(environment.DefaultCompatibilityVersion()))
+	c, err := plugincel.NewCompositedCompiler(exponent.Environment())
 	if err != nil {
 		return nil, err
 	}
