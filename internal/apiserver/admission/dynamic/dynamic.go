@@ -26,6 +26,8 @@ import (
 	"k8s.io/apiserver/pkg/admission/plugin/policy/matching"
 	mutatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/mutating"
 	validatingpolicy "k8s.io/apiserver/pkg/admission/plugin/policy/validating"
+	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
+	validatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/validating"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	corelisters "k8s.io/client-go/listers/core/v1"
 
@@ -40,7 +42,8 @@ type Plugins struct {
 	changes atomic.Int64 // of any configuration; zero: there has never been one
 	now     atomic.Pointer[configured]
 
-	mutatingConfig, validatingConfig []byte // of the webhook plug-ins; nil: none
+	mutating   *mutatingwebhook.Plugin // the webhook plug-ins, if they were configured
+	validating *validatingwebhook.Plugin
 
 	mu               sync.Mutex // guards what follows: whoever finds that now is old makes it anew
 	mutatingHooks    *hooks

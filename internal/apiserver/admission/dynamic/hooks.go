@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
+	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"sync"
@@ -36,49 +36,64 @@ type hooks struct {
 	validate func(ctx context.Context, r *request) error
 }
 
-func newMutating(p *Plugins, from memory) (*hooks, error) {
-	plugin, err := mutatingwebhook.NewMutatingWebhook(readerOf(p.mutatingConfig))
-	if err != nil {
-		return nil, err
+func newMutating(p *Plugins, from memory) (h *hooks, err error) {
+	plugin := p.mutating
+	if plugin == nil {
+		if plugin, err = mutatingwebhook.NewMutatingWebhook(nil); err != nil {
+			return nil, err
+		}
 	}
-	h := &hooks{source: &source{memory: from}}
+	h = &hooks{source: &source{memory: from}}
 	h.mutate = func(ctx context.Context, r *request) error { return plugin.Admit(ctx, r, r) }
 	return h, p.connect(plugin.Webhook, plugin, h.source)
 }
 
-func newValidating(p *Plugins, from memory) (*hooks, error) {
-	plugin, err := validatingwebhook.NewValidatingAdmissionWebhook(readerOf(p.validatingConfig))
-	if err != nil {
-		return nil, err
+func newValidating(p *Plugins, from memory) (h *hooks, err error) {
+	plugin := p.validating
+	if plugin == nil {
+		if plugin, err = validatingwebhook.NewValidatingAdmissionWebhook(nil); err != nil {
+			return nil, err
+		}
 	}
-	h := &hooks{source: &source{memory: from}}
+	h = &hooks{source: &source{memory: from}}
 	h.validate = func(ctx context.Context, r *request) error { return plugin.Validate(ctx, r, r) }
 	return h, p.connect(plugin.Webhook, plugin, h.source)
 }
 
-// Configure takes the plug-ins' configurations, by their names: a kubeconfig with the credentials that webhooks are shown. Before Start.
+// Configure takes the plug-ins' configurations, by their names: a kubeconfig with the credentials that webhooks are shown, which is read now, not when
+// somebody registers the first webhook. Before Start.
 func (p *Plugins) Configure() map[string]func([]byte) error {
-	into := func(into *[]byte) func([]byte) error {
-		return func(configuration []byte) error {
-			c, err := config.LoadConfig(bytes.NewReader(configuration))
-			if err == nil && c.StaticManifestsDir != "" {
-				err = errors.New("staticManifestsDir is not part of Skiff")
+	return map[string]func([]byte) error{
+		"MutatingAdmissionWebhook": func(raw []byte) (err error) {
+			if err = check(raw); err == nil {
+				p.mutating, err = mutatingwebhook.NewMutatingWebhook(bytes.NewReader(raw))
 			}
-			if err == nil && c.KubeConfigFile != "" {
-				_, err = clientcmd.LoadFromFile(c.KubeConfigFile)
-			}
-			*into = configuration
 			return err
-		}
+		},
+		"ValidatingAdmissionWebhook": func(raw []byte) (err error) {
+			if err = check(raw); err == nil {
+				p.validating, err = validatingwebhook.NewValidatingAdmissionWebhook(bytes.NewReader(raw))
+			}
+			return err
+		},
 	}
-	return map[string]func([]byte) error{"MutatingAdmissionWebhook": into(&p.mutatingConfig), "ValidatingAdmissionWebhook": into(&p.validatingConfig)}
 }
 
-func readerOf(configuration []byte) io.Reader {
-	if configuration == nil {
+// check refuses a configuration that means nothing here, or whose kubeconfig is of no use.
+func check(raw []byte) error {
+	c, err := config.LoadConfig(bytes.NewReader(raw))
+	switch {
+	case err != nil:
+		return err
+	case c.StaticManifestsDir != "":
+		return errors.New("staticManifestsDir is not part of Skiff")
+	case c.KubeConfigFile == "":
 		return nil
 	}
-	return bytes.NewReader(configuration)
+	if _, err = clientcmd.LoadFromFile(c.KubeConfigFile); err != nil {
+		return fmt.Errorf("kubeConfigFile: %s: %w", c.KubeConfigFile, err)
+	}
+	return nil
 }
 
 func (p *Plugins) connect(w *generic.Webhook, check admission.InitializationValidator, s *source) error {
