@@ -27,6 +27,7 @@ import (
 	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/configfile"
 	"skiff.dev/skiff/internal/apiserver/fairness"
 	"skiff.dev/skiff/internal/apiserver/http2"
 	"skiff.dev/skiff/internal/apiserver/usage"
@@ -80,6 +81,7 @@ type Server struct {
 	cfg      Config
 	log      *slog.Logger
 	authn    *authn.Authenticator
+	external *authn.External
 	authz    *authz.Authorizer
 	reg      *registry.Registry
 	requests *request.RequestInfoFactory
@@ -123,7 +125,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("set up authentication: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, log: cfg.Log, reg: cfg.Registry, authn: a, authz: cfg.Authorizer,
+		cfg: cfg, log: cfg.Log, reg: cfg.Registry, authn: a, external: external, authz: cfg.Authorizer,
 		requests: &request.RequestInfoFactory{APIPrefixes: sets.NewString("api", "apis"), GrouplessAPIPrefixes: sets.NewString("api")},
 		metrics:  newMetrics(cfg.Metrics),
 		shapes:   make(chan struct{}, bigLists),
@@ -180,6 +182,11 @@ func (s *Server) runBeside(ctx context.Context) (end func()) {
 	}
 	if s.fair != nil {
 		run(s.fair.Run)
+	}
+	for _, f := range []*configfile.Follower{s.external.Follow(registererOf(s.cfg.Metrics), s.log), s.authz.Follow(registererOf(s.cfg.Metrics), s.log)} {
+		if f != nil {
+			run(f.Run)
+		}
 	}
 	if s.behind != nil {
 		run(s.behind.Run)

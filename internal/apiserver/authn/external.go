@@ -72,7 +72,7 @@ func (a *Authenticator) foreign(ctx context.Context, token string, audiences []s
 	}
 	ctx = authenticator.WithAudiences(ctx, audiences)
 	var errs []error
-	for _, t := range a.cfg.External.tokens {
+	for _, t := range a.cfg.External.known() {
 		resp, ok, err := t.AuthenticateToken(ctx, token)
 		switch {
 		case err != nil:

@@ -4,11 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/apis/apiserver/validation"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -42,41 +46,56 @@ type OIDC struct {
 
 // External is what Sources came to.
 type External struct {
-	tokens    []authenticator.Token
-	anonymous *apiserver.AnonymousAuthConfig
+	sources    Sources
+	issuer     string // the cluster's own
+	audiences  []string
+	serverID   string
+	holds      []byte // what the file held when it was first read
+	first      []authenticator.Token
+	configured atomic.Pointer[configured]
+	last       []authenticator.Token
 }
 
-// webhookMemory is how long a service's yes is believed without asking again.
-const webhookMemory = 2 * time.Minute
+// configured is what the file, or the flags for one issuer, came to. Read-only.
+type configured struct {
+	tokens    []authenticator.Token
+	learning  []interface{ HealthCheck() error } // issuers, whose keys are to be fetched first
+	anonymous *apiserver.AnonymousAuthConfig
+	end       context.CancelFunc // ends what asks the issuers
+}
+
+const (
+	// webhookMemory is how long a service's yes is believed without asking again.
+	webhookMemory = 2 * time.Minute
+	// learnPatience is how long issuers that come with a change of the file may take to show their keys, before the change is given up.
+	learnPatience = time.Minute
+	// requestPatience is how long issuers that go with it are still there for requests under way.
+	requestPatience = time.Minute
+)
+
+const configKey = "authentication-config"
 
 // Open reads the files and begins to learn the issuers' keys, until ctx ends. issuer is the cluster's own, audiences are what tokens must be for.
 func (s *Sources) Open(ctx context.Context, issuer string, audiences []string, serverID string) (*External, error) {
-	x := &External{}
-	agnostic := func(t authenticator.Token) {
-		x.tokens = append(x.tokens, authenticator.WrapAudienceAgnosticToken(audiences, t))
-	}
+	x := &External{sources: *s, issuer: issuer, audiences: audiences, serverID: serverID}
 	if s.TokenFile != "" {
 		t, err := tokenfile.NewCSV(s.TokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("token-auth-file: %s: %w", s.TokenFile, err)
 		}
-		agnostic(t)
+		x.first = append(x.first, authenticator.WrapAudienceAgnosticToken(audiences, t))
 	}
-	jwt, algorithms, err := s.jwt(x, issuer)
+	if s.ConfigFile != "" && s.OIDC.Issuer == "" { // jwt refuses both
+		var err error
+		if x.holds, err = os.ReadFile(s.ConfigFile); err != nil {
+			return nil, fmt.Errorf("%s: %w", configKey, err)
+		}
+	}
+	c, err := x.configure(ctx, x.holds)
 	if err != nil {
 		return nil, err
 	}
-	for i := range jwt {
-		o := oidc.Options{JWTAuthenticator: jwt[i], SupportedSigningAlgs: algorithms, DisallowedIssuers: []string{issuer}, APIServerID: serverID}
-		if ca := jwt[i].Issuer.CertificateAuthority; ca != "" {
-			o.CAContentProvider = bundle(ca)
-		}
-		t, err := oidc.New(ctx, o)
-		if err != nil {
-			return nil, fmt.Errorf("set up the issuer %s: %w", jwt[i].Issuer.URL, err)
-		}
-		agnostic(t)
-	}
+	x.configured.Store(c)
 	if s.WebhookConfig == "" {
 		return x, nil
 	}
@@ -88,41 +107,110 @@ func (s *Sources) Open(ctx context.Context, issuer string, audiences []string, s
 	if err != nil {
 		return nil, fmt.Errorf("authentication-token-webhook-config-file: %s: %w", s.WebhookConfig, err)
 	}
-	x.tokens = append(x.tokens, cache.New(t, false, webhookMemory, webhookMemory))
+	x.last = append(x.last, cache.New(t, false, webhookMemory, webhookMemory))
 	return x, nil
 }
 
-// jwt are the issuers that the file or the flags name.
-func (s *Sources) jwt(x *External, issuer string) ([]apiserver.JWTAuthenticator, []string, error) {
-	const key = "authentication-config"
+// known are all that know tokens, in the order in which they are asked.
+func (x *External) known() []authenticator.Token {
+	return slices.Concat(x.first, x.configured.Load().tokens, x.last)
+}
+
+// Follow follows the file with the issuers; nil if there is none.
+func (x *External) Follow(figures prometheus.Registerer, log *slog.Logger) *configfile.Follower {
+	if x.sources.ConfigFile == "" {
+		return nil
+	}
+	return &configfile.Follower{
+		Key: configKey, File: x.sources.ConfigFile, Holds: x.holds, Read: x.change, Log: log,
+		Figures: configfile.NewFigures(figures, "authentication_config_controller"),
+	}
+}
+
+// change puts another content of the file in force, once its issuers have shown their keys.
+func (x *External) change(ctx context.Context, raw []byte) error {
+	next, err := x.configure(ctx, raw)
+	if err != nil {
+		return err
+	}
+	if err := next.learn(ctx); err != nil {
+		next.end()
+		return err
+	}
+	time.AfterFunc(requestPatience, x.configured.Swap(next).end)
+	return nil
+}
+
+// learn returns once every issuer's keys are known.
+func (c *configured) learn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, learnPatience)
+	defer cancel()
+	for _, l := range c.learning {
+		for err := l.HealthCheck(); err != nil; err = l.HealthCheck() {
+			select {
+			case <-ctx.Done():
+				return err
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// configure makes what the file's content says, or the flags for one issuer.
+func (x *External) configure(ctx context.Context, raw []byte) (*configured, error) {
+	anonymous, jwt, algorithms, err := x.sources.jwt(raw, x.issuer)
+	if err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithCancel(ctx)
+	c := &configured{anonymous: anonymous, end: end}
+	for i := range jwt {
+		o := oidc.Options{JWTAuthenticator: jwt[i], SupportedSigningAlgs: algorithms, DisallowedIssuers: []string{x.issuer}, APIServerID: x.serverID}
+		if ca := jwt[i].Issuer.CertificateAuthority; ca != "" {
+			o.CAContentProvider = bundle(ca)
+		}
+		t, err := oidc.New(ctx, o)
+		if err != nil {
+			end()
+			return nil, fmt.Errorf("set up the issuer %s: %w", jwt[i].Issuer.URL, err)
+		}
+		c.learning = append(c.learning, t)
+		c.tokens = append(c.tokens, authenticator.WrapAudienceAgnosticToken(x.audiences, t))
+	}
+	return c, nil
+}
+
+// jwt are the issuers that the file's content or the flags name, and what it says of requests without a credential.
+func (s *Sources) jwt(raw []byte, issuer string) (*apiserver.AnonymousAuthConfig, []apiserver.JWTAuthenticator, []string, error) {
+	const key = configKey
 	c, algorithms := &apiserver.AuthenticationConfiguration{}, oidc.AllValidSigningAlgorithms()
 	switch {
 	case s.ConfigFile != "" && s.OIDC.Issuer != "":
-		return nil, nil, errors.New("authentication-config and oidc-issuer-url exclude each other; move the issuer into the file")
+		return nil, nil, nil, errors.New("authentication-config and oidc-issuer-url exclude each other; move the issuer into the file")
 	case s.ConfigFile != "":
 		var err error
-		if c, err = configfile.Read[apiserver.AuthenticationConfiguration](key, s.ConfigFile); err != nil {
-			return nil, nil, err
+		if c, err = configfile.Decode[apiserver.AuthenticationConfiguration](key, s.ConfigFile, raw); err != nil {
+			return nil, nil, nil, err
 		}
-		x.anonymous = c.Anonymous
 	case s.OIDC.Issuer != "":
 		one, err := s.OIDC.authenticator()
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		c.JWT, algorithms = []apiserver.JWTAuthenticator{one}, s.OIDC.Algorithms
 	case s.OIDC.ClientID != "":
-		return nil, nil, errors.New("oidc-client-id: oidc-issuer-url is missing")
+		return nil, nil, nil, errors.New("oidc-client-id: oidc-issuer-url is missing")
 	default:
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	if errs := validation.ValidateAuthenticationConfiguration(authenticationcel.NewDefaultCompiler(), c, []string{issuer}); len(errs) > 0 {
 		if s.ConfigFile != "" {
-			return nil, nil, fmt.Errorf("%s: %s: %w", key, s.ConfigFile, errs.ToAggregate())
+			return nil, nil, nil, fmt.Errorf("%s: %s: %w", key, s.ConfigFile, errs.ToAggregate())
 		}
-		return nil, nil, fmt.Errorf("oidc-issuer-url: %w", errs.ToAggregate())
+		return nil, nil, nil, fmt.Errorf("oidc-issuer-url: %w", errs.ToAggregate())
 	}
-	return c.JWT, algorithms, nil
+	return c.Anonymous, c.JWT, algorithms, nil
 }
 
 // authenticator says in the file's terms what the flags mean.
@@ -167,13 +255,17 @@ func (b bundle) CurrentCABundleContent() []byte { return []byte(b) }
 
 // mayBeAnonymous says whether a request may come without a credential.
 func (x *External) mayBeAnonymous(r *http.Request) bool {
-	if x == nil || x.anonymous == nil {
+	if x == nil {
 		return true
 	}
-	for _, c := range x.anonymous.Conditions {
+	a := x.configured.Load().anonymous
+	if a == nil {
+		return true
+	}
+	for _, c := range a.Conditions {
 		if c.Path == r.URL.Path {
-			return x.anonymous.Enabled
+			return a.Enabled
 		}
 	}
-	return x.anonymous.Enabled && len(x.anonymous.Conditions) == 0
+	return a.Enabled && len(a.Conditions) == 0
 }

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -32,7 +33,9 @@ type Authorizer struct {
 	index *index
 	nodes nodes
 	ready chan struct{}
-	chain []link // who is asked, in order; nil: nodes, then RBAC
+	chain atomic.Pointer[[]link] // who is asked, in order; nil: nodes, then RBAC
+	asks  Sources
+	holds []byte // what asks.ConfigFile held when it was first read
 	// clusterRoles is signalled when a ClusterRole changed, for the aggregated ones.
 	clusterRoles chan struct{}
 }
@@ -78,8 +81,8 @@ func (a *Authorizer) Authorize(ctx context.Context, at authorizer.Attributes) (a
 	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	if a.chain != nil {
-		return a.ask(ctx, at)
+	if chain := a.chain.Load(); chain != nil {
+		return a.ask(ctx, *chain, at)
 	}
 	return a.own(ctx, at, true, true)
 }

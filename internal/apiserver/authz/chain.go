@@ -3,8 +3,11 @@ package authz
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -31,13 +34,19 @@ type link struct {
 	other      authorizer.Authorizer
 }
 
+const configKey = "authorization-config"
+
 // Use makes the authorizer ask as the settings say. Before the first request only.
 func (a *Authorizer) Use(s Sources) (err error) {
+	a.asks = s
 	switch {
 	case s.ConfigFile != "" && s.WebhookConfig != "":
 		return fmt.Errorf("authorization-config and authorization-webhook-config-file exclude each other; move the webhook into the file")
 	case s.ConfigFile != "":
-		a.chain, err = readChain(s.ConfigFile)
+		if a.holds, err = os.ReadFile(s.ConfigFile); err != nil {
+			return fmt.Errorf("%s: %w", configKey, err)
+		}
+		return a.configure(a.holds)
 	case s.WebhookConfig != "":
 		var l link
 		l, err = webhookLink("authorization-webhook-config-file", s.WebhookConfig, "webhook", &apiserver.WebhookConfiguration{
@@ -45,14 +54,34 @@ func (a *Authorizer) Use(s Sources) (err error) {
 			AuthorizedTTL: metav1.Duration{Duration: 5 * time.Minute}, CacheAuthorizedRequests: true,
 			UnauthorizedTTL: metav1.Duration{Duration: 30 * time.Second}, CacheUnauthorizedRequests: true, Timeout: metav1.Duration{Duration: 30 * time.Second},
 		})
-		a.chain = []link{{node: true}, {rbac: true}, l}
+		a.chain.Store(&[]link{{node: true}, {rbac: true}, l})
 	}
 	return err
 }
 
-func readChain(file string) ([]link, error) {
-	const key = "authorization-config"
-	c, err := configfile.Read[apiserver.AuthorizationConfiguration](key, file)
+// Follow follows the file that says who is asked; nil if there is none.
+func (a *Authorizer) Follow(figures prometheus.Registerer, log *slog.Logger) *configfile.Follower {
+	if a.asks.ConfigFile == "" {
+		return nil
+	}
+	return &configfile.Follower{
+		Key: configKey, File: a.asks.ConfigFile, Holds: a.holds, Figures: configfile.NewFigures(figures, "authorization_config_controller"), Log: log,
+		Read: func(_ context.Context, raw []byte) error { return a.configure(raw) },
+	}
+}
+
+// configure makes the authorizer ask as the file says.
+func (a *Authorizer) configure(raw []byte) error {
+	chain, err := readChain(a.asks.ConfigFile, raw)
+	if err == nil {
+		a.chain.Store(&chain)
+	}
+	return err
+}
+
+func readChain(file string, raw []byte) ([]link, error) {
+	const key = configKey
+	c, err := configfile.Decode[apiserver.AuthorizationConfiguration](key, file, raw)
 	if err != nil {
 		return nil, err
 	}
@@ -61,9 +90,13 @@ func readChain(file string) ([]link, error) {
 		return nil, fmt.Errorf("%s: %s: %w", key, file, errs.ToAggregate())
 	}
 	var out []link
-	for _, one := range c.Authorizers {
+	for i, one := range c.Authorizers {
 		l := link{node: one.Type == "Node", rbac: one.Type == "RBAC"}
 		if one.Type == apiserver.TypeWebhook {
+			if one.Webhook.ConnectionInfo.KubeConfigFile == nil {
+				return nil, fmt.Errorf("%s: %s: authorizers[%d].webhook.connectionInfo.type: %s is for servers that run in a pod; use KubeConfigFile",
+					key, file, i, one.Webhook.ConnectionInfo.Type)
+			}
 			if l, err = webhookLink(key, *one.Webhook.ConnectionInfo.KubeConfigFile, one.Name, one.Webhook); err != nil {
 				return nil, err
 			}
@@ -99,10 +132,10 @@ func webhookLink(key, kubeconfig, name string, c *apiserver.WebhookConfiguration
 }
 
 // ask goes along the chain: the first that allows or denies decides.
-func (a *Authorizer) ask(ctx context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
+func (a *Authorizer) ask(ctx context.Context, chain []link, at authorizer.Attributes) (authorizer.Decision, string, error) {
 	var reasons string
 	var failed error
-	for _, l := range a.chain {
+	for _, l := range chain {
 		var d authorizer.Decision
 		var why string
 		var err error

@@ -1,5 +1,5 @@
-// Package configfile reads the API server's own configuration files in upstream's format: AuthenticationConfiguration, AuthorizationConfiguration.
-// Unknown fields are errors. Packages authn and authz call it.
+// Package configfile reads the API server's own configuration files in upstream's format: AuthenticationConfiguration, AuthorizationConfiguration; and
+// again when they change. Unknown fields are errors. Its invariant: a file that cannot be used changes nothing. Packages authn and authz call it.
 package configfile
 
 import (
@@ -20,6 +20,14 @@ func Read[T any, P interface {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
+	return Decode[T, P](key, file, raw)
+}
+
+// Decode is Read for what a file was found to hold.
+func Decode[T any, P interface {
+	*T
+	runtime.Object
+}](key, file string, raw []byte) (P, error) {
 	known := runtime.NewScheme()
 	install.Install(known)
 	obj, gvk, err := serializer.NewCodecFactory(known, serializer.EnableStrict).UniversalDecoder().Decode(raw, nil, nil)
