@@ -29,7 +29,12 @@ const (
 	SecretKey       = "bundle.zip"
 	// Origin is an annotation on Addons that came from the drop-in folder of a server.
 	Origin = "addons.skiff.dev/folder"
+	// Entry is one, too: what of that folder it was.
+	Entry = "addons.skiff.dev/entry"
 )
+
+// Place is where in a server's drop-in folder an add-on lies. The zero value is nowhere: somebody installed it by hand.
+type Place struct{ Server, Entry string }
 
 // GVK of an Addon.
 var GVK = schema.GroupVersionKind{Group: "skiff.dev", Version: "v1", Kind: "Addon"}

@@ -60,6 +60,9 @@ func ReadMeta(files fs.FS) (Meta, error) {
 	case err != nil:
 		return Meta{}, err
 	}
+	if len(bytes.TrimSpace(raw)) == 0 {
+		return Meta{}, fmt.Errorf("%s: is empty", metaFile) // perhaps it is just being written
+	}
 	var m Meta
 	if err := yaml.UnmarshalStrict(raw, &m); err != nil {
 		return Meta{}, fmt.Errorf("%s: %w", metaFile, err)

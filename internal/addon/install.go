@@ -21,15 +21,15 @@ func SecretName(name string) string { return "addon-" + name }
 // ErrTaken says that an add-on's name belongs to another one.
 var ErrTaken = errors.New("the name is taken")
 
-// Install puts a packed bundle into the cluster and makes an Addon of it, or gives the one that is there the new bundle and what spec says. origin is the server
-// in whose folder it lies, "" for one that a user installs. ConfigMaps whose values somebody added stay, unless spec names others.
-func Install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, origin string) error {
+// Install puts a packed bundle into the cluster and makes an Addon of it, or gives the one that is there the new bundle and what spec says. from is the place in
+// a server's folder where it lies. ConfigMaps whose values somebody added stay, unless spec names others.
+func Install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, from Place) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error { // the controller writes its status meanwhile
-		return install(ctx, c, name, packed, spec, origin)
+		return install(ctx, c, name, packed, spec, from)
 	})
 }
 
-func install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, origin string) error {
+func install(ctx context.Context, c crclient.Client, name string, packed []byte, spec Spec, from Place) error {
 	if errs := validation.IsDNS1123Label(name); len(errs) > 0 {
 		return fmt.Errorf("the add-on's name %q: %s", name, errs[0])
 	}
@@ -46,7 +46,7 @@ func install(ctx context.Context, c crclient.Client, name string, packed []byte,
 		if a.Spec.Source.Secret != SecretName(name) {
 			return fmt.Errorf("%w: %s is an add-on that comes with Skiff; give yours another", ErrTaken, name)
 		}
-		if other := a.Annotations[Origin]; other != origin {
+		if other := a.Annotations[Origin]; other != from.Server {
 			return fmt.Errorf("%w: %s was installed %s", ErrTaken, name, whence(other))
 		}
 	}
@@ -64,8 +64,8 @@ func install(ctx context.Context, c crclient.Client, name string, packed []byte,
 		on := enabled == nil || *enabled
 		a.Spec.Enabled = &on
 	}
-	if origin != "" {
-		a.Annotations = map[string]string{Origin: origin}
+	if from.Server != "" {
+		a.Annotations = map[string]string{Origin: from.Server, Entry: from.Entry}
 	}
 	u, err := a.Unstructured()
 	if err != nil {

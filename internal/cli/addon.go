@@ -233,7 +233,7 @@ The bundle is recorded in the cluster, which applies it from there. Without --wa
 		if err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
-		if err := addon.Install(ctx, a, *name, packed, spec, ""); err != nil {
+		if err := addon.Install(ctx, a, *name, packed, spec, addon.Place{}); err != nil {
 			return err
 		}
 		return installed(ctx, cmd, a, *name, wait)

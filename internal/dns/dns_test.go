@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coredns/coredns/plugin/forward"
 	"github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -367,6 +369,68 @@ func TestEverythingElse(t *testing.T) {
 	time.Sleep(lookEvery)
 	if got := text(ask(t, "udp", "www.example.com.", dns.TypeA)); !strings.HasSuffix(got, "A 192.0.2.2") {
 		t.Errorf("the host's resolver changed, but the answer is still %q", got)
+	}
+}
+
+// A file of resolvers that is broken, cut off or gone leaves the resolvers what they were, is told of once, and one that is good again counts.
+func TestResolversOutliveABrokenFile(t *testing.T) {
+	var log bytes.Buffer
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	u := newUpstream(file, netip.MustParseAddr("127.0.0.53"), slog.New(slog.NewTextHandler(&log, nil)))
+	defer u.close()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := func() string { // as a query does that comes later
+		again := *u.current.Load()
+		again.read = time.Time{}
+		u.current.Store(&again)
+		chain := u.look().chain
+		if chain == nil {
+			return ""
+		}
+		var out []string
+		for _, p := range chain.Next.(*forward.Forward).List() {
+			out = append(out, p.Addr())
+		}
+		return strings.Join(out, ",")
+	}
+	const first, second = "127.0.0.7:53", "127.0.0.8:53"
+	if got := look(); got != "" || strings.Count(log.String(), "names outside the cluster are not resolved") != 1 {
+		t.Fatalf("without a file: %q\n%s", got, &log)
+	}
+	write("nameserver 127.0.0.7\n")
+	if got := look(); got != first {
+		t.Fatalf("the resolvers are %q", got)
+	}
+	for name, text := range map[string]string{"empty": "", "cut off": "nameser", "half an address": "nameserver 127.0.", "noise": "\x00\xff\n\n", "itself": "nameserver 127.0.0.53\n", "no resolver": "search a\n"} {
+		log.Reset()
+		write(text)
+		for range 2 {
+			if got := look(); got != first {
+				t.Errorf("%s: the resolvers are %q", name, got)
+			}
+		}
+		if n := strings.Count(log.String(), "those known before are asked"); n != 1 || !strings.Contains(log.String(), file) {
+			t.Errorf("%s: told %d times: %s", name, n, &log)
+		}
+		write("nameserver 127.0.0.8\n")
+		if got := look(); got != second {
+			t.Errorf("after %s: the resolvers are %q", name, got)
+		}
+		write("nameserver 127.0.0.7\n# again\n")
+		if got := look(); got != first {
+			t.Errorf("after %s: the resolvers are %q", name, got)
+		}
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if got := look(); got != first {
+		t.Errorf("without the file the resolvers are %q", got)
 	}
 }
 

@@ -36,6 +36,8 @@ type upstream struct {
 type resolvers struct {
 	read     time.Time // when the file was last looked at
 	modified time.Time
+	size     int64
+	told     string // what was last said to be wrong with the file, which is said once
 	forward  *forward.Forward
 	chain    *cache.Cache // nil: there is nobody to ask
 }
@@ -62,7 +64,7 @@ func (u *upstream) ServeDNS(ctx context.Context, w dns.ResponseWriter, r *dns.Ms
 	return now.chain.ServeDNS(ctx, w, r)
 }
 
-// look reads the file again if it changed.
+// look reads the file again if it changed. One that names nobody, because it is gone or is just being written, leaves the resolvers what they were.
 func (u *upstream) look() *resolvers {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -70,28 +72,46 @@ func (u *upstream) look() *resolvers {
 	if time.Since(old.read) <= lookEvery {
 		return old // another query looked
 	}
-	next := &resolvers{read: time.Now(), modified: old.modified, forward: old.forward, chain: old.chain}
+	next := *old
+	next.read = time.Now()
+	defer u.current.Store(&next)
 	info, err := os.Stat(u.file)
-	if err != nil || info.ModTime().Equal(old.modified) {
-		u.current.Store(next)
-		return next
+	if err == nil && info.ModTime().Equal(old.modified) && info.Size() == old.size {
+		return &next
 	}
-	addrs, err := u.read()
+	var addrs []string
+	if err == nil {
+		next.modified, next.size = info.ModTime(), info.Size()
+		addrs, err = u.addrs()
+	}
 	if err != nil {
-		u.log.Warn("names outside the cluster are not resolved", "err", err)
+		u.complain(&next, err)
+		return &next
 	}
-	next.modified = info.ModTime()
+	next.told = ""
 	next.forward, next.chain = newChain(addrs)
-	u.current.Store(next)
 	u.log.Debug("names outside the cluster go to the host's resolvers", "file", u.file, "resolvers", addrs)
 	if old.forward != nil {
 		// Queries under way have had their answer by then, or never will.
 		time.AfterFunc(10*time.Second, func() { _ = old.forward.OnShutdown() })
 	}
-	return next
+	return &next
 }
 
-func (u *upstream) read() (addrs []string, err error) {
+func (u *upstream) complain(now *resolvers, err error) {
+	if now.told == err.Error() {
+		return
+	}
+	now.told = err.Error()
+	if now.chain == nil {
+		u.log.Warn("names outside the cluster are not resolved", "err", err)
+	} else {
+		u.log.Warn("the host's resolvers cannot be read again; those known before are asked", "err", err)
+	}
+}
+
+// addrs are those of the resolvers in the file.
+func (u *upstream) addrs() (addrs []string, err error) {
 	conf, err := dns.ClientConfigFromFile(u.file)
 	if err != nil {
 		return nil, fmt.Errorf("read the host's resolvers from %s: %w", u.file, err)
@@ -101,14 +121,14 @@ func (u *upstream) read() (addrs []string, err error) {
 			addrs = append(addrs, net.JoinHostPort(s, conf.Port))
 		}
 	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("%s: %w", u.file, errNoResolver)
+	}
 	return addrs, nil
 }
 
 // newChain is CoreDNS' cache in front of its forward.
 func newChain(addrs []string) (*forward.Forward, *cache.Cache) {
-	if len(addrs) == 0 {
-		return nil, nil
-	}
 	f := forward.New()
 	// Over UDP also when the query came over TCP: not every resolver at hand speaks both, and a truncated answer is asked for again over TCP.
 	f.SetProxyOptions(proxy.Options{PreferUDP: true, HCRecursionDesired: true, HCDomain: "."})

@@ -3,16 +3,22 @@ package etcd
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
+
+	"skiff.dev/skiff/internal/pki"
 )
 
 // run starts a member and returns it once ready; stop ends it and returns Run's error.
@@ -111,6 +117,84 @@ func TestExternal(t *testing.T) {
 	m, _ := run(t, Config{Endpoints: []string{client}})
 	if _, err := m.Client().Put(context.Background(), "k", "v"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A client certificate whose files are broken stays what it was, is complained of once, and one that is good again counts.
+func TestClientCertificateOutlivesBrokenFiles(t *testing.T) {
+	ca, err := pki.OpenAuthority(t.TempDir(), "ca", "test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	type pair struct {
+		name      string
+		cert, key []byte
+	}
+	issue := func(name string) pair {
+		c, err := ca.Issue(pki.Leaf{CommonName: name, Life: time.Hour}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, key, err := pki.EncodePair(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pair{name, cert, key}
+	}
+	first, second := issue("first"), issue("second")
+	dir := t.TempDir()
+	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	write := func(cert, key []byte) {
+		t.Helper()
+		for file, content := range map[string][]byte{certFile: cert, keyFile: key} {
+			if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			if content == nil {
+				continue
+			}
+			if err := os.WriteFile(file, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var log bytes.Buffer
+	write(first.cert, first.key)
+	m, err := New(Config{Endpoints: []string{"https://127.0.0.1:1"}, CertFile: certFile, KeyFile: keyFile, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secure, err := m.tls()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows := func(what string, want pair) {
+		t.Helper()
+		got, err := secure.GetClientCertificate(nil)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		leaf, err := x509.ParseCertificate(got.Certificate[0])
+		if err != nil || leaf.Subject.CommonName != want.name {
+			t.Errorf("%s: shown is %v, %v, want %s", what, leaf.Subject, err, want.name)
+		}
+	}
+	shows("at first", first)
+	for what, broken := range map[string]pair{
+		"both gone": {}, "the key gone": {cert: second.cert}, "both empty": {cert: []byte{}, key: []byte{}}, "the certificate cut off": {cert: second.cert[:len(second.cert)/2], key: second.key},
+		"the key cut off": {cert: second.cert, key: second.key[:len(second.key)/2]}, "only one replaced": {cert: second.cert, key: first.key}, "noise": {cert: []byte("\x00\xff"), key: second.key},
+	} {
+		log.Reset()
+		write(broken.cert, broken.key)
+		shows(what, first)
+		shows(what, first)
+		if n := strings.Count(log.String(), "the one that was read before is used"); n != 1 || !strings.Contains(log.String(), certFile) {
+			t.Errorf("%s: told %d times: %s", what, n, &log)
+		}
+		write(second.cert, second.key)
+		shows("after "+what, second)
+		write(first.cert, first.key)
+		shows("after "+what, first)
 	}
 }
 

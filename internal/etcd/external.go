@@ -2,7 +2,10 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -58,19 +61,59 @@ func (m *Member) dial() (*clientv3.Client, error) {
 		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(reconnect)},
 		Logger:               zap.New(slogCore{m.cfg.Log}),
 	}
-	if m.cfg.CAFile != "" || m.cfg.CertFile != "" {
-		info := transport.TLSInfo{TrustedCAFile: m.cfg.CAFile, CertFile: m.cfg.CertFile, KeyFile: m.cfg.KeyFile}
-		tls, err := info.ClientConfig()
-		if err != nil {
-			return nil, fmt.Errorf("etcd-cafile, etcd-certfile, etcd-keyfile: %w", err)
-		}
-		cfg.TLS = tls
+	var err error
+	if cfg.TLS, err = m.tls(); err != nil {
+		return nil, err
 	}
 	client, err := clientv3.New(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("etcd-endpoints: %w", err)
 	}
 	return client, nil
+}
+
+// tls is how external endpoints are reached; nil for what the host trusts.
+func (m *Member) tls() (*tls.Config, error) {
+	if m.cfg.CAFile == "" && m.cfg.CertFile == "" {
+		return nil, nil
+	}
+	info := transport.TLSInfo{TrustedCAFile: m.cfg.CAFile, CertFile: m.cfg.CertFile, KeyFile: m.cfg.KeyFile}
+	out, err := info.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("etcd-cafile, etcd-certfile, etcd-keyfile: %w", err)
+	}
+	if out.GetClientCertificate != nil {
+		out.GetClientCertificate = (&lastGood{file: m.cfg.CertFile, read: out.GetClientCertificate, log: m.cfg.Log}).get
+	}
+	return out, nil
+}
+
+// lastGood is a client certificate that is read from its files for every connection. While they cannot be used, as when only one of them has been
+// replaced, it is what they held before.
+type lastGood struct {
+	file string
+	read func(*tls.CertificateRequestInfo) (*tls.Certificate, error)
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	last *tls.Certificate
+	told string // the last complaint, which is made once
+}
+
+func (c *lastGood) get(about *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	now, err := c.read(about)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil:
+		c.last, c.told = now, ""
+	case c.last == nil:
+		return nil, err
+	case c.told != err.Error():
+		c.told = err.Error()
+		c.log.Error("the client certificate for etcd cannot be read again; the one that was read before is used", "setting", "etcd-certfile", "file", c.file, "err", err)
+	}
+	return c.last, nil
 }
 
 // impatient gives up on reads that are not answered.

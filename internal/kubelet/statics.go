@@ -20,10 +20,14 @@ func (p *pods) runStatics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	told := ""
 	read := func() {
 		now, err := folder.Read()
-		if err != nil {
-			p.k.log.Error("a manifest of a static pod is of no use", "err", err)
+		if err == nil {
+			told = ""
+		} else if told != err.Error() { // not again for a change elsewhere in the folder
+			told = err.Error()
+			p.k.log.Error("a manifest of a static pod is of no use; the pod that it held before stays", "err", err)
 		}
 		if now != nil {
 			p.setStatics(now)

@@ -124,7 +124,7 @@ func (f *Folder) sync(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	present := map[string]bool{}
+	present, broken := map[string]bool{}, map[string]bool{}
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
 			continue
@@ -132,10 +132,11 @@ func (f *Folder) sync(ctx context.Context) error {
 		name, packed, meta, err := read(filepath.Join(f.Dir, e.Name()))
 		present[name] = true
 		if err != nil {
+			broken[e.Name()] = true
 			f.complain(e.Name(), err)
 			continue
 		}
-		err = addon.Install(ctx, f.Client, name, packed, addon.Spec{Description: meta.Description, After: meta.After}, f.Server)
+		err = addon.Install(ctx, f.Client, name, packed, addon.Spec{Description: meta.Description, After: meta.After}, addon.Place{Server: f.Server, Entry: e.Name()})
 		switch {
 		case err == nil:
 			delete(f.told, e.Name())
@@ -145,7 +146,7 @@ func (f *Folder) sync(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, f.removeOthers(ctx, present))...)
+	return errors.Join(append(errs, f.removeOthers(ctx, present, broken))...)
 }
 
 // complain tells of an entry that its owner must put right, once.
@@ -156,8 +157,9 @@ func (f *Folder) complain(entry string, err error) {
 	}
 }
 
-// removeOthers removes the add-ons that came from this folder and are not in it any more.
-func (f *Folder) removeOthers(ctx context.Context, present map[string]bool) error {
+// removeOthers removes the add-ons that came from this folder and are not in it any more. What came from an entry that is broken now stays: it may have
+// another name than the entry.
+func (f *Folder) removeOthers(ctx context.Context, present, broken map[string]bool) error {
 	l := addon.EmptyList()
 	if err := f.Client.List(ctx, l); err != nil {
 		return err
@@ -165,7 +167,8 @@ func (f *Folder) removeOthers(ctx context.Context, present map[string]bool) erro
 	var errs []error
 	for i := range l.Items {
 		u := &l.Items[i]
-		if u.GetAnnotations()[addon.Origin] != f.Server || present[u.GetName()] || u.GetDeletionTimestamp() != nil {
+		from := u.GetAnnotations()
+		if from[addon.Origin] != f.Server || present[u.GetName()] || broken[from[addon.Entry]] || u.GetDeletionTimestamp() != nil {
 			continue
 		}
 		errs = append(errs, crclient.IgnoreNotFound(addon.Remove(ctx, f.Client, u.GetName())))
@@ -176,6 +179,9 @@ func (f *Folder) removeOthers(ctx context.Context, present map[string]bool) erro
 // read packs one entry.
 func read(path string) (name string, packed []byte, meta addon.Meta, err error) {
 	name = nameOf(path)
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return name, nil, meta, errors.New("is empty") // perhaps it is just being written
+	}
 	files, err := addon.Open(path)
 	if err != nil {
 		return name, nil, meta, err

@@ -80,7 +80,7 @@ func put(t *testing.T, c client.Client, name string, files fs.FS, spec addon.Spe
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := addon.Install(context.Background(), c, name, packed, spec, ""); err != nil {
+	if err := addon.Install(context.Background(), c, name, packed, spec, addon.Place{}); err != nil {
 		t.Fatal(err)
 	}
 }
