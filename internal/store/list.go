@@ -115,7 +115,9 @@ func (c *Collection) page(tree *btree.BTreeG[*Entry], o *ListOptions, from strin
 			p.Entries = l.entries
 			return p
 		}
-		p.Entries = make([]*Entry, 0, tree.Len())
+		if o.Namespace == "" { // one of many namespaces has little of it
+			p.Entries = make([]*Entry, 0, tree.Len())
+		}
 	}
 	more := false
 	c.each(tree, &o.Predicate, from, func(e *Entry) bool {
