@@ -152,7 +152,7 @@ func (p *podLogs) read(ctx context.Context, r *containerRun, follow bool, found 
 			return nil
 		case at.Equal(r.read):
 			r.lines++
-		default:
+		case at.After(r.read): // a container's two streams are not quite in order
 			r.read, r.lines = at, 1
 		}
 		if !p.match.Match(text) {
