@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
 	"skiff.dev/skiff/test/cluster"
 )
 
@@ -140,6 +143,51 @@ func TestEvictionOfOthers(t *testing.T) {
 	c.Stop()
 	shortOf("pid.available<99.99%")
 	evicted("next", "pids", "PIDPressure", "pid-pressure")
+}
+
+// TestUnusedImagesGo: when the disk is filling up, the image goes that nobody uses and that can be pulled again; those in use, built in or imported stay, and so do pods.
+func TestUnusedImagesGo(t *testing.T) {
+	t.Parallel()
+	c := cluster.New(t)
+	c.MountTmpfs("1200m")
+	c.Up()
+	c.WaitReady()
+	importPeer(t, c)
+	address := serveRegistry(t, c)
+	for _, name := range []string{"used", "unused"} {
+		image, err := mutate.Config(peerImage(t), v1.Config{Cmd: []string{"udp"}, Entrypoint: []string{"/bin/peer"}, Labels: map[string]string{"name": name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pushImage(t, c, address+"/"+name+":1", image)
+		c.Kubectl("run", name, "--image="+address+"/"+name+":1")
+		c.WaitPodReady(name)
+	}
+	c.Kubectl("delete", "pod", "unused")
+
+	var fs syscall.Statfs_t
+	if err := syscall.Statfs(c.DataDir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	// Less than 15 % is left, more than the tenth from which on pods go.
+	if err := os.WriteFile(filepath.Join(c.DataDir, "filling"), make([]byte, int64(fs.Bavail)*fs.Bsize-150<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Eventually(t, func() error {
+		out, err := c.Skiff("image", "ls", "-o", "name")
+		for name, want := range map[string]bool{address + "/used:1": true, address + "/unused:1": false, peerName: true, "skiff.dev/web:1": true} {
+			if err == nil && strings.Contains(out, name+"\n") != want {
+				err = fmt.Errorf("%s is there: %t", name, !want)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	})
+	if now := c.WaitPodReady("used"); now.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Error("the pod that uses its image was ended")
+	}
 }
 
 func wantEvicted(t *testing.T, c *cluster.Cluster, name, why string) {
