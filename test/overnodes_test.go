@@ -217,18 +217,18 @@ func searchNamespace(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 	})
 	follow := start(t, search("-n", "over", "-l", "app=web", "--search", "haystack|needles|fresh", "--follow"))
 	for range 3 {
-		follow.waitFor(t, regexp.MustCompile("^\\S+Z over/web-\\S+/web .*haystack"))
+		follow.waitFor(t, regexp.MustCompile(`^\S+Z over/web-\S+/web .*haystack`))
 	}
 	said("needles")
 	for range 3 {
-		follow.waitFor(t, regexp.MustCompile("^\\S+Z over/web-\\S+/web .*needles"))
+		follow.waitFor(t, regexp.MustCompile(`^\S+Z over/web-\S+/web .*needles`))
 	}
 	gone := pods(t, c, "app=web")[0].Name
 	c.Kubectl("delete", "pod", gone)
 	c.Kubectl("rollout", "status", "daemonset", "web", "--timeout=60s")
 	said("fresh")
 	for range 3 {
-		follow.waitFor(t, regexp.MustCompile("^\\S+Z over/web-\\S+/web .*fresh"))
+		follow.waitFor(t, regexp.MustCompile(`^\S+Z over/web-\S+/web .*fresh`))
 	}
 	follow.stop()
 	if n := strings.Count(follow.String(), "needles"); n != 3 || strings.Count(follow.String(), "haystack") != 3 {
