@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,6 +23,7 @@ func TestClaims(t *testing.T) {
 		"expansion": claimExpansion,
 		"retain":    retainedVolume,
 		"waiting":   unboundClaims,
+		"links":     linkedVolume,
 	})
 }
 
@@ -238,6 +240,46 @@ func retainedVolume(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("delete", "pv", volume, "--timeout=3m")
 	if data, err := os.ReadFile(filepath.Join(c.DataDir, "volumes", volume, "f")); err != nil || string(data) != "kept\n" {
 		t.Errorf("the data: %q, %v", data, err)
+	}
+}
+
+// A link in the place of a volume's directory is refused, until the directory is back; links in a volume lead out of it neither for its pod nor when it is deleted.
+func linkedVolume(t *testing.T, c *cluster.Cluster) {
+	c.Apply(claimManifest + claimPod)
+	c.WaitPodReady("p")
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "f"), []byte("mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.Kubectl("exec", "p", "--", "sh", "-c", "echo kept > /v/f; ln -s "+outside+" /v/out; ln -s "+outside+"/f /v/file")
+	if out, err := c.TryKubectl("exec", "p", "--", "cat", "/v/file"); err == nil {
+		t.Errorf("in the container: %q", out)
+	}
+	c.Kubectl("delete", "pod", "p")
+	volume := volumeName(c, "c")
+	dir, moved := filepath.Join(c.DataDir, "volumes", volume), filepath.Join(t.TempDir(), "moved")
+	if err := errors.Join(os.Rename(dir, moved), os.Symlink(moved, dir)); err != nil {
+		t.Fatal(err)
+	}
+	c.Apply(claimPod)
+	cluster.Eventually(t, 40*time.Second, func() error {
+		if out := c.Kubectl("describe", "pod", "p"); !strings.Contains(out, "the directory of volume "+volume+" is a symbolic link; move the data there") {
+			return fmt.Errorf("describe does not say what is wrong:\n%s", out)
+		}
+		return nil
+	})
+	if err := errors.Join(os.Remove(dir), os.Rename(moved, dir)); err != nil {
+		t.Fatal(err)
+	}
+	c.WaitPodReady("p")
+	if out := squeeze(c.Kubectl("exec", "p", "--", "cat", "/v/f")); out != "kept" {
+		t.Errorf("the data: %q", out)
+	}
+	c.Kubectl("delete", "pod", "p")
+	c.Kubectl("delete", "pvc", "c")
+	volumeGone(t, c, volume)
+	if raw, err := os.ReadFile(filepath.Join(outside, "f")); err != nil || string(raw) != "mine\n" {
+		t.Errorf("what a link led to: %q, %v", raw, err)
 	}
 }
 

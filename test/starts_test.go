@@ -46,6 +46,9 @@ func TestBadStarts(t *testing.T) {
 		{"pods' range holds the host's address", func(_ *testing.T, c *cluster.Cluster) []string {
 			return []string{"up", "--data-dir", c.DataDir, "--pod-cidr=172.31.0.0/16"}
 		}, "pod-cidr: 172.31.0.0/16 holds this host's own address"},
+		{"services' range overlaps the pods'", func(_ *testing.T, c *cluster.Cluster) []string {
+			return []string{"up", "--data-dir", c.DataDir, "--service-cidr=10.42.128.0/17"}
+		}, "service-cidr: 10.42.128.0/17 overlaps pod-cidr 10.42.0.0/16"},
 		{"unknown controller", func(_ *testing.T, c *cluster.Cluster) []string {
 			return []string{"up", "--data-dir", c.DataDir, "--controllers", "*,-nonesuch-controller"}
 		}, "nonesuch-controller"},
