@@ -251,7 +251,11 @@ func linkedVolume(t *testing.T, c *cluster.Cluster) {
 	if err := os.WriteFile(filepath.Join(outside, "f"), []byte("mine\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.Kubectl("exec", "p", "--", "sh", "-c", "echo kept > /v/f; ln -s "+outside+" /v/out; ln -s "+outside+"/f /v/file")
+	c.Kubectl("exec", "p", "--", "sh", "-c", "echo kept > /v/f")
+	inside := filepath.Join(c.DataDir, "volumes", volumeName(c, "c"))
+	if err := errors.Join(os.Symlink(outside, filepath.Join(inside, "out")), os.Symlink(filepath.Join(outside, "f"), filepath.Join(inside, "file"))); err != nil {
+		t.Fatal(err)
+	}
 	if out, err := c.TryKubectl("exec", "p", "--", "cat", "/v/file"); err == nil {
 		t.Errorf("in the container: %q", out)
 	}
