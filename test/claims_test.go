@@ -266,7 +266,7 @@ func linkedVolume(t *testing.T, c *cluster.Cluster) {
 		t.Fatal(err)
 	}
 	c.Apply(claimPod)
-	cluster.Eventually(t, 40*time.Second, func() error {
+	cluster.Eventually(t, func() error {
 		if out := c.Kubectl("describe", "pod", "p"); !strings.Contains(out, "the directory of volume "+volume+" is a symbolic link; move the data there") {
 			return fmt.Errorf("describe does not say what is wrong:\n%s", out)
 		}

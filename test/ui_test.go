@@ -11,11 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
@@ -113,10 +115,12 @@ func uiRollout(b *browser) {
 	if n := b.c.Kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); n != "3" {
 		b.t.Errorf("the server has %s replicas", n)
 	}
-	b.do(chromedp.Click(`//button[text()="Restart"]`), chromedp.WaitVisible(`dialog`), chromedp.Click(`//dialog//button[text()="Restart"]`))
+	b.do(chromedp.Click(`//header//button[text()="Restart"]`))
+	b.confirm("Replace all pods of web")
 	b.goTo("workload/Deployment/default/web/history")
 	b.sees(".revisions", "Go back to this")
-	b.do(chromedp.Click(`//button[text()="Go back to this"]`), chromedp.WaitVisible(`dialog`), chromedp.Click(`//dialog//button[text()="Go back to this"]`))
+	b.do(chromedp.Click(`//button[text()="Go back to this"]`))
+	b.confirm("Roll web back to revision 1?")
 	cluster.Eventually(b.t, func() error {
 		if r := b.c.Kubectl("get", "deployment", "web", "-o", `jsonpath={.metadata.annotations.deployment\.kubernetes\.io/revision}`); r != "3" {
 			return fmt.Errorf("revision %s", r)
@@ -198,7 +202,7 @@ func uiYAML(b *browser) {
 	b.do(chromedp.Click(`//button[text()="Check"]`))
 	b.sees(".fine", "would take this")
 	b.do(chromedp.Click(`//button[text()="Save"]`))
-	b.sees(".said", "Saved")
+	b.told("Saved")
 	if n := b.c.Kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"); n != "2" {
 		b.t.Errorf("the server has %s replicas", n)
 	}
@@ -224,8 +228,13 @@ func uiResources(b *browser) {
 func uiKeys(b *browser) {
 	b.goTo("")
 	b.sees("main h1", "Overview")
-	b.do(chromedp.KeyEvent("gp"))
-	b.sees("main h1", "Pods")
+	cluster.Eventually(b.t, func() error { // the second key counts for three seconds only
+		var title string
+		if b.do(chromedp.KeyEvent("gp"), chromedp.Text("main h1", &title, chromedp.ByQuery)); title != "Pods" {
+			return fmt.Errorf("at %s", title)
+		}
+		return nil
+	})
 	b.sees(".rows", "talker")
 	b.do(chromedp.KeyEvent("/"), chromedp.KeyEvent("talk"))
 	b.sees(".count", "1 of")
@@ -269,7 +278,7 @@ func uiSessionEnds(b *browser) {
 	b.goTo("object/core/v1/configmaps/default/words")
 	b.sees(".cm-content", "a: after")
 	b.do(chromedp.Click(`//button[text()="Save"]`))
-	b.sees(".said", "Saved")
+	b.told("Saved")
 	if a := b.c.Kubectl("get", "configmap", "words", "-o", "jsonpath={.data.a}"); a != "after" {
 		b.t.Errorf("the server has %s", a)
 	}
@@ -299,7 +308,7 @@ func uiLink(b *browser) {
 	b.do(chromedp.Click(`//button[text()="Sign out"]`))
 	b.sees(".signin", "Sign in")
 	b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(b.base+"/ui/#/link/"+code))
-	b.sees(".said", "has been used")
+	b.told("has been used")
 }
 
 // uiNothingForeign: whatever was shown, nothing of it ran, nothing broke the page's policy, and nothing was asked of anybody else.
@@ -363,9 +372,13 @@ func browse(t *testing.T, c *cluster.Cluster) *browser {
 	chromedp.ListenTarget(ctx, b.notice)
 	b.do(network.Enable(), log.Enable(), runtime.Enable(), chromedp.ActionFunc(func(ctx context.Context) error {
 		_, err := page.AddScriptToEvaluateOnNewDocument(`addEventListener("securitypolicyviolation", e => console.error("POLICY", location.hash, e.target?.outerHTML?.slice(0, 200), e.violatedDirective, e.blockedURI, e.sourceFile, e.sample));
-			Object.defineProperty(window, "owned", { set() { console.error("OWNED") } })`).Do(ctx)
+			Object.defineProperty(window, "owned", { set() { console.error("OWNED") } });
+			window.toldAll = []; let said = ""; new MutationObserver(() => { const s = document.querySelector(".said")?.textContent ?? ""; if (s && s !== said) toldAll.push(s); said = s }).observe(document, { subtree: true, childList: true, characterData: true })`).Do(ctx)
 		return err
 	}))
+	if rate, err := strconv.ParseFloat(os.Getenv("SKIFF_UI_SLOWER"), 64); err == nil { // the page on a machine so many times slower
+		b.do(chromedp.ActionFunc(func(ctx context.Context) error { return emulation.SetCPUThrottlingRate(rate).Do(ctx) }))
+	}
 	return b
 }
 
@@ -430,6 +443,26 @@ func (b *browser) sees(selector, text string) {
 			}
 		}
 	}
+}
+
+// told waits until the page has said so since it was asked last: it does only for some seconds.
+func (b *browser) told(text string) {
+	b.t.Helper()
+	cluster.Eventually(b.t, func() error {
+		var all []string
+		if b.do(chromedp.Evaluate(`window.toldAll`, &all)); !slices.ContainsFunc(all, func(s string) bool { return strings.Contains(s, text) }) {
+			return fmt.Errorf("it said %q, nothing with %q", all, text)
+		}
+		b.do(chromedp.Evaluate(`window.toldAll = []`, nil))
+		return nil
+	})
+}
+
+// confirm answers the question that the page asks with yes.
+func (b *browser) confirm(question string) {
+	b.t.Helper()
+	b.sees("dialog[open]", question)
+	b.do(chromedp.Click("dialog[open] button.solid", chromedp.ByQuery))
 }
 
 func (b *browser) fail(err error) {

@@ -10,7 +10,7 @@ import { PodPage, Pods } from "./pages/pods";
 import { ServicePage, Services } from "./pages/services";
 import { Volumes } from "./pages/volumes";
 import { WorkloadPage, Workloads } from "./pages/workloads";
-import { Dialog, Said, collate, say, useKeys } from "./parts";
+import { Asked, Dialog, Said, collate, say, useKeys } from "./parts";
 import { go, link, route } from "./router";
 import { Mark, SignIn, SignInAgain } from "./signin";
 import { kept, useStore } from "./store";
@@ -40,7 +40,7 @@ function page([name, ...rest]: string[]) {
     case "workloads": return <Workloads />;
     case "workload": return <WorkloadPage key={rest.join("/")} kind={rest[0]} ns={rest[1]} name={rest[2]} tab={rest[3] ?? ""} />;
     case "pods": return <Pods />;
-    case "pod": return <PodPage key={rest.slice(0, 2).join("/")} ns={rest[0]} name={rest[1]} tab={rest[2] ?? ""} />;
+    case "pod": return <PodPage key={rest.slice(0, 2).join("/")} ns={rest[0]} name={rest[1]} tab={rest[2] ?? ""} container={rest[3]} />;
     case "services": return <Services />;
     case "service": return <ServicePage key={rest.slice(0, 2).join("/")} ns={rest[0]} name={rest[1]} tab={rest[2] ?? ""} />;
     case "nodes": return <Nodes />;
@@ -53,6 +53,9 @@ function page([name, ...rest]: string[]) {
     default: return <p class="quiet">There is no such page. <a href="#/">To the overview</a></p>;
   }
 }
+
+// NAMED says which part of a page's address is the name of what it shows.
+const NAMED: Record<string, number> = { workload: 3, pod: 2, service: 2, node: 1, list: 3, object: 5 };
 
 // under says which place a page belongs to.
 const under = (name: string) => ({ workload: "workloads", pod: "pods", service: "services", node: "nodes", list: "resources", object: "resources" })[name] ?? name;
@@ -67,15 +70,18 @@ function Signed() {
   const at = useStore(route), who = useStore(session)!;
   const [help, setHelp] = useState(false), pending = useRef(0);
   useEffect(() => {
-    document.title = `${who.cluster} · Skiff`;
     discover().catch((e) => say((e as Error).message, true));
     return () => { dropFeeds(); dropDrafts(); };
   }, [who.user]);
+  useEffect(() => { // so that tabs can be told apart
+    const place = PLACES.find(([, name]) => name === at[0])?.[2];
+    document.title = [place ?? at[NAMED[at[0]]] ?? "", who.cluster, "Skiff"].filter(Boolean).join(" · ");
+  }, [at, who.cluster]);
   useEffect(() => { // a page that only waits hears nothing of a credential that expires or is revoked
     const id = setInterval(() => document.hidden || sessionEnded.get() || void checkSession(), 10_000);
     return () => clearInterval(id);
   }, []);
-  const jumps = Object.fromEntries(PLACES.map(([key, name]) => [key, () => Date.now() - pending.current < 1500 && (pending.current = 0, go(name))]));
+  const jumps = Object.fromEntries(PLACES.map(([key, name]) => [key, () => Date.now() - pending.current < 3000 && (pending.current = 0, go(name))]));
   useKeys({
     ...jumps, "?": () => setHelp(true), g: () => (pending.current = Date.now()),
     "/": () => document.querySelector<HTMLInputElement>("main .filter")?.focus(),
@@ -100,6 +106,7 @@ function Signed() {
         <button class="plain" onClick={() => void signOut()}>Sign out</button>
       </header>
       <main>{page(at)}</main>
+      <Asked />
       {help && <Help close={() => setHelp(false)} />}
     </div>
   );

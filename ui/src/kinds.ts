@@ -16,6 +16,9 @@ export const PATHS: Record<string, [string, string, string]> = {
   Job: ["batch", "v1", "jobs"], CronJob: ["batch", "v1", "cronjobs"], EndpointSlice: ["discovery.k8s.io", "v1", "endpointslices"],
 };
 
+// KEEPERS are the kinds that keep pods, each with a page.
+export const KEEPERS = new Set(["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob"]);
+
 export function listPath(kind: string, ns?: string): string {
   const [group, version, plural] = PATHS[kind];
   return base(group, version) + (ns ? `/namespaces/${ns}` : "") + "/" + plural;

@@ -10,9 +10,10 @@ const KEPT = 20_000, LINE = 18, BATCH = 80;
 // Terminals' colour codes say nothing here.
 const ESCAPES = /\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|[\x00-\x08\x0b-\x1f\x7f]/g;
 
-export function Logs({ pod }: { pod: Obj }) {
+export function Logs({ pod, first: wanted }: { pod: Obj; first?: string }) {
   const names = [...(pod.spec.containers ?? []), ...(pod.spec.initContainers ?? []), ...(pod.spec.ephemeralContainers ?? [])].map((c: any) => c.name);
-  const [container, setContainer] = useState<string>(names[0]), [previous, setPrevious] = useState(false), [stamps, setStamps] = useState(false), [search, setSearch] = useState("");
+  const usual = wanted ?? pod.metadata.annotations?.["kubectl.kubernetes.io/default-container"];
+  const [container, setContainer] = useState<string>(names.find((n) => n === usual) ?? names[0]), [previous, setPrevious] = useState(false), [stamps, setStamps] = useState(false), [search, setSearch] = useState("");
   const [follow, setFollow] = useState(true), box = useRef<HTMLDivElement>(null);
   const log = useLog(pod, container, previous, stamps);
   const pattern = useMemo(() => matcher(search), [search]);

@@ -1,8 +1,9 @@
 // The pieces that pages are made of.
 import type { ComponentChildren } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { ApiError } from "./api";
+import { type ApiError, session } from "./api";
 import type { Tone, Verdict } from "./format";
+import { route } from "./router";
 import { store, useNow, useStore } from "./store";
 import type { State } from "./watch";
 
@@ -97,7 +98,7 @@ export function Table<T extends { metadata: { uid: string; name: string; namespa
       <div class="grid" ref={box} tabIndex={0} onScroll={(e) => setTop(e.currentTarget.scrollTop)} role="table" aria-rowcount={rows.length}>
         <div class="head row" style={grid} role="row">
           {cols.map((c) => (
-            <button role="columnheader" disabled={!c.sort} onClick={() => setSort([p.cols.indexOf(c), p.cols[sort[0]] === c ? -sort[1] : 1])}>
+            <button role="columnheader" aria-sort={p.cols[sort[0]] !== c || !c.sort ? undefined : sort[1] > 0 ? "ascending" : "descending"} disabled={!c.sort} onClick={() => setSort([p.cols.indexOf(c), p.cols[sort[0]] === c ? -sort[1] : 1])}>
               {c.name}{p.cols[sort[0]] === c && c.sort && <span class="order">{sort[1] > 0 ? "↑" : "↓"}</span>}
             </button>
           ))}
@@ -152,7 +153,11 @@ export function useKeys(keys: Record<string, () => void>, meant?: () => boolean)
 
 export function Dialog(p: { title: string; close: () => void; children: ComponentChildren }) {
   const el = useRef<HTMLDialogElement>(null);
-  useEffect(() => el.current!.showModal(), []);
+  useLayoutEffect(() => {
+    const before = document.activeElement;
+    el.current!.showModal();
+    return () => before instanceof HTMLElement && before.focus();
+  }, []);
   return (
     <dialog ref={el} onClose={p.close} aria-label={p.title}>
       <h2>{p.title}</h2>
@@ -161,11 +166,26 @@ export function Dialog(p: { title: string; close: () => void; children: Componen
   );
 }
 
+interface Question { title: string; text: string; danger?: boolean; yes: () => void }
+const asked = store<Question | null>(null);
+route.follow(() => asked.set(null));
+session.follow(() => session.get() || asked.set(null));
+
+// Asked is the one question that waits for an answer. It stands beside the page, not in the row that it is about: rows come and go with the cluster.
+export function Asked() {
+  const q = useStore(asked), close = () => asked.get() === q && asked.set(null);
+  return q && (
+    <Dialog title={q.title} close={close}>
+      <p>{q.text}</p>
+      <div class="buttons"><button onClick={close}>Cancel</button><button class={q.danger ? "danger solid" : "solid"} autofocus onClick={() => { close(); q.yes(); }}>{q.title}</button></div>
+    </Dialog>
+  );
+}
+
 // Action is a button that does something at the server, says so while it does, and shows what went wrong.
 export function Action(p: { label: string; run: () => Promise<unknown>; done?: string; ask?: string; danger?: boolean; disabled?: boolean; title?: string }) {
-  const [busy, setBusy] = useState(false), [asking, setAsking] = useState(false);
+  const [busy, setBusy] = useState(false), { label, ask, danger } = p;
   const run = async () => {
-    setAsking(false);
     setBusy(true);
     try {
       await p.run();
@@ -176,17 +196,8 @@ export function Action(p: { label: string; run: () => Promise<unknown>; done?: s
       setBusy(false);
     }
   };
-  return (
-    <>
-      <button class={p.danger ? "danger" : ""} title={p.title} disabled={busy || p.disabled} onClick={() => (p.ask ? setAsking(true) : void run())}>{busy ? "…" : p.label}</button>
-      {asking && (
-        <Dialog title={p.label} close={() => setAsking(false)}>
-          <p>{p.ask}</p>
-          <div class="buttons"><button onClick={() => setAsking(false)}>Cancel</button><button class={p.danger ? "danger solid" : "solid"} autofocus onClick={run}>{p.label}</button></div>
-        </Dialog>
-      )}
-    </>
-  );
+  const press = () => (ask ? asked.set({ title: label, text: ask, danger, yes: () => void run() }) : void run());
+  return <button class={danger ? "danger" : ""} title={p.title} disabled={busy || p.disabled} onClick={press}>{busy ? "…" : label}</button>;
 }
 
 const said = store<{ text: string; bad: boolean } | null>(null);

@@ -7,9 +7,9 @@ import type { Obj } from "./watch";
 const DEFAULT = "";
 const COMMAND = ["/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash || exec sh"];
 
-export function Shell({ pod }: { pod: Obj }) {
-  const names: string[] = (pod.status?.containerStatuses ?? []).filter((c: any) => c.state?.running).map((c: any) => c.name);
-  const [container, setContainer] = useState(names[0] ?? ""), [command, setCommand] = useState(DEFAULT), [run, setRun] = useState(0);
+export function Shell({ pod, first }: { pod: Obj; first?: string }) {
+  const names: string[] = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.ephemeralContainerStatuses ?? [])].filter((c: any) => c.state?.running).map((c: any) => c.name);
+  const [container, setContainer] = useState(first ?? pod.metadata.annotations?.["kubectl.kubernetes.io/default-container"] ?? ""), [command, setCommand] = useState(DEFAULT), [run, setRun] = useState(0);
   const box = useRef<HTMLDivElement>(null), [ended, setEnded] = useState("");
   const chosen = names.includes(container) ? container : (names[0] ?? "");
   useEffect(() => {

@@ -31,9 +31,13 @@ export function kept(key: string, initial: string): Store<string> {
 }
 
 export function useStore<T>(s: Store<T>): T {
-  const [, poke] = useState(0);
-  useEffect(() => s.follow(() => poke((n) => n + 1)), [s]);
-  return s.get();
+  const [, poke] = useState(0), drawn = s.get();
+  useEffect(() => {
+    const look = () => poke((n) => n + 1);
+    if (s.get() !== drawn) look(); // it was set between the drawing and now
+    return s.follow(look);
+  }, [s]);
+  return drawn;
 }
 
 // useNow makes a component draw itself again every few seconds, for ages.

@@ -28,7 +28,7 @@ export class Feed<T extends { metadata: Meta } = Obj> {
   private linger?: number;
   private told?: number;
 
-  constructor(readonly path: string, readonly query: string, readonly table: boolean, private gone: () => void) {}
+  constructor(readonly path: string, readonly query: string, readonly table: boolean, private gone: () => unknown) {}
 
   use(f: () => void): () => void {
     this.users.add(f);
@@ -176,7 +176,10 @@ const feeds = new Map<string, Feed<any>>();
 function feed<T extends { metadata: Meta }>(path: string, query: string, table: boolean): Feed<T> {
   const key = `${table}|${path}|${query}`;
   let f = feeds.get(key);
-  if (!f) feeds.set(key, (f = new Feed<T>(path, query, table, () => feeds.delete(key))));
+  if (!f) {
+    const made: Feed<T> = new Feed<T>(path, query, table, () => feeds.get(key) === made && feeds.delete(key)); // and not another user's
+    feeds.set(key, (f = made));
+  }
   return f;
 }
 

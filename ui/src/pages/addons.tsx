@@ -29,10 +29,10 @@ function List({ k }: { k: Kind }) {
     { name: "", width: "90px", cell: (a) => <Switch k={k} a={a} /> },
   ], [k]);
   const failed = feed.list.filter((a) => state(a) === "Failed" || (state(a) !== "Ready" && a.status?.message && a.spec?.enabled));
-  return (
+  return ( // what comes and goes stands below, so that no switch moves away under a finger
     <Loaded feed={feed}>
-      {failed.map((a) => <section class={`explained ${TONES[state(a)] ?? "wait"}`}><p><a href={link("object", ...where(k, a))}>{a.metadata.name}</a> <Status v={{ text: state(a), tone: TONES[state(a)] ?? "wait" }} /> {a.status?.message}</p></section>)}
       <Table rows={feed.list} cols={cols} open={(a) => go("object", ...where(k, a))} text={(a) => `${state(a)} ${about(a)}`} empty="No add-ons." />
+      {failed.map((a) => <section class={`explained ${TONES[state(a)] ?? "wait"}`}><p><a href={link("object", ...where(k, a))}>{a.metadata.name}</a> <Status v={{ text: state(a), tone: TONES[state(a)] ?? "wait" }} /> {a.status?.message}</p></section>)}
     </Loaded>
   );
 }

@@ -19,6 +19,7 @@ export function Overview() {
   const trouble = useMemo(() => troubles(nodes.list, pods.list, workloads.map((w) => w.list)), [nodes.list, pods.list, ...workloads.map((w) => w.list)]);
   const tally = useMemo(() => tallied(pods.list), [pods.list]);
   const recent = useMemo(() => [...events.list].sort((a, b) => Date.parse(eventTime(b)) - Date.parse(eventTime(a))).slice(0, 12), [events.list]);
+  const known = [nodes, pods, ...workloads].every((f) => f.state === "live" || f.state === "retrying");
   const count = workloads.reduce((n, w) => n + w.list.length, 0);
   return (
     <>
@@ -30,7 +31,7 @@ export function Overview() {
         {all && <article class="card"><h3>CPU</h3><p class="figure">{all.cpu.used === undefined ? "–" : cpu(all.cpu.used)}<small> of {cpu(all.cpu.of)}</small></p><Gauge a={all.cpu} say={cpu} /></article>}
         {all && <article class="card"><h3>Memory</h3><p class="figure">{all.memory.used === undefined ? "–" : bytes(all.memory.used)}<small> of {bytes(all.memory.of)}</small></p><Gauge a={all.memory} say={bytes} /></article>}
       </div>
-      <h2>{trouble.length ? `${trouble.length} ${trouble.length === 1 ? "thing needs" : "things need"} attention` : "Everything is well"}</h2>
+      <h2>{trouble.length ? `${trouble.length} ${trouble.length === 1 ? "thing needs" : "things need"} attention` : known ? "Everything is well" : "Needs attention"}</h2>
       <Loaded feed={pods}>
         {trouble.length > 0 && <ul class="troubles">{trouble.slice(0, 30).map((t) => (
           <li><span class="kind">{t.kind}</span><div><a href={t.href}>{t.ns ? `${t.ns}/` : ""}{t.name}</a> <Status v={t.v} /><p>{t.v.why}</p></div></li>
@@ -41,7 +42,7 @@ export function Overview() {
       <Loaded feed={nodes}><div class="cards">{nodes.list.slice(0, 24).map((n) => (
         <article class="card node"><h3><a href={link("node", n.metadata.name)}>{n.metadata.name}</a> <Status v={nodeVerdict(n)} /></h3>
           <dl><div><dt>CPU</dt><dd><Gauge a={loads.get(n.metadata.name)?.cpu} say={cpu} /></dd></div><div><dt>Memory</dt><dd><Gauge a={loads.get(n.metadata.name)?.memory} say={bytes} /></dd></div><div><dt>Pods</dt><dd><Gauge a={loads.get(n.metadata.name)?.pods} say={String} /></dd></div></dl></article>
-      ))}</div></Loaded>
+      ))}</div>{nodes.list.length > 24 && <p class="quiet">…and {nodes.list.length - 24} more: <a href="#/nodes">all nodes</a></p>}</Loaded>
       <h2>Warnings</h2>
       <Loaded feed={events}><EventList events={recent} about /></Loaded>
     </>

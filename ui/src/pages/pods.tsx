@@ -2,7 +2,7 @@ import { useMemo } from "preact/hooks";
 import { request } from "../api";
 import { Events } from "../events";
 import { age, cpu, bytes, podVerdict, quantity, readyOf, restarts } from "../format";
-import { listPath, namespace, objectPath } from "../kinds";
+import { KEEPERS, listPath, namespace, objectPath } from "../kinds";
 import { Logs } from "../logs";
 import { Explained, Timeline } from "../podstate";
 import { PodMetrics } from "../metrics";
@@ -41,7 +41,7 @@ export function Pods() {
 
 const TABS: [string, string][] = [["", "State"], ["logs", "Logs"], ["shell", "Shell"], ["metrics", "Metrics"], ["events", "Events"], ["yaml", "YAML"]];
 
-export function PodPage({ ns, name, tab }: { ns: string; name: string; tab: string }) {
+export function PodPage({ ns, name, tab, container }: { ns: string; name: string; tab: string; container?: string }) {
   const { object: pod, error, state } = useObject(listPath("Pod", ns), name);
   const path = objectPath("Pod", ns, name);
   if (!pod) return error ? <Fault error={error} /> : state === "live" ? <Gone ns={ns} name={name} /> : <p class="quiet">Loading…</p>;
@@ -53,8 +53,8 @@ export function PodPage({ ns, name, tab }: { ns: string; name: string; tab: stri
       </Heading>
       <Tabs of={TABS} at={tab} href={(t) => (t ? link("pod", ns, name, t) : link("pod", ns, name))} />
       {tab === "" && <PodState pod={pod} />}
-      {tab === "logs" && <Logs pod={pod} />}
-      {tab === "shell" && <Shell pod={pod} />}
+      {tab === "logs" && <Logs key={container} pod={pod} first={container} />}
+      {tab === "shell" && <Shell key={container} pod={pod} first={container} />}
       {tab === "metrics" && <PodMetrics pod={pod} />}
       {tab === "events" && <Events uid={pod.metadata.uid} ns={ns} />}
       {tab === "yaml" && <Yaml path={path} />}
@@ -92,8 +92,7 @@ function PodState({ pod }: { pod: Obj }) {
 }
 
 function Owner({ ns, owner }: { ns: string; owner: { kind: string; name: string } }) {
-  const page = ["StatefulSet", "DaemonSet", "Job", "ReplicaSet", "ReplicationController"].includes(owner.kind);
-  return page ? <a href={link("workload", owner.kind, ns, owner.name)}>{owner.kind} {owner.name}</a> : <>{owner.kind} {owner.name}</>;
+  return KEEPERS.has(owner.kind) ? <a href={link("workload", owner.kind, ns, owner.name)}>{owner.kind} {owner.name}</a> : <>{owner.kind} {owner.name}</>;
 }
 
 interface Named { spec: any; status?: any; kind: string }
@@ -120,14 +119,14 @@ function Container({ pod, spec, status, kind, now }: Named & { pod: Obj; now: nu
   return (
     <article class="card">
       <h3>{spec.name}{kind && <small> {kind}</small>}</h3>
-      <p><Status v={{ text, tone, why: s.waiting?.message }} />{status?.restartCount > 0 && <small> {status.restartCount} restarts</small>}</p>
+      <p><Status v={{ text, tone, why: s.waiting?.message }} />{status?.restartCount > 0 && <small> {status.restartCount === 1 ? "1 restart" : `${status.restartCount} restarts`}</small>}</p>
       <Facts of={[
         ["Image", spec.image], ["Command", [...(spec.command ?? []), ...(spec.args ?? [])].join(" ")],
         ["CPU", asks(r, "cpu")], ["Memory", asks(r, "memory")],
         ["Ports", (spec.ports ?? []).map((p: any) => `${p.containerPort}/${p.protocol ?? "TCP"}`).join(", ")],
         ["Before", status?.lastState?.terminated && `${status.lastState.terminated.reason} (${status.lastState.terminated.exitCode}) ${age(status.lastState.terminated.finishedAt, now)} ago`],
       ]} />
-      <p><a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "logs")}>Log</a> · <a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "shell")}>Shell</a></p>
+      <p><a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "logs", spec.name)}>Log</a>{s.running && kind !== "init" && <> · <a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "shell", spec.name)}>Shell</a></>}</p>
     </article>
   );
 }

@@ -2,7 +2,7 @@ import { useMemo, useState } from "preact/hooks";
 import { patch, request } from "../api";
 import { Events } from "../events";
 import { age, counts, podVerdict, workloadVerdict } from "../format";
-import { PATHS, listPath, namespace, objectPath, selecting } from "../kinds";
+import { KEEPERS, listPath, namespace, objectPath, selecting } from "../kinds";
 import { Action, Bar, Col, Dialog, Dot, Facts, Fault, Heading, Labels, Loaded, Status, Table, Tabs, say } from "../parts";
 import { go, link } from "../router";
 import { useNow, useStore } from "../store";
@@ -49,7 +49,7 @@ function Replicas({ o }: { o: Obj }) {
 }
 
 export function WorkloadPage({ kind, ns, name, tab }: { kind: string; ns: string; name: string; tab: string }) {
-  if (!PATHS[kind]) return <p class="quiet">There is no kind {kind} here.</p>;
+  if (!KEEPERS.has(kind)) return <p class="quiet">There is no kind {kind} here.</p>;
   return <Workload kind={kind} ns={ns} name={name} tab={tab} />;
 }
 
