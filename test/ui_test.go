@@ -99,7 +99,8 @@ func uiExplains(b *browser) {
 	b.sees(".troubles", "container c ends with exit code 3")
 	b.sees(".troubles", "Insufficient cpu")
 	b.sees(".events", hostile)
-	b.goTo("pod/default/broken")
+	b.do(chromedp.Click(`//*[@class="events"]//a[text()="Pod default/broken"]`)) // what a warning is about is a click away
+	b.sees("main h1", "broken")
 	b.sees(".explained", "no DATABASE_URL is set")
 	b.sees("main", hostile) // the annotation
 	b.goTo("pod/default/greedy")
@@ -136,6 +137,24 @@ func uiLogs(b *browser) {
 	b.do(chromedp.SendKeys(".logs .filter", "LINE [12]"))
 	b.sees(".logs .count", "2 of 4")
 	b.sees(".log mark", "line 1")
+
+	// Each container's card leads to its own log.
+	b.c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: pair}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - {name: one, image: "skiff.dev/web:1", command: [sh, -c, "echo the first; sleep 9999"]}
+  - {name: two, image: "skiff.dev/web:1", command: [sh, -c, "echo the second; sleep 9999"]}
+`)
+	b.goTo("pod/default/pair")
+	b.do(chromedp.Click(`//article[h3[text()="two"]]//a[text()="Log"]`))
+	b.sees(".log", "the second")
+	b.goTo("pod/default/pair/logs")
+	b.sees(".log", "the first")
+	b.c.Kubectl("delete", "pod", "pair")
 }
 
 // uiMetrics: the plots of a pod and of a node begin with what the node remembers.

@@ -26,7 +26,7 @@ export function quantity(q: string | number | undefined): number {
   return m ? Number(m[1]) * (SUFFIX[m[2]] ?? 1) : 0;
 }
 
-export const cpu = (cores: number) => (cores < 0.00995 ? `${(cores * 1000).toFixed(1).replace(/\.0$/, "")}m` : cores < 0.0995 ? `${Math.round(cores * 1000)}m` : cores < 10 ? cores.toFixed(2).replace(/\.?0+$/, "") : String(Math.round(cores)));
+export const cpu = (cores: number) => (cores === 0 ? "0" : cores < 0.00995 ? `${(cores * 1000).toFixed(1).replace(/\.0$/, "")}m` : cores < 0.0995 ? `${Math.round(cores * 1000)}m` : cores < 10 ? cores.toFixed(2).replace(/\.?0+$/, "") : String(Math.round(cores)));
 
 export function bytes(n: number): string {
   for (const unit of ["B", "Ki", "Mi", "Gi", "Ti"]) {

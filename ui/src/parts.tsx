@@ -95,7 +95,7 @@ export function Table<T extends { metadata: { uid: string; name: string; namespa
         <span class="count">{rows.length === p.rows.length ? rows.length : `${rows.length} of ${p.rows.length}`}</span>
         {p.tools}
       </div>
-      <div class="grid" ref={box} tabIndex={0} onScroll={(e) => setTop(e.currentTarget.scrollTop)} role="table" aria-rowcount={rows.length}>
+      <div class="grid" ref={box} tabIndex={0} onScroll={(e) => setTop(e.currentTarget.scrollTop)} onMouseOver={tellWhole} role="table" aria-rowcount={rows.length}>
         <div class="head row" style={grid} role="row">
           {cols.map((c) => (
             <button role="columnheader" aria-sort={p.cols[sort[0]] !== c || !c.sort ? undefined : sort[1] > 0 ? "ascending" : "descending"} disabled={!c.sort} onClick={() => setSort([p.cols.indexOf(c), p.cols[sort[0]] === c ? -sort[1] : 1])}>
@@ -115,6 +115,12 @@ export function Table<T extends { metadata: { uid: string; name: string; namespa
       </div>
     </section>
   );
+}
+
+// tellWhole lets a cell that is cut off say all of it.
+function tellWhole(e: MouseEvent) {
+  const cell = (e.target as Element).closest<HTMLElement>('[role="cell"], [role="columnheader"]');
+  if (cell) cell.title = cell.scrollWidth > cell.clientWidth ? (cell.textContent ?? "") : "";
 }
 
 // useNarrow says whether the window is a phone's, where a table has no room for columns that are wide.
@@ -216,7 +222,7 @@ export function Said() {
 }
 
 export function Facts({ of }: { of: [string, ComponentChildren][] }) {
-  return <dl class="facts">{of.filter(([, v]) => v !== undefined && v !== "" && v !== null).map(([k, v]) => <div><dt>{k}</dt><dd>{v}</dd></div>)}</dl>;
+  return <dl class="facts">{of.filter(([, v]) => v !== undefined && v !== "" && v !== null && v !== false).map(([k, v]) => <div><dt>{k}</dt><dd>{v}</dd></div>)}</dl>;
 }
 
 export function Labels({ of }: { of?: Record<string, string> }) {

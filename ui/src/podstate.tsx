@@ -10,7 +10,6 @@ import { Obj, useFeed } from "./watch";
 
 const HINTS: [RegExp, string][] = [
   [/ImagePull|ErrImage|InvalidImage/, "Is the image's name right, is it on the node, and may the node pull it?"],
-  [/CrashLoopBackOff|Error/, "Its log tells what it said before it ended."],
   [/OOMKilled/, "Give it a higher memory limit, or make it use less."],
   [/CreateContainerConfigError/, "It refers to something that is not there, such as a Secret or a ConfigMap."],
   [/RunContainerError|StartError/, "Is its command in the image, and may it be run?"],
@@ -34,15 +33,16 @@ export function Explained({ pod }: { pod: Obj }) {
 }
 
 function LastWords({ pod, container }: { pod: Obj; container: string }) {
-  const [text, setText] = useState("");
+  const [text, setText] = useState<string>();
   const count = (pod.status.containerStatuses ?? []).find((c: any) => c.name === container)?.restartCount ?? 0;
   useEffect(() => {
     const path = objectPath("Pod", pod.metadata.namespace, pod.metadata.name) + `/log?tailLines=8&container=${encodeURIComponent(container)}`;
     const read = (more: string) => request("GET", path + more, { accept: "*/*" }).then((r) => r.text());
-    (count > 0 ? read("&previous=true").catch(() => read("")) : read("")).then(setText, () => setText(""));
+    (count > 0 ? read("&previous=true").catch(() => read("")) : read("")).then(setText, () => setText(undefined));
   }, [pod.metadata.uid, container, count]);
-  if (!text.trim()) return null;
-  return <><p>Its last words (<a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "logs")}>whole log</a>):</p><pre>{text}</pre></>;
+  if (text === undefined) return null;
+  if (!text.trim()) return <p>It wrote nothing to its log before.</p>;
+  return <><p>Its last words (<a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "logs", container)}>whole log</a>):</p><pre>{text}</pre></>;
 }
 
 const amount = (resource: string, q: string) => (resource === "cpu" ? cpu(quantity(q)) : resource === "memory" || resource === "ephemeral-storage" ? bytes(quantity(q)) : q);

@@ -81,7 +81,7 @@ function PodState({ pod }: { pod: Obj }) {
         ["Node", pod.spec.nodeName && <a href={link("node", pod.spec.nodeName)}>{pod.spec.nodeName}</a>],
         ["Address", pod.status?.podIP], ["Service account", pod.spec.serviceAccountName], ["Quality of service", pod.status?.qosClass],
         ["Priority", pod.spec.priority || ""], ["Age", age(pod.metadata.creationTimestamp, now)], ["Labels", <Labels of={pod.metadata.labels} />],
-        ["Annotations", pod.metadata.annotations && <Labels of={pod.metadata.annotations} />],
+        ["Annotations", Object.keys(pod.metadata.annotations ?? {}).length > 0 && <Labels of={pod.metadata.annotations} />],
       ]} />
       <h2>Conditions</h2>
       <ul class="conditions">{(pod.status?.conditions ?? []).map((c: any) => (

@@ -57,7 +57,7 @@ function Workload({ kind, ns, name, tab }: { kind: string; ns: string; name: str
   const { object, error, state } = useObject(listPath(kind, ns), name), path = objectPath(kind, ns, name);
   if (!object) return error ? <Fault error={error} /> : state === "live" ? <div class="fault"><b>It is gone.</b> There is no {kind} {name} in {ns}.</div> : <p class="quiet">Loading…</p>;
   const o = { ...object, kind };
-  const tabs: [string, string][] = [["", "Rollout"], ["history", "Revisions"], ["events", "Events"], ["yaml", "YAML"]];
+  const tabs: [string, string][] = [["", ROLLS.has(kind) ? "Rollout" : "State"], ["history", "Revisions"], ["events", "Events"], ["yaml", "YAML"]];
   return (
     <>
       <Heading kind={`${kind}s`} back="#/workloads" name={name} ns={ns}><Status v={workloadVerdict(o, kind)} /><Actions o={o} path={path} /></Heading>
@@ -162,10 +162,10 @@ function Rollout({ o }: { o: Obj }) {
         </section>
       )}
       <Facts of={[
-        ["Strategy", o.spec.strategy?.type ?? o.spec.updateStrategy?.type], ["Schedule", o.spec.schedule], ["Image", images(o)], ["Selector", selector && <Labels of={selector} />], ["Age", age(o.metadata.creationTimestamp, now)],
+        ["Strategy", o.spec.strategy?.type ?? o.spec.updateStrategy?.type], ["Schedule", o.spec.schedule], ["Time zone", o.spec.timeZone], ["Last run", o.status?.lastScheduleTime && `${age(o.status.lastScheduleTime, now)} ago`], ["Image", images(o)], ["Selector", selector && <Labels of={selector} />], ["Age", age(o.metadata.creationTimestamp, now)],
       ]} />
       {(o.status?.conditions ?? []).length > 0 && <ul class="conditions">{o.status.conditions.map((c: any) => <li><Dot tone={c.status === "True" ? (/Fail/.test(c.type) ? "bad" : "good") : "wait"} /> <b>{c.type}</b> {c.reason} {c.message}</li>)}</ul>}
-      {kind === "CronJob" && <><h2>Jobs</h2><ul class="plainlist">{sets.map((j) => <li><a href={link("workload", "Job", j.metadata.namespace!, j.metadata.name)}>{j.metadata.name}</a> <Status v={workloadVerdict(j, "Job")} /></li>)}</ul></>}
+      {kind === "CronJob" && <><h2>Jobs</h2>{sets.length === 0 && <p class="quiet">It has no jobs at present.</p>}<ul class="plainlist">{sets.map((j) => <li><a href={link("workload", "Job", j.metadata.namespace!, j.metadata.name)}>{j.metadata.name}</a> <Status v={workloadVerdict(j, "Job")} /></li>)}</ul></>}
       <h2>Pods</h2>
       <PodTable pods={pods} short />
     </>
