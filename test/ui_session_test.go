@@ -65,9 +65,9 @@ func uiExpires(b *browser) {
 	}
 	began := time.Now() // how long this takes here tells how long the certificate must be good
 	writes(time.Hour)
-	b.do(chromedp.Click(`//button[text()="Sign out"]`))
+	b.do(chromedp.Click(`//button[text()="Sign out"]`)) // and nobody finds what was written and not saved
 	b.sees(".signin", "Sign in")
-	writes(10*time.Second + 5*time.Since(began))
+	writes(10*time.Second + 3*time.Since(began))
 	b.sees("dialog.again", "Your session has ended: the credential was good, or the session, until ")
 	b.keepPicture("session-ended")
 	signIn("dialog", time.Hour)

@@ -1,12 +1,12 @@
 // Any object as YAML: looked at, edited, checked by the server before it is saved.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, request } from "./api";
+import { ApiError, request, session } from "./api";
 import { Action, Fault, say } from "./parts";
 import type { Editor } from "./editor";
 
 const MEDIA = "application/yaml";
 
-// What was changed and not saved, by path, so that it is still there when one comes back to the page; with what it was made of.
+// What was changed and not saved, by path, so that it is still there when one comes back to the page; with what it was made of. It is gone when its author has signed out.
 const drafts = new Map<string, { was: string; text: string }>();
 export const dropDrafts = () => drafts.clear();
 
@@ -40,7 +40,7 @@ export function Yaml({ path, deletable, deleted }: { path: string; deletable?: s
   };
   useEffect(() => {
     let gone = false;
-    const draft = drafts.get(path);
+    const draft = drafts.get(path), author = session.get()?.user;
     const begin = draft ? (was.current = draft.was, setDirty(true), Promise.resolve(draft.text)) : load();
     const changed = () => { setDirty(editor.current!.text() !== was.current); setGood(false); };
     Promise.all([import("./editor"), begin]).then(([{ edit }, text]) => {
@@ -50,7 +50,7 @@ export function Yaml({ path, deletable, deleted }: { path: string; deletable?: s
       gone = true;
       drafts.delete(path);
       const text = editor.current?.text();
-      if (text !== undefined && text !== was.current) drafts.set(path, { was: was.current, text });
+      if (text !== undefined && text !== was.current && session.get()?.user === author) drafts.set(path, { was: was.current, text });
       editor.current?.destroy();
       editor.current = undefined;
     };
