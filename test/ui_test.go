@@ -99,7 +99,7 @@ func uiExplains(b *browser) {
 	b.sees(".troubles", "container c ends with exit code 3")
 	b.sees(".troubles", "Insufficient cpu")
 	b.sees(".events", hostile)
-	b.do(chromedp.Click(`//*[@class="events"]//a[text()="Pod default/broken"]`)) // what a warning is about is a click away
+	b.follow(`//*[@class="events"]//a[text()="Pod default/broken"]`) // what a warning is about is a step away
 	b.sees("main h1", "broken")
 	b.sees(".explained", "no DATABASE_URL is set")
 	b.sees("main", hostile) // the annotation
@@ -150,7 +150,7 @@ spec:
   - {name: two, image: "skiff.dev/web:1", command: [sh, -c, "echo the second; sleep 9999"]}
 `)
 	b.goTo("pod/default/pair")
-	b.do(chromedp.Click(`//article[h3[text()="two"]]//a[text()="Log"]`))
+	b.follow(`//article[h3[text()="two"]]//a[text()="Log"]`)
 	b.sees(".log", "the second")
 	b.goTo("pod/default/pair/logs")
 	b.sees(".log", "the first")
@@ -475,6 +475,12 @@ func (b *browser) told(text string) {
 		b.do(chromedp.Evaluate(`window.toldAll = []`, nil))
 		return nil
 	})
+}
+
+// follow goes where a link leads, by keyboard: on a page that lives a click may come too late for where the link was.
+func (b *browser) follow(link string) {
+	b.t.Helper()
+	b.do(chromedp.Focus(link), chromedp.KeyEvent(kb.Enter))
 }
 
 // confirm answers the question that the page asks with yes.
