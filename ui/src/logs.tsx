@@ -79,8 +79,9 @@ interface Log { lines: string[]; open: boolean; error?: ApiError }
 
 function useLog(pod: Obj, container: string, previous: boolean, stamps: boolean): Log {
   const [log, setLog] = useState<Log>({ lines: [], open: true });
-  // A container that starts anew has a new log.
-  const run = [...(pod.status?.containerStatuses ?? []), ...(pod.status?.initContainerStatuses ?? [])].find((c: any) => c.name === container)?.containerID ?? "";
+  // A container that starts anew has a new log, and one that has not begun yet has none, whether it has been made or not.
+  const st = pod.status ?? {}, of = [...(st.containerStatuses ?? []), ...(st.initContainerStatuses ?? []), ...(st.ephemeralContainerStatuses ?? [])].find((c: any) => c.name === container);
+  const run = of?.state?.running || of?.state?.terminated || of?.lastState?.terminated ? of.containerID : "";
   const ended = useStore(sessionEnded);
   useEffect(() => {
     if (ended) return; // what has been read stays; it is read anew when the user is back
