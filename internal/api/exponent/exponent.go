@@ -31,12 +31,10 @@ func Anywhere(text []byte) bool {
 
 // find looks for an e with that many digits behind it, where alone agrees with what comes before the e and after the digits.
 func find(text []byte, alone func(before, after []byte) bool) bool {
-	for at := 0; ; at++ {
-		i := bytes.IndexAny(text[at:], "eE")
-		if i < 0 {
-			return false
+	for at, c := range text {
+		if c != 'e' && c != 'E' {
+			continue
 		}
-		at += i
 		after := text[at+1:]
 		if len(after) > 0 && (after[0] == '+' || after[0] == '-') {
 			after = after[1:]
@@ -49,6 +47,7 @@ func find(text []byte, alone func(before, after []byte) bool) bool {
 			return true
 		}
 	}
+	return false
 }
 
 func isDigit(c byte) bool  { return '0' <= c && c <= '9' }
