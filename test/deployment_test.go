@@ -41,6 +41,45 @@ func deploymentPauses(t *testing.T, c *cluster.Cluster) {
 	wantRevisions(t, c, "deployment/web", 2, 3)
 }
 
+// deploymentGrows: a Deployment that is scaled in the middle of a rollout keeps the proportion of its revisions, and one whose template changes then goes over to the
+// newest at once. A pod is available when it has been ready for minReadySeconds.
+func deploymentGrows(t *testing.T, c *cluster.Cluster) {
+	c.Apply(web("Deployment", "web", "  replicas: 2\n  minReadySeconds: 3\n  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}\n"))
+	rolledOut(t, c, "deployment/web", "successfully rolled out")
+	ready := parseTime(t, field(c, "pods", `.items[0].status.conditions[?(@.type=="Ready")].lastTransitionTime`))
+	available := parseTime(t, field(c, "deployment/web", `.status.conditions[?(@.type=="Available")].lastTransitionTime`))
+	if took := available.Sub(ready); took < 2*time.Second { // both are whole seconds
+		t.Errorf("available %s after a pod was ready", took)
+	}
+	c.Kubectl("set", "image", "deployment/web", "c=nowhere.invalid/none:1")
+	cluster.Eventually(t, func() error {
+		if got := bySet(c); got != "2 1" {
+			return fmt.Errorf("replicas by revision: %s", got)
+		}
+		return nil
+	})
+	c.Kubectl("scale", "deployment/web", "--replicas=4")
+	cluster.Eventually(t, func() error {
+		if got := bySet(c); got != "3 2" {
+			return fmt.Errorf("replicas by revision: %s", got)
+		}
+		return nil
+	})
+	c.Kubectl("set", "image", "deployment/web", "c=skiff.dev/web:1")
+	c.Kubectl("set", "env", "deployment/web", "THIRD=3")
+	rolledOut(t, c, "deployment/web", "successfully rolled out")
+	if got := bySet(c); !strings.HasSuffix(got, " 4") || strings.Trim(strings.TrimSuffix(got, " 4"), "0 ") != "" {
+		t.Errorf("replicas by revision: %s", got)
+	}
+	wantField(t, c, "deployment/web", ".status.replicas}/{.status.availableReplicas}/{.status.updatedReplicas", "4/4/4")
+}
+
+// bySet is how many replicas each ReplicaSet wants, the older revisions first.
+func bySet(c *cluster.Cluster) string {
+	out := c.Kubectl("get", "replicasets", "--sort-by=.metadata.annotations.deployment\\.kubernetes\\.io/revision", "-o", "jsonpath={.items[*].spec.replicas}")
+	return strings.TrimSpace(out)
+}
+
 // deploymentRecreates: no pod of the new revision is there before the last of the old one has ended.
 func deploymentRecreates(t *testing.T, c *cluster.Cluster) {
 	c.Apply(web("Deployment", "web", "  replicas: 2\n  strategy: {type: Recreate}\n"))
@@ -147,4 +186,13 @@ func adopts(t *testing.T, c *cluster.Cluster, owner, selector, label string) {
 		}
 		return fmt.Errorf("%s has not made another pod for %s", owner, pod)
 	})
+}
+
+func parseTime(t *testing.T, text string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
 }

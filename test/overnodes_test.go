@@ -68,6 +68,11 @@ apiVersion: v1
 kind: Service
 metadata: {name: outside}
 spec: {type: NodePort, selector: {app: second}, externalTrafficPolicy: Local, ports: [{port: 80, targetPort: 8080, nodePort: 30081}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: balanced}
+spec: {type: LoadBalancer, selector: {app: second}, externalTrafficPolicy: Local, ports: [{port: 80, targetPort: 8080}]}
 `
 
 // overNodes walks what differs when pods are on several nodes, in a namespace of its own. Steps build on one another.
@@ -78,6 +83,7 @@ func overNodes(t *testing.T, nodes *cluster.Nodes) {
 	c.Kubectl("rollout", "status", "deployment", "second", "--timeout=3m")
 	t.Run("figures", func(t *testing.T) { figuresOfNodes(t, c.For(t)) })
 	t.Run("services that keep to a node", func(t *testing.T) { keptServices(t, nodes, c.For(t)) })
+	t.Run("health checks of load balancers", func(t *testing.T) { healthNodePorts(t, nodes, c.For(t)) })
 	t.Run("search in logs", func(t *testing.T) { searchNodes(t, nodes, c.For(t)) })
 	t.Run("search in a namespace's logs", func(t *testing.T) { searchNamespace(t, nodes, c.For(t)) })
 	t.Run("policies", func(t *testing.T) { policiesOverNodes(t, c.For(t), podsByNode(t, nodes.For(t), 3)["node-1"]) })
@@ -96,6 +102,25 @@ func figuresOfNodes(t *testing.T, c *cluster.Cluster) {
 			return nil
 		})
 	}
+}
+
+// healthNodePorts: a balancer outside asks each node whether it has a pod of the service.
+func healthNodePorts(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
+	port := field(c, "service/balanced", ".spec.healthCheckNodePort")
+	client := nodes.Link.NewHost(t)
+	for i, h := range nodes.Hosts() {
+		cluster.Eventually(t, func() error {
+			out, err := client.HTTP("http://" + h.IP() + ":" + port + "/healthz")
+			if has := regexp.MustCompile(`"localEndpoints": ?1\b`).MatchString(out); has != (i == 1) || has != (err == nil) {
+				return fmt.Errorf("node-%d: %v\n%s", i+1, err, out)
+			}
+			if !strings.Contains(out, `"name": "balanced"`) && !strings.Contains(out, `"name":"balanced"`) {
+				return fmt.Errorf("node-%d says\n%s", i+1, out)
+			}
+			return nil
+		})
+	}
+	c.Kubectl("delete", "service", "balanced")
 }
 
 var answeringPod = regexp.MustCompile(`(?m)^pod +\S+`)

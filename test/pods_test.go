@@ -75,6 +75,10 @@ func TestPods(t *testing.T) {
 		"changed image":           changedImage,
 		"conditions and restarts": conditions,
 		"gRPC probes":             grpcProbes,
+		"host names":              hostNames,
+		"readiness gates":         readinessGates,
+		"trust bundles":           trustBundles,
+		"block volume":            blockVolume,
 	})
 }
 

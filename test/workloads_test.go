@@ -18,7 +18,7 @@ func TestWorkloads(t *testing.T) {
 		for name, walk := range map[string]func(*testing.T, *cluster.Cluster){
 			"stateful": statefulSet, "stateful-partition": statefulSetPartition, "stateful-broken": statefulSetBroken, "stateful-claims": statefulSetClaims,
 			"daemons": daemonSet, "jobs": jobCompletes, "jobs-indexed": jobIndexed, "jobs-fail": jobFails, "jobs-suspend": jobSuspends, "jobs-end": jobEnds,
-			"cron": cronJob, "rc": replicationController, "budget": disruptionBudget, "deploy-pause": deploymentPauses, "deploy-recreate": deploymentRecreates,
+			"cron": cronJob, "rc": replicationController, "budget": disruptionBudget, "deploy-pause": deploymentPauses, "deploy-recreate": deploymentRecreates, "deploy-grow": deploymentGrows,
 			"deploy-stuck": deploymentStuck, "rs": replicaSet, "jobs-policies": jobPolicies, "jobs-restart": jobRestarts, "cron-missed": cronJobMisses,
 			"failed-pods": failedPods,
 		} {
