@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"net"
@@ -12,6 +13,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/sandbox"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -49,6 +53,54 @@ func removeDeadSockets(cfg Config) {
 			cfg.Log.Warn("cannot remove the socket of a shim that is gone", "err", err)
 		}
 	}
+}
+
+// removeLostNetworks removes pods' network namespaces that no sandbox names. A sandbox's is made first and named a moment later; when Skiff is killed in between,
+// nobody else knows of it. It is for the time before sandboxes are made.
+func removeLostNetworks(ctx context.Context, cfg Config, sandboxes sandbox.Store) {
+	files, _ := filepath.Glob(filepath.Join(cfg.State, uriCRI, "netns", "*")) // containerd's name for the folder
+	if len(files) == 0 {
+		return
+	}
+	all, err := sandboxes.List(namespaces.WithNamespace(ctx, namespace))
+	if err != nil {
+		cfg.Log.Warn("cannot look for network namespaces that an earlier start lost", "err", err)
+		return
+	}
+	named := map[string]bool{}
+	for _, s := range all {
+		path, err := networkOf(s)
+		if err != nil {
+			cfg.Log.Warn("cannot look for network namespaces that an earlier start lost", "sandbox", s.ID, "err", err)
+			return
+		}
+		named[path] = true
+	}
+	for _, file := range files {
+		if named[file] {
+			continue
+		}
+		err := unix.Unmount(file, unix.MNT_DETACH)
+		if err == nil || errors.Is(err, unix.EINVAL) { // nothing is mounted there
+			err = os.Remove(file)
+		}
+		if err != nil {
+			cfg.Log.Warn("cannot remove a network namespace that an earlier start lost", "file", file, "err", err)
+			continue
+		}
+		cfg.Log.Info("removed a network namespace that an earlier start lost", "file", file)
+	}
+}
+
+// networkOf is where the network namespace of a sandbox is mounted, as CRI has noted it; empty if it has none, or none yet.
+func networkOf(s sandbox.Sandbox) (string, error) {
+	noted := s.Extensions["metadata"]
+	if noted == nil {
+		return "", nil
+	}
+	var of struct{ Metadata struct{ NetNSPath string } }
+	err := json.Unmarshal(noted.GetValue(), &of)
+	return of.Metadata.NetNSPath, err
 }
 
 // lostShims finds those to end: no process is theirs, and their bundles do not say where they listen, or they say themselves that they are empty.

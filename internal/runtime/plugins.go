@@ -112,7 +112,11 @@ func startDaemon(ctx context.Context, cfg Config) (_ *daemon, err error) {
 	if d.servers, err = serve(cfg.State, d.set); err != nil {
 		return nil, err
 	}
-	return d, d.recovered(ctx, &ready)
+	if err := d.recovered(ctx, &ready); err != nil {
+		return nil, err
+	}
+	removeLostNetworks(ctx, cfg, client.SandboxStore())
+	return d, nil
 }
 
 // load starts every plug-in; what registers readiness is waited for by whoever waits for ready.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -210,6 +211,15 @@ func startedAt(t *testing.T, conn grpc.ClientConnInterface, container string) in
 	return got.Status.StartedAt
 }
 
+// lose leaves what a runtime leaves that is killed between making a network namespace and noting whose it is.
+func lose(t *testing.T, file string) {
+	t.Helper()
+	put(t, file, "")
+	if err := syscall.Mount("/proc/self/ns/net", file, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestContainersOutliveTheRuntime: neither a kill nor an orderly stop touches them, and the next start takes them over; Remove ends it all.
 func TestContainersOutliveTheRuntime(t *testing.T) {
 	base := newHost(t)
@@ -227,7 +237,13 @@ func TestContainersOutliveTheRuntime(t *testing.T) {
 		if took > 20*time.Second { // of the 30 that an orderly stop may take: it hangs
 			t.Errorf("%s: stopping took %s", sig, took)
 		}
+		networks := filepath.Join(testConfig(base).State, uriCRI, "netns")
+		mounted, _ := filepath.Glob(filepath.Join(networks, "*"))
+		lose(t, filepath.Join(networks, "cni-lost"))
 		p = startProcess(t, base)
+		if now, _ := filepath.Glob(filepath.Join(networks, "*")); len(mounted) != 1 || !slices.Equal(now, mounted) {
+			t.Errorf("%s: network namespaces after the next start: %v, before: %v and a lost one", sig, now, mounted)
+		}
 		for id, at := range before {
 			if now := startedAt(t, p.conn, id); now != at {
 				t.Errorf("%s: the container started at %d, before at %d", sig, now, at)
