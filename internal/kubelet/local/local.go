@@ -172,19 +172,15 @@ func (v *Volumes) Prepare(ctx context.Context, pv *corev1.PersistentVolume) (str
 	if err != nil {
 		return "", err
 	}
-	info, err := os.Lstat(path)
-	if err != nil {
-		return "", fmt.Errorf("the directory of volume %s is gone: %w", pv.Name, err)
-	}
-	if err := checkDirectory(pv, info); err != nil {
-		return "", err
-	}
-	return path, nil
+	return path, checkDirectory(pv, path)
 }
 
 // checkDirectory refuses what stands in a directory's place: the data behind a link would not be deleted with the volume, nor held to its size.
-func checkDirectory(pv *corev1.PersistentVolume, info fs.FileInfo) error {
+func checkDirectory(pv *corev1.PersistentVolume, path string) error {
+	info, err := os.Lstat(path)
 	switch {
+	case err != nil:
+		return fmt.Errorf("the directory of volume %s is gone: %w", pv.Name, err)
 	case info.Mode()&fs.ModeSymlink != 0:
 		return fmt.Errorf("the directory of volume %s is a symbolic link; move the data there, or mount their file system there", pv.Name)
 	case !info.IsDir():
@@ -211,11 +207,7 @@ func (v *Volumes) set(ctx context.Context, pv *corev1.PersistentVolume) (string,
 		if err := os.Mkdir(path, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
 			return "", fmt.Errorf("make the directory of volume %s: %w", pv.Name, err)
 		}
-		info, err := os.Lstat(path)
-		if err == nil {
-			err = checkDirectory(pv, info)
-		}
-		if err != nil {
+		if err := checkDirectory(pv, path); err != nil {
 			return "", err
 		}
 		// Mkdir minds the umask; whoever the pod runs as is to write here.
