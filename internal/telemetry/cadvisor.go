@@ -121,9 +121,7 @@ func (c *scrape) Collect(out chan<- prometheus.Metric) {
 	out <- prometheus.MustNewConstMetric(machineCores, prometheus.GaugeValue, float64(runtime.NumCPU()))
 	node := summary.Node
 	out <- prometheus.MustNewConstMetric(machineBytes, prometheus.GaugeValue, float64(*node.Memory.AvailableBytes+*node.Memory.WorkingSetBytes))
-	root := []string{"", "/", "", "", "", ""}
-	e.figures(root, node.CPU, node.Memory, node.StartTime.Time)
-	e.pressure(root, s.host.pressure())
+	e.figures([]string{"", "/", "", "", "", ""}, node.CPU, node.Memory, node.IO, node.StartTime.Time)
 	pods := make(map[string]*stats.PodStats, len(summary.Pods))
 	for i := range summary.Pods {
 		pods[summary.Pods[i].PodRef.UID] = &summary.Pods[i]
@@ -145,12 +143,25 @@ func (e exporter) send(d *prometheus.Desc, kind prometheus.ValueType, v float64,
 	e.out <- prometheus.MustNewConstMetric(d, kind, v, append(append(make([]string, 0, len(labels)+len(more)), labels...), more...)...)
 }
 
-func (e exporter) figures(labels []string, cpu *stats.CPUStats, memory *stats.MemoryStats, began time.Time) {
+func (e exporter) figures(labels []string, cpu *stats.CPUStats, memory *stats.MemoryStats, io *stats.IOStats, began time.Time) {
 	e.send(cpuTotal, prometheus.CounterValue, seconds(*cpu.UsageCoreNanoSeconds), labels, "total")
 	e.send(memoryUsed, prometheus.GaugeValue, float64(*memory.UsageBytes), labels)
 	e.send(workingSet, prometheus.GaugeValue, float64(*memory.WorkingSetBytes), labels)
 	e.send(startedAt, prometheus.GaugeValue, float64(began.Unix()), labels)
 	e.send(lastSeen, prometheus.GaugeValue, float64(e.at.Unix()), labels)
+	e.pressure("cpu", cpu.PSI, labels)
+	e.pressure("memory", memory.PSI, labels)
+	if io != nil {
+		e.pressure("io", io.PSI, labels)
+	}
+}
+
+// pressure is nil where the kernel doesn't tell it.
+func (e exporter) pressure(resource string, p *stats.PSIStats, labels []string) {
+	if p != nil {
+		e.send(pressured[resource][0], prometheus.CounterValue, seconds(p.Some.Total), labels)
+		e.send(pressured[resource][1], prometheus.CounterValue, seconds(p.Full.Total), labels)
+	}
 }
 
 func (e exporter) detail(labels []string, d *detail) {
@@ -166,21 +177,13 @@ func (e exporter) detail(labels []string, d *detail) {
 	}
 	e.send(failuresOf, prometheus.CounterValue, float64(d.faults), labels, "pgfault", "hierarchy")
 	e.send(failuresOf, prometheus.CounterValue, float64(d.majorFaults), labels, "pgmajfault", "hierarchy")
-	e.pressure(labels, d.pressure)
-}
-
-func (e exporter) pressure(labels []string, on map[string]*stats.PSIStats) {
-	for resource, p := range on {
-		e.send(pressured[resource][0], prometheus.CounterValue, seconds(p.Some.Total), labels)
-		e.send(pressured[resource][1], prometheus.CounterValue, seconds(p.Full.Total), labels)
-	}
 }
 
 // pod shows a pod's cgroup, its network under the name of its sandbox, and its containers.
 func (e exporter) pod(h host, g *podGroups, p *stats.PodStats, disk *stats.FsStats) {
 	ns, name := p.PodRef.Namespace, p.PodRef.Name
 	labels := []string{"", g.dir, "", "", ns, name}
-	e.figures(labels, p.CPU, p.Memory, p.StartTime.Time)
+	e.figures(labels, p.CPU, p.Memory, p.IO, p.StartTime.Time)
 	d := h.detail(g.dir)
 	e.detail(labels, &d)
 	if p.ProcessStats != nil {
@@ -198,7 +201,7 @@ func (e exporter) pod(h host, g *podGroups, p *stats.PodStats, disk *stats.FsSta
 		one := &p.Containers[i]
 		dir := filepath.Join(g.dir, c.Id)
 		labels := []string{one.Name, dir, imageOf(c), c.Id, ns, name}
-		e.figures(labels, one.CPU, one.Memory, one.StartTime.Time)
+		e.figures(labels, one.CPU, one.Memory, one.IO, one.StartTime.Time)
 		d := h.detail(dir)
 		e.detail(labels, &d)
 		e.send(processes, prometheus.GaugeValue, float64(h.groups.processes(dir)), labels)

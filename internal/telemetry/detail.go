@@ -5,8 +5,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-
-	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
 // detail is what of a cgroup only a scrape is told.
@@ -18,7 +16,6 @@ type detail struct {
 	rss, cache, mapped, swap, oomKills  uint64
 	faults, majorFaults                 uint64
 	reads, writes, readBytes, wroteByte uint64
-	pressure                            map[string]*stats.PSIStats // by resource
 }
 
 // detail reads as much as the host has.
@@ -86,7 +83,6 @@ func (c cgroups) detailUnified(group string, d *detail) {
 			}
 		}
 	}
-	d.pressure = c.pressure(group)
 }
 
 // detail of a group, whose disk input and output is its processes' own account of it where the kernel has none for the group: for those of version 1 it
