@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -20,29 +19,12 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/logtest"
 	"skiff.dev/skiff/internal/pki"
 )
 
-// notes is a log that can be read while it is written.
-type notes struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (n *notes) Write(b []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.buf.Write(b)
-}
-
-func (n *notes) String() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.buf.String()
-}
-
 func TestSlowRequestsAreRemarkedUpon(t *testing.T) {
-	log := &notes{}
+	log := &logtest.Log{}
 	f := start(t, func(c *apiserver.Config) {
 		c.Log = slog.New(slog.NewTextHandler(log, nil))
 		c.Checks = []apiserver.Check{{Name: "slow", Run: func(context.Context) error { time.Sleep(1100 * time.Millisecond); return nil }}}

@@ -19,6 +19,7 @@ import (
 
 	"skiff.dev/skiff/internal/apiserver"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/logtest"
 )
 
 // reread is a file that a running server reads again.
@@ -114,7 +115,7 @@ func replace(t *testing.T, path, content string) {
 func TestFilesAreReadAgain(t *testing.T) {
 	for _, r := range rereads(t) {
 		t.Run(r.setting, func(t *testing.T) {
-			path, log := file(t, "config.json", r.first), &notes{}
+			path, log := file(t, "config.json", r.first), &logtest.Log{}
 			f := start(t, func(c *apiserver.Config) {
 				c.Log = slog.New(slog.NewTextHandler(log, nil))
 				r.use(t, c, path)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/logtest"
 	"skiff.dev/skiff/internal/pki"
 )
 
@@ -159,7 +160,7 @@ func TestHalfOpenConnectionsAreCutOff(t *testing.T) {
 
 // TestCertificatesOfAnotherTime: a clock that is wrong is told by 401 and one line in the log.
 func TestCertificatesOfAnotherTime(t *testing.T) {
-	var said notes
+	var said logtest.Log
 	f := start(t, func(c *apiserver.Config) { c.Log = slog.New(slog.NewTextHandler(&said, nil)) })
 	for _, at := range []time.Time{time.Now().Add(48 * time.Hour), time.Now().Add(-48 * time.Hour)} {
 		leaf, err := f.ca.Issue(pki.Leaf{CommonName: "admin", Organizations: []string{"system:masters"}, Life: time.Hour}, at)

@@ -16,6 +16,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"skiff.dev/skiff/internal/logtest"
 )
 
 // TestProxyHealth: what upstream's proxy answers, and when.
@@ -95,7 +97,7 @@ func TestHealthz(t *testing.T) {
 		t.Fatal(err)
 	}
 	const healthz = "127.0.0.1:31998"
-	var said said
+	var said logtest.Log
 	ctx, cancel := context.WithCancel(t.Context())
 	var servers sync.WaitGroup
 	defer servers.Wait()
@@ -138,22 +140,4 @@ func TestHealthz(t *testing.T) {
 	if n := strings.Count(said.String(), "level=WARN"); n != 1 {
 		t.Errorf("it said so %d times:\n%s", n, said.String())
 	}
-}
-
-// said is a log that a test reads while it is written.
-type said struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (s *said) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *said) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
 }

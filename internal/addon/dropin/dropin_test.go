@@ -1,14 +1,12 @@
 package dropin_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -21,29 +19,12 @@ import (
 	"skiff.dev/skiff/internal/apiserver/crd"
 	"skiff.dev/skiff/internal/client"
 	"skiff.dev/skiff/internal/controller/clienttest"
+	"skiff.dev/skiff/internal/logtest"
 	"skiff.dev/skiff/internal/registry/registrytest"
 )
 
-// notes is a log that can be read while it is written.
-type notes struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (n *notes) Write(b []byte) (int, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.buf.Write(b)
-}
-
-func (n *notes) String() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.buf.String()
-}
-
 // follow follows a folder into a real registry that serves Addons.
-func follow(t *testing.T, dir string, log *notes) client.Client {
+func follow(t *testing.T, dir string, log *logtest.Log) client.Client {
 	t.Helper()
 	r := registrytest.Start(t, nil, nil)
 	quiet := slog.New(slog.DiscardHandler)
@@ -101,7 +82,7 @@ const manifest = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {n
 // An entry that is broken, cut off or empty keeps what it installed before, also under another name than its own; what is wrong is said once; and the entry
 // counts again when it is good again.
 func TestBrokenEntriesKeepWhatTheyInstalled(t *testing.T) {
-	dir, log := t.TempDir(), &notes{}
+	dir, log := t.TempDir(), &logtest.Log{}
 	about := filepath.Join(dir, "named", "addon.yaml")
 	write(t, about, "name: other\n")
 	write(t, filepath.Join(dir, "named", "a.yaml"), manifest)

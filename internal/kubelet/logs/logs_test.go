@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"skiff.dev/skiff/internal/logtest"
 )
 
 var origin = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -147,23 +148,6 @@ func newRuntime(t *testing.T, path string) *runtime {
 	return r
 }
 
-type safe struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *safe) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *safe) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
@@ -179,7 +163,7 @@ func TestFollow(t *testing.T) {
 	rt := newRuntime(t, path)
 	rotate := NewRotator(nil, rt, Limits{Size: 1, Files: 100}, slog.New(slog.DiscardHandler))
 	rt.write(t, rows(1, 5))
-	var got safe
+	var got logtest.Log
 	ended, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- Copy(t.Context(), path, Options{Follow: true, Tail: -1, Limit: -1}, ended, &got) }()
 	n := 6
@@ -331,7 +315,7 @@ func TestSearchFollows(t *testing.T) {
 	s := k.Searcher(func() map[string]map[string]string { return nil })
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var got safe
+	var got logtest.Log
 	done := make(chan error, 1)
 	go func() {
 		done <- s.Search(ctx, Query{Follow: true, Match: regexp.MustCompile("error|new"), Namespace: "shop"}, func(l *Line) error {
