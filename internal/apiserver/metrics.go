@@ -35,8 +35,6 @@ var (
 	// ofRequests are the labels that nearly all have.
 	ofRequests = []string{"verb", "group", "version", "resource", "subresource", "scope", "component"}
 	ofResource = []string{"group", "version", "resource"}
-
-	durations = []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}
 )
 
 func newMetrics(r *prometheus.Registry) *metrics {
@@ -53,9 +51,9 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		requests:   counter("apiserver_request_total", "Requests by what they ask for and HTTP status.", append(slices.Clone(ofRequests), "dry_run", "code")...),
 		terminated: counter("apiserver_request_terminations_total", "Requests that the server ended to protect itself.", append(slices.Clone(ofRequests), "code")...),
 		aborted:    counter("apiserver_request_aborts_total", "Requests whose answers were broken off.", ofRequests[:6]...),
-		duration:   times("apiserver_request_duration_seconds", "How long requests took.", durations, append(slices.Clone(ofRequests), "dry_run")...),
+		duration:   times("apiserver_request_duration_seconds", "How long requests took.", histogram.RequestSeconds, append(slices.Clone(ofRequests), "dry_run")...),
 		sli: times("apiserver_request_sli_duration_seconds", "How long requests took, less what they waited for webhooks and for their turn.",
-			durations[2:], ofRequests...),
+			histogram.RequestSeconds[2:], ofRequests...),
 		sizes: histogram.NewSizes(prometheus.HistogramOpts{
 			Name: "apiserver_response_sizes", Help: "How long the answers to reads are, in bytes.", Buckets: prometheus.ExponentialBuckets(1000, 10, 7),
 		}, ofRequests),
@@ -63,7 +61,7 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		deprecated: gauge("apiserver_requested_deprecated_apis", "Deprecated APIs that have been asked for.",
 			append(slices.Clone(ofRequests[1:5]), "removed_release")...),
 		watchLists: times("apiserver_watch_list_duration_seconds", "How long watches took to send what there was when they began.",
-			append(slices.Clone(durations[2:]), 90, 120, 180, 300), append(slices.Clone(ofResource), "scope")...),
+			append(slices.Clone(histogram.RequestSeconds[2:]), 90, 120, 180, 300), append(slices.Clone(ofResource), "scope")...),
 		events: counter("apiserver_watch_events_total", "Events that were sent to watchers.", ofResource...),
 		series: map[outcome]*series{},
 	}

@@ -28,6 +28,9 @@ const (
 	octaves  = 64
 )
 
+// RequestSeconds are the classic buckets that upstream has for requests to the API server, and for those to etcd. Nobody may change them.
+var RequestSeconds = []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60}
+
 // bounds are the upper ends of an octave's buckets but for the last, as fractions that math.Frexp gives.
 var bounds = func() (out [steps - 1]float64) {
 	for i := range out {

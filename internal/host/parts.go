@@ -259,8 +259,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 // observeEtcd counts how long writes to etcd take, by upstream's name.
 func (c *cluster) observeEtcd() func(operation string, of schema.GroupResource, took time.Duration) {
 	h := histogram.NewVec(prometheus.HistogramOpts{
-		Name: "etcd_request_duration_seconds", Help: "How long writes to etcd took.",
-		Buckets: []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60},
+		Name: "etcd_request_duration_seconds", Help: "How long writes to etcd took.", Buckets: histogram.RequestSeconds,
 	}, []string{"operation", "group", "resource"})
 	c.metrics.MustRegister(h)
 	return func(operation string, of schema.GroupResource, took time.Duration) {
