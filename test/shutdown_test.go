@@ -177,8 +177,13 @@ func wantEnd(t *testing.T, c *cluster.Cluster, name, want string) {
 	})
 }
 
-// howEnded is a pod's phase, its reasons and its message.
+// howEnded is a pod's phase, its reasons and its message, or why they can't be
+// had: a static pod's mirror may not stand there yet.
 func howEnded(c *cluster.Cluster, name string) string {
 	const about = `{.status.phase} {.status.reason} {.status.conditions[?(@.type=="DisruptionTarget")].reason}: {.status.message}`
-	return c.Kubectl("get", "pod", name, "-o", "jsonpath="+about)
+	out, err := c.TryKubectl("get", "pod", name, "-o", "jsonpath="+about)
+	if err != nil {
+		return err.Error()
+	}
+	return out
 }
