@@ -59,7 +59,7 @@ func TestIngress(t *testing.T) {
 		{"http://shop.example.com/healthz", "200"},
 		{"http://a.example.org/wild", "200"},
 		{"http://a.example.org/tame", `404 Not Found: no Ingress has a path for "/tame" on the host "a.example.org"`},
-		{"http://gone.example.net/", `404 Not Found: no Ingress has a rule for the host "gone.example.net"`},
+		{"http://gone.example.net/", `404 Not Found: no Ingress of a class served here has a rule for the host "gone.example.net"`},
 		{"http://empty.example.com/", "503 Service Unavailable: there is no service default/gone"},
 		{"http://safe.example.com/x", "308 https://safe.example.com/x"},
 		{"https://safe.example.com/healthz", "200 safe.example.com"},

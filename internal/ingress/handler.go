@@ -55,7 +55,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case route == nil && routed:
 		refuse(w, http.StatusNotFound, fmt.Sprintf("no Ingress has a path for %q on the host %q", r.URL.Path, name))
 	case route == nil:
-		refuse(w, http.StatusNotFound, fmt.Sprintf("no Ingress has a rule for the host %q", name))
+		refuse(w, http.StatusNotFound, fmt.Sprintf("no Ingress of a class served here has a rule for the host %q", name))
 	case route.Redirect && r.TLS == nil && t.Certificate(name) != nil:
 		http.Redirect(w, r, "https://"+name+r.URL.RequestURI(), http.StatusPermanentRedirect)
 	case len(route.Backend.Endpoints) == 0:

@@ -111,7 +111,7 @@ func TestHandler(t *testing.T) {
 	}
 	for to, want := range map[string]string{
 		"http://a.example.com/y":  `404 Not Found: no Ingress has a path for "/y" on the host "a.example.com"`,
-		"http://gone.example.com": `404 Not Found: no Ingress has a rule for the host "gone.example.com"`,
+		"http://gone.example.com": `404 Not Found: no Ingress of a class served here has a rule for the host "gone.example.com"`,
 	} {
 		if resp, body := send(t, plain, "GET", to, ""); resp.StatusCode != http.StatusNotFound || !strings.Contains(body, want) {
 			t.Errorf("%s: %s %s", to, resp.Status, body)
