@@ -57,6 +57,8 @@ type Config struct {
 	Log         *slog.Logger
 	// Stall is how long a client may be silent on its connection, or leave untaken what a watch has for it, before it is cut off; 0 is a minute.
 	Stall time.Duration
+	// Follow are further configuration files that are read again while the server runs.
+	Follow []*configfile.Follower
 	// Explain answers pods/explain with what is written as JSON; nil: no scheduler runs here.
 	Explain func(ctx context.Context, namespace, name string) (any, error)
 }
@@ -183,7 +185,8 @@ func (s *Server) runBeside(ctx context.Context) (end func()) {
 	if s.fair != nil {
 		run(s.fair.Run)
 	}
-	for _, f := range []*configfile.Follower{s.external.Follow(registererOf(s.cfg.Metrics), s.log), s.authz.Follow(registererOf(s.cfg.Metrics), s.log)} {
+	figures := registererOf(s.cfg.Metrics)
+	for _, f := range append([]*configfile.Follower{s.external.Follow(figures, s.log), s.authz.Follow(figures, s.log)}, s.cfg.Follow...) {
 		if f != nil {
 			run(f.Run)
 		}

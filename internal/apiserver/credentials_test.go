@@ -23,7 +23,6 @@ import (
 	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/pki"
-	"skiff.dev/skiff/internal/registry"
 )
 
 // guarded is a service outside the cluster, over TLS, that answers only who shows the right credential.
@@ -129,23 +128,21 @@ func clientAuthority(t *testing.T) *pki.Authority {
 	return ca
 }
 
+// webhookPlugins are those that take a kubeconfig.
+var webhookPlugins = []string{"MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"}
+
 // startConfigured is a server whose webhook plug-ins have the kubeconfig that the AdmissionConfiguration names; "" for none.
 func startConfigured(t *testing.T, kubeconfig string) *fixture {
 	t.Helper()
 	d := dynamic.New()
 	if kubeconfig != "" {
-		for name, configure := range d.Configure() {
-			if err := configure(fmt.Appendf(nil, "apiVersion: apiserver.config.k8s.io/v1\nkind: WebhookAdmissionConfiguration\nkubeConfigFile: %q\n", kubeconfig)); err != nil {
+		for _, name := range webhookPlugins {
+			if err := d.Configure()[name](fmt.Appendf(nil, "apiVersion: apiserver.config.k8s.io/v1\nkind: WebhookAdmissionConfiguration\nkubeConfigFile: %q\n", kubeconfig)); err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
 	}
-	var authorizer func() *authz.Authorizer
-	f := startOver(t, func(c *registry.Config, a func() *authz.Authorizer) {
-		authorizer, c.Admit, c.Validate = a, []registry.Admit{d.Admit}, []registry.Validate{d.Validate}
-	})
-	d.Start(f.Registry.Registry, authorizer())
-	return f
+	return startAsking(t, d, nil)
 }
 
 // hook registers a mutating and a validating webhook at a service.
@@ -222,8 +219,8 @@ func TestAdmissionWebhooksAreShownCredentials(t *testing.T) {
 // A kubeconfig that is of no use is named at the start.
 func TestAdmissionKubeconfigsAreChecked(t *testing.T) {
 	for name, text := range map[string]string{"missing": "/nowhere/kubeconfig", "broken": file(t, "broken", "users: [")} {
-		for plugin, configure := range dynamic.New().Configure() {
-			err := configure(fmt.Appendf(nil, "apiVersion: apiserver.config.k8s.io/v1\nkind: WebhookAdmissionConfiguration\nkubeConfigFile: %q\n", text))
+		for _, plugin := range webhookPlugins {
+			err := dynamic.New().Configure()[plugin](fmt.Appendf(nil, "apiVersion: apiserver.config.k8s.io/v1\nkind: WebhookAdmissionConfiguration\nkubeConfigFile: %q\n", text))
 			if err == nil || !strings.Contains(err.Error(), text) {
 				t.Errorf("%s, %s: %v", plugin, name, err)
 			}

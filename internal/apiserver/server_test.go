@@ -73,9 +73,14 @@ func start(t *testing.T, change ...func(*apiserver.Config)) *fixture {
 // startOver is start over a registry that beneath changes.
 func startOver(t *testing.T, beneath func(*registry.Config, func() *authz.Authorizer), change ...func(*apiserver.Config)) *fixture {
 	t.Helper()
+	return startAsking(t, dynamic.New(), beneath, change...)
+}
+
+// startAsking is startOver with webhooks and policies that may be configured.
+func startAsking(t *testing.T, d *dynamic.Plugins, beneath func(*registry.Config, func() *authz.Authorizer), change ...func(*apiserver.Config)) *fixture {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	var a *authz.Authorizer
-	d := dynamic.New()
 	reg := registrytest.Start(t, []registry.Admit{d.Admit}, []registry.Validate{func(ctx context.Context, at *registry.Attributes) error { return a.Validate(ctx, at) }, d.Validate},
 		func(c *registry.Config) {
 			c.Log = log

@@ -19,6 +19,7 @@ import (
 
 	"skiff.dev/skiff/internal/addon"
 	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/apiserver/admission/dynamic"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/apiserver/crd"
 	"skiff.dev/skiff/internal/apiserver/usage"
@@ -77,6 +78,7 @@ type cluster struct {
 	etcd       *etcd.Member
 	store      *store.Store
 	registry   *registry.Registry
+	asked      *dynamic.Plugins // what users configured of admission
 	authorizer *authz.Authorizer
 	usage      *usage.Source  // a server's
 	custom     *crd.Resources // likewise

@@ -139,6 +139,7 @@ func (c *cluster) makeStore() (runner, error) {
 func (c *cluster) makeRegistry() (runner, error) {
 	asked := dynamic.New()
 	admit, validate, err := c.admission(asked)
+	c.asked = asked
 	if err != nil {
 		return nil, err
 	}
@@ -247,6 +248,7 @@ func (c *cluster) makeAPIServer() (runner, error) {
 		Steps:       c.steps(),
 		UI:          c.ui(),
 		Explain:     c.explainPod(),
+		Follow:      c.asked.Follow(c.metrics, c.Log.With("part", "admission")),
 		Log:         c.Log.With("part", "apiserver"),
 	})
 	if err != nil {

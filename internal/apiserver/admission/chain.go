@@ -57,9 +57,9 @@ var plugins = []plugin{
 	{name: "NodeDeclaredFeatureValidator", on: "CU", validate: declaredFeatures},
 	{name: "PodResizeValidator", on: "U", validate: resizeFits},
 	{name: "PodGroupProtection", on: "C", admit: protectPodGroup},
-	{name: "MutatingAdmissionPolicy", on: "CUDX"},
+	{name: "MutatingAdmissionPolicy", on: "CUDX", configured: true},
 	{name: "MutatingAdmissionWebhook", on: "CUDX", configured: true},
-	{name: "ValidatingAdmissionPolicy", on: "CUDX"},
+	{name: "ValidatingAdmissionPolicy", on: "CUDX", configured: true},
 	{name: "ValidatingAdmissionWebhook", on: "CUDX", configured: true},
 	{name: "ResourceQuota", on: "CU", make: quotas}, // what it charges has been let in by everybody else
 }

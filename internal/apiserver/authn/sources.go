@@ -123,7 +123,7 @@ func (x *External) Follow(figures prometheus.Registerer, log *slog.Logger) *conf
 	}
 	return &configfile.Follower{
 		Key: configKey, File: x.sources.ConfigFile, Holds: x.holds, Read: x.change, Log: log,
-		Figures: configfile.NewFigures(figures, "authentication_config_controller"),
+		Figures: configfile.NewFigures(figures, "authentication_config_controller", nil),
 	}
 }
 

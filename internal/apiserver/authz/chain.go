@@ -65,7 +65,7 @@ func (a *Authorizer) Follow(figures prometheus.Registerer, log *slog.Logger) *co
 		return nil
 	}
 	return &configfile.Follower{
-		Key: configKey, File: a.asks.ConfigFile, Holds: a.holds, Figures: configfile.NewFigures(figures, "authorization_config_controller"), Log: log,
+		Key: configKey, File: a.asks.ConfigFile, Holds: a.holds, Figures: configfile.NewFigures(figures, "authorization_config_controller", nil), Log: log,
 		Read: func(_ context.Context, raw []byte) error { return a.configure(raw) },
 	}
 }

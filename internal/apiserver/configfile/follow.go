@@ -3,6 +3,8 @@ package configfile
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -20,9 +22,10 @@ const (
 	lookEvery = time.Minute
 )
 
-// Follower reads a file again when it changed. While what it holds cannot be used, what it held before stays in force.
+// Follower reads a file, or the manifests of a folder, again when it changed. While what it holds cannot be used, what it held before stays in force.
 type Follower struct {
 	Key, File string
+	Folder    bool                                        // File is a folder, whose content is read by ReadFolder
 	Holds     []byte                                      // what is in force
 	Read      func(ctx context.Context, raw []byte) error // makes a content take effect, or says what is wrong with it
 	Figures   *Figures
@@ -39,11 +42,12 @@ func (f *Follower) Run(ctx context.Context) error {
 	if err == nil {
 		defer w.Close()
 		events, lost = w.Events, w.Errors
-		err = w.Add(filepath.Dir(f.File)) // files are replaced, folders stay
+		err = w.Add(f.watched())
 	}
 	if err != nil {
 		f.Log.Warn("changes of a configuration file are noticed within a minute only: its folder cannot be watched", "setting", f.Key, "file", f.File, "err", err)
 	}
+	f.Figures.holds(f.Holds)
 	timer := time.NewTimer(settle) // it may have changed while the server started
 	defer timer.Stop()
 	for {
@@ -63,14 +67,26 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 }
 
-// concerns says whether something in the file's folder is the file, or the link by which a mounted ConfigMap replaces all its files at once.
+// watched is a folder: files are replaced, folders stay.
+func (f *Follower) watched() string {
+	if f.Folder {
+		return f.File
+	}
+	return filepath.Dir(f.File)
+}
+
+// concerns says whether something in the watched folder is the file, or the link by which a mounted ConfigMap replaces all its files at once.
 func (f *Follower) concerns(name string) bool {
-	return filepath.Base(name) == filepath.Base(f.File) || filepath.Base(name) == "..data"
+	return f.Folder || filepath.Base(name) == filepath.Base(f.File) || filepath.Base(name) == "..data"
 }
 
 // look reads the file, if it holds something else than what is in force.
 func (f *Follower) look(ctx context.Context) {
-	raw, err := os.ReadFile(f.File)
+	read := os.ReadFile
+	if f.Folder {
+		read = ReadFolder
+	}
+	raw, err := read(f.File)
 	if err == nil && bytes.Equal(raw, f.Holds) {
 		f.told = ""
 		return
@@ -85,6 +101,7 @@ func (f *Follower) look(ctx context.Context) {
 	switch {
 	case err == nil:
 		f.Holds, f.told = raw, ""
+		f.Figures.holds(raw)
 		f.Log.Info("a configuration file has changed and is in force", "setting", f.Key, "file", f.File)
 	case f.told != err.Error():
 		f.told = err.Error()
@@ -92,27 +109,36 @@ func (f *Follower) look(ctx context.Context) {
 	}
 }
 
-// Figures count how often a file was read again.
+// Figures count how often a file was read again, and show what is in force.
 type Figures struct {
-	reads *prometheus.CounterVec
-	last  *prometheus.GaugeVec
+	reads      *prometheus.CounterVec
+	last, info *prometheus.GaugeVec
 }
 
-// NewFigures registers the figures of one file by upstream's names, which begin with that of its controller there ("authorization_config_controller"). With
-// nowhere to register them they are nil, and count nothing.
-func NewFigures(reg prometheus.Registerer, controller string) *Figures {
+// NewFigures registers the figures of one file by upstream's names, which begin with that of its controller there ("authorization_config_controller").
+// What several files have in common are labels. With nowhere to register them they are nil, and count nothing.
+func NewFigures(reg prometheus.Registerer, controller string, labels prometheus.Labels) *Figures {
 	if reg == nil {
 		return nil
 	}
 	named := func(name, help string) prometheus.Opts {
-		return prometheus.Opts{Namespace: "apiserver", Subsystem: controller, Name: name, Help: help}
+		return prometheus.Opts{Namespace: "apiserver", Subsystem: controller, Name: name, Help: help, ConstLabels: labels}
 	}
 	f := &Figures{
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts(named("automatic_reloads_total", "How often the file was read again, by success and failure.")), []string{"status"}),
 		last:  prometheus.NewGaugeVec(prometheus.GaugeOpts(named("automatic_reload_last_timestamp_seconds", "When the file was last read again, by success and failure.")), []string{"status"}),
+		info:  prometheus.NewGaugeVec(prometheus.GaugeOpts(named("last_config_info", "1, with a hash of the content that is in force.")), []string{"hash"}),
 	}
-	reg.MustRegister(f.reads, f.last)
+	reg.MustRegister(f.reads, f.last, f.info)
 	return f
+}
+
+func (f *Figures) holds(content []byte) {
+	if f == nil {
+		return
+	}
+	f.info.Reset()
+	f.info.WithLabelValues(fmt.Sprintf("sha256:%x", sha256.Sum256(content))).Set(1)
 }
 
 func (f *Figures) count(err error) {

@@ -4,7 +4,8 @@
 // What decides is upstream's own code: its webhook dispatchers, CEL compilers and policy evaluators. This package feeds them from the store's memory,
 // where they expect informers, and speaks for the table where they expect a scheme. It owns the compiled policies, one a generation. Its invariants:
 // a configuration holds for every request that begins after its write was answered; while nothing is configured a request costs one atomic load,
-// and neither CEL nor a client has been set up; the objects of this API group, and reviews of access, pass by unseen.
+// and neither CEL nor a client has been set up; the objects of this API group are seen by what comes from files (files.go) alone, and reviews of access by
+// nobody.
 //
 // Package host hands Admit and Validate to the registry behind the built-in plug-ins, and calls Start once the registry is there.
 package dynamic
@@ -12,6 +13,7 @@ package dynamic
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +37,14 @@ import (
 	"skiff.dev/skiff/internal/registry"
 )
 
+// The plug-ins' names.
+const (
+	mutatingPolicies   = "MutatingAdmissionPolicy"
+	mutatingWebhooks   = "MutatingAdmissionWebhook"
+	validatingPolicies = "ValidatingAdmissionPolicy"
+	validatingWebhooks = "ValidatingAdmissionWebhook"
+)
+
 // Plugins are all of dynamic admission.
 type Plugins struct {
 	reg     *registry.Registry
@@ -44,28 +54,43 @@ type Plugins struct {
 
 	mutating   *mutatingwebhook.Plugin // the webhook plug-ins, if they were configured
 	validating *validatingwebhook.Plugin
+	folders    map[string]*folder // by plug-in: those that have files
 
 	mu               sync.Mutex // guards what follows: whoever finds that now is old makes it anew
 	mutatingHooks    *hooks
 	validatingHooks  *hooks
-	mutatingPolicies *policies[*mutatingpolicy.Policy, *mutatingpolicy.PolicyBinding, mutatingpolicy.PolicyEvaluator]
-	validatePolicies *policies[*validatingpolicy.Policy, *validatingpolicy.PolicyBinding, validatingpolicy.Validator]
+	ofAPI, ofFiles   *compiled // nil until there is a binding
 	mutateByPolicies generic.Dispatcher[mutatingpolicy.PolicyHook]
 	decideByPolicies generic.Dispatcher[validatingpolicy.PolicyHook]
-	policiesAreThere bool
 }
 
-// configured is what is configured at one moment. Read-only.
-type configured struct {
-	changes              int64
-	table                <-chan struct{} // closed when kinds have come or gone: parameters may be of them
+// compiled are the policies of one source. Those of another may have the same names, and are not theirs.
+type compiled struct {
+	mutating   *policies[*mutatingpolicy.Policy, *mutatingpolicy.PolicyBinding, mutatingpolicy.PolicyEvaluator]
+	validating *policies[*validatingpolicy.Policy, *validatingpolicy.PolicyBinding, validatingpolicy.Validator]
+}
+
+// asked is what is to be asked about a request. Read-only.
+type asked struct {
 	mutate               []mutatingpolicy.PolicyHook
 	validate             []validatingpolicy.PolicyHook
 	mutating, validating *hooks // nil without any
 }
 
+func (a *asked) nobody() bool {
+	return a.mutating == nil && a.validating == nil && len(a.mutate) == 0 && len(a.validate) == 0
+}
+
+// configured is what is configured at one moment. Read-only.
+type configured struct {
+	changes int64
+	table   <-chan struct{} // closed when kinds have come or gone: parameters may be of them
+	all     asked
+	files   asked // those of all that come from files
+}
+
 // New returns plug-ins that let everything through until Start.
-func New() *Plugins { return &Plugins{} }
+func New() *Plugins { return &Plugins{folders: map[string]*folder{}} }
 
 // Start makes the plug-ins heed what is configured. Before the first request.
 func (p *Plugins) Start(reg *registry.Registry, authz authorizer.UnconditionalAuthorizer) {
@@ -74,6 +99,7 @@ func (p *Plugins) Start(reg *registry.Registry, authz authorizer.UnconditionalAu
 		"mutatingadmissionpolicybindings", "validatingadmissionpolicies", "validatingadmissionpolicybindings"} {
 		reg.Store().Collection(p.row(plural)).Observe(&p.changes)
 	}
+	p.changes.Add(int64(len(p.folders)))
 }
 
 func (p *Plugins) row(plural string) *api.Resource {
@@ -92,7 +118,7 @@ func (p *Plugins) Admit(ctx context.Context, a *registry.Attributes) error {
 
 // MutateByPolicies is the plug-in MutatingAdmissionPolicy.
 func (p *Plugins) MutateByPolicies(ctx context.Context, a *registry.Attributes) error {
-	c, err := p.configured(a)
+	c, err := p.asked(a)
 	if c == nil || err != nil || len(c.mutate) == 0 || a.Operation == string(admission.Delete) { // a deletion has nothing to change
 		return err
 	}
@@ -102,7 +128,7 @@ func (p *Plugins) MutateByPolicies(ctx context.Context, a *registry.Attributes) 
 
 // MutateByWebhooks is the plug-in MutatingAdmissionWebhook.
 func (p *Plugins) MutateByWebhooks(ctx context.Context, a *registry.Attributes) error {
-	c, err := p.configured(a)
+	c, err := p.asked(a)
 	if c == nil || err != nil || c.mutating == nil {
 		return err
 	}
@@ -135,7 +161,7 @@ func (p *Plugins) Validate(ctx context.Context, a *registry.Attributes) error {
 
 // ValidateByPolicies is the plug-in ValidatingAdmissionPolicy.
 func (p *Plugins) ValidateByPolicies(ctx context.Context, a *registry.Attributes) error {
-	c, err := p.configured(a)
+	c, err := p.asked(a)
 	if c == nil || err != nil || len(c.validate) == 0 {
 		return err
 	}
@@ -145,7 +171,7 @@ func (p *Plugins) ValidateByPolicies(ctx context.Context, a *registry.Attributes
 
 // ValidateByWebhooks is the plug-in ValidatingAdmissionWebhook.
 func (p *Plugins) ValidateByWebhooks(ctx context.Context, a *registry.Attributes) error {
-	c, err := p.configured(a)
+	c, err := p.asked(a)
 	if c == nil || err != nil || c.validating == nil {
 		return err
 	}
@@ -164,14 +190,14 @@ func waiting(a *registry.Attributes) (done func()) {
 	}
 }
 
-// configured is what is to be asked about a request; nil for nothing.
-func (p *Plugins) configured(a *registry.Attributes) (*configured, error) {
+// asked is what is to be asked about a request; nil for nothing.
+func (p *Plugins) asked(a *registry.Attributes) (*asked, error) {
 	n := p.changes.Load()
 	if n == 0 {
 		return nil, nil
 	}
 	switch a.Resource.Group {
-	case admissionv1.GroupName, authenticationv1.GroupName, authorizationv1.GroupName:
+	case authenticationv1.GroupName, authorizationv1.GroupName:
 		return nil, nil // nothing may lock a cluster out of its way to repair it
 	}
 	c := p.now.Load()
@@ -181,16 +207,20 @@ func (p *Plugins) configured(a *registry.Attributes) (*configured, error) {
 			return nil, apierrors.NewInternalError(fmt.Errorf("set up admission: %w", err))
 		}
 	}
-	if c.mutating == nil && c.validating == nil && len(c.mutate) == 0 && len(c.validate) == 0 {
+	of := &c.all
+	if a.Resource.Group == admissionv1.GroupName {
+		of = &c.files // the same: what the API made must be repaired through the API
+	}
+	if of.nobody() {
 		return nil, nil
 	}
-	return c, nil
+	return of, nil
 }
 
 func (c *configured) outdated() bool {
 	select {
 	case <-c.table:
-		return len(c.mutate) > 0 || len(c.validate) > 0
+		return len(c.all.mutate) > 0 || len(c.all.validate) > 0
 	default:
 		return false
 	}
@@ -216,15 +246,17 @@ func (p *Plugins) renewWebhooks(c *configured) error {
 	mutating, validating := memoryOf(p.reg, p.row("mutatingwebhookconfigurations")), memoryOf(p.reg, p.row("validatingwebhookconfigurations"))
 	for _, of := range []struct {
 		memory memory
+		plugin string
 		make   func(*Plugins, memory) (*hooks, error)
 		kept   **hooks
-		into   **hooks
+		all    **hooks
+		files  **hooks
 	}{
-		{mutating, newMutating, &p.mutatingHooks, &c.mutating},
-		{validating, newValidating, &p.validatingHooks, &c.validating},
+		{mutating, mutatingWebhooks, newMutating, &p.mutatingHooks, &c.all.mutating, &c.files.mutating},
+		{validating, validatingWebhooks, newValidating, &p.validatingHooks, &c.all.validating, &c.files.validating},
 	} {
-		found := of.memory.List()
-		if *of.kept == nil && len(found) > 0 {
+		found, files := of.memory.List(), p.folders[of.plugin].now()
+		if *of.kept == nil && len(found)+len(files.hooks) > 0 {
 			var err error
 			if *of.kept, err = of.make(p, of.memory); err != nil {
 				return err
@@ -233,29 +265,43 @@ func (p *Plugins) renewWebhooks(c *configured) error {
 		if *of.kept != nil {
 			(*of.kept).source.tell(found)
 		}
-		if len(found) > 0 {
-			*of.into = *of.kept
+		if len(found)+len(files.hooks) > 0 {
+			*of.all = *of.kept
+		}
+		if len(files.hooks) > 0 {
+			*of.files = *of.kept // which itself keeps the API's webhooks from objects of this group
 		}
 	}
 	return nil
 }
 
+// renewPolicies puts the files' policies before the API's.
 func (p *Plugins) renewPolicies(c *configured) {
+	if files := p.folders[mutatingPolicies].now(); len(files.objects) > 0 {
+		p.makePolicies(&p.ofFiles)
+		c.files.mutate = p.ofFiles.mutating.hooks(files.of("MutatingAdmissionPolicy"), files.of("MutatingAdmissionPolicyBinding"))
+	}
+	if files := p.folders[validatingPolicies].now(); len(files.objects) > 0 {
+		p.makePolicies(&p.ofFiles)
+		c.files.validate = p.ofFiles.validating.hooks(files.of("ValidatingAdmissionPolicy"), files.of("ValidatingAdmissionPolicyBinding"))
+	}
+	c.all.mutate, c.all.validate = c.files.mutate, c.files.validate
 	mutating, validating := memoryOf(p.reg, p.row("mutatingadmissionpolicybindings")).List(), memoryOf(p.reg, p.row("validatingadmissionpolicybindings")).List()
 	if len(mutating) == 0 && len(validating) == 0 {
 		return
 	}
-	if !p.policiesAreThere {
-		p.makePolicies()
-		p.policiesAreThere = true
-	}
-	c.mutate = p.mutatingPolicies.hooks(memoryOf(p.reg, p.row("mutatingadmissionpolicies")).List(), mutating)
-	c.validate = p.validatePolicies.hooks(memoryOf(p.reg, p.row("validatingadmissionpolicies")).List(), validating)
+	p.makePolicies(&p.ofAPI)
+	c.all.mutate = slices.Concat(c.files.mutate, p.ofAPI.mutating.hooks(memoryOf(p.reg, p.row("mutatingadmissionpolicies")).List(), mutating))
+	c.all.validate = slices.Concat(c.files.validate, p.ofAPI.validating.hooks(memoryOf(p.reg, p.row("validatingadmissionpolicies")).List(), validating))
 }
 
-func (p *Plugins) makePolicies() {
-	matcher := matching.NewMatcher(corelisters.NewNamespaceLister(p.namespaces()), namespaceClient{reg: p.reg})
-	p.mutateByPolicies = mutatingpolicy.NewDispatcher(p.authz, matcher, converters{p.reg.Table()})
-	p.decideByPolicies = validatingpolicy.NewDispatcher(p.authz, generic.NewPolicyMatcher(matcher))
-	p.mutatingPolicies, p.validatePolicies = newMutatingPolicies(p.reg), newValidatingPolicies(p.reg)
+func (p *Plugins) makePolicies(of **compiled) {
+	if p.mutateByPolicies == nil {
+		matcher := matching.NewMatcher(corelisters.NewNamespaceLister(p.namespaces()), namespaceClient{reg: p.reg})
+		p.mutateByPolicies = mutatingpolicy.NewDispatcher(p.authz, matcher, converters{p.reg.Table()})
+		p.decideByPolicies = validatingpolicy.NewDispatcher(p.authz, generic.NewPolicyMatcher(matcher))
+	}
+	if *of == nil {
+		*of = &compiled{newMutatingPolicies(p.reg), newValidatingPolicies(p.reg)}
+	}
 }

@@ -3,13 +3,14 @@ package dynamic
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/url"
 	"sync"
 
 	"k8s.io/apiserver/pkg/admission"
+	policyconfig "k8s.io/apiserver/pkg/admission/plugin/policy/config"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/config"
 	"k8s.io/apiserver/pkg/admission/plugin/webhook/generic"
 	mutatingwebhook "k8s.io/apiserver/pkg/admission/plugin/webhook/mutating"
@@ -45,7 +46,7 @@ func newMutating(p *Plugins, from memory) (h *hooks, err error) {
 	}
 	h = &hooks{source: &source{memory: from}}
 	h.mutate = func(ctx context.Context, r *request) error { return plugin.Admit(ctx, r, r) }
-	return h, p.connect(plugin.Webhook, plugin, h.source)
+	return h, p.connect(mutatingWebhooks, plugin.Webhook, plugin, h.source)
 }
 
 func newValidating(p *Plugins, from memory) (h *hooks, err error) {
@@ -57,21 +58,32 @@ func newValidating(p *Plugins, from memory) (h *hooks, err error) {
 	}
 	h = &hooks{source: &source{memory: from}}
 	h.validate = func(ctx context.Context, r *request) error { return plugin.Validate(ctx, r, r) }
-	return h, p.connect(plugin.Webhook, plugin, h.source)
+	return h, p.connect(validatingWebhooks, plugin.Webhook, plugin, h.source)
 }
 
-// Configure takes the plug-ins' configurations, by their names: a kubeconfig with the credentials that webhooks are shown, which is read now, not when
-// somebody registers the first webhook. Before Start.
+// Configure takes the plug-ins' configurations, by their names: a kubeconfig with the credentials that webhooks are shown, and a folder with webhooks or
+// policies. Both are read now, not when somebody registers the first webhook. Before Start.
 func (p *Plugins) Configure() map[string]func([]byte) error {
+	policies := func(plugin string, load func(io.Reader) (policyconfig.PolicyConfig, error)) func([]byte) error {
+		return func(raw []byte) error {
+			c, err := load(bytes.NewReader(raw))
+			if err != nil {
+				return err
+			}
+			return p.openFolder(plugin, c.StaticManifestsDir)
+		}
+	}
 	return map[string]func([]byte) error{
-		"MutatingAdmissionWebhook": func(raw []byte) (err error) {
-			if err = check(raw); err == nil {
+		mutatingPolicies:   policies(mutatingPolicies, policyconfig.LoadMutatingConfig),
+		validatingPolicies: policies(validatingPolicies, policyconfig.LoadValidatingConfig),
+		mutatingWebhooks: func(raw []byte) (err error) {
+			if err = p.configureWebhooks(mutatingWebhooks, raw); err == nil {
 				p.mutating, err = mutatingwebhook.NewMutatingWebhook(bytes.NewReader(raw))
 			}
 			return err
 		},
-		"ValidatingAdmissionWebhook": func(raw []byte) (err error) {
-			if err = check(raw); err == nil {
+		validatingWebhooks: func(raw []byte) (err error) {
+			if err = p.configureWebhooks(validatingWebhooks, raw); err == nil {
 				p.validating, err = validatingwebhook.NewValidatingAdmissionWebhook(bytes.NewReader(raw))
 			}
 			return err
@@ -79,24 +91,28 @@ func (p *Plugins) Configure() map[string]func([]byte) error {
 	}
 }
 
-// check refuses a configuration that means nothing here, or whose kubeconfig is of no use.
-func check(raw []byte) error {
+// configureWebhooks refuses a kubeconfig that is of no use, and reads the folder.
+func (p *Plugins) configureWebhooks(plugin string, raw []byte) error {
 	c, err := config.LoadConfig(bytes.NewReader(raw))
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case c.StaticManifestsDir != "":
-		return errors.New("staticManifestsDir is not part of Skiff")
-	case c.KubeConfigFile == "":
-		return nil
 	}
-	if _, err = clientcmd.LoadFromFile(c.KubeConfigFile); err != nil {
-		return fmt.Errorf("kubeConfigFile: %s: %w", c.KubeConfigFile, err)
+	if c.KubeConfigFile != "" {
+		if _, err = clientcmd.LoadFromFile(c.KubeConfigFile); err != nil {
+			return fmt.Errorf("kubeConfigFile: %s: %w", c.KubeConfigFile, err)
+		}
 	}
-	return nil
+	return p.openFolder(plugin, c.StaticManifestsDir)
 }
 
-func (p *Plugins) connect(w *generic.Webhook, check admission.InitializationValidator, s *source) error {
+// ended: upstream's plug-ins start something that waits for the server's end, and goes on until then only if it follows files itself.
+var ended = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (p *Plugins) connect(plugin string, w *generic.Webhook, check admission.InitializationValidator, s *source) error {
+	if f := p.folders[plugin]; f != nil {
+		w.SetDrainedNotification(ended)
+		w.SetStaticSourceFactory(func(string) (generic.ReloadableSource, error) { return hookFiles{f}, nil })
+	}
 	w.SetServiceResolver(endpoints{p.reg})
 	w.SetUnconditionalAuthorizer(p.authz)
 	w.SetExternalKubeClientSet(namespaceClient{reg: p.reg})
