@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/endpoints/request"
 
 	"skiff.dev/skiff/internal/api"
@@ -74,7 +75,7 @@ func (p *passage) resource(w http.ResponseWriter) {
 	ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 	defer cancel()
 	defer p.cutOff(ctx, w)()
-	c := &call{s, w, r.WithContext(ctx), q, sub}
+	c := &call{s, w, r.WithContext(ctx), q, sub, info}
 	switch info.Verb {
 	case "get":
 		c.get()
@@ -171,6 +172,7 @@ type call struct {
 	r   *http.Request
 	q   *registry.Request
 	sub *api.Subresource
+	of  *request.RequestInfo
 }
 
 func (c *call) fail(err error) { writeError(c.w, c.r, err) }
@@ -338,6 +340,13 @@ func (c *call) delete() {
 		c.fail(err)
 		return
 	}
+	if unsafe := o.IgnoreStoreReadErrorWithClusterBreakingPotential; unsafe != nil && *unsafe {
+		audit.Unsafe(c.r.Context())
+		if err := c.mayDeleteUnreadable(); err != nil {
+			c.fail(err)
+			return
+		}
+	}
 	out, err := c.s.reg.Delete(c.r.Context(), c.q, o)
 	if err != nil {
 		c.fail(err)
@@ -353,10 +362,28 @@ func (c *call) delete() {
 	}
 	done := &metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess, Code: http.StatusOK,
-		Details: &metav1.StatusDetails{Name: c.q.Name, Group: group, Kind: c.q.Resource.Plural, UID: out.Object.(api.Object).GetUID()},
+		Details: &metav1.StatusDetails{Name: c.q.Name, Group: group, Kind: c.q.Resource.Plural},
+	}
+	if out.Object != nil { // it could be read
+		done.Details.UID = out.Object.(api.Object).GetUID()
 	}
 	audit.Response(c.r.Context(), done)
 	writeObject(c.w, c.r, http.StatusOK, done)
+}
+
+// mayDeleteUnreadable says whether the user may remove what cannot be read, which takes a verb of its own (KEP-3926).
+func (c *call) mayDeleteUnreadable() error {
+	const verb = "unsafe-delete-ignore-read-errors"
+	at := attributes(c.of, c.q.User)
+	at.Verb = verb
+	decision, why, err := c.s.authz.Authorize(c.r.Context(), at)
+	switch {
+	case err != nil && decision != authorizer.DecisionAllow:
+		return apierrors.NewInternalError(err)
+	case decision == authorizer.DecisionAllow:
+		return nil
+	}
+	return apierrors.NewForbidden(schema.GroupResource{Group: at.APIGroup, Resource: at.Resource}, at.Name, fmt.Errorf("not permitted to do %q, reason: %s", verb, why))
 }
 
 func (c *call) deleteCollection() {

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/store"
@@ -23,6 +24,9 @@ func (r *Registry) Delete(ctx context.Context, q *Request, o *metav1.DeleteOptio
 		return nil, invalidOptions("DeleteOptions", errs)
 	}
 	dryRun := len(o.DryRun) > 0
+	if unsafe(o) {
+		return r.deleteUnreadable(ctx, q, dryRun)
+	}
 	for try := 1; ; try++ {
 		prev, err := r.get(ctx, q, store.Read{Consistent: true})
 		if err != nil {
@@ -144,6 +148,10 @@ const deleteWorkers = 16
 
 // DeleteCollection deletes everything that is listed.
 func (r *Registry) DeleteCollection(ctx context.Context, q *Request, o *metav1.DeleteOptions, l *metainternalversion.ListOptions) ([]*store.Entry, error) {
+	if unsafe(o) {
+		return nil, invalidOptions("DeleteOptions", field.ErrorList{field.Invalid(field.NewPath("ignoreStoreReadErrorWithClusterBreakingPotential"), true,
+			"is not allowed with DELETECOLLECTION, try again after removing the option")})
+	}
 	page, err := r.List(ctx, q, l)
 	if err != nil {
 		return nil, err

@@ -54,6 +54,9 @@ func (r *Registry) get(ctx context.Context, q *Request, read store.Read) (*store
 		return nil, err
 	}
 	if e == nil {
+		if why := c.Unreadable(q.key()); why != nil {
+			return nil, unreadable(q, why)
+		}
 		return nil, apierrors.NewNotFound(q.groupResource(), q.Name)
 	}
 	if q.Resource.Custom == nil {
@@ -97,6 +100,7 @@ func (r *Registry) List(ctx context.Context, q *Request, o *metainternalversion.
 	if err != nil {
 		return nil, err
 	}
+	q.warnUnreadable(c)
 	lo := store.ListOptions{Limit: o.Limit, Continue: o.Continue}
 	if lo.Predicate, err = predicate(q, o); err != nil {
 		return nil, err

@@ -67,7 +67,7 @@ func (s *Store) fill(c *Collection, raws []rawValue) {
 	work()
 	helpers.Wait()
 	for i, raw := range raws {
-		if e := s.decoded(raw.key, entries[i], errs[i]); e != nil {
+		if e := s.decoded(raw, entries[i], errs[i]); e != nil {
 			c.insert(e)
 		}
 	}
@@ -98,12 +98,13 @@ func (c *Collection) decode(raw rawValue) (*Entry, error) {
 }
 
 // decoded is the entry that a value was decoded to. A value that can't be is logged, remembered and left out. Called with mu held.
-func (s *Store) decoded(key string, e *Entry, err error) *Entry {
+func (s *Store) decoded(raw rawValue, e *Entry, err error) *Entry {
 	if err != nil {
-		s.corrupt[key] = err
-		s.cfg.Log.Error("a stored object can't be read and is left out; restore it from a snapshot or delete its key", "key", key, "err", err)
+		s.corrupt[raw.key] = unreadable{raw.revision, err}
+		s.cfg.Log.Error("a stored object can't be read and is left out; restore it from a snapshot or delete it with ignoreStoreReadErrorWithClusterBreakingPotential",
+			"key", raw.key, "err", err)
 		return nil
 	}
-	delete(s.corrupt, key)
+	delete(s.corrupt, raw.key)
 	return e
 }

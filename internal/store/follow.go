@@ -91,6 +91,11 @@ func (s *Store) differences(found map[string]rawValue, at int64) []*clientv3.Eve
 		}
 		return true
 	})
+	for key := range s.corrupt {
+		if _, there := found[key]; !there {
+			add(clientv3.EventTypeDelete, key, rawValue{revision: at})
+		}
+	}
 	sort.SliceStable(out, func(i, j int) bool { return out[i].Kv.ModRevision < out[j].Kv.ModRevision })
 	return out
 }
@@ -180,6 +185,7 @@ func (s *Store) entryFor(c *Collection, key, name string, kv *mvccpb.KeyValue) *
 		p.entry = e
 		return e
 	}
-	e, err := c.decode(rawValue{key, kv.Value, kv.ModRevision})
-	return s.decoded(key, e, err)
+	raw := rawValue{key, kv.Value, kv.ModRevision}
+	e, err := c.decode(raw)
+	return s.decoded(raw, e, err)
 }

@@ -57,8 +57,8 @@ type Store struct {
 	unclaimed   *btree.BTreeG[rawValue] // what no open collection holds, by full key
 	pending     map[string]*pendingWrite
 	waiters     []*waiter
-	corrupt     map[string]error // full key → why its value couldn't be decoded
-	unhealthy   error            // why the watch is down; nil while it runs
+	corrupt     map[string]unreadable // by full key
+	unhealthy   error                 // why the watch is down; nil while it runs
 
 	reads sharedRead
 	locks keyLocks
@@ -91,7 +91,7 @@ func New(cfg Config) *Store {
 		collections: map[string]*Collection{},
 		unclaimed:   btree.NewG(treeDegree, func(a, b rawValue) bool { return a.key < b.key }),
 		pending:     map[string]*pendingWrite{},
-		corrupt:     map[string]error{},
+		corrupt:     map[string]unreadable{},
 	}
 }
 
@@ -174,8 +174,8 @@ func (s *Store) Corrupt() map[string]error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	out := make(map[string]error, len(s.corrupt))
-	for k, err := range s.corrupt {
-		out[k] = err
+	for k, u := range s.corrupt {
+		out[k] = u.err
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path/filepath"
@@ -448,6 +449,15 @@ func TestOthersWritesAndCorruptValues(t *testing.T) {
 	}
 	if bad := s.Corrupt(); len(bad) != 1 || bad["/registry/pods/default/bad"] == nil {
 		t.Errorf("corrupt: %v", bad)
+	}
+	s.mu.Lock() // one that is deleted while the watch is down
+	s.corrupt["/registry/pods/default/gone"] = unreadable{1, errors.New("it was unreadable")}
+	s.mu.Unlock()
+	if err := s.load(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(c.UnreadableIn(""), " "); got != "default/bad" || c.Unreadable("default/gone") != nil || len(c.UnreadableIn("other")) != 0 {
+		t.Errorf("after a reload unreadable are %s", got)
 	}
 	if _, err := client.Delete(ctx, "/registry/pods/default/theirs"); err != nil {
 		t.Fatal(err)

@@ -45,6 +45,11 @@ func Decided(ctx context.Context, why string, err error) {
 // Deprecated notes that a request was for a deprecated version of an API.
 func Deprecated(ctx context.Context) { audit.AddAuditAnnotation(ctx, "k8s.io/deprecated", "true") }
 
+// Unsafe notes that a deletion was to remove what cannot be read.
+func Unsafe(ctx context.Context) {
+	audit.AddAuditAnnotation(ctx, "apiserver.k8s.io/unsafe-delete-ignore-read-error", "")
+}
+
 // Request notes the object that came with a request.
 func Request(ctx context.Context, obj runtime.Object, gv schema.GroupVersion, gvr schema.GroupVersionResource, subresource string) {
 	if level(ctx) != internal.LevelNone {

@@ -36,7 +36,8 @@ func ClientsFault(t testing.TB, err error) {
 // Registry is a running registry, and short ways to fill it.
 type Registry struct {
 	*registry.Registry
-	t testing.TB
+	t    testing.TB
+	Etcd *etcd.Client // beneath it, for what others write; nil if the test has started the registry itself
 }
 
 // Start returns once the registry is ready: its namespaces exist, nothing else does. change may alter its configuration.
@@ -70,11 +71,11 @@ func StartServing(t testing.TB, also []string, admit []registry.Admit, validate 
 		t.Fatal(err)
 	}
 	Run(t, r)
-	return &Registry{r, t}
+	return &Registry{r, t, m.Client()}
 }
 
 // Over is a registry that the test started itself.
-func Over(t testing.TB, r *registry.Registry) *Registry { return &Registry{r, t} }
+func Over(t testing.TB, r *registry.Registry) *Registry { return &Registry{r, t, nil} }
 
 // Run runs a part until the test ends, and waits until it is ready.
 func Run(t testing.TB, p interface {
