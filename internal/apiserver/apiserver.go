@@ -156,7 +156,7 @@ func New(cfg Config) (*Server, error) {
 		s.fair = fairness.New(fairness.Config{Registry: cfg.Registry, Metrics: registererOf(cfg.Metrics), Log: cfg.Log})
 	}
 	if cfg.Metrics != nil {
-		cfg.Metrics.MustRegister(objects{cfg.Registry})
+		cfg.Metrics.MustRegister(objects{cfg.Registry}, cfg.Authorizer.Figures())
 	}
 	s.plain = s.plainRoutes()
 	if cfg.UI != nil {

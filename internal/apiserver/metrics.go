@@ -23,9 +23,10 @@ type metrics struct {
 	longRunning, deprecated       *prometheus.GaugeVec
 	watchLists                    *histogram.Vec
 	events                        *prometheus.CounterVec
+	eventSizes                    *histogram.Vec
 	reading, writing              prometheus.Gauge
 	signedIn, notSignedIn,
-	allowed, denied, noOpinion, undecided prometheus.Counter
+	allowed, denied, noOpinion, undecided outcomes
 
 	mu     sync.RWMutex
 	series map[outcome]*series
@@ -63,40 +64,61 @@ func newMetrics(r *prometheus.Registry) *metrics {
 		watchLists: times("apiserver_watch_list_duration_seconds", "How long watches took to send what there was when they began.",
 			append(slices.Clone(histogram.RequestSeconds[2:]), 90, 120, 180, 300), append(slices.Clone(ofResource), "scope")...),
 		events: counter("apiserver_watch_events_total", "Events that were sent to watchers.", ofResource...),
+		eventSizes: histogram.NewSizes(prometheus.HistogramOpts{
+			Name: "apiserver_watch_events_sizes", Help: "How long the events that were sent to watchers are, in bytes.", Buckets: prometheus.ExponentialBuckets(1024, 2, 8),
+		}, ofResource),
 		series: map[outcome]*series{},
 	}
 	inFlight := gauge("apiserver_current_inflight_requests", "Requests being answered, watches and connections apart.", "request_kind")
 	m.reading, m.writing = inFlight.WithLabelValues("readOnly"), inFlight.WithLabelValues("mutating")
+	filterSeconds := prometheus.ExponentialBuckets(0.001, 2, 15)
 	attempts := counter("authentication_attempts", "Requests by whether their credentials were right.", "result")
-	m.signedIn, m.notSignedIn = attempts.WithLabelValues("success"), attempts.WithLabelValues("error")
+	checks := times("authentication_duration_seconds", "How long it took to find out who asks, by whether their credentials were right.", filterSeconds, "result")
+	m.signedIn, m.notSignedIn = outcomesOf(attempts, checks, "success"), outcomesOf(attempts, checks, "error")
 	decisions := counter("authorization_attempts_total", "Requests by whether they were allowed.", "result")
-	m.allowed, m.denied = decisions.WithLabelValues("allowed"), decisions.WithLabelValues("denied")
-	m.noOpinion, m.undecided = decisions.WithLabelValues("no-opinion"), decisions.WithLabelValues("error")
+	deciding := times("authorization_duration_seconds", "How long it took to decide whether requests are allowed, by whether they were.", filterSeconds, "result")
+	m.allowed, m.denied = outcomesOf(decisions, deciding, "allowed"), outcomesOf(decisions, deciding, "denied")
+	m.noOpinion, m.undecided = outcomesOf(decisions, deciding, "no-opinion"), outcomesOf(decisions, deciding, "error")
 	if r != nil {
-		r.MustRegister(m.requests, m.terminated, m.aborted, m.duration, m.sli, m.sizes, m.longRunning, m.deprecated, m.watchLists, m.events,
-			inFlight, attempts, decisions)
+		r.MustRegister(m.requests, m.terminated, m.aborted, m.duration, m.sli, m.sizes, m.longRunning, m.deprecated, m.watchLists, m.events, m.eventSizes,
+			inFlight, attempts, checks, decisions, deciding)
 	}
 	return m
 }
 
-func (m *metrics) authenticated(err error) {
-	if err != nil {
-		m.notSignedIn.Inc()
-		return
-	}
-	m.signedIn.Inc()
+// outcomes are how often a filter came to a result, and how long that took.
+type outcomes struct {
+	count prometheus.Counter
+	took  *histogram.Histogram
 }
 
-func (m *metrics) authorized(d authorizer.Decision, err error) {
+func outcomesOf(count *prometheus.CounterVec, took *histogram.Vec, result string) outcomes {
+	return outcomes{count.WithLabelValues(result), took.WithLabelValues(result)}
+}
+
+func (o outcomes) add(took time.Duration) {
+	o.count.Inc()
+	o.took.Observe(took)
+}
+
+func (m *metrics) authenticated(err error, took time.Duration) {
+	if err != nil {
+		m.notSignedIn.add(took)
+		return
+	}
+	m.signedIn.add(took)
+}
+
+func (m *metrics) authorized(d authorizer.Decision, err error, took time.Duration) {
 	switch {
 	case d == authorizer.DecisionAllow:
-		m.allowed.Inc()
+		m.allowed.add(took)
 	case err != nil:
-		m.undecided.Inc()
+		m.undecided.add(took)
 	case d == authorizer.DecisionDeny:
-		m.denied.Inc()
+		m.denied.add(took)
 	default:
-		m.noOpinion.Inc()
+		m.noOpinion.add(took)
 	}
 }
 

@@ -1,6 +1,7 @@
 package apiserver_test
 
 import (
+	"bufio"
 	"context"
 	"net/http"
 	"regexp"
@@ -11,6 +12,9 @@ import (
 	"time"
 
 	admissionv1 "k8s.io/api/admission/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // figures are what the server shows now.
@@ -141,6 +145,66 @@ func TestLongRequestsAreCountedWhileTheyRun(t *testing.T) {
 	soon(t, func() bool {
 		return strings.Contains(f.figures(), `apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",scope="cluster",subresource="",verb="WATCH",version="v1"} 1`)
 	})
+}
+
+// How long it took to find out who asks and whether they may, who decided that, and how long events are, by upstream's names and buckets.
+func TestFiltersAndEventsAreMeasured(t *testing.T) {
+	f := start(t)
+	f.allow("alice", rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"configmaps"}, Verbs: []string{"list"}})
+	alice := f.client("alice")
+	f.soon(alice, "GET "+maps, 200)
+	f.Must(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "one"}})
+	f.askAs(f.client("system:node:one", "system:nodes"), "GET /api/v1/nodes/one", "").ok(200)
+	before := f.figures()
+	f.askAs(alice, "GET "+maps, "").ok(200)
+	f.askAs(alice, "GET /api/v1/nodes", "").ok(403)
+	f.askAs(f.client(""), "GET /version", "", bearer("nonsense")...).ok(401)
+	more := func(series string, n float64) {
+		t.Helper()
+		var was float64
+		for line := range strings.Lines(before) {
+			if text, is := strings.CutPrefix(line, series+" "); is {
+				was, _ = strconv.ParseFloat(strings.TrimSpace(text), 64)
+			}
+		}
+		if got := f.figure(series) - was; got != n {
+			t.Errorf("%s: %v more, want %v", series, got, n)
+		}
+	}
+	more(`apiserver_authorization_decisions_total{decision="allowed",name="rbac",type="RBAC"}`, 1)
+	more(`apiserver_authorization_decisions_total{decision="allowed",name="node",type="Node"}`, 0)
+	if f.figure(`apiserver_authorization_decisions_total{decision="allowed",name="node",type="Node"}`) != 1 {
+		t.Error("what a node may is not counted as the node authorizer's")
+	}
+	more(`authorization_duration_seconds_count{result="no-opinion"}`, 1)
+	more(`authorization_duration_seconds_bucket{result="no-opinion",le="16.384"}`, 1)
+	more(`authentication_duration_seconds_count{result="error"}`, 1)
+	more(`authentication_duration_seconds_bucket{result="error",le="16.384"}`, 1)
+	for _, result := range []string{`authentication_duration_seconds_sum{result="success"}`, `authorization_duration_seconds_sum{result="allowed"}`} {
+		if sum := f.figure(result); sum <= 0 || sum > 600 {
+			t.Errorf("%s: %v", result, sum)
+		}
+	}
+
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(watching, http.MethodGet, "https://"+f.host+maps+"?watch=true", nil)
+	resp, err := f.admin.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	f.ask("POST "+maps, `{"metadata":{"name":"a"}}`).ok(201)
+	event, err := bufio.NewReader(resp.Body).ReadBytes('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	const of = `{group="",resource="configmaps",version="v1"}`
+	soon(t, func() bool { return strings.Contains(f.figures(), "apiserver_watch_events_total"+of+" 1\n") })
+	if n, sum := f.figure("apiserver_watch_events_sizes_count"+of), f.figure("apiserver_watch_events_sizes_sum"+of); n != 1 || sum != float64(len(event)) {
+		t.Errorf("%v events of %v bytes, want one of %d", n, sum, len(event))
+	}
+	f.figure(`apiserver_watch_events_sizes_bucket{group="",resource="configmaps",version="v1",le="131072"}`)
 }
 
 // soon waits until something holds.

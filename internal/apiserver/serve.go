@@ -121,7 +121,7 @@ func (p *passage) hurry() error {
 // admit finds out who is asking, whether they may, and waits for the request's turn.
 func (p *passage) admit() error {
 	u, err := p.s.authn.Authenticate(p.r)
-	p.s.metrics.authenticated(err)
+	p.s.metrics.authenticated(err, time.Since(p.start))
 	if err != nil {
 		p.s.remarkUnknown(p.r, err)
 		p.record(attributes(p.info, nil))
@@ -294,8 +294,9 @@ func attributes(info *request.RequestInfo, u user.Info) *authorizer.AttributesRe
 
 // allowed asks whether a request may be answered, and why. When that cannot be told, it is not, but neither is it forbidden: the client may try again.
 func (s *Server) allowed(ctx context.Context, at *authorizer.AttributesRecord) (why string, err error) {
+	began := time.Now()
 	decision, why, err := s.authz.Authorize(ctx, at)
-	s.metrics.authorized(decision, err)
+	s.metrics.authorized(decision, err, time.Since(began))
 	switch {
 	case decision == authorizer.DecisionAllow:
 		return why, nil

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 
+	"skiff.dev/skiff/internal/histogram"
 	"skiff.dev/skiff/internal/registry"
 	"skiff.dev/skiff/internal/store"
 )
@@ -62,7 +63,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, q *registry.Reque
 	defer s.metrics.open(r, p.info)()
 	sent := s.metrics.events.WithLabelValues(q.Resource.Group, q.Resource.Version, q.Resource.Plural)
 
-	out := &watchWriter{r: r, f: f, q: q, fields: o.FieldSelector, listed: s.metrics.listing(r, p)}
+	out := &watchWriter{r: r, f: f, q: q, fields: o.FieldSelector, listed: s.metrics.listing(r, p),
+		sizes: s.metrics.eventSizes.WithLabelValues(q.Resource.Group, q.Resource.Version, q.Resource.Plural)}
 	if wsstream.IsWebSocketRequest(r) {
 		s.watchSocket(ctx, cancel, w, r, func(ctx context.Context, send func() error) { s.pass(ctx, events, err, out, sent, send) }, out)
 		return
@@ -153,10 +155,12 @@ func (s *Server) batch(ctx context.Context, events *store.Watcher, out *watchWri
 	defer func() { giveBack(out.buf); out.buf = nil }()
 	listed := false
 	for i := range some {
+		before := len(out.buf)
 		if err := out.event(&some[i]); err != nil {
 			s.log.Error("cannot encode an event", "resource", out.q.Resource.Plural, "err", err)
 			return 0, context.Canceled
 		}
+		out.sizes.ObserveSize(int64(len(out.buf) - before))
 		listed = listed || some[i].InitialEnd
 		if len(out.buf) > batchBytes && i < len(some)-1 {
 			if err := send(); err != nil {
@@ -183,6 +187,7 @@ type watchWriter struct {
 	buf    []byte
 	headed bool   // a table's columns have been sent
 	listed func() // is called when everything there was has been sent
+	sizes  *histogram.Histogram
 }
 
 var eventTypes = map[store.EventType]string{store.Added: "ADDED", store.Modified: "MODIFIED", store.Deleted: "DELETED", store.Bookmark: "BOOKMARK"}

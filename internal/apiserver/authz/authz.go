@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -33,9 +34,11 @@ type Authorizer struct {
 	index *index
 	nodes nodes
 	ready chan struct{}
-	chain atomic.Pointer[[]link] // who is asked, in order; nil: nodes, then RBAC
+	chain atomic.Pointer[[]link] // who is asked, in order
 	asks  Sources
 	holds []byte // what asks.ConfigFile held when it was first read
+	// decisions are counted by who made them.
+	decisions *prometheus.CounterVec
 	// clusterRoles is signalled when a ClusterRole changed, for the aggregated ones.
 	clusterRoles chan struct{}
 }
@@ -44,11 +47,19 @@ var _ authorizer.Authorizer = (*Authorizer)(nil)
 
 // New returns an authorizer that knows system:masters and nodes at once, and RBAC's rules from soon after Run has begun.
 func New(reg *registry.Registry, log *slog.Logger) *Authorizer {
-	return &Authorizer{
+	a := &Authorizer{
 		reg: reg, log: log, index: newIndex(), nodes: nodes{reg, compile(nodeRules)},
 		ready: make(chan struct{}), clusterRoles: make(chan struct{}, 1),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "apiserver_authorization_decisions_total", Help: "Requests that were allowed or denied, by who decided.",
+		}, []string{"type", "name", "decision"}),
 	}
+	a.chain.Store(&[]link{a.link("Node", "node", a.byNode), a.link("RBAC", "rbac", a.byRBAC)})
+	return a
 }
+
+// Figures are how often who decided what.
+func (a *Authorizer) Figures() prometheus.Collector { return a.decisions }
 
 // Ready is closed once the default roles and bindings are there and every rule is known.
 func (a *Authorizer) Ready() <-chan struct{} { return a.ready }
@@ -81,34 +92,33 @@ func (a *Authorizer) Authorize(ctx context.Context, at authorizer.Attributes) (a
 	if slices.Contains(u.GetGroups(), user.SystemPrivilegedGroup) {
 		return authorizer.DecisionAllow, "", nil
 	}
-	if chain := a.chain.Load(); chain != nil {
-		return a.ask(ctx, *chain, at)
-	}
-	return a.own(ctx, at, true, true)
+	return a.ask(ctx, *a.chain.Load(), at)
 }
 
-// own decides by the rules for nodes and by RBAC, or by one of the two.
-func (a *Authorizer) own(ctx context.Context, at authorizer.Attributes, nodes, rbac bool) (authorizer.Decision, string, error) {
-	u, nodeReason := at.GetUser(), ""
-	if node, ok := nodeOf(u); ok && nodes {
-		allowed, reason, err := a.nodes.allow(ctx, node, at)
-		if err != nil {
-			return authorizer.DecisionNoOpinion, "", err
-		}
-		if allowed {
-			return authorizer.DecisionAllow, "", nil
-		}
-		nodeReason = reason
+// byNode decides by the rules for nodes.
+func (a *Authorizer) byNode(ctx context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
+	node, ok := nodeOf(at.GetUser())
+	if !ok {
+		return authorizer.DecisionNoOpinion, "", nil
 	}
-	if !rbac {
-		return authorizer.DecisionNoOpinion, nodeReason, nil
+	allowed, reason, err := a.nodes.allow(ctx, node, at)
+	switch {
+	case err != nil:
+		return authorizer.DecisionNoOpinion, "", err
+	case allowed:
+		return authorizer.DecisionAllow, "", nil
 	}
+	return authorizer.DecisionNoOpinion, reason, nil
+}
+
+// byRBAC decides by roles and bindings.
+func (a *Authorizer) byRBAC(_ context.Context, at authorizer.Attributes) (authorizer.Decision, string, error) {
 	q := queryOf(at)
-	why, allowed := a.index.decide(u, &q, at.GetNamespace())
+	why, allowed := a.index.decide(at.GetUser(), &q, at.GetNamespace())
 	if allowed {
 		return authorizer.DecisionAllow, why, nil
 	}
-	return authorizer.DecisionNoOpinion, together(nodeReason, why), nil
+	return authorizer.DecisionNoOpinion, why, nil
 }
 
 // ConditionsAwareAuthorize implements authorizer.Authorizer: RBAC knows no conditions.

@@ -30,8 +30,13 @@ type Sources struct {
 
 // link is one of those who are asked: the node authorizer, RBAC, or somebody else.
 type link struct {
-	node, rbac bool
-	other      authorizer.Authorizer
+	decide          func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error)
+	allowed, denied prometheus.Counter
+}
+
+// link makes one of those who are asked, of upstream's type and name.
+func (a *Authorizer) link(kind, name string, decide func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error)) link {
+	return link{decide, a.decisions.WithLabelValues(kind, name, "allowed"), a.decisions.WithLabelValues(kind, name, "denied")}
 }
 
 const configKey = "authorization-config"
@@ -49,12 +54,12 @@ func (a *Authorizer) Use(s Sources) (err error) {
 		return a.configure(a.holds)
 	case s.WebhookConfig != "":
 		var l link
-		l, err = webhookLink("authorization-webhook-config-file", s.WebhookConfig, "webhook", &apiserver.WebhookConfiguration{
+		l, err = a.webhookLink("authorization-webhook-config-file", s.WebhookConfig, "default", &apiserver.WebhookConfiguration{
 			SubjectAccessReviewVersion: "v1", FailurePolicy: apiserver.FailurePolicyNoOpinion,
 			AuthorizedTTL: metav1.Duration{Duration: 5 * time.Minute}, CacheAuthorizedRequests: true,
 			UnauthorizedTTL: metav1.Duration{Duration: 30 * time.Second}, CacheUnauthorizedRequests: true, Timeout: metav1.Duration{Duration: 30 * time.Second},
 		})
-		a.chain.Store(&[]link{{node: true}, {rbac: true}, l})
+		a.chain.Store(new(append(*a.chain.Load(), l)))
 	}
 	return err
 }
@@ -72,15 +77,16 @@ func (a *Authorizer) Follow(figures prometheus.Registerer, log *slog.Logger) *co
 
 // configure makes the authorizer ask as the file says.
 func (a *Authorizer) configure(raw []byte) error {
-	chain, err := readChain(a.asks.ConfigFile, raw)
+	chain, err := a.readChain(raw)
 	if err == nil {
 		a.chain.Store(&chain)
 	}
 	return err
 }
 
-func readChain(file string, raw []byte) ([]link, error) {
+func (a *Authorizer) readChain(raw []byte) ([]link, error) {
 	const key = configKey
+	file := a.asks.ConfigFile
 	c, err := configfile.Decode[apiserver.AuthorizationConfiguration](key, file, raw)
 	if err != nil {
 		return nil, err
@@ -91,13 +97,18 @@ func readChain(file string, raw []byte) ([]link, error) {
 	}
 	var out []link
 	for i, one := range c.Authorizers {
-		l := link{node: one.Type == "Node", rbac: one.Type == "RBAC"}
-		if one.Type == apiserver.TypeWebhook {
+		var l link
+		switch one.Type {
+		case apiserver.AuthorizerType("Node"):
+			l = a.link("Node", one.Name, a.byNode)
+		case apiserver.AuthorizerType("RBAC"):
+			l = a.link("RBAC", one.Name, a.byRBAC)
+		case apiserver.TypeWebhook:
 			if one.Webhook.ConnectionInfo.KubeConfigFile == nil {
 				return nil, fmt.Errorf("%s: %s: authorizers[%d].webhook.connectionInfo.type: %s is for servers that run in a pod; use KubeConfigFile",
 					key, file, i, one.Webhook.ConnectionInfo.Type)
 			}
-			if l, err = webhookLink(key, *one.Webhook.ConnectionInfo.KubeConfigFile, one.Name, one.Webhook); err != nil {
+			if l, err = a.webhookLink(key, *one.Webhook.ConnectionInfo.KubeConfigFile, one.Name, one.Webhook); err != nil {
 				return nil, err
 			}
 		}
@@ -106,7 +117,7 @@ func readChain(file string, raw []byte) ([]link, error) {
 	return out, nil
 }
 
-func webhookLink(key, kubeconfig, name string, c *apiserver.WebhookConfiguration) (link, error) {
+func (a *Authorizer) webhookLink(key, kubeconfig, name string, c *apiserver.WebhookConfiguration) (link, error) {
 	config, err := webhookutil.LoadKubeconfig(kubeconfig, nil)
 	if err != nil {
 		return link{}, fmt.Errorf("%s: %s: %w", key, kubeconfig, err)
@@ -128,26 +139,24 @@ func webhookLink(key, kubeconfig, name string, c *apiserver.WebhookConfiguration
 	if err != nil {
 		return link{}, fmt.Errorf("%s: the webhook %s: %w", key, name, err)
 	}
-	return link{other: w}, nil
+	return a.link("Webhook", name, w.Authorize), nil
 }
 
 // ask goes along the chain: the first that allows or denies decides.
 func (a *Authorizer) ask(ctx context.Context, chain []link, at authorizer.Attributes) (authorizer.Decision, string, error) {
 	var reasons string
 	var failed error
-	for _, l := range chain {
-		var d authorizer.Decision
-		var why string
-		var err error
-		if l.other != nil {
-			d, why, err = l.other.Authorize(ctx, at)
-		} else {
-			d, why, err = a.own(ctx, at, l.node, l.rbac)
-		}
+	for i := range chain {
+		d, why, err := chain[i].decide(ctx, at)
 		if err != nil {
 			failed = err
 		}
-		if d != authorizer.DecisionNoOpinion {
+		switch d {
+		case authorizer.DecisionAllow:
+			chain[i].allowed.Inc()
+			return d, why, err
+		case authorizer.DecisionDeny:
+			chain[i].denied.Inc()
 			return d, why, err
 		}
 		reasons = together(reasons, why)
