@@ -36,11 +36,13 @@ func (c *call) list() {
 		return
 	}
 	page, err := c.s.reg.List(c.r.Context(), c.q, o)
+	c.q.Steps.Done("read")
 	if err != nil {
 		c.fail(err)
 		return
 	}
 	entries, err := c.q.Show(c.r.Context(), page.Entries)
+	c.q.Steps.Done("convert")
 	if err != nil {
 		c.fail(err)
 		return

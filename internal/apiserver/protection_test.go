@@ -13,14 +13,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"skiff.dev/skiff/internal/apiserver"
+	"skiff.dev/skiff/internal/apiserver/admission"
+	"skiff.dev/skiff/internal/apiserver/admission/dynamic"
+	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/logtest"
 	"skiff.dev/skiff/internal/pki"
+	"skiff.dev/skiff/internal/registry"
 )
 
 func TestSlowRequestsAreRemarkedUpon(t *testing.T) {
@@ -34,7 +40,7 @@ func TestSlowRequestsAreRemarkedUpon(t *testing.T) {
 	for deadline := time.Now().Add(time.Minute); !strings.Contains(log.String(), "a request was slow") && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 	}
 	text := log.String()
-	for _, want := range []string{"a request was slow", `uri="/readyz/slow?x=y"`, "code=200", "user=admin", "audit=" + got.header.Get("Audit-Id")} {
+	for _, want := range []string{"a request was slow", `uri="/readyz/slow?x=y"`, ` steps="answer 1.1`, "code=200", "user=admin", "audit=" + got.header.Get("Audit-Id")} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%s is not in the log: %s", want, text)
 		}
@@ -43,6 +49,82 @@ func TestSlowRequestsAreRemarkedUpon(t *testing.T) {
 		t.Error("a fast request is in the log")
 	}
 }
+
+// What took a slow request's time is told step by step.
+func TestSlowRequestsTellTheirSteps(t *testing.T) {
+	log, d := &logtest.Log{}, dynamic.New()
+	admit, validate, err := admission.New(admission.Config{
+		Admit:    map[string]registry.Admit{"MutatingAdmissionWebhook": d.MutateByWebhooks},
+		Validate: map[string]registry.Validate{"ValidatingAdmissionWebhook": d.ValidateByWebhooks}, Metrics: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := startAsking(t, d, func(c *registry.Config, _ func() *authz.Authorizer) { c.Admit, c.Validate = admit, validate },
+		func(c *apiserver.Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) })
+	h := hooksFor(f)
+	h.on("/slow", func(r *admissionv1.AdmissionRequest) *admissionv1.AdmissionResponse {
+		if r.Name == "a" {
+			time.Sleep(slowFor)
+		}
+		return &admissionv1.AdmissionResponse{Allowed: true}
+	})
+	h.configure("Mutating", "m", "/slow", configMapRule, "")
+	h.configure("Validating", "v", "/slow", configMapRule, "")
+	told := func(audit string) (steps string) {
+		t.Helper()
+		soon(t, func() bool {
+			for line := range strings.Lines(log.String()) {
+				if strings.Contains(line, "a request was slow") && strings.Contains(line, "audit="+audit) {
+					_, steps, _ = strings.Cut(line, ` steps="`)
+					steps, _, _ = strings.Cut(steps, `"`)
+				}
+			}
+			return steps != ""
+		})
+		return steps
+	}
+	// took is how long each step is said to have taken.
+	took := func(steps string) map[string]time.Duration {
+		t.Helper()
+		out := map[string]time.Duration{}
+		for _, one := range strings.Split(steps, ", ") {
+			at := strings.LastIndexByte(one, ' ')
+			d, err := time.ParseDuration(one[at+1:])
+			if err != nil {
+				t.Fatalf("%v in %q", err, steps)
+			}
+			out[one[:max(at, 0)]] += d
+		}
+		return out
+	}
+	made := f.ask("POST "+configMaps, configMapText("a")).ok(201)
+	for _, name := range []string{"admission MutatingAdmissionWebhook", "admission ValidatingAdmissionWebhook"} {
+		if steps := told(made.header.Get("Audit-Id")); took(steps)[name] < slowFor {
+			t.Errorf("%s took %v, of: %s", name, took(steps)[name], steps)
+		}
+	}
+
+	body, in := io.Pipe() // a client that hesitates
+	go func() {
+		text := configMapText("b")
+		_, _ = io.WriteString(in, text[:5])
+		time.Sleep(slowFor * 2)
+		_, _ = io.WriteString(in, text[5:])
+		_ = in.Close()
+	}()
+	resp, err := f.admin.Post("https://"+f.host+configMaps, "application/json", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if steps := told(resp.Header.Get("Audit-Id")); resp.StatusCode != 201 || took(steps)["read and decode"] < slowFor*2-100*time.Millisecond {
+		t.Errorf("%d, of: %s", resp.StatusCode, steps)
+	}
+}
+
+// slowFor is as long as a step takes of which two make a request slow.
+const slowFor = 550 * time.Millisecond
 
 func TestWeakCiphersAreRefused(t *testing.T) {
 	f := start(t)

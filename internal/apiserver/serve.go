@@ -28,6 +28,7 @@ import (
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
 	"skiff.dev/skiff/internal/apiserver/fairness"
+	"skiff.dev/skiff/internal/registry"
 )
 
 // enter sends people with browsers to the UI, and everybody else on.
@@ -64,6 +65,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	rec.Header().Set("Cache-Control", "no-cache, private")
 	info, err := s.requests.NewRequestInfo(r)
 	p := &passage{s: s, w: rec, r: r, info: info, id: types.UID(id), start: start}
+	p.steps.Begin(start)
 	defer p.end()
 	if err != nil {
 		writeError(rec, r, apierrors.NewBadRequest(err.Error()))
@@ -96,6 +98,7 @@ type passage struct {
 	aim    aim
 	waited time.Duration // for its seat
 	hooks  atomic.Int64  // nanoseconds that it waited for webhooks
+	steps  registry.Steps
 }
 
 // hurry gives a request the time it asks for itself (?timeout=30s), if that is less than requestTimeout.
@@ -121,7 +124,9 @@ func (p *passage) hurry() error {
 // admit finds out who is asking, whether they may, and waits for the request's turn.
 func (p *passage) admit() error {
 	u, err := p.s.authn.Authenticate(p.r)
-	p.s.metrics.authenticated(err, time.Since(p.start))
+	now := time.Now()
+	p.s.metrics.authenticated(err, now.Sub(p.start))
+	p.steps.Until("authenticate", now)
 	if err != nil {
 		p.s.remarkUnknown(p.r, err)
 		p.record(attributes(p.info, nil))
@@ -138,7 +143,7 @@ func (p *passage) admit() error {
 		p.user, at.User = u, u
 		audit.Impersonated(p.r.Context(), u, constraint)
 	}
-	why, err := p.s.allowed(p.r.Context(), at)
+	why, err := p.s.allowed(p.r.Context(), at, &p.steps)
 	audit.Decided(p.r.Context(), why, err)
 	if err != nil {
 		return err
@@ -192,6 +197,7 @@ func (p *passage) wait(at *authorizer.AttributesRecord) error {
 		return apierrors.NewTooManyRequests(err.Error(), 1)
 	}
 	p.waited = pass.Waited()
+	p.steps.Done("wait for a turn")
 	if p.info.Verb == "watch" {
 		pass.Done()
 		return nil
@@ -216,6 +222,9 @@ func (p *passage) answer() {
 	}
 	end() // a panic is answered elsewhere
 }
+
+// lastStep is what a request does after all that tells its own steps.
+var lastStep = map[aim]string{here: "encode and write", behind: "API server behind this one", unknown: "answer"}
 
 // slow is how long a request may take without being remarked upon.
 const slow = time.Second
@@ -242,13 +251,15 @@ func (p *passage) end() {
 	} else {
 		p.event.Done(p.w.code)
 	}
-	took := time.Since(p.start)
+	now := time.Now()
+	took := now.Sub(p.start)
 	if p.info == nil {
 		return
 	}
 	p.s.metrics.answered(p.route(), p.w, took, p.waited+time.Duration(p.hooks.Load()))
 	if took >= slow && !endless(p.info) {
-		p.s.log.Warn("a request was slow", "method", p.r.Method, "uri", p.r.URL.RequestURI(), "took", took.Round(time.Millisecond), "code", p.w.code,
+		p.steps.Until(lastStep[p.aim], now)
+		p.s.log.Warn("a request was slow", "method", p.r.Method, "uri", p.r.URL.RequestURI(), "took", took.Round(time.Millisecond), "steps", p.steps.String(), "code", p.w.code,
 			"bytes", p.w.bytes, "user", nameOf(p.user), "agent", p.r.UserAgent(), "audit", string(p.id))
 	}
 }
@@ -293,10 +304,12 @@ func attributes(info *request.RequestInfo, u user.Info) *authorizer.AttributesRe
 }
 
 // allowed asks whether a request may be answered, and why. When that cannot be told, it is not, but neither is it forbidden: the client may try again.
-func (s *Server) allowed(ctx context.Context, at *authorizer.AttributesRecord) (why string, err error) {
+func (s *Server) allowed(ctx context.Context, at *authorizer.AttributesRecord, steps *registry.Steps) (why string, err error) {
 	began := time.Now()
 	decision, why, err := s.authz.Authorize(ctx, at)
-	s.metrics.authorized(decision, err, time.Since(began))
+	now := time.Now()
+	s.metrics.authorized(decision, err, now.Sub(began))
+	steps.Until("authorize", now)
 	switch {
 	case decision == authorizer.DecisionAllow:
 		return why, nil

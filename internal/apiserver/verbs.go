@@ -38,7 +38,7 @@ func (p *passage) resource(w http.ResponseWriter) {
 		return
 	}
 	p.aim = here
-	q.User, q.UserAgent, q.Waited = p.user, cmp.Or(r.UserAgent(), "unknown"), &p.hooks
+	q.User, q.UserAgent, q.Waited, q.Steps = p.user, cmp.Or(r.UserAgent(), "unknown"), &p.hooks, &p.steps
 	q.Warn = func(text string) { w.Header().Add("Warning", fmt.Sprintf("299 - %q", text)) }
 	if warnings := deprecations(q.Resource); len(warnings) > 0 {
 		for _, text := range warnings {
@@ -64,7 +64,7 @@ func (p *passage) resource(w http.ResponseWriter) {
 		q.MayCreate = func(ctx context.Context) error {
 			also := *info
 			also.Verb = "create"
-			_, err := s.allowed(ctx, attributes(&also, p.user))
+			_, err := s.allowed(ctx, attributes(&also, p.user), nil)
 			return err
 		}
 	}
@@ -193,6 +193,7 @@ func (c *call) wants() (schema.GroupVersionKind, runtime.Object) {
 }
 
 func (c *call) body(validation string) (runtime.Object, error) {
+	defer c.q.Steps.Done("read and decode")
 	raw, err := readBody(c.w, c.r)
 	if err != nil {
 		return nil, err
@@ -231,6 +232,7 @@ func (c *call) get() {
 		return
 	}
 	out, err := c.s.reg.Get(c.r.Context(), c.q, o)
+	c.q.Steps.Done("read")
 	if err != nil {
 		c.fail(err)
 		return
@@ -250,6 +252,7 @@ func (c *call) create() {
 		return
 	}
 	out, err := c.s.reg.Create(c.r.Context(), c.q, obj, o)
+	c.q.Steps.Done("store")
 	if err != nil {
 		c.fail(err)
 		return
@@ -269,6 +272,7 @@ func (c *call) update() {
 		return
 	}
 	out, err := c.s.reg.Update(c.r.Context(), c.q, obj, o)
+	c.q.Steps.Done("store")
 	if err != nil {
 		c.fail(err)
 		return
@@ -300,8 +304,10 @@ func (c *call) patch() {
 		c.fail(err)
 		return
 	}
+	c.q.Steps.Done("read and decode")
 	audit.Patch(c.r.Context(), raw)
 	out, err := c.s.reg.Patch(c.r.Context(), c.q, types.PatchType(media), raw, o)
+	c.q.Steps.Done("store")
 	if err != nil {
 		c.fail(err)
 		return
@@ -311,6 +317,7 @@ func (c *call) patch() {
 
 // deleteOptions come in the body or, from simple clients, in the query.
 func (c *call) deleteOptions() (*metav1.DeleteOptions, error) {
+	defer c.q.Steps.Done("read and decode")
 	raw, err := readBody(c.w, c.r)
 	if err != nil {
 		return nil, err
@@ -348,6 +355,7 @@ func (c *call) delete() {
 		}
 	}
 	out, err := c.s.reg.Delete(c.r.Context(), c.q, o)
+	c.q.Steps.Done("store")
 	if err != nil {
 		c.fail(err)
 		return
@@ -403,6 +411,7 @@ func (c *call) deleteCollection() {
 		return
 	}
 	gone, err := c.s.reg.DeleteCollection(c.r.Context(), c.q, o, l)
+	c.q.Steps.Done("list and delete")
 	if err != nil {
 		c.fail(err)
 		return

@@ -166,6 +166,7 @@ func (r *Registry) DeleteCollection(ctx context.Context, q *Request, o *metav1.D
 		wg.Go(func() {
 			for e := range work {
 				one := *q
+				one.Steps = nil // they are of one goroutine
 				one.Namespace, one.Name = e.Object().GetNamespace(), e.Object().GetName()
 				if _, err := r.Delete(ctx, &one, o.DeepCopy()); err != nil && !apierrors.IsNotFound(err) {
 					mu.Lock()

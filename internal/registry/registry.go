@@ -149,6 +149,8 @@ type Request struct {
 	MayCreate func(ctx context.Context) error
 	// Waited gets the nanoseconds that webhooks took; may be nil.
 	Waited *atomic.Int64
+	// Steps are told what takes the request's time; may be nil.
+	Steps *Steps
 
 	manager          string         // the field manager that the options name
 	managed          bool           // the object's managedFields are as they shall be

@@ -132,10 +132,10 @@ func New(cfg Config) ([]registry.Admit, []registry.Validate, error) {
 			return nil, nil, fmt.Errorf("%s: %s: %w", configurationKey, p.name, err)
 		}
 		if p.admit != nil {
-			c.admits = append(c.admits, link[registry.Admit]{p.admit, m.of(p, "admit")})
+			c.admits = append(c.admits, link[registry.Admit]{p.admit, m.of(p, "admit"), "admission " + p.name})
 		}
 		if p.validate != nil {
-			c.validates = append(c.validates, link[registry.Validate]{p.validate, m.of(p, "validate")})
+			c.validates = append(c.validates, link[registry.Validate]{p.validate, m.of(p, "validate"), "admission " + p.name})
 		}
 	}
 	return []registry.Admit{c.admit}, []registry.Validate{c.validate}, nil
@@ -174,6 +174,7 @@ func Default() ([]registry.Admit, []registry.Validate) {
 type link[F any] struct {
 	run  F
 	took observers
+	step string // of a request
 }
 
 // chain runs plug-ins one after the other and measures them.
@@ -189,12 +190,14 @@ func (c *chain) admit(ctx context.Context, a *registry.Attributes) (err error) {
 	began, place := time.Now(), placeOf(a.Operation)
 	at := began
 	defer func() { c.figures.admit.observe(place, err, time.Since(began)) }()
+	a.Steps.Until("prepare", began)
 	if err = requestor(ctx, a); err != nil { // upstream's kinds do this themselves
 		return err
 	}
 	for i := range c.admits {
 		err = c.admits[i].run(ctx, a)
 		at = c.admits[i].took.since(at, place, err)
+		a.Steps.Until(c.admits[i].step, at)
 		if err != nil {
 			return err
 		}
@@ -211,6 +214,7 @@ func (c *chain) validate(ctx context.Context, a *registry.Attributes) (err error
 	began, place := time.Now(), placeOf(a.Operation)
 	at := began
 	defer func() { c.figures.validate.observe(place, err, time.Since(began)) }()
+	a.Steps.Until("validate", began)
 	for _, f := range c.alwaysValidate {
 		if err = f(ctx, a); err != nil {
 			return err
@@ -219,6 +223,7 @@ func (c *chain) validate(ctx context.Context, a *registry.Attributes) (err error
 	for i := range c.validates {
 		err = c.validates[i].run(ctx, a)
 		at = c.validates[i].took.since(at, place, err)
+		a.Steps.Until(c.validates[i].step, at)
 		if err != nil {
 			return err
 		}
