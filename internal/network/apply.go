@@ -2,7 +2,6 @@ package network
 
 import (
 	"errors"
-	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
@@ -16,41 +15,32 @@ import (
 // apply orders a delta's steps so that everything a step names exists: what is new comes first, what is gone goes last.
 func (r *ruleset) apply(c *nftables.Conn, d *proxy.Delta) error {
 	b := r.base
-	for _, name := range d.NewChains {
-		c.AddChain(b.chain(name))
-	}
 	for f, lead := range d.Frontends {
-		b.addPick(c, b.side(familyOf(f.Addr)), pickFor(f, lead))
-	}
-	// A chain that changes its memory is emptied before the old memory can go.
-	for name := range d.Chains {
-		c.FlushChain(b.chain(name))
-	}
-	for _, name := range d.GoneChains {
-		c.FlushChain(b.chain(name))
-	}
-	for _, name := range d.GoneMemory {
-		c.DelSet(&nftables.Set{Table: b.table, Name: name})
-	}
-	for name, keep := range d.Memory {
-		if err := c.AddSet(memory(b.table, name, leadsTo(d.Chains[name]), keep), nil); err != nil {
-			return err
+		s := b.side(familyOf(f.Addr))
+		if s == nil {
+			continue
 		}
-	}
-	for name, rules := range d.Chains {
-		for _, rule := range rules {
-			if err := r.addRule(c, name, rule); err != nil {
-				return fmt.Errorf("chain %s: %w", name, err)
+		if lead.Session.Keep > 0 {
+			if err := s.addMemory(c); err != nil {
+				return err
 			}
+		}
+		b.addPick(c, s, pickFor(f, lead))
+	}
+	for _, of := range d.Ranges {
+		if s := b.side(familyOf(of.Addr)); s != nil {
+			b.addLength(c, s, of.From.Bits())
 		}
 	}
 	for _, s := range b.sides {
-		if err := errors.Join(s.applyPlaces(c, d), s.applyFrontends(c, d), s.applyLoops(c, d)); err != nil {
+		if err := errors.Join(s.applyPlaces(c, d), s.applySessions(c, d), s.applyRanges(c, d), s.applyFrontends(c, d), s.applyLoops(c, d)); err != nil {
 			return err
 		}
 	}
-	for _, name := range d.GoneChains {
-		c.DelChain(b.chain(name))
+	for f, lead := range d.Old {
+		if s := b.side(familyOf(f.Addr)); s != nil {
+			b.removePick(c, s, pickFor(f, lead))
+		}
 	}
 	return nil
 }
@@ -60,13 +50,16 @@ func (s *side) carries(a netip.Addr) bool { return familyOf(a) == s.family }
 
 // applyFrontends leads packets to chains. Where only the backends changed, there is nothing to do.
 func (s *side) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
-	var gone, now [2][]nftables.SetElement // of frontends, of nodePorts
-	put := func(list *[2][]nftables.SetElement, f proxy.Frontend, v *expr.Verdict) {
-		which := 0
-		if f.OnNode() {
-			which = 1
+	var gone, now [3][]nftables.SetElement // of frontends, nodePorts, outside
+	put := func(list *[3][]nftables.SetElement, f proxy.Frontend, v *expr.Verdict) {
+		which, key := 0, frontendKey(f)
+		switch {
+		case f.Outside:
+			which = 2
+		case f.OnNode():
+			which, key = 1, portKey(f)
 		}
-		list[which] = append(list[which], nftables.SetElement{Key: frontendKey(f), VerdictData: v})
+		list[which] = append(list[which], nftables.SetElement{Key: key, VerdictData: v})
 	}
 	for _, f := range d.GoneFrontends {
 		if s.carries(f.Addr) {
@@ -86,7 +79,7 @@ func (s *side) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
 		}
 		put(&now, f, &expr.Verdict{Kind: expr.VerdictGoto, Chain: target})
 	}
-	for i, set := range []*nftables.Set{s.frontends, s.nodePorts} {
+	for i, set := range []*nftables.Set{s.frontends, s.nodePorts, s.outside} {
 		if err := errors.Join(deleteElements(c, set, gone[i]), addElements(c, set, now[i])); err != nil {
 			return err
 		}
@@ -94,41 +87,84 @@ func (s *side) applyFrontends(c *nftables.Conn, d *proxy.Delta) error {
 	return nil
 }
 
-func frontendKey(f proxy.Frontend) []byte {
-	if f.OnNode() {
-		return portKey(f)
-	}
-	return append(f.Addr.AsSlice(), portKey(f)...)
-}
+// frontendKey has the unspecified address for a port of the node, for which no packet is sent.
+func frontendKey(f proxy.Frontend) []byte { return append(f.Addr.AsSlice(), portKey(f)...) }
 
 func portKey(f proxy.Frontend) []byte {
 	return []byte{byte(f.Protocol), 0, 0, 0, byte(f.Port >> 8), byte(f.Port), 0, 0}
 }
 
-// placeKey has the unspecified address for a port of the node, for which no packet is sent.
 func placeKey(p proxy.Place) []byte {
-	return slices.Concat(p.Addr.AsSlice(), portKey(p.Frontend), number(uint32(p.Index)))
+	return append(frontendKey(p.Frontend), number(uint32(p.Index))...)
 }
 
 // applyPlaces puts backends into the places of their frontends.
 func (s *side) applyPlaces(c *nftables.Conn, d *proxy.Delta) error {
-	gone := func(yield func(nftables.SetElement) bool) {
-		for _, p := range d.GonePlaces {
-			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: placeKey(p)}) {
-				return
+	var errs []error
+	for _, outside := range []bool{false, true} {
+		gone := func(yield func(nftables.SetElement) bool) {
+			for _, p := range d.GonePlaces {
+				if s.carries(p.Addr) && p.Outside == outside && !yield(nftables.SetElement{Key: placeKey(p)}) {
+					return
+				}
 			}
 		}
-	}
-	now := func(yield func(nftables.SetElement) bool) {
-		for p, b := range d.Places() {
-			if s.carries(p.Addr) && !yield(nftables.SetElement{Key: placeKey(p), Val: backend(b)}) {
-				return
+		now := func(yield func(nftables.SetElement) bool) {
+			for p, b := range d.Places() {
+				if s.carries(p.Addr) && p.Outside == outside && !yield(nftables.SetElement{Key: placeKey(p), Val: backend(b)}) {
+					return
+				}
 			}
 		}
+		endpoints := s.space(outside).endpoints
+		errs = append(errs,
+			inChunks(gone, func(e []nftables.SetElement) error { return c.SetDeleteElements(endpoints, e) }),
+			inChunks(now, func(e []nftables.SetElement) error { return c.SetAddElements(endpoints, e) }))
 	}
-	return errors.Join(
-		inChunks(gone, func(e []nftables.SetElement) error { return c.SetDeleteElements(s.endpoints, e) }),
-		inChunks(now, func(e []nftables.SetElement) error { return c.SetAddElements(s.endpoints, e) }))
+	return errors.Join(errs...)
+}
+
+// applySessions tells which session a frontend is of, and where sessions may lead.
+func (s *side) applySessions(c *nftables.Conn, d *proxy.Delta) error {
+	var gone, now [2][]nftables.SetElement // by space
+	in := map[bool]int{true: 1}
+	for f, was := range d.Old {
+		if s.carries(f.Addr) && was.Session.Number != 0 && was.Session.Number != d.Frontends[f].Session.Number {
+			gone[in[f.Outside]] = append(gone[in[f.Outside]], nftables.SetElement{Key: frontendKey(f)})
+		}
+	}
+	for f, l := range d.Frontends {
+		if s.carries(f.Addr) && l.Session.Number != 0 && l.Session.Number != d.Old[f].Session.Number {
+			now[in[f.Outside]] = append(now[in[f.Outside]], nftables.SetElement{Key: frontendKey(f), Val: number(l.Session.Number)})
+		}
+	}
+	errs := []error{deleteElements(c, s.members, s.elementsOf(d.GoneMembers)), addElements(c, s.members, s.elementsOf(d.Members))}
+	for i, space := range s.spaces {
+		errs = append(errs, deleteElements(c, space.sessions, gone[i]), addElements(c, space.sessions, now[i]))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *side) elementsOf(members []proxy.Member) (out []nftables.SetElement) {
+	for _, m := range members {
+		if s.carries(m.Backend.Addr()) {
+			out = append(out, nftables.SetElement{Key: append(number(m.Session), backend(m.Backend)...)})
+		}
+	}
+	return out
+}
+
+// applyRanges tells from where a frontend may be reached. One of what comes from outside has the ranges of the one beside it.
+func (s *side) applyRanges(c *nftables.Conn, d *proxy.Delta) error {
+	elements := func(all []proxy.Range) (out []nftables.SetElement) {
+		for _, r := range all {
+			if s.carries(r.Addr) {
+				out = append(out, nftables.SetElement{Key: rangeKey(r.Frontend, r.From)})
+			}
+		}
+		return out
+	}
+	return errors.Join(deleteElements(c, s.ranges, elements(d.GoneRanges)), addElements(c, s.ranges, elements(d.Ranges)))
 }
 
 func (s *side) applyLoops(c *nftables.Conn, d *proxy.Delta) error {

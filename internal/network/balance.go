@@ -1,128 +1,87 @@
 package network
 
 import (
-	"iter"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
-	"skiff.dev/skiff/internal/proxy"
 )
+
+// A sender is remembered in one map for all sessions, with the backend it went to. Which session a frontend is of, and which backends a session
+// may lead to, are looked up likewise. What is remembered of sessions and backends that are gone leads nowhere, and goes when its time is over.
+
+// remembers is how many senders a node remembers at most: of two services the same one counts twice. Who comes when there are more is led as if
+// there were no session.
+const remembers = 1 << 18
+
+// dynsetDelete is the operation that takes an element out of a map (linux/netfilter/nf_tables.h; not in package unix).
+const dynsetDelete = 2
+
+// session is what the rules of a pick hold in registers while they look for whom a sender went to before: sender, session and backend follow
+// one another behind a frontend and what is drawn.
+type session struct {
+	*side
+	p                       pick
+	sender, number, backend uint32
+}
+
+func (s *side) session(p pick) session {
+	sender := reg3
+	return session{s, p, sender, sender + s.width(), sender + s.width() + 1}
+}
+
+// find loads which sender and session it is.
+func (s session) find() []expr.Any {
+	sessions := s.space(s.p.outside).sessions
+	return append(s.loadPicked(s.p),
+		&expr.Lookup{SourceRegister: reg0, DestRegister: s.number, IsDestRegSet: true, SetName: sessions.Name, SetID: sessions.ID},
+		s.loadSource(s.sender))
+}
+
+// recall leads a known sender where it went before, if that still is a backend.
+func (s session) recall() []expr.Any {
+	return exprs(s.find(), []expr.Any{
+		&expr.Lookup{SourceRegister: s.sender, DestRegister: s.backend, IsDestRegSet: true, SetName: s.remembered.Name, SetID: s.remembered.ID},
+		&expr.Lookup{SourceRegister: s.number, SetName: s.members.Name, SetID: s.members.ID},
+		s.note(unix.NFT_DYNSET_OP_UPDATE),
+	}, s.redirect(s.backend))
+}
+
+// begin draws a backend and remembers it. An update does not change what is remembered, so that goes first.
+func (s session) begin() []expr.Any {
+	drawn := append(s.loadPicked(s.p), s.draw(s.p, s.backend)...)
+	return exprs(drawn, s.find(), []expr.Any{s.note(dynsetDelete), s.note(unix.NFT_DYNSET_OP_UPDATE)}, s.redirect(s.backend))
+}
+
+func (s session) note(operation uint32) expr.Any {
+	d := &expr.Dynset{SrcRegKey: s.sender, SrcRegData: s.backend, SetName: s.remembered.Name, SetID: s.remembered.ID, Operation: operation}
+	if operation == unix.NFT_DYNSET_OP_UPDATE {
+		d.Timeout = s.p.keep
+	}
+	return d
+}
+
+// addMemory adds the map of who is remembered, unless it is there. It is the only one that takes memory before it has elements: 4 MiB.
+func (s *side) addMemory(c *nftables.Conn) error {
+	if s.keeps {
+		return nil
+	}
+	s.keeps, s.remembered.ID = true, 0
+	return c.AddSet(s.remembered, nil)
+}
+
+// newMemory is that map. Each sender stays for the time that its session says.
+func newMemory(t *nftables.Table, f family) *nftables.Set {
+	return &nftables.Set{Table: t, Name: "remembered" + f.digit(), IsMap: true, Dynamic: true, HasTimeout: true, Timeout: 24 * time.Hour, Size: remembers,
+		Concatenation: true, KeyType: nftables.MustConcatSetType(f.addrType(), nftables.TypeMark), DataType: f.backendType()}
+}
 
 // backendType is an address and a port.
 func (f family) backendType() nftables.SetDatatype {
 	return nftables.MustConcatSetType(f.addrType(), nftables.TypeInetService)
 }
-
-// memory is the map in which a chain remembers where it sent whom.
-func memory(t *nftables.Table, chain string, f family, keep time.Duration) *nftables.Set {
-	return &nftables.Set{Table: t, Name: chain, IsMap: true, Dynamic: true, HasTimeout: true, Timeout: keep, Size: 65535,
-		KeyType: f.addrType(), DataType: f.backendType()}
-}
-
-// leadsTo is the family of the addresses to which a chain that remembers leads.
-func leadsTo(rules []proxy.Rule) family {
-	for _, r := range rules {
-		if len(r.To) > 0 {
-			return familyOf(r.To[0].Addr())
-		}
-	}
-	return v4
-}
-
-// addRule translates one rule of the table's model.
-func (r *ruleset) addRule(c *nftables.Conn, chain string, rule proxy.Rule) error {
-	var match []expr.Any
-	if rule.From.IsValid() {
-		match = append(match, from(rule.From)...)
-	}
-	if rule.FromHost {
-		match = append(match, isLocal(true, false)...)
-	}
-	if rule.Masquerade {
-		match = append(match, mark()...)
-	}
-	if rule.Goto != "" {
-		r.base.rule(c, chain, match, gotoChain(rule.Goto))
-		return nil
-	}
-	if len(rule.To) == 0 {
-		return nil
-	}
-	if rule.Sticky > 0 {
-		if err := r.addRecall(c, chain, match, rule); err != nil {
-			return err
-		}
-	}
-	return r.addBalance(c, chain, match, rule)
-}
-
-// addRecall sends a known sender where it went before, if that backend still is one.
-func (r *ruleset) addRecall(c *nftables.Conn, chain string, match []expr.Any, rule proxy.Rule) error {
-	f := leadsTo([]proxy.Rule{rule})
-	backendAt := reg0 + f.width()
-	for part := range chunks(rule.To) {
-		still := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, KeyType: f.backendType()}
-		var elements []nftables.SetElement
-		for _, b := range part {
-			elements = append(elements, nftables.SetElement{Key: backend(b)})
-		}
-		if err := c.AddSet(still, elements); err != nil {
-			return err
-		}
-		r.base.rule(c, chain, match, []expr.Any{
-			f.loadSource(reg0),
-			&expr.Lookup{SourceRegister: reg0, DestRegister: backendAt, IsDestRegSet: true, SetName: chain},
-			&expr.Lookup{SourceRegister: backendAt, SetName: still.Name, SetID: still.ID},
-			&expr.Dynset{SrcRegKey: reg0, SrcRegData: backendAt, SetName: chain, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: rule.Sticky},
-		}, f.redirect(backendAt))
-	}
-	return nil
-}
-
-// dynsetDelete is the operation that takes an element out of a map (linux/netfilter/nf_tables.h; not in package unix).
-const dynsetDelete = 2
-
-// addBalance sends a packet to any backend, each with the same probability. More backends than one map can be created with are spread over
-// several rules: each draws among those that are left.
-func (r *ruleset) addBalance(c *nftables.Conn, chain string, match []expr.Any, rule proxy.Rule) error {
-	f, left := leadsTo([]proxy.Rule{rule}), len(rule.To)
-	addr, port, draw := reg0+f.width(), reg0+2*f.width(), reg1+2*f.width()
-	for part := range chunks(rule.To) {
-		choice := []expr.Any{&expr.Immediate{Register: addr, Data: rule.To[0].Addr().AsSlice()},
-			&expr.Immediate{Register: port, Data: portBytes(rule.To[0])}}
-		if len(rule.To) > 1 {
-			choose := &nftables.Set{Table: r.base.table, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger, DataType: f.backendType()}
-			var elements []nftables.SetElement
-			for i, b := range part {
-				elements = append(elements, nftables.SetElement{Key: number(uint32(i)), Val: backend(b)})
-			}
-			if err := c.AddSet(choose, elements); err != nil {
-				return err
-			}
-			choice = []expr.Any{
-				&expr.Numgen{Register: draw, Modulus: uint32(left), Type: unix.NFT_NG_RANDOM},
-				&expr.Lookup{SourceRegister: draw, DestRegister: addr, IsDestRegSet: true, SetName: choose.Name, SetID: choose.ID},
-			}
-		}
-		if rule.Sticky > 0 {
-			// An update does not change what is remembered, so that goes first.
-			choice = append(choice, f.loadSource(reg0),
-				&expr.Dynset{SrcRegKey: reg0, SrcRegData: addr, SetName: chain, Operation: dynsetDelete},
-				&expr.Dynset{SrcRegKey: reg0, SrcRegData: addr, SetName: chain, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: rule.Sticky})
-		}
-		r.base.rule(c, chain, match, choice, f.redirect(addr))
-		left -= len(part)
-	}
-	return nil
-}
-
-// chunks cuts backends into lists that fit into one message.
-func chunks(all []netip.AddrPort) iter.Seq[[]netip.AddrPort] { return slices.Chunk(all, 1000) }
 
 func backend(b netip.AddrPort) []byte { return append(b.Addr().AsSlice(), portBytes(b)...) }
 

@@ -9,8 +9,6 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
-
-	"skiff.dev/skiff/internal/proxy"
 )
 
 // Names of the chains and maps that do not depend on services. There is a map of each for each family that the cluster has.
@@ -21,11 +19,19 @@ const (
 	chainPostrouting = "postrouting"
 	chainDispatch    = "dispatch"
 	chainMasquerade  = "masquerade"
+	chainReject      = "reject"  // the sender is told that nobody answers
+	chainDrop        = "drop"    // the sender is not told: another node may answer
+	chainOutside     = "outside" // what neither pods nor this node send, before all other
+	chainRanges      = "ranges"  // drops what comes from none of its frontend's source ranges
 
 	mapFrontends = "frontends" // address, protocol, port → chain
+	mapOutside   = "outside"   // the same for what comes from outside, where that goes its own way; ports of the node with the unspecified address
 	mapEndpoints = "endpoints" // address, protocol, port, place → backend; of ports of the node with the unspecified address
+	mapSessions  = "sessions"  // address, protocol, port → the number of its session; likewise
 	mapNodePorts = "nodeports" // protocol, port → chain, on every address of the node
 	setHairpin   = "hairpin"   // pairs of a backend on this node and itself
+	setMembers   = "members"   // number of a session, backend that it may lead to
+	setRanges    = "ranges"    // address, protocol, port, network, its length
 
 	chainPolicy = "policy"
 )
@@ -87,30 +93,63 @@ type base struct {
 // side is what leads one family's packets.
 type side struct {
 	family
-	frontends, endpoints, nodePorts, hairpin *nftables.Set
-	picks                                    map[pick]bool // that have a chain
+	pods netip.Prefix // of the whole cluster
+
+	frontends, nodePorts, outside, hairpin *nftables.Set
+	spaces                                 [2]space // of all frontends, and of those of what comes from outside
+	members, remembered, ranges            *nftables.Set
+
+	picks   map[pick]int // that have a chain → how many lead there
+	lengths map[int]bool // of source ranges that are looked for
+	keeps   bool         // there is the map of who is remembered
+}
+
+// space is where frontends are looked up that do not get into each other's way.
+type space struct{ endpoints, sessions *nftables.Set }
+
+func (s *side) space(outside bool) space {
+	if outside {
+		return s.spaces[1]
+	}
+	return s.spaces[0]
 }
 
 func newBase(f facts) *base {
 	b := &base{table: &nftables.Table{Family: nftables.TableFamilyINet, Name: f.cluster}}
 	b.isolated = isolationMaps(b.table)
 	for _, r := range f.ranges {
-		b.sides = append(b.sides, newSide(b.table, r.family()))
+		b.sides = append(b.sides, newSide(b.table, r))
 	}
 	return b
 }
 
-func newSide(t *nftables.Table, f family) *side {
-	concat := func(types ...nftables.SetDatatype) nftables.SetDatatype { return nftables.MustConcatSetType(types...) }
+func newSide(t *nftables.Table, r ranges) *side {
+	f := r.family()
 	frontend := []nftables.SetDatatype{f.addrType(), nftables.TypeInetProto, nftables.TypeInetService}
+	set := func(name string, key ...nftables.SetDatatype) *nftables.Set {
+		return &nftables.Set{Table: t, Name: name + f.digit(), Concatenation: true, KeyType: nftables.MustConcatSetType(key...)}
+	}
+	mapTo := func(to nftables.SetDatatype, name string, key ...nftables.SetDatatype) *nftables.Set {
+		s := set(name, key...)
+		s.IsMap, s.DataType = true, to
+		return s
+	}
+	spaceOf := func(prefix string) space { // numbers are marks, for nft can print those, and integers not
+		return space{
+			endpoints: mapTo(f.backendType(), prefix+mapEndpoints, append(slices.Clone(frontend), nftables.TypeMark)...),
+			sessions:  mapTo(nftables.TypeMark, prefix+mapSessions, frontend...),
+		}
+	}
 	return &side{
-		family: f, picks: map[pick]bool{},
-		frontends: &nftables.Set{Table: t, Name: mapFrontends + f.digit(), IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict, KeyType: concat(frontend...)},
-		endpoints: &nftables.Set{Table: t, Name: mapEndpoints + f.digit(), IsMap: true, Concatenation: true, DataType: f.backendType(),
-			KeyType: concat(append(frontend, nftables.TypeMark)...)}, // nft can print marks, and integers not
-		nodePorts: &nftables.Set{Table: t, Name: mapNodePorts + f.digit(), IsMap: true, Concatenation: true, DataType: nftables.TypeVerdict,
-			KeyType: concat(frontend[1:]...)},
-		hairpin: &nftables.Set{Table: t, Name: setHairpin + f.digit(), Concatenation: true, KeyType: concat(f.addrType(), f.addrType())},
+		family: f, pods: r.pods, picks: map[pick]int{}, lengths: map[int]bool{},
+		frontends:  mapTo(nftables.TypeVerdict, mapFrontends, frontend...),
+		nodePorts:  mapTo(nftables.TypeVerdict, mapNodePorts, frontend[1:]...),
+		outside:    mapTo(nftables.TypeVerdict, mapOutside, frontend...),
+		spaces:     [2]space{spaceOf(""), spaceOf("outside-")},
+		hairpin:    set(setHairpin, f.addrType(), f.addrType()),
+		members:    set(setMembers, nftables.TypeMark, f.addrType(), nftables.TypeInetService),
+		ranges:     set(setRanges, append(slices.Clone(frontend), f.addrType(), nftables.TypeMark)...),
+		remembered: newMemory(t, f),
 	}
 }
 
@@ -125,7 +164,11 @@ func (b *base) side(f family) *side {
 }
 
 func (s *side) sets() []*nftables.Set {
-	return []*nftables.Set{s.frontends, s.endpoints, s.nodePorts, s.hairpin}
+	out := []*nftables.Set{s.frontends, s.nodePorts, s.outside, s.hairpin, s.members, s.ranges}
+	for _, in := range s.spaces {
+		out = append(out, in.endpoints, in.sessions)
+	}
+	return out
 }
 
 // isLoop matches what a backend on this node sends to itself.
@@ -157,7 +200,7 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	hook := func(name string, kind nftables.ChainType, at *nftables.ChainHook, when *nftables.ChainPriority) {
 		c.AddChain(&nftables.Chain{Table: b.table, Name: name, Type: kind, Hooknum: at, Priority: when})
 	}
-	for _, name := range []string{chainDispatch, chainMasquerade, proxy.Reject, proxy.Drop} {
+	for _, name := range []string{chainDispatch, chainMasquerade, chainReject, chainDrop, chainOutside} {
 		c.AddChain(b.chain(name))
 	}
 	hook(chainGuard, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
@@ -169,15 +212,22 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	// Pods' links route to 127.0.0.0/8, for answers to connections the node made to a node port there; nothing else may use that.
 	b.rule(c, chainGuard, metaIs(expr.MetaKeyIIFGROUP, number(group(f.cluster))), isFamily(v4), to(v4.loopback()),
 		verdict(expr.VerdictDrop, ""))
+	b.rule(c, chainPrerouting, verdict(expr.VerdictJump, chainOutside))
 	b.rule(c, chainPrerouting, verdict(expr.VerdictJump, chainDispatch))
 	b.rule(c, chainOutput, verdict(expr.VerdictJump, chainDispatch))
 	for _, r := range f.ranges {
+		b.dispatchOutside(c, r)
 		b.dispatch(c, r)
 	}
-	b.rule(c, proxy.Reject, metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
-	b.rule(c, proxy.Reject, one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}))
-	b.rule(c, proxy.Drop, verdict(expr.VerdictDrop, ""))
+	b.rule(c, chainReject, metaIs(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_TCP}), one(&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}))
+	b.rule(c, chainReject, one(&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}))
+	b.rule(c, chainDrop, verdict(expr.VerdictDrop, ""))
 	for _, s := range b.sides {
+		ranges := chainRanges + s.digit()
+		c.AddChain(b.chain(ranges))
+		b.rule(c, ranges, gotoChain(chainDrop))
+		s.keeps = false
+		clear(s.lengths)
 		clear(s.picks)
 		for _, p := range usualPicks() {
 			b.addPick(c, s, p)
@@ -186,6 +236,18 @@ func (b *base) create(c *nftables.Conn, f facts) error {
 	b.policies(c)
 	b.wayOut(c, f)
 	return nil
+}
+
+// dispatchOutside looks up what comes from outside. This node's own packets do not come here.
+func (b *base) dispatchOutside(c *nftables.Conn, r ranges) {
+	s, only := b.side(r.family()), isFamily(r.family())
+	b.rule(c, chainOutside, only, from(r.pods), verdict(expr.VerdictReturn, ""))
+	if r.dns.IsValid() {
+		b.rule(c, chainOutside, only, to(netip.PrefixFrom(r.dns, r.dns.BitLen())), verdict(expr.VerdictReturn, ""))
+	}
+	lookup := &expr.Lookup{SourceRegister: reg0, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: s.outside.Name, SetID: s.outside.ID}
+	b.rule(c, chainOutside, only, s.loadFrontend(), one(lookup))
+	b.rule(c, chainOutside, only, isLocal(false, false), s.loadPicked(pick{onNode: true}), one(lookup))
 }
 
 func (b *base) dispatch(c *nftables.Conn, r ranges) {
@@ -208,7 +270,7 @@ func (b *base) dispatch(c *nftables.Conn, r ranges) {
 	})
 	if r.services.IsValid() {
 		// No service has this address or port: say so instead of sending the packet out into the world.
-		b.rule(c, chainDispatch, only, to(r.services), isLocal(false, true), gotoChain(proxy.Reject))
+		b.rule(c, chainDispatch, only, to(r.services), isLocal(false, true), gotoChain(chainReject))
 	}
 }
 

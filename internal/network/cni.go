@@ -260,7 +260,7 @@ func setIsolation(p *policy.Table, r *reservation) {
 // setPod puts what is known of a pod's link into the tables: its addresses, and the host's ports that lead to it.
 func setPod(t *proxy.Table, p *policy.Table, r *reservation) {
 	setIsolation(p, r)
-	t.Set("pod/"+r.id(), proxy.HostPorts(strings.ToLower(r.id()), r.Addrs, r.Ports))
+	t.Set("pod/"+r.id(), proxy.HostPorts(r.Addrs, r.Ports))
 }
 
 // del takes a container's connection away. The addresses come last: as long as anything leads to one, nobody else may have it.

@@ -14,6 +14,7 @@ const (
 	reg0 uint32 = unix.NFT_REG32_00 + iota
 	reg1
 	reg2
+	reg3
 )
 
 // masqueradeMark is the bit of the packet mark that asks for masquerade after routing; it is the one Kubernetes always used for this.

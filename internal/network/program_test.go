@@ -33,6 +33,15 @@ var (
 		s.Spec.Type = corev1.ServiceTypeLoadBalancer
 		s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{{IP: netip.AddrFrom4([4]byte{198, 18, byte(i / 250), byte(1 + i%250)}).String()}}
 	}
+	policyLocal kind = func(i int, s *corev1.Service) {
+		loadBalancer(i, s)
+		s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	}
+	sourceRanges kind = func(i int, s *corev1.Service) {
+		loadBalancer(i, s)
+		s.Spec.LoadBalancerSourceRanges = []string{"198.51.100.0/24", "203.0.113.9/32"}
+	}
+	affinity kind = func(_ int, s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }
 )
 
 // crowd is a follower that has been told of many services, each with so many endpoints, and has written none.
@@ -90,6 +99,9 @@ func BenchmarkProgram(b *testing.B) {
 		{"ClusterIP", clusterIP, 1000, 5}, {"ClusterIP", clusterIP, 10000, 5}, {"ClusterIP", clusterIP, 5000, 50},
 		{"NodePort", nodePort, 1000, 5}, {"NodePort", nodePort, 5000, 5},
 		{"LoadBalancer", loadBalancer, 1000, 5}, {"LoadBalancer", loadBalancer, 5000, 5},
+		{"Local", policyLocal, 1000, 5}, {"Local", policyLocal, 5000, 5},
+		{"SourceRanges", sourceRanges, 1000, 5}, {"SourceRanges", sourceRanges, 5000, 5},
+		{"Affinity", affinity, 1000, 5}, {"Affinity", affinity, 5000, 5},
 	} {
 		b.Run(fmt.Sprintf("%s/%dx%d", of.name, of.services, of.each), func(b *testing.B) {
 			var used time.Duration
@@ -133,6 +145,9 @@ func BenchmarkChange(b *testing.B) {
 		{"ClusterIP", clusterIP, 1000}, {"ClusterIP", clusterIP, 10000},
 		{"NodePort", nodePort, 1000}, {"NodePort", nodePort, 5000},
 		{"LoadBalancer", loadBalancer, 1000}, {"LoadBalancer", loadBalancer, 5000},
+		{"Local", policyLocal, 1000}, {"Local", policyLocal, 5000},
+		{"SourceRanges", sourceRanges, 1000}, {"SourceRanges", sourceRanges, 5000},
+		{"Affinity", affinity, 1000}, {"Affinity", affinity, 5000},
 	} {
 		b.Run(fmt.Sprintf("%s/%d", of.name, of.services), func(b *testing.B) {
 			f := crowd(b, of.kind, of.services, 5)

@@ -5,20 +5,18 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 )
 
 // Delta is what changed. It is applied as a whole or not at all.
 type Delta struct {
 	Frontends     map[Frontend]Lead // new, or leading elsewhere
 	GoneFrontends []Frontend
-	Old           map[Frontend]Lead // where those of Frontends led that led somewhere before
+	Old           map[Frontend]Lead // where those of Frontends led that led somewhere before, and those that are gone
 	GonePlaces    []Place
-	Chains        map[string][]Rule // new, or changed
-	NewChains     []string
-	GoneChains    []string
-	Memory        map[string]time.Duration // chains that begin to remember senders
-	GoneMemory    []string                 // chains that stop
+	Ranges        []Range
+	GoneRanges    []Range
+	Members       []Member
+	GoneMembers   []Member
 	Loops         []netip.Addr
 	GoneLoops     []netip.Addr
 	Withdrawn     []netip.Addr // backends on this node to which nothing is led any more, or only for want of others. Nothing to write.
@@ -30,8 +28,8 @@ type Delta struct {
 
 // Empty tells that there is nothing to do.
 func (d *Delta) Empty() bool {
-	return len(d.Frontends) == 0 && len(d.GoneFrontends) == 0 && len(d.GonePlaces) == 0 && len(d.Chains) == 0 && len(d.GoneChains) == 0 &&
-		len(d.Memory) == 0 && len(d.GoneMemory) == 0 && len(d.Loops) == 0 && len(d.GoneLoops) == 0
+	return len(d.Frontends) == 0 && len(d.GoneFrontends) == 0 && len(d.GonePlaces) == 0 && len(d.Members) == 0 && len(d.GoneMembers) == 0 &&
+		len(d.Loops) == 0 && len(d.GoneLoops) == 0
 }
 
 // Places are those that get a backend, or another one; these are among GonePlaces too.
@@ -54,7 +52,7 @@ func (t *Table) Take() Delta {
 	d.GonePlaces, t.left = t.left, nil
 	for f, was := range t.frontends.Was {
 		now, held := t.frontends.Now[f]
-		if was.Held {
+		if was.Held && !(held && now.equal(was.Value)) {
 			d.Old[f] = was.Value
 			d.GonePlaces = append(d.GonePlaces, replaced(f, was.Value.To, now.To)...)
 			// A packet that was on its way through the table as it changed may still be led there, so those go with the next change.
@@ -64,21 +62,10 @@ func (t *Table) Take() Delta {
 			d.FreshUDP = append(d.FreshUDP, f)
 		}
 	}
-	for c, was := range t.chains.Was {
-		if _, now := t.chains.Now[c]; now && !was.Held {
-			d.NewChains = append(d.NewChains, c)
-		}
-	}
-	for m, was := range t.memory.Was {
-		// A memory that keeps its chain but not its time is made anew.
-		if now, held := t.memory.Now[m]; held && was.Held && now != was.Value {
-			d.GoneMemory = append(d.GoneMemory, m)
-		}
-	}
 	d.Frontends, d.GoneFrontends = t.frontends.Take()
-	d.Chains, d.GoneChains = t.chains.Take()
-	memory, gone := t.memory.Take()
-	d.Memory, d.GoneMemory = memory, append(d.GoneMemory, gone...)
+	d.Ranges, d.GoneRanges = ranges(d.Frontends, d.Old), ranges(d.Old, d.Frontends)
+	members, goneMembers := t.members.Take()
+	d.Members, d.GoneMembers = slices.Collect(maps.Keys(members)), goneMembers
 	loops, goneLoops := t.hairpins.Take()
 	d.Loops, d.GoneLoops = slices.Collect(maps.Keys(loops)), goneLoops
 	_, d.Withdrawn = t.serving.Take()
@@ -94,9 +81,8 @@ func (t *Table) Take() Delta {
 func (t *Table) All() Delta {
 	d := t.Take()
 	t.left = nil
-	d.Frontends, d.Chains, d.Memory = t.frontends.Now, t.chains.Now, t.memory.Now
-	d.GoneFrontends, d.GonePlaces, d.GoneChains, d.GoneMemory, d.GoneLoops, d.Old = nil, nil, nil, nil, nil, nil
-	d.NewChains = slices.Collect(maps.Keys(d.Chains))
+	d.GoneFrontends, d.GonePlaces, d.GoneRanges, d.GoneMembers, d.GoneLoops, d.Old = nil, nil, nil, nil, nil, nil
+	d.Frontends, d.Ranges, d.Members = t.frontends.Now, ranges(t.frontends.Now, nil), slices.Collect(maps.Keys(t.members.Now))
 	d.Loops = slices.Collect(maps.Keys(t.hairpins.Now))
 	return d
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -15,12 +14,12 @@ type HostPort struct {
 }
 
 // HostPorts is the part of one pod's host ports. The pod has an address of each family, or of one.
-func HostPorts(id string, pod []netip.Addr, ports []HostPort) Part {
-	part := Part{Frontends: map[Frontend]string{}, Chains: map[string][]Rule{}}
+func HostPorts(pod []netip.Addr, ports []HostPort) Part {
+	part := Part{Frontends: map[Frontend]Lead{}}
 	for _, a := range pod {
 		for _, p := range ports {
 			if !p.HostIP.IsValid() || p.HostIP.BitLen() == a.BitLen() {
-				part.addHostPort(id, a, p)
+				part.addHostPort(a, p)
 			}
 		}
 	}
@@ -30,26 +29,15 @@ func HostPorts(id string, pod []netip.Addr, ports []HostPort) Part {
 	return part
 }
 
-func (part *Part) addHostPort(id string, pod netip.Addr, p HostPort) {
+func (part *Part) addHostPort(pod netip.Addr, p HostPort) {
 	f := Frontend{Addr: everywhere(pod), Protocol: p.Protocol, Port: p.HostPort}
-	chain := fmt.Sprintf("%s/%s/%s/%d", kind("host", pod), id, p.Protocol, p.HostPort)
 	if p.HostIP.IsValid() && !p.HostIP.IsUnspecified() {
 		f.Addr = p.HostIP
-		chain += "/" + f.Addr.String()
 	}
 	to := netip.AddrPortFrom(pod, p.Container)
-	part.Frontends[f] = chain
-	part.Chains[chain] = []Rule{{To: []netip.AddrPort{to}}}
+	part.Frontends[f] = Lead{To: []netip.AddrPort{to}}
 	part.Loops = append(part.Loops, pod)
 	if p.Protocol == UDP {
 		part.UDP = append(part.UDP, to)
 	}
-}
-
-// kind begins the name of a chain that leads to addresses of a family.
-func kind(name string, like netip.Addr) string {
-	if like.Is4() {
-		return name
-	}
-	return name + "6"
 }

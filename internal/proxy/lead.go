@@ -3,17 +3,46 @@ package proxy
 import (
 	"net/netip"
 	"slices"
+	"time"
 )
 
-// Most chains do nothing but balance, or ask for masquerade and go on in one that does nothing but balance. Such chains are not written: their
-// frontends lead to the backends themselves, which lie in numbered places of one map for all services. So a service costs no objects of its
-// own, and a change of its backends a few elements.
-
-// Lead is where a frontend leads: to a chain, or to one of several backends, each as likely as the others.
+// Lead is where a frontend leads: to one of several backends, each as likely as the others, or nowhere. Whatever a service asks for, it costs no
+// objects of its own in the kernel: its backends lie in numbered places of one map for all services, those that are remembered for a sender in
+// another, and a change of its backends is a few elements.
 type Lead struct {
-	Chain      string
-	To         []netip.AddrPort // by place
-	Masquerade bool             // the answer has to come back through this node
+	To         []netip.AddrPort // sorted in a Part, by place in a Table
+	Drop       bool             // without a backend the sender is not told, because another node may answer; else it is
+	Session    Session          // zero: each connection goes where it falls
+	Masquerade Masquerade
+	Ranges     []netip.Prefix // where senders may be; none: anywhere. Sorted.
+}
+
+// Masquerade says whose packets get an address of this node for their source, so that the answer comes back through it.
+type Masquerade uint8
+
+const (
+	MasqueradeNobody Masquerade = iota
+	MasqueradeAll
+	MasqueradeNode // what this node itself sends, and pods do not
+)
+
+// Session has a sender go to the backend it went to before, if that still is one.
+type Session struct {
+	Name   string        // frontends of the same name and time lead to the same backends, and remember together. No two parts have one of the same name.
+	Keep   time.Duration // for how long after the last connection; 0: there is no session
+	Number uint32        // by which the kernel knows it, and no other; a Table's
+}
+
+// Member is a backend that a session may lead to.
+type Member struct {
+	Session uint32
+	Backend netip.AddrPort
+}
+
+// Range is where senders may be that a frontend serves.
+type Range struct {
+	Frontend
+	From netip.Prefix
 }
 
 // Place is where one of a frontend's backends lies.
@@ -23,59 +52,10 @@ type Place struct {
 }
 
 func (l Lead) equal(o Lead) bool {
-	return l.Chain == o.Chain && l.Masquerade == o.Masquerade && slices.Equal(l.To, o.To)
+	return l.Drop == o.Drop && l.Session == o.Session && l.Masquerade == o.Masquerade && slices.Equal(l.To, o.To) && slices.Equal(l.Ranges, o.Ranges)
 }
 
-func (l Lead) answers() bool { return l.Chain != Reject && l.Chain != Drop }
-
-// direct are the chains that need not be written, and where their frontends lead instead: the plain ones in which no chain goes on that is
-// written.
-func (p Part) direct() map[string]Lead {
-	out := map[string]Lead{}
-	for name := range p.Chains {
-		if l, ok := p.plain(name); ok {
-			out[name] = l
-		}
-	}
-	for name, rules := range p.Chains {
-		if _, ok := p.plain(name); !ok {
-			p.write(rules, out)
-		}
-	}
-	return out
-}
-
-// write takes out of the direct chains those in which written rules go on, and in which these go on in turn.
-func (p Part) write(rules []Rule, direct map[string]Lead) {
-	for _, r := range rules {
-		if _, ok := direct[r.Goto]; ok {
-			delete(direct, r.Goto)
-			p.write(p.Chains[r.Goto], direct)
-		}
-	}
-}
-
-// plain tells where a chain leads that does nothing but balance, or masquerade and balance.
-func (p Part) plain(chain string) (Lead, bool) {
-	rules := p.Chains[chain]
-	if len(rules) != 1 {
-		return Lead{}, false
-	}
-	r := rules[0]
-	if r.balances() {
-		return Lead{To: r.To}, true
-	}
-	next := p.Chains[r.Goto]
-	if len(next) != 1 || !next[0].balances() || !r.equal(Rule{Masquerade: true, Goto: r.Goto}) {
-		return Lead{}, false
-	}
-	return Lead{To: next[0].To, Masquerade: true}, true
-}
-
-// balances tells that a rule does nothing else.
-func (r Rule) balances() bool {
-	return len(r.To) > 0 && r.equal(Rule{To: r.To})
-}
+func (l Lead) answers() bool { return len(l.To) > 0 }
 
 // arrange puts backends, which are sorted, into places. Who has one stays there, unless it is past the end.
 func arrange(held, all []netip.AddrPort) []netip.AddrPort {
@@ -115,6 +95,21 @@ func replaced(f Frontend, was, now []netip.AddrPort) (out []Place) {
 func places(f Frontend, from, to int) (out []Place) {
 	for i := from; i < to; i++ {
 		out = append(out, Place{f, i})
+	}
+	return out
+}
+
+// ranges are those of some frontends which the same frontends did not have. What comes from outside has those of the frontend beside.
+func ranges(of, had map[Frontend]Lead) (out []Range) {
+	for f, l := range of {
+		if f.Outside {
+			continue
+		}
+		for _, r := range l.Ranges {
+			if !slices.Contains(had[f].Ranges, r) {
+				out = append(out, Range{f, r})
+			}
+		}
 	}
 	return out
 }

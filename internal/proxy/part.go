@@ -1,5 +1,5 @@
 // Package proxy decides where a node sends packets for services and host ports: facts in (Services, EndpointSlices, the node), a table of
-// frontends and chains out. It does no I/O, keeps no clock and starts no goroutine; package network puts the table into the kernel.
+// frontends and their backends out. It does no I/O, keeps no clock and starts no goroutine; package network puts the table into the kernel.
 //
 // What one service or one pod contributes is a Part. A Table holds all parts, and knows what changed since its changes were last taken, so
 // that the cost of a change does not grow with the number of services. Its invariant: what Take has handed out so far, added up, is what
@@ -9,8 +9,6 @@ package proxy
 import (
 	"cmp"
 	"net/netip"
-	"slices"
-	"time"
 )
 
 // Protocol is the number IP gives a transport.
@@ -39,10 +37,17 @@ type Frontend struct {
 	Addr     netip.Addr
 	Protocol Protocol
 	Port     uint16
+	Outside  bool // only what neither pods nor this node send there, which goes its own way. There is one for all others beside it.
 }
 
 // OnNode tells that a frontend is a port on every address of the node.
 func (f Frontend) OnNode() bool { return f.Addr.IsUnspecified() }
+
+// outside is the frontend of what comes from outside.
+func (f Frontend) outside() Frontend {
+	f.Outside = true
+	return f
+}
 
 // everywhere is the address of such a frontend, of the family of another.
 func everywhere(like netip.Addr) netip.Addr {
@@ -53,49 +58,50 @@ func everywhere(like netip.Addr) netip.Addr {
 }
 
 func compareFrontends(a, b Frontend) int {
-	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port), compareBools(a.Outside, b.Outside))
 }
 
-// Chains that every table has: where packets go for which nobody answers.
-const (
-	Reject = "reject" // the sender is told
-	Drop   = "drop"   // the sender is not told: another node may answer
-)
-
-// Rule is one step of a chain. A packet that does not match goes on to the next.
-type Rule struct {
-	From     netip.Prefix // only packets from there; zero: any
-	FromHost bool         // only packets from this node itself
-
-	Masquerade bool             // the answer has to come back through this node
-	To         []netip.AddrPort // go to one of these, each as likely as the others. Sorted.
-	Sticky     time.Duration    // a sender seen within this time goes where it went before
-	Goto       string           // go on in this chain
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
-func (r Rule) equal(o Rule) bool {
-	return r.From == o.From && r.FromHost == o.FromHost && r.Masquerade == o.Masquerade && r.Sticky == o.Sticky && r.Goto == o.Goto &&
-		slices.Equal(r.To, o.To)
-}
-
-func equalRules(a, b []Rule) bool { return slices.EqualFunc(a, b, Rule.equal) }
-
-// Part is what one service, or one pod's host ports, put into the table. Its chains carry names that no other part's carry.
+// Part is what one service, or one pod's host ports, put into the table.
 type Part struct {
-	Frontends map[Frontend]string // → name of a chain
-	Chains    map[string][]Rule
+	Frontends map[Frontend]Lead
 	Loops     []netip.Addr     // backends on this node: when one of them is sent to itself, the answer must still pass here. Sorted.
 	Health    *Health          // nil: nobody asks
 	Serving   []netip.Addr     // those of Loops that are not on their way out. Sorted.
 	UDP       []netip.AddrPort // UDP backends: connections to those that go away have to be forgotten. Sorted.
 }
 
-// stickiness is the time for which a chain remembers senders, 0 for most.
-func stickiness(rules []Rule) time.Duration {
-	for _, r := range rules {
-		if r.Sticky > 0 {
-			return r.Sticky
+// backends are those that any frontend leads to.
+func (p Part) backends() map[netip.AddrPort]bool {
+	out := map[netip.AddrPort]bool{}
+	for _, l := range p.Frontends {
+		for _, b := range l.To {
+			out[b] = true
 		}
 	}
-	return 0
+	return out
+}
+
+// sessions are those of all frontends, with the backends that each leads to.
+func (p Part) sessions() map[Session][]netip.AddrPort {
+	var out map[Session][]netip.AddrPort
+	for _, l := range p.Frontends {
+		if l.Session.Keep == 0 {
+			continue
+		}
+		if out == nil {
+			out = map[Session][]netip.AddrPort{}
+		}
+		out[l.Session] = l.To
+	}
+	return out
 }

@@ -22,7 +22,7 @@ const labelProxyName = "service.kubernetes.io/service-proxy-name"
 
 // Service is the part of one service: what leads to it, and where that leads, given all its EndpointSlices.
 func Service(svc *corev1.Service, eps []*discoveryv1.EndpointSlice, node Node) Part {
-	part := Part{Frontends: map[Frontend]string{}, Chains: map[string][]Rule{}}
+	part := Part{Frontends: map[Frontend]Lead{}}
 	if !proxied(svc) {
 		return part
 	}
@@ -95,13 +95,11 @@ type port struct {
 	spec       *corev1.ServicePort
 	pods       netip.Prefix // of the cluster, of this family
 	protocol   Protocol
-	name       string     // the tail of its chains' names
 	all, local []endpoint // that packets may go to
 }
 
 func newPort(svc *corev1.Service, spec *corev1.ServicePort, eps []*discoveryv1.EndpointSlice, node Node, pods netip.Prefix) *port {
 	p := &port{svc: svc, spec: spec, pods: pods, protocol: protocolOf(spec.Protocol)}
-	p.name = fmt.Sprintf("%s/%s/%s/%d", svc.Namespace, svc.Name, p.protocol, spec.Port)
 	found := endpointsOf(spec, eps, node, pods.Addr())
 	p.all = near(usable(found))
 	p.local = usable(slices.DeleteFunc(slices.Clone(found), func(e endpoint) bool { return !e.local }))
@@ -119,81 +117,61 @@ func protocolOf(p corev1.Protocol) Protocol {
 }
 
 func (p *port) addTo(part *Part) {
-	clusterChain, localChain, external := p.chain("svc"), p.chain("local"), p.chain("ext")
-	internalLocal := p.svc.Spec.InternalTrafficPolicy != nil && *p.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
-	externalLocal := p.svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
-
-	internal := clusterChain
-	if internalLocal {
-		internal = localChain
+	all, local := p.lead("cluster", p.all), p.lead("local", p.local)
+	local.Drop = len(p.all) > 0 // on other nodes
+	internal, external := all, all
+	if p.svc.Spec.InternalTrafficPolicy != nil && *p.svc.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal {
+		internal = local
 	}
-	clusterIPs, outside := p.frontends(), p.externalFrontends()
-	if len(p.all) == 0 {
-		for _, f := range slices.Concat(clusterIPs, outside) {
-			part.Frontends[f] = Reject
-		}
-		for _, f := range p.loadBalancers() {
-			part.Frontends[f] = Reject
-		}
-		return
+	externalLocal := p.svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal && len(p.all) > 0
+	switch {
+	case externalLocal:
+		external.Masquerade = MasqueradeNode
+	case len(p.all) > 0:
+		external.Masquerade = MasqueradeAll
 	}
-	for _, f := range clusterIPs {
-		part.Frontends[f] = orDrop(internal, localChain, p.local)
+	for _, f := range p.frontends() {
+		part.Frontends[f] = internal
 	}
-	part.Chains[clusterChain] = []Rule{p.balance(p.all)}
-	balancers := p.loadBalancers()
-	anyExternal := len(outside)+len(balancers) > 0
-	if len(p.local) > 0 && (internalLocal || externalLocal && anyExternal) {
-		part.Chains[localChain] = []Rule{p.balance(p.local)}
-	}
-	if !anyExternal {
-		if internalLocal {
-			delete(part.Chains, clusterChain)
-		}
-		return
-	}
-	for _, f := range outside {
+	lead := func(f Frontend, external, local Lead) {
 		part.Frontends[f] = external
-	}
-	part.Chains[external] = []Rule{{Masquerade: true, Goto: clusterChain}}
-	if externalLocal {
-		// Pods and the node itself are not outside: they reach every endpoint, as they would through the cluster address.
-		part.Chains[external] = []Rule{
-			{From: p.pods, Goto: clusterChain},
-			{FromHost: true, Masquerade: true, Goto: clusterChain},
-			{Goto: orDrop(localChain, localChain, p.local)},
+		if externalLocal {
+			// Pods and the node itself are not outside: they reach every endpoint, as they would through the cluster address.
+			part.Frontends[f.outside()] = local
 		}
 	}
-	target := external
-	if len(balancers) > 0 && len(p.svc.Spec.LoadBalancerSourceRanges) > 0 { // ranges of one family forbid the other
-		target = p.chain("allow")
-		rules := []Rule{}
-		for _, r := range p.sourceRanges() {
-			rules = append(rules, Rule{From: r, Goto: external})
-		}
-		part.Chains[target] = append(rules, Rule{Goto: Drop})
+	for _, f := range p.externalFrontends() {
+		lead(f, external, local)
 	}
-	for _, f := range balancers {
-		part.Frontends[f] = target
+	for _, f := range p.loadBalancers() {
+		lead(f, p.guard(external), p.guard(local))
 	}
 }
 
-func (p *port) chain(name string) string { return kind(name, p.pods.Addr()) + "/" + p.name }
-
-// orDrop is the chain, unless it is the local one and there is no local endpoint.
-func orDrop(chain, localChain string, local []endpoint) string {
-	if chain == localChain && len(local) == 0 {
-		return Drop
-	}
-	return chain
-}
-
-func (p *port) balance(eps []endpoint) Rule {
-	r := Rule{Sticky: affinity(p.svc)}
+// lead is where a port leads that has such endpoints. What is remembered for it bears a name of this kind.
+func (p *port) lead(kind string, eps []endpoint) (l Lead) {
 	for _, e := range eps {
-		r.To = append(r.To, e.at)
+		l.To = append(l.To, e.at)
 	}
-	return r
+	if keep := affinity(p.svc); keep > 0 && len(eps) > 0 {
+		name := fmt.Sprintf("%s/%s/%s/%s/%d", kind, p.svc.Namespace, p.svc.Name, p.protocol, p.spec.Port)
+		if p.pods.Addr().Is6() {
+			name += "/6"
+		}
+		l.Session = Session{Name: name, Keep: keep}
+	}
+	return l
+}
+
+// guard keeps out who is in none of the source ranges that the service names. If those are of the other family, that is everybody.
+func (p *port) guard(l Lead) Lead {
+	if !l.answers() || len(p.svc.Spec.LoadBalancerSourceRanges) == 0 {
+		return l
+	}
+	if l.Ranges = p.sourceRanges(); len(l.Ranges) == 0 {
+		return Lead{Drop: true}
+	}
+	return l
 }
 
 func affinity(svc *corev1.Service) time.Duration {
@@ -209,7 +187,7 @@ func affinity(svc *corev1.Service) time.Duration {
 // at adds a frontend of this port when the address is of its family.
 func (p *port) at(list []Frontend, ip string) []Frontend {
 	if a, err := netip.ParseAddr(ip); err == nil && a.BitLen() == p.pods.Addr().BitLen() {
-		return append(list, Frontend{a, p.protocol, uint16(p.spec.Port)})
+		return append(list, Frontend{a, p.protocol, uint16(p.spec.Port), false})
 	}
 	return list
 }
@@ -224,7 +202,7 @@ func (p *port) frontends() (out []Frontend) {
 // externalFrontends are the node port and the external addresses.
 func (p *port) externalFrontends() (out []Frontend) {
 	if p.spec.NodePort != 0 {
-		out = append(out, Frontend{everywhere(p.pods.Addr()), p.protocol, uint16(p.spec.NodePort)})
+		out = append(out, Frontend{everywhere(p.pods.Addr()), p.protocol, uint16(p.spec.NodePort), false})
 	}
 	for _, ip := range p.svc.Spec.ExternalIPs {
 		out = p.at(out, ip)
@@ -251,5 +229,6 @@ func (p *port) sourceRanges() (out []netip.Prefix) {
 			out = append(out, r.Masked())
 		}
 	}
-	return out
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }

@@ -31,41 +31,44 @@ func text(p Part) string {
 		} else if f.Addr.Is6() {
 			addr = "*6"
 		}
-		fmt.Fprintf(&b, "%s %s %d -> %s\n", addr, f.Protocol, f.Port, p.Frontends[f])
-	}
-	for _, name := range slices.Sorted(maps.Keys(p.Chains)) {
-		fmt.Fprintf(&b, "chain %s\n", name)
-		for _, r := range p.Chains[name] {
-			b.WriteString(" ")
-			if r.From.IsValid() {
-				fmt.Fprintf(&b, " from %s", r.From)
-			}
-			if r.FromHost {
-				b.WriteString(" from this host")
-			}
-			if r.Masquerade {
-				b.WriteString(" masquerade")
-			}
-			if r.Sticky > 0 {
-				fmt.Fprintf(&b, " sticky %s", r.Sticky)
-			}
-			for i, to := range r.To {
-				if i == 0 {
-					b.WriteString(" to")
-				}
-				fmt.Fprintf(&b, " %s", to)
-			}
-			if r.Goto != "" {
-				fmt.Fprintf(&b, " goto %s", r.Goto)
-			}
-			b.WriteString("\n")
+		fmt.Fprintf(&b, "%s %s %d", addr, f.Protocol, f.Port)
+		if f.Outside {
+			b.WriteString(" from outside")
 		}
+		fmt.Fprintf(&b, " ->%s\n", leadText(p.Frontends[f]))
 	}
 	if len(p.Loops) > 0 {
 		fmt.Fprintf(&b, "loops %v\n", p.Loops)
 	}
 	if len(p.UDP) > 0 {
 		fmt.Fprintf(&b, "udp %v\n", p.UDP)
+	}
+	return b.String()
+}
+
+func leadText(l Lead) string {
+	var b strings.Builder
+	for _, to := range l.To {
+		fmt.Fprintf(&b, " %s", to)
+	}
+	switch {
+	case len(l.To) > 0:
+	case l.Drop:
+		b.WriteString(" drop")
+	default:
+		b.WriteString(" reject")
+	}
+	switch l.Masquerade {
+	case MasqueradeAll:
+		b.WriteString(", masquerade")
+	case MasqueradeNode:
+		b.WriteString(", masquerade the node")
+	}
+	if l.Session.Keep > 0 {
+		fmt.Fprintf(&b, ", sticky %s as %s", l.Session.Keep, l.Session.Name)
+	}
+	if len(l.Ranges) > 0 {
+		fmt.Fprintf(&b, ", only from %v", l.Ranges)
 	}
 	return b.String()
 }
@@ -129,30 +132,24 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// checkPart checks what has to hold for every part: each chain that is named exists, and each that exists is named.
+// checkPart checks what has to hold for every part.
 func checkPart(t *testing.T, p Part) {
 	t.Helper()
-	named := map[string]bool{}
-	for _, target := range p.Frontends {
-		named[target] = true
-	}
-	for _, rules := range p.Chains {
-		for _, r := range rules {
-			if r.Goto != "" {
-				named[r.Goto] = true
-			} else if len(r.To) == 0 {
-				t.Error("a rule leads nowhere")
-			}
+	sessions := map[string][]netip.AddrPort{}
+	for f, l := range p.Frontends {
+		if beside, ok := p.Frontends[Frontend{f.Addr, f.Protocol, f.Port, false}]; f.Outside && (!ok || beside.Masquerade != MasqueradeNode && !beside.Drop) {
+			t.Errorf("%v: what comes from outside has no frontend beside it that is for all others", f)
 		}
-	}
-	for name := range named {
-		if _, ok := p.Chains[name]; !ok && name != Reject && name != Drop {
-			t.Errorf("chain %s is named, and missing", name)
+		if !l.answers() && !l.equal(Lead{Drop: l.Drop}) {
+			t.Errorf("%v leads nowhere, and says more: %+v", f, l)
 		}
-	}
-	for name := range p.Chains {
-		if !named[name] {
-			t.Errorf("nothing leads to chain %s", name)
+		if l.Drop && l.Masquerade != MasqueradeNobody || !slices.IsSortedFunc(l.To, netip.AddrPort.Compare) {
+			t.Errorf("%v: %+v", f, l)
 		}
+		name := l.Session.Name
+		if to, other := sessions[name]; name != "" && other && !slices.Equal(to, l.To) {
+			t.Errorf("session %s leads to %v and %v", name, to, l.To)
+		}
+		sessions[name] = l.To
 	}
 }

@@ -3,44 +3,39 @@ package proxy
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"skiff.dev/skiff/internal/ledger"
 )
 
 // Table is everything this node sends somewhere. It is not safe for use by several goroutines.
 type Table struct {
-	parts  map[string]Part
-	claims map[Frontend][]claim
-	direct map[string]Lead    // of chains that are not written, because their frontends lead to the backends themselves
-	loops  map[netip.Addr]int // how many parts name it
-	left   []Place            // are empty, and still written
+	parts    map[string]Part
+	claims   map[Frontend][]string // the parts that wish for it: an external address, or a host port, may be wished for by two. Who came first has it.
+	sessions map[Session]uint32    // → number
+	numbered uint32                // is the last number given
+	loops    map[netip.Addr]int    // how many parts name it
+	serves   map[netip.Addr]int    // likewise
+	left     []Place               // are empty, and still written
 
 	frontends ledger.Ledger[Frontend, Lead]
-	chains    ledger.Ledger[string, []Rule]
-	memory    ledger.Ledger[string, time.Duration]
+	members   ledger.Ledger[Member, struct{}]
 	hairpins  ledger.Ledger[netip.Addr, struct{}]
 	serving   ledger.Ledger[netip.Addr, struct{}]
-	serves    map[netip.Addr]int // how many parts name it
 	lostUDP   map[netip.AddrPort]struct{}
 	deserted  map[netip.AddrPort]struct{}
 }
 
-// claim is a part's wish for a frontend. Two parts may wish for the same one (an external address, a host port); who came first has it.
-type claim struct{ part, target string }
-
 func NewTable() *Table {
 	return &Table{
 		parts:     map[string]Part{},
-		claims:    map[Frontend][]claim{},
-		direct:    map[string]Lead{},
+		claims:    map[Frontend][]string{},
+		sessions:  map[Session]uint32{},
 		loops:     map[netip.Addr]int{},
+		serves:    map[netip.Addr]int{},
 		frontends: ledger.New[Frontend](Lead.equal),
-		chains:    ledger.New[string](equalRules),
-		memory:    ledger.New[string](ledger.Same[time.Duration]),
+		members:   ledger.New[Member](ledger.Same[struct{}]),
 		hairpins:  ledger.New[netip.Addr](ledger.Same[struct{}]),
 		serving:   ledger.New[netip.Addr](ledger.Same[struct{}]),
-		serves:    map[netip.Addr]int{},
 		lostUDP:   map[netip.AddrPort]struct{}{},
 		deserted:  map[netip.AddrPort]struct{}{},
 	}
@@ -54,15 +49,15 @@ func (t *Table) Set(name string, part Part) {
 	} else {
 		t.parts[name] = part
 	}
-	t.setChains(old.Chains, part)
-	t.desert(old.Chains, part.Chains)
+	t.setSessions(old, part)
+	t.desert(old, part)
 	for f := range old.Frontends {
 		if _, still := part.Frontends[f]; !still {
 			t.unclaim(f, name)
 		}
 	}
-	for f, target := range part.Frontends {
-		t.claim(f, claim{name, target})
+	for f := range part.Frontends {
+		t.claim(f, name)
 	}
 	count(t.loops, &t.hairpins, old.Loops, part.Loops)
 	count(t.serves, &t.serving, old.Serving, part.Serving)
@@ -76,94 +71,78 @@ func (t *Table) Set(name string, part Part) {
 	}
 }
 
-// setChains replaces the chains of a part.
-func (t *Table) setChains(old map[string][]Rule, part Part) {
-	for chain := range old {
-		if _, still := part.Chains[chain]; !still {
-			t.removeChain(chain)
-			delete(t.direct, chain)
+// setSessions replaces the sessions of a part. One whose time changes is another one, which remembers nobody.
+func (t *Table) setSessions(old, now Part) {
+	was, is := old.sessions(), now.sessions()
+	for s, to := range was {
+		for _, b := range to {
+			t.members.Remove(Member{t.sessions[s], b})
+		}
+		if _, still := is[s]; !still {
+			delete(t.sessions, s)
 		}
 	}
-	direct := part.direct()
-	for chain, rules := range part.Chains {
-		if l, ok := direct[chain]; ok {
-			t.removeChain(chain)
-			t.direct[chain] = l
-			continue
+	for s, to := range is {
+		if _, known := t.sessions[s]; !known {
+			t.numbered++
+			t.sessions[s] = t.numbered
 		}
-		delete(t.direct, chain)
-		t.chains.Set(chain, rules)
-		if d := stickiness(rules); d > 0 {
-			t.memory.Set(chain, d)
-		} else {
-			t.memory.Remove(chain)
+		for _, b := range to {
+			t.members.Set(Member{t.sessions[s], b}, struct{}{})
 		}
 	}
 }
 
-// desert notes the backends to which a part's chains led and lead no longer.
-func (t *Table) desert(old, now map[string][]Rule) {
-	for name, rules := range old {
-		if equalRules(rules, now[name]) {
-			continue
-		}
-		for _, r := range rules {
-			for _, b := range r.To {
-				if !leads(now, b) {
-					t.deserted[b] = struct{}{}
-				}
-			}
+// desert notes the backends to which a part led and leads no longer.
+func (t *Table) desert(old, now Part) {
+	if len(old.Frontends) == 0 {
+		return
+	}
+	still := now.backends()
+	for b := range old.backends() {
+		if !still[b] {
+			t.deserted[b] = struct{}{}
 		}
 	}
 }
 
-func leads(chains map[string][]Rule, to netip.AddrPort) bool {
-	for _, rules := range chains {
-		for _, r := range rules {
-			if _, found := slices.BinarySearchFunc(r.To, to, netip.AddrPort.Compare); found {
-				return true
-			}
-		}
+// claim has a part wish for a frontend. The one of what comes from outside goes with the one beside it, so that never two parts lead to one address.
+func (t *Table) claim(f Frontend, part string) {
+	if f.Outside {
+		return
 	}
-	return false
-}
-
-func (t *Table) removeChain(chain string) {
-	t.chains.Remove(chain)
-	t.memory.Remove(chain)
-}
-
-func (t *Table) claim(f Frontend, c claim) {
-	claims := t.claims[f]
-	if i := slices.IndexFunc(claims, func(o claim) bool { return o.part == c.part }); i >= 0 {
-		claims[i] = c
-	} else {
-		claims = append(claims, c)
+	if !slices.Contains(t.claims[f], part) {
+		t.claims[f] = append(t.claims[f], part)
 	}
-	t.claims[f] = claims
-	t.lead(f, claims[0].target)
+	t.lead(f)
 }
 
 func (t *Table) unclaim(f Frontend, part string) {
-	claims := slices.DeleteFunc(t.claims[f], func(c claim) bool { return c.part == part })
-	if len(claims) == 0 {
-		delete(t.claims, f)
-		t.frontends.Remove(f)
+	if f.Outside {
 		return
 	}
-	t.claims[f] = claims
-	t.lead(f, claims[0].target)
+	t.claims[f] = slices.DeleteFunc(t.claims[f], func(c string) bool { return c == part })
+	t.lead(f)
 }
 
-// lead has a frontend lead to a chain, or to what the chain would lead to.
-func (t *Table) lead(f Frontend, target string) {
-	l, direct := t.direct[target]
-	if direct {
-		l.To = arrange(t.frontends.Now[f].To, l.To)
+// lead has a frontend lead where the part says that has it, and the one of what comes from outside too.
+func (t *Table) lead(f Frontend) {
+	has := Part{}
+	if claims := t.claims[f]; len(claims) > 0 {
+		has = t.parts[claims[0]]
 	} else {
-		l.Chain = target
+		delete(t.claims, f)
 	}
-	t.frontends.Set(f, l)
+	for _, f := range []Frontend{f, f.outside()} {
+		l, ok := has.Frontends[f]
+		if !ok {
+			t.frontends.Remove(f)
+			continue
+		}
+		l.Session.Number = t.sessions[l.Session]
+		l.To = arrange(t.frontends.Now[f].To, l.To)
+		t.frontends.Set(f, l)
+	}
 }
 
 // count keeps in the ledger the addresses that at least one part names.

@@ -13,32 +13,28 @@ import (
 
 func addr(s string) netip.Addr           { return netip.MustParseAddr(s) }
 func at(s string) netip.AddrPort         { return netip.MustParseAddrPort(s) }
-func vip(s string, port uint16) Frontend { return Frontend{addr(s), UDP, port} }
+func vip(s string, port uint16) Frontend { return Frontend{Addr: addr(s), Protocol: UDP, Port: port} }
 
-func simple(name string, front Frontend, to ...string) Part {
-	p := Part{Frontends: map[Frontend]string{front: Reject}, Chains: map[string][]Rule{}}
-	if len(to) == 0 {
-		return p
-	}
-	r := Rule{}
+func simple(front Frontend, to ...string) Part {
+	p := Part{Frontends: map[Frontend]Lead{}}
+	l := Lead{}
 	for _, s := range to {
-		r.To = append(r.To, at(s))
+		l.To = append(l.To, at(s))
 		p.UDP = append(p.UDP, at(s))
 		p.Loops = append(p.Loops, at(s).Addr())
 	}
-	p.Frontends[front] = name
-	p.Chains[name] = []Rule{r}
+	p.Frontends[front] = l
 	return p
 }
 
 func TestNothingChangedIsAnEmptyDelta(t *testing.T) {
 	table := NewTable()
-	table.Set("a", simple("a", vip("10.43.0.5", 53), "10.42.0.1:53"))
+	table.Set("a", simple(vip("10.43.0.5", 53), "10.42.0.1:53"))
 	if d := table.Take(); d.Empty() || len(d.Frontends) != 1 || len(d.Loops) != 1 {
 		t.Fatalf("the first delta lacks something: %+v", d)
 	}
-	table.Set("a", simple("a", vip("10.43.0.5", 53), "10.42.0.1:53"))
-	table.Set("b", simple("b", vip("10.43.0.6", 53), "10.42.0.2:53"))
+	table.Set("a", simple(vip("10.43.0.5", 53), "10.42.0.1:53"))
+	table.Set("b", simple(vip("10.43.0.6", 53), "10.42.0.2:53"))
 	table.Set("b", Part{})
 	if d := table.Take(); !d.Empty() {
 		t.Errorf("nothing changed, but the delta is %+v", d)
@@ -48,15 +44,15 @@ func TestNothingChangedIsAnEmptyDelta(t *testing.T) {
 func TestStaleUDP(t *testing.T) {
 	front := vip("10.43.0.5", 53)
 	table := NewTable()
-	table.Set("a", simple("a", front))
+	table.Set("a", simple(front))
 	if d := table.Take(); len(d.LostUDP)+len(d.FreshUDP) != 0 {
 		t.Errorf("no endpoints: %+v", d)
 	}
-	table.Set("a", simple("a", front, "10.42.0.1:53", "10.42.0.2:53"))
+	table.Set("a", simple(front, "10.42.0.1:53", "10.42.0.2:53"))
 	if d := table.Take(); !slices.Equal(d.FreshUDP, []Frontend{front}) || len(d.LostUDP) != 0 {
 		t.Errorf("first endpoints: %+v", d)
 	}
-	table.Set("a", simple("a", front, "10.42.0.2:53"))
+	table.Set("a", simple(front, "10.42.0.2:53"))
 	if d := table.Take(); !slices.Equal(d.LostUDP, []netip.AddrPort{at("10.42.0.1:53")}) || len(d.FreshUDP) != 0 {
 		t.Errorf("an endpoint went away: %+v", d)
 	}
@@ -77,7 +73,7 @@ func TestDeserted(t *testing.T) {
 		{[]string{"10.42.0.2:53", "10.42.0.3:53"}, []string{"10.42.0.1:53"}},
 		{nil, []string{"10.42.0.2:53", "10.42.0.3:53"}},
 	} {
-		table.Set("a", simple("a", front, step.to...))
+		table.Set("a", simple(front, step.to...))
 		if got := fmt.Sprint(table.Take().Deserted); got != fmt.Sprint(step.deserted) {
 			t.Errorf("led to %v: deserted are %s, want %v", step.to, got, step.deserted)
 		}
@@ -87,8 +83,8 @@ func TestDeserted(t *testing.T) {
 func TestWhoComesFirstHasTheFrontend(t *testing.T) {
 	front := vip("192.0.2.1", 53)
 	table := NewTable()
-	table.Set("b", simple("b", front, "10.42.0.1:53"))
-	table.Set("a", simple("a", front, "10.42.0.2:53"))
+	table.Set("b", simple(front, "10.42.0.1:53"))
+	table.Set("a", simple(front, "10.42.0.2:53"))
 	if d := table.Take(); !d.Frontends[front].equal(Lead{To: []netip.AddrPort{at("10.42.0.1:53")}}) {
 		t.Errorf("got %v, want b: it came first", d.Frontends[front])
 	}
@@ -98,74 +94,116 @@ func TestWhoComesFirstHasTheFrontend(t *testing.T) {
 	}
 }
 
-func TestMemoryFollowsItsChain(t *testing.T) {
-	front := vip("10.43.0.5", 53)
-	sticky := func(d time.Duration) Part {
-		p := simple("a", front, "10.42.0.1:53")
-		p.Chains["a"][0].Sticky = d
+// TestOneAddressIsOneParts has two parts wish for an address. What comes from outside goes with all other, also when who has it begins to tell the two apart.
+func TestOneAddressIsOneParts(t *testing.T) {
+	front := vip("192.0.2.1", 53)
+	apart := func(to string) Part {
+		p := simple(front, to)
+		p.Frontends[front.outside()] = Lead{Drop: true}
 		return p
 	}
-	table := NewTable()
-	table.Set("a", sticky(time.Hour))
-	if d := table.Take(); d.Memory["a"] != time.Hour {
-		t.Errorf("begins to remember: %+v", d)
+	table, first, second := NewTable(), "10.42.0.1:53", "10.42.0.2:53"
+	for i, step := range []struct {
+		part    string
+		is      Part
+		to      string
+		outside bool
+	}{
+		{"a", simple(front, first), first, false},
+		{"b", apart(second), first, false},
+		{"a", apart(first), first, true},
+		{"b", Part{}, first, true},
+		{"b", simple(front, second), first, true},
+		{"a", Part{}, second, false},
+		{"b", Part{}, "", false},
+	} {
+		table.Set(step.part, step.is)
+		table.Take()
+		to := ""
+		if l := table.frontends.Now[front]; l.answers() {
+			to = l.To[0].String()
+		}
+		if _, outside := table.frontends.Now[front.outside()]; to != step.to || outside != step.outside {
+			t.Errorf("%d: it leads to %q, told apart: %t; want %q, %t", i, to, outside, step.to, step.outside)
+		}
 	}
-	table.Set("a", sticky(time.Minute))
-	if d := table.Take(); d.Memory["a"] != time.Minute || !slices.Equal(d.GoneMemory, []string{"a"}) {
-		t.Errorf("remembers for another time: %+v", d)
-	}
-	table.Set("a", sticky(0))
-	if d := table.Take(); len(d.Memory) != 0 || !slices.Equal(d.GoneMemory, []string{"a"}) {
-		t.Errorf("stops to remember: %+v", d)
+	if len(table.claims) != 0 {
+		t.Errorf("claims are left: %v", table.claims)
 	}
 }
 
-func TestMostChainsAreNotWritten(t *testing.T) {
-	front, other := vip("10.43.0.5", 53), vip("0.0.0.0", 30053)
+// TestSessions: a session has the same number as long as it is the same, and knows its backends.
+func TestSessions(t *testing.T) {
+	front, port := vip("10.43.0.5", 53), vip("0.0.0.0", 30053)
 	table := NewTable()
-	part := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
-	table.Set("a", part)
-	if d := table.Take(); len(d.Chains) != 0 || len(d.Frontends[front].To) != 2 {
-		t.Errorf("a frontend alone: %+v", d)
-	}
-	for what, step := range map[string]struct {
-		change     func(*Part)
-		masquerade bool
+	sessions := map[uint32]bool{}
+	for i, step := range []struct {
+		keep     time.Duration
+		to       []string
+		fresh    bool
+		now, not int // members that begin and end
 	}{
-		"a port of the node": {func(p *Part) { p.Frontends[other] = "a" }, false},
-		"masquerade":         {func(p *Part) { p.Frontends[other], p.Chains["b"] = "b", []Rule{{Masquerade: true, Goto: "a"}} }, true},
+		{time.Hour, []string{"10.42.0.1:53", "10.42.0.2:53"}, true, 2, 0},
+		{time.Hour, []string{"10.42.0.1:53", "10.42.0.2:53"}, false, 0, 0},
+		{time.Hour, []string{"10.42.0.2:53", "10.42.0.3:53"}, false, 1, 1},
+		{time.Minute, []string{"10.42.0.2:53", "10.42.0.3:53"}, true, 2, 2},
+		{0, []string{"10.42.0.2:53"}, false, 0, 2},
+		{time.Minute, []string{"10.42.0.2:53"}, true, 1, 0},
+		{time.Minute, nil, false, 0, 1},
 	} {
-		plain := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
-		step.change(&plain)
-		table.Set("a", plain)
-		if d := table.Take(); len(d.Chains) != 0 || !d.Frontends[other].equal(Lead{To: plain.Chains["a"][0].To, Masquerade: step.masquerade}) {
-			t.Errorf("%s needs no chain: %+v", what, d)
+		part := simple(front, step.to...)
+		if len(step.to) > 0 {
+			l := part.Frontends[front]
+			l.Session = Session{Name: "s", Keep: step.keep}
+			part.Frontends[front], part.Frontends[port] = l, l
 		}
 		table.Set("a", part)
-		table.Take()
+		d := table.Take()
+		if len(d.Members) != step.now || len(d.GoneMembers) != step.not {
+			t.Errorf("%d: members %v begin and %v end, want %d and %d", i, d.Members, d.GoneMembers, step.now, step.not)
+		}
+		n := table.frontends.Now[front].Session.Number
+		if step.keep == 0 || len(step.to) == 0 {
+			if n != 0 || len(table.sessions) != 0 {
+				t.Errorf("%d: there is no session, and it has the number %d", i, n)
+			}
+			continue
+		}
+		if sessions[n] == step.fresh || table.frontends.Now[port].Session.Number != n {
+			t.Errorf("%d: its number is %d; want a new one: %t", i, n, step.fresh)
+		}
+		sessions[n] = true
 	}
-	for what, change := range map[string]func(*Part){
-		"a chain that chooses": func(p *Part) {
-			p.Frontends[other], p.Chains["b"] = "b", []Rule{{FromHost: true, Masquerade: true, Goto: "a"}, {Goto: Drop}}
-		},
-		"a chain that chooses before masquerade": func(p *Part) {
-			p.Frontends[other], p.Chains["c"] = "c", []Rule{{FromHost: true, Goto: "b"}, {Goto: Drop}}
-			p.Chains["b"] = []Rule{{Masquerade: true, Goto: "a"}}
-		},
-		"affinity": func(p *Part) { p.Chains["a"][0].Sticky = time.Hour },
-		"affinity behind masquerade": func(p *Part) {
-			p.Frontends[other], p.Chains["b"], p.Chains["a"][0].Sticky = "b", []Rule{{Masquerade: true, Goto: "a"}}, time.Hour
-		},
+}
+
+func TestRanges(t *testing.T) {
+	front := vip("192.0.2.1", 53)
+	table := NewTable()
+	for i, step := range []struct{ ranges, now, gone string }{
+		{"", "[]", "[]"},
+		{"198.51.100.0/24 203.0.113.9/32", "[198.51.100.0/24 203.0.113.9/32]", "[]"},
+		{"198.51.100.0/24", "[]", "[203.0.113.9/32]"},
+		{"203.0.113.9/32", "[203.0.113.9/32]", "[198.51.100.0/24]"},
+		{"", "[]", "[203.0.113.9/32]"},
 	} {
-		special := simple("a", front, "10.42.0.1:53", "10.42.0.2:53")
-		change(&special)
-		table.Set("a", special)
-		if d := table.Take(); d.Frontends[front].Chain != "a" || len(d.Chains["a"]) != 1 {
-			t.Errorf("%s needs the chain: %+v", what, d)
+		part := simple(front, "10.42.0.1:53")
+		l := part.Frontends[front]
+		for _, r := range strings.Fields(step.ranges) {
+			l.Ranges = append(l.Ranges, netip.MustParsePrefix(r))
 		}
+		part.Frontends[front], part.Frontends[front.outside()] = l, l
 		table.Set("a", part)
-		if d := table.Take(); len(d.Frontends[front].To) != 2 || !slices.Contains(d.GoneChains, "a") {
-			t.Errorf("without %s it needs none: %+v", what, d)
+		d := table.Take()
+		text := func(all []Range) string {
+			out := []string{}
+			for _, r := range all {
+				out = append(out, r.From.String())
+			}
+			slices.Sort(out)
+			return fmt.Sprint(out)
+		}
+		if text(d.Ranges) != step.now || text(d.GoneRanges) != step.gone {
+			t.Errorf("%d: %v begin and %v end; want %s and %s", i, d.Ranges, d.GoneRanges, step.now, step.gone)
 		}
 	}
 }
@@ -188,7 +226,7 @@ func TestPlaces(t *testing.T) {
 		for _, n := range strings.Fields(step.backends) {
 			to = append(to, "10.42.0."+n+":53")
 		}
-		table.Set("a", simple("a", front, to...))
+		table.Set("a", simple(front, to...))
 		d := table.Take()
 		last := func(b netip.AddrPort) string { return fmt.Sprint(b.Addr().As4()[3]) }
 		var places, written, gone []string
@@ -220,19 +258,35 @@ func TestDeltasAddUp(t *testing.T) {
 			to = append(to, fmt.Sprintf("10.42.0.%d:53", 1+rnd.IntN(8)))
 		}
 		slices.Sort(to)
-		part := simple(name, vip(fmt.Sprintf("10.43.0.%d", 1+rnd.IntN(6)), 53), slices.Compact(to)...)
-		node := Frontend{netip.IPv4Unspecified(), UDP, uint16(1 + rnd.IntN(3))}
+		front := vip(fmt.Sprintf("10.43.0.%d", 1+rnd.IntN(6)), 53)
+		part := simple(front, slices.Compact(to)...)
+		l, node := part.Frontends[front], Frontend{Addr: netip.IPv4Unspecified(), Protocol: UDP, Port: uint16(1 + rnd.IntN(3))}
+		outside := func(f Frontend, m Masquerade) {
+			l.Masquerade = m
+			part.Frontends[f] = l
+		}
 		switch rnd.IntN(10) {
 		case 0, 1:
 			part = Part{}
 		case 2:
-			part.Frontends[node] = slices.Collect(maps.Values(part.Frontends))[0]
+			part.Frontends[node] = l
 		case 3, 4:
-			part.addOutside(node, name, Rule{Masquerade: true, Goto: name})
+			outside(node, MasqueradeAll)
 		case 5:
-			part.addOutside(node, name, Rule{FromHost: true, Masquerade: true, Goto: name}, Rule{Goto: Drop})
+			outside(node, MasqueradeNode)
+			part.Frontends[node.outside()] = Lead{Drop: true}
+			if len(l.To) > 1 {
+				part.Frontends[node.outside()] = Lead{To: l.To[:1], Drop: true}
+			}
 		case 6:
-			part.addOutside(vip("192.0.2.1", 53), name, Rule{Masquerade: true, Goto: name})
+			l.Ranges = []netip.Prefix{netip.PrefixFrom(addr("198.51.100.0"), 24+rnd.IntN(3))}
+			outside(vip("192.0.2.1", 53), MasqueradeAll)
+		case 7:
+			if len(l.To) > 0 {
+				l.Session = Session{Name: name, Keep: time.Duration(1+rnd.IntN(2)) * time.Minute}
+			}
+			part.Frontends[front] = l
+			outside(node, MasqueradeAll)
 		}
 		table.Set(name, part)
 		if rnd.IntN(3) == 0 {
@@ -242,23 +296,17 @@ func TestDeltasAddUp(t *testing.T) {
 	}
 }
 
-// addOutside has a frontend lead by rules to a part's chain, if it has one.
-func (part *Part) addOutside(f Frontend, chain string, rules ...Rule) {
-	if _, ok := part.Chains[chain]; ok {
-		part.Frontends[f], part.Chains["ext/"+chain] = "ext/"+chain, rules
-	}
-}
-
 // kernel holds what deltas make, and is as strict as the real one: nothing is added twice, or deleted that is not there.
 type kernel struct {
 	frontends map[Frontend]Lead
 	places    map[Place]netip.AddrPort
-	chains    map[string][]Rule
+	members   map[Member]bool
+	ranges    map[Range]bool
 	loops     map[netip.Addr]bool
 }
 
 func newKernel() *kernel {
-	return &kernel{map[Frontend]Lead{}, map[Place]netip.AddrPort{}, map[string][]Rule{}, map[netip.Addr]bool{}}
+	return &kernel{map[Frontend]Lead{}, map[Place]netip.AddrPort{}, map[Member]bool{}, map[Range]bool{}, map[netip.Addr]bool{}}
 }
 
 func add[K comparable, V any](t *testing.T, m map[K]V, k K, v V) {
@@ -302,13 +350,18 @@ func (k *kernel) apply(t *testing.T, d Delta) {
 		}
 		add(t, k.frontends, f, lead)
 	}
-	for _, c := range d.NewChains {
-		add(t, k.chains, c, nil)
+	for _, m := range d.GoneMembers {
+		remove(t, k.members, m)
 	}
-	for _, c := range d.GoneChains {
-		remove(t, k.chains, c)
+	for _, m := range d.Members {
+		add(t, k.members, m, true)
 	}
-	maps.Copy(k.chains, d.Chains)
+	for _, r := range d.GoneRanges {
+		remove(t, k.ranges, r)
+	}
+	for _, r := range d.Ranges {
+		add(t, k.ranges, r, true)
+	}
 	for _, a := range d.GoneLoops {
 		remove(t, k.loops, a)
 	}
@@ -320,13 +373,20 @@ func (k *kernel) apply(t *testing.T, d Delta) {
 // check compares the kernel with the table, and what leads with what it leads to.
 func (k *kernel) check(t *testing.T, table *Table) {
 	t.Helper()
-	if !maps.EqualFunc(k.frontends, table.frontends.Now, Lead.equal) || !maps.EqualFunc(k.chains, table.chains.Now, equalRules) || len(k.loops) != len(table.hairpins.Now) {
+	if !maps.EqualFunc(k.frontends, table.frontends.Now, Lead.equal) || !maps.Equal(k.members, keys(table.members.Now)) || len(k.loops) != len(table.hairpins.Now) {
 		t.Fatal("the deltas do not add up to the table")
 	}
-	places := len(table.left)
+	places, ranges := len(table.left), 0
 	for f, lead := range k.frontends {
-		if _, ok := k.chains[lead.Chain]; !ok && lead.Chain != Reject && len(lead.To) == 0 {
-			t.Fatalf("frontend %v leads to chain %s, which is not there", f, lead.Chain)
+		for _, r := range lead.Ranges {
+			if ranges++; !k.ranges[Range{f, r}] {
+				t.Fatalf("frontend %v lacks the range %s", f, r)
+			}
+		}
+		for _, b := range lead.To {
+			if lead.Session.Keep > 0 && !k.members[Member{lead.Session.Number, b}] {
+				t.Fatalf("frontend %v: its session does not know %v", f, b)
+			}
 		}
 		for i, b := range lead.To {
 			if k.places[Place{f, i}] != b {
@@ -335,29 +395,32 @@ func (k *kernel) check(t *testing.T, table *Table) {
 		}
 		places += len(lead.To)
 	}
+	if len(k.ranges) != ranges {
+		t.Fatalf("%d ranges are written; want %d", len(k.ranges), ranges)
+	}
 	if len(k.places) != places {
 		t.Fatalf("%d places are written; want %d", len(k.places), places)
 	}
 }
 
+func keys[K comparable](of map[K]struct{}) map[K]bool {
+	out := map[K]bool{}
+	for k := range of {
+		out[k] = true
+	}
+	return out
+}
+
 func TestHostPorts(t *testing.T) {
-	got := text(HostPorts("abc-eth0", []netip.Addr{addr("10.42.0.9"), addr("fd42::9")}, []HostPort{
+	got := text(HostPorts([]netip.Addr{addr("10.42.0.9"), addr("fd42::9")}, []HostPort{
 		{Protocol: TCP, HostPort: 8080, Container: 80},
 		{Protocol: TCP, HostIP: addr("127.0.0.1"), HostPort: 8080, Container: 81},
 		{Protocol: UDP, HostIP: addr("0.0.0.0"), HostPort: 53, Container: 53},
 	}))
-	want := `* tcp 8080 -> host/abc-eth0/tcp/8080
-* udp 53 -> host/abc-eth0/udp/53
-127.0.0.1 tcp 8080 -> host/abc-eth0/tcp/8080/127.0.0.1
-*6 tcp 8080 -> host6/abc-eth0/tcp/8080
-chain host/abc-eth0/tcp/8080
-  to 10.42.0.9:80
-chain host/abc-eth0/tcp/8080/127.0.0.1
-  to 10.42.0.9:81
-chain host/abc-eth0/udp/53
-  to 10.42.0.9:53
-chain host6/abc-eth0/tcp/8080
-  to [fd42::9]:80
+	want := `* tcp 8080 -> 10.42.0.9:80
+* udp 53 -> 10.42.0.9:53
+127.0.0.1 tcp 8080 -> 10.42.0.9:81
+*6 tcp 8080 -> [fd42::9]:80
 loops [10.42.0.9 fd42::9]
 udp [10.42.0.9:53]
 `
