@@ -79,6 +79,13 @@ func TestPods(t *testing.T) {
 		"readiness gates":         readinessGates,
 		"trust bundles":           trustBundles,
 		"block volume":            blockVolume,
+		"stop signals":            stopSignals,
+		"sidecars end":            sidecarsEnd,
+		"preStop sleep":           preStopSleep,
+		"grace of a probe":        probeGrace,
+		"restart rules":           restartRules,
+		"strict groups":           strictGroups,
+		"debug copies":            debugCopies,
 	})
 }
 

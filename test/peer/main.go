@@ -1,5 +1,5 @@
 // Command peer is what tests run in containers where the built-in image's tools do not do: a UDP server, one that tells its health
-// over gRPC, a process that does not want to end, one that shows its terminal's size, and one that writes to a disk past the cache.
+// over gRPC, a process that does not want to end, one that says how it was asked to, one that shows its terminal's size, and one that writes to a disk past the cache.
 package main
 
 import (
@@ -19,9 +19,9 @@ import (
 )
 
 func main() {
-	modes := map[string]func() error{"udp": udp, "health": healthy, "stubborn": stubborn, "tidy": tidy, "window": window, "chatter": chatter, "disk": disk}
+	modes := map[string]func() error{"udp": udp, "health": healthy, "stubborn": stubborn, "tidy": tidy, "asked": asked, "window": window, "chatter": chatter, "disk": disk}
 	if len(os.Args) != 2 || modes[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: peer udp|health|stubborn|tidy|window|chatter|disk")
+		fmt.Fprintln(os.Stderr, "usage: peer udp|health|stubborn|tidy|asked|window|chatter|disk")
 		os.Exit(2)
 	}
 	if err := modes[os.Args[1]](); err != nil {
@@ -81,6 +81,22 @@ func tidy() error {
 	time.Sleep(500 * time.Millisecond)
 	fmt.Println("tidied up")
 	return nil
+}
+
+// asked ends half a second after the first signal that asks it to, and writes its $NAME and the signal's number into /v/ends.
+func asked() error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGUSR1)
+	fmt.Println("waiting")
+	number := (<-signals).(syscall.Signal)
+	time.Sleep(500 * time.Millisecond)
+	f, err := os.OpenFile("/v/ends", os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = fmt.Fprintf(f, "%s %d\n", os.Getenv("NAME"), number)
+	return err
 }
 
 // window prints the size of its terminal, and again whenever it changes, until a line comes in.

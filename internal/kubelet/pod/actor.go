@@ -81,6 +81,7 @@ type Actor struct {
 	s       State
 	volumes volume.Pod
 	kills   map[string]running
+	hooks   map[string]chan struct{} // by container ID: preStop hooks that were begun before the container's turn to end; closed when they are over
 	ops     sync.WaitGroup
 	cancels map[string]context.CancelFunc // by action key
 	delays  map[string]time.Duration      // by action key: how long a failed one waits
@@ -112,10 +113,10 @@ func New(d *Deps, pod *corev1.Pod, gone, network bool) *Actor {
 	a := &Actor{
 		d: d, uid: pod.UID, log: d.Log.With("pod", pod.Namespace+"/"+pod.Name),
 		wake: make(chan struct{}, 1), pod: pod, gone: gone, network: network, dirty: true, view: View{Pod: pod},
-		kills: map[string]running{}, cancels: map[string]context.CancelFunc{}, exits: map[string][]chan struct{}{},
+		kills: map[string]running{}, hooks: map[string]chan struct{}{}, cancels: map[string]context.CancelFunc{}, exits: map[string][]chan struct{}{},
 		s: State{
 			Waiting: map[string]Waiting{}, Backoff: map[string]Backoff{}, Health: map[string]Health{},
-			Retry: map[string]time.Time{}, Busy: map[string]bool{},
+			Retry: map[string]time.Time{}, Busy: map[string]bool{}, StopHooks: map[string]bool{},
 			Allocated: map[string]corev1.ResourceRequirements{}, Sized: map[string]Size{},
 		},
 		probes: probes{}, delays: map[string]time.Duration{}, untold: map[string]*oom.Kill{},

@@ -31,11 +31,12 @@ func (a *Actor) kill(ctx context.Context, pod *corev1.Pod, action Action) {
 		a.event(pod, action.Container, corev1.EventTypeNormal, "Killing", action.Message)
 	}
 	own, cancel := context.WithCancel(ctx)
+	ahead := a.hooks[action.ID]
 	a.kills[action.ID] = running{cancel, deadline}
 	a.s.Busy[key] = true
 	a.ops.Go(func() {
 		defer cancel()
-		err := a.killContainer(own, pod, action, deadline, !again)
+		err := a.killContainer(own, pod, action, deadline, !again, ahead)
 		a.put(func() {
 			a.results = append(a.results, func(s *State) {
 				if r, ok := a.kills[action.ID]; ok && !r.deadline.Equal(deadline) {
@@ -55,16 +56,19 @@ func (a *Actor) kill(ctx context.Context, pod *corev1.Pod, action Action) {
 	})
 }
 
-func (a *Actor) killContainer(ctx context.Context, pod *corev1.Pod, action Action, deadline time.Time, hook bool) error {
+// killContainer does it. A hook that was begun ahead is awaited, and not run again.
+func (a *Actor) killContainer(ctx context.Context, pod *corev1.Pod, action Action, deadline time.Time, hook bool, ahead <-chan struct{}) error {
 	timeout := action.Grace
 	withdrawn := a.withdraw(ctx, pod, action)
 	if c, _ := spec(pod, action.Container); hook && timeout > 0 && c != nil && c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
-		bounded, cancel := context.WithDeadline(ctx, deadline)
-		err := a.hook(bounded, pod, c, action.ID, c.Lifecycle.PreStop)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			a.event(pod, action.Container, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
-			a.log.Info("preStop hook failed", "container", action.Container, "err", err)
+		if ahead == nil {
+			a.runPreStop(ctx, pod, c, action, deadline)
+		} else {
+			select {
+			case <-ahead:
+			case <-time.After(time.Until(deadline)):
+			case <-ctx.Done():
+			}
 		}
 		timeout = max(int64(time.Until(deadline).Round(time.Second)/time.Second), leastAfterHook)
 	}
@@ -77,6 +81,30 @@ func (a *Actor) killContainer(ctx context.Context, pod *corev1.Pod, action Actio
 		return nil
 	}
 	return err
+}
+
+// preStop begins the hook of a sidecar that ends when it is its turn.
+func (a *Actor) preStop(ctx context.Context, pod *corev1.Pod, action Action) {
+	c, _ := spec(pod, action.Container)
+	if c == nil {
+		return
+	}
+	over, deadline := make(chan struct{}), time.Now().Add(time.Duration(action.Grace)*time.Second)
+	a.hooks[action.ID], a.s.StopHooks[action.ID] = over, true
+	a.ops.Go(func() {
+		defer close(over)
+		a.runPreStop(ctx, pod, c, action, deadline)
+	})
+}
+
+// runPreStop runs a container's hook to its end, or until the time is over.
+func (a *Actor) runPreStop(ctx context.Context, pod *corev1.Pod, c *corev1.Container, action Action, deadline time.Time) {
+	bounded, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	if err := a.hook(bounded, pod, c, action.ID, c.Lifecycle.PreStop); err != nil && ctx.Err() == nil {
+		a.event(pod, action.Container, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
+		a.log.Info("preStop hook failed", "container", action.Container, "err", err)
+	}
 }
 
 // withdraw waits, beside the preStop hook, until no new connection is led to a pod that was deleted: a program that is told to stop first

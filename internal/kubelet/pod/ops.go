@@ -43,6 +43,9 @@ func (a *Actor) act(ctx context.Context, pod *corev1.Pod, action Action) {
 	case Kill:
 		a.kill(ctx, pod, action)
 		return
+	case PreStop:
+		a.preStop(ctx, pod, action)
+		return
 	case Start:
 		a.start(ctx, pod, action)
 		return

@@ -19,6 +19,7 @@ const (
 	RemoveSandbox   Verb = "remove-sandbox"   // ID
 	Start           Verb = "start"            // Container, Restarts
 	Kill            Verb = "kill"             // Container, ID, Grace, Reason, Message
+	PreStop         Verb = "pre-stop"         // Container, ID, Grace: a sidecar's hook, before it is its turn to end
 	RemoveContainer Verb = "remove-container" // ID
 	Actuate         Verb = "resize"           // running containers get what is allocated to them
 	CleanUp         Verb = "clean-up"         // volumes, cgroup
@@ -42,7 +43,7 @@ type Action struct {
 // Key: of actions with the same key only one runs at a time.
 func (a Action) Key() string {
 	switch a.Verb {
-	case Kill, RemoveContainer, RemoveSandbox:
+	case Kill, PreStop, RemoveContainer, RemoveSandbox:
 		return string(a.Verb) + "/" + a.ID
 	case CreateSandbox, StopSandbox:
 		return "sandbox"
@@ -62,6 +63,12 @@ type Health struct {
 	Ready     bool
 	Unhealthy string // set: why it must be restarted
 }
+
+// Probes for which a container is restarted.
+const (
+	livenessProbe = "liveness"
+	startupProbe  = "startup"
+)
 
 // Verdict ends a pod before its containers do.
 type Verdict struct{ Reason, Message string }
@@ -85,6 +92,7 @@ type State struct {
 	Health       map[string]Health    // by container ID
 	Retry        map[string]time.Time // by action key: not before
 	Busy         map[string]bool      // by action key: runs now
+	StopHooks    map[string]bool      // by container ID: its preStop hook was begun before its turn to end
 	Resize       Resize
 	Allocated    map[string]corev1.ResourceRequirements // by container; the pod's as a whole by ""
 	Sized        map[string]Size                        // by container ID: what the runtime was told since it was made
@@ -310,8 +318,9 @@ func (p *planner) app(c *corev1.Container) {
 
 // sick kills a container that fails its probes or isn't what the spec says any more; what follows is like after any other end.
 func (p *planner) sick(c *corev1.Container, last *Container) bool {
-	message := ""
+	message, grace := "", Grace(p.pod)
 	if h := p.s.Health[last.ID]; h.Unhealthy != "" {
+		grace = p.graceAfter(c, h.Unhealthy)
 		message = fmt.Sprintf("Container %s failed %s probe, will be restarted", c.Name, h.Unhealthy)
 	} else if last.Hash != "" && last.Hash != containerHash(c) {
 		message = fmt.Sprintf("Container %s definition changed, will be restarted", c.Name)
@@ -321,7 +330,7 @@ func (p *planner) sick(c *corev1.Container, last *Container) bool {
 	if message == "" {
 		return false
 	}
-	p.do(Action{Verb: Kill, Container: c.Name, ID: last.ID, Grace: p.grace(c), Message: message})
+	p.do(Action{Verb: Kill, Container: c.Name, ID: last.ID, Grace: grace, Message: message})
 	return true
 }
 
@@ -374,11 +383,14 @@ func nextRestarts(pod *corev1.Pod, s *State, name string) int32 {
 	return 0
 }
 
-func (p *planner) grace(c *corev1.Container) int64 {
-	for _, probe := range []*corev1.Probe{c.LivenessProbe, c.StartupProbe} {
-		if probe != nil && probe.TerminationGracePeriodSeconds != nil {
-			return *probe.TerminationGracePeriodSeconds
-		}
+// graceAfter is what a container gets to end that has failed a probe: what that probe says, else what the pod does.
+func (p *planner) graceAfter(c *corev1.Container, failed string) int64 {
+	probe := c.LivenessProbe
+	if failed == startupProbe {
+		probe = c.StartupProbe
+	}
+	if probe != nil && probe.TerminationGracePeriodSeconds != nil {
+		return *probe.TerminationGracePeriodSeconds
 	}
 	return Grace(p.pod)
 }

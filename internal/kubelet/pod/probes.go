@@ -115,14 +115,14 @@ func (a *Actor) watch(pod *corev1.Pod, one *corev1.Container, c *Container) *con
 	}
 	p.liveness = begin("Liveness", one.LivenessProbe, h.Started, true, func(h *Health, ok bool) {
 		if !ok && h.Unhealthy == "" {
-			h.Unhealthy = "liveness"
+			h.Unhealthy = livenessProbe
 		}
 	})
 	p.readiness = begin("Readiness", one.ReadinessProbe, h.Started, h.Ready, func(h *Health, ok bool) { h.Ready = ok })
 	if !h.Started {
 		p.startup = begin("Startup", one.StartupProbe, true, false, func(h *Health, ok bool) {
 			if !ok {
-				h.Unhealthy = "startup"
+				h.Unhealthy = startupProbe
 				return
 			}
 			h.Started = true

@@ -48,7 +48,7 @@ func replay(t *testing.T, script string) []byte {
 	}
 	w.s = State{
 		NetworkReady: true, Waiting: map[string]Waiting{}, Backoff: map[string]Backoff{}, Health: map[string]Health{},
-		Retry: map[string]time.Time{}, Busy: map[string]bool{},
+		Retry: map[string]time.Time{}, Busy: map[string]bool{}, StopHooks: map[string]bool{},
 	}
 	w.out.WriteString(head + "\n---\n")
 	for line := range strings.Lines(rest) {
@@ -130,7 +130,7 @@ func (w *world) command(f []string) {
 	case "restart-kubelet":
 		w.s = State{
 			Observed: w.s.Observed, Gone: w.s.Gone, NetworkReady: w.s.NetworkReady, Waiting: map[string]Waiting{}, Backoff: map[string]Backoff{},
-			Health: map[string]Health{}, Retry: map[string]time.Time{}, Busy: map[string]bool{},
+			Health: map[string]Health{}, Retry: map[string]time.Time{}, Busy: map[string]bool{}, StopHooks: map[string]bool{},
 		}
 	case "image": // image web v2
 		Spec(w.pod, f[1]).Image = f[2]
@@ -252,6 +252,9 @@ func (w *world) act(a Action) bool {
 			return false
 		}
 		w.end(w.s.find(a.ID), 143)
+	case PreStop:
+		say("run the preStop hook of %s, grace %d", a.ID, a.Grace)
+		w.s.StopHooks[a.ID] = true
 	case RemoveContainer:
 		say("remove %s", a.ID)
 		if !a.Ended.IsZero() {

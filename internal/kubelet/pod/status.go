@@ -144,6 +144,9 @@ func (b *statusBuilder) container(c *corev1.Container, old []corev1.ContainerSta
 	if last.User != nil {
 		cs.User = &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: last.User.Uid, GID: last.User.Gid, SupplementalGroups: last.User.SupplementalGroups}}
 	}
+	if c.Lifecycle != nil {
+		cs.StopSignal = c.Lifecycle.StopSignal
+	}
 	cs.AllocatedResources = c.Resources.Requests
 	cs.Resources = c.Resources.DeepCopy()
 	cs.Resources.Claims = nil

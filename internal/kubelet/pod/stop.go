@@ -7,8 +7,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// end is the plan of a pod on its way out: containers, then sidecars from the last to the first, then the sandbox, then volumes and
-// cgroup, then the object. A pod that ended by itself keeps its dead containers, for their logs, until it is deleted.
+// end is the plan of a pod on its way out: containers, then sidecars from the last to the first, whose preStop hooks however all begin
+// at once, then the sandbox, then volumes and cgroup, then the object. A pod that ended by itself keeps its dead containers, for their logs, until it is deleted.
 func (p *planner) end() {
 	p.Ending = true
 	if p.stopContainers() {
@@ -65,12 +65,23 @@ func (p *planner) stopContainers() bool {
 		busy = true
 		p.stop(c)
 	}
-	if busy || len(sidecars) == 0 {
-		return busy
+	slices.SortFunc(sidecars, func(a, b *Container) int { return p.position(a.Name) - p.position(b.Name) })
+	if last := len(sidecars) - 1; !busy && last >= 0 {
+		p.stop(sidecars[last])
+		sidecars, busy = sidecars[:last], true
 	}
-	last := slices.MaxFunc(sidecars, func(a, b *Container) int { return p.position(a.Name) - p.position(b.Name) })
-	p.stop(last)
-	return true
+	for _, c := range sidecars {
+		p.runHook(c)
+	}
+	return busy
+}
+
+// runHook has the preStop hook of a sidecar run that does not end yet.
+func (p *planner) runHook(c *Container) {
+	if s := Spec(p.pod, c.Name); s == nil || s.Lifecycle == nil || s.Lifecycle.PreStop == nil || p.s.StopHooks[c.ID] {
+		return
+	}
+	p.do(Action{Verb: PreStop, Container: c.Name, ID: c.ID, Grace: p.remaining(c)})
 }
 
 func (p *planner) position(name string) int {
