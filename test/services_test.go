@@ -416,6 +416,32 @@ subsets: [{addresses: [{ip: ` + ip + `}], ports: [{port: 8080}]}]
 	for _, name := range []string{"s", "old"} {
 		cluster.Eventually(t, func() error { _, err := c.HTTP("http://" + serviceIP(c, name)); return err })
 	}
+	mirrors := func(want string) {
+		t.Helper()
+		cluster.Eventually(t, func() error {
+			out, err := c.TryKubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=old,endpointslice.kubernetes.io/managed-by=endpointslicemirroring-controller.k8s.io",
+				"-o", `jsonpath={range .items[*]}{.endpoints[*].addresses[0]} {.endpoints[*].conditions.ready} {.ports[*].port};{end}`)
+			if err != nil || out != want {
+				return fmt.Errorf("the Endpoints are mirrored as %q, want %q (%v)", out, want, err)
+			}
+			return nil
+		})
+	}
+	mirrors(ip + " true 8080;")
+	c.Kubectl("patch", "endpoints", "old", "--type=merge", "-p", `{"subsets":[{"notReadyAddresses":[{"ip":"`+ip+`"}],"ports":[{"port":8081}]}]}`)
+	mirrors(ip + " false 8081;")
+	cluster.Eventually(t, func() error {
+		if _, err := c.HTTP("http://" + serviceIP(c, "old")); err == nil || !strings.Contains(err.Error(), "refused") {
+			return fmt.Errorf("its only address is not ready: %v", err)
+		}
+		return nil
+	})
+	c.Kubectl("label", "endpoints", "old", "endpointslice.kubernetes.io/skip-mirror=true")
+	mirrors("")
+	c.Kubectl("label", "endpoints", "old", "endpointslice.kubernetes.io/skip-mirror-")
+	mirrors(ip + " false 8081;")
+	c.Kubectl("delete", "endpoints", "old")
+	mirrors("")
 }
 
 func notReadyAddresses(t *testing.T, c *cluster.Cluster) {

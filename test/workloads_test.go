@@ -229,6 +229,17 @@ func statefulSetClaims(t *testing.T, c *cluster.Cluster) {
 	c.Kubectl("delete", "statefulset", "db")
 	c.Kubectl("wait", "pod/db-0", "--for=delete", "--timeout=3m")
 	c.Kubectl("get", "persistentvolumeclaim", "data-db-0")
+
+	c.Apply(web("StatefulSet", "brief", `  replicas: 1
+  persistentVolumeClaimRetentionPolicy: {whenScaled: Retain, whenDeleted: Delete}
+  volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}}]
+`))
+	c.Kubectl("wait", "pod/brief-0", "--for=create", "--timeout=3m")
+	c.Kubectl("scale", "statefulset/brief", "--replicas=0")
+	c.Kubectl("wait", "pod/brief-0", "--for=delete", "--timeout=3m")
+	c.Kubectl("get", "persistentvolumeclaim", "data-brief-0")
+	c.Kubectl("delete", "statefulset", "brief")
+	c.Kubectl("wait", "persistentvolumeclaim/data-brief-0", "--for=delete", "--timeout=3m")
 }
 
 func daemonSet(t *testing.T, c *cluster.Cluster) {
@@ -404,6 +415,25 @@ func disruptionBudget(t *testing.T, c *cluster.Cluster) {
 	wantField(t, c, "pdb/web", ".status.expectedPods}/{.status.disruptionsAllowed", "1/1")
 	c.Kubectl("create", "poddisruptionbudget", "strict", "--selector=app=web", "--min-available=1")
 	wantField(t, c, "pdb/strict", ".status.disruptionsAllowed}/{.status.conditions[0].reason", "0/InsufficientPods")
+	// A pod that is not ready may go when the budget says so, and not otherwise as long as there are too few that are.
+	c.Apply(strings.Replace(web("Deployment", "sick", "  replicas: 1\n"), "image: skiff.dev/web:1", `image: "skiff.dev/web:1", readinessProbe: {exec: {command: [cat, /nothing]}}`, 1))
+	c.Kubectl("create", "poddisruptionbudget", "sick", "--selector=app=sick", "--min-available=1")
+	wantField(t, c, "pdb/sick", ".status.expectedPods}/{.status.currentHealthy", "1/0")
+	wantField(t, c, "pod", `.items[?(@.metadata.labels.app=="sick")].status.phase`, "Running")
+	sick := podNames(t, c, "app=sick")[0]
+	file := write(t, fmt.Sprintf(`{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": %q, "namespace": "budget"}}`, sick))
+	create := []string{"create", "--raw", "/api/v1/namespaces/budget/pods/" + sick + "/eviction", "-f", file}
+	if out, err := c.TryKubectl(create...); err == nil || !strings.Contains(out, "Cannot evict pod as it would violate the pod's disruption budget.") {
+		t.Errorf("a budget that is not kept let a pod go: %v\n%s", err, out)
+	}
+	c.Kubectl("patch", "pdb", "sick", "--type=merge", "-p", `{"spec":{"unhealthyPodEvictionPolicy":"AlwaysAllow"}}`)
+	cluster.Eventually(t, func() error { // once the budget has been counted anew
+		if out, err := c.TryKubectl(create...); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	c.Kubectl("wait", "pod", sick, "--for=delete", "--timeout=3m")
 	if out := c.Kubectl("get", "pdb", "strict"); !regexp.MustCompile(`strict +1 +N/A +0 `).MatchString(out) {
 		t.Errorf("get: %s", out)
 	}
