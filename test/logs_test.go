@@ -165,12 +165,23 @@ func history(t *testing.T, c *cluster.Cluster) {
 	})
 }
 
-// TestLogsKept: the logs of pods that are gone are bounded in size and in time; the oldest go first.
+const shortLived = `
+apiVersion: v1
+kind: Event
+metadata: {name: short-lived, namespace: default}
+involvedObject: {kind: Pod, name: first, namespace: default}
+type: Normal
+reason: Happened
+message: something happened
+`
+
+// TestLogsKept: the logs of pods that are gone are bounded in size and in time; the oldest go first. Events go when their time is over.
 func TestLogsKept(t *testing.T) {
 	t.Parallel()
-	c := cluster.New(t, "--log-keep-size=1")
+	c := cluster.New(t, "--log-keep-size=1", "--event-ttl=10s")
 	c.Up()
 	c.WaitReady()
+	c.Apply(shortLived)
 	kept := func(want string) {
 		t.Helper()
 		cluster.Eventually(t, func() error {
@@ -201,6 +212,12 @@ func TestLogsKept(t *testing.T) {
 	kept("first second")
 	noisy("third")
 	kept("second third")
+	cluster.Eventually(t, func() error {
+		if out := c.Kubectl("get", "event", "short-lived", "--ignore-not-found", "-o", "name"); out != "" {
+			return fmt.Errorf("%s is still there", out)
+		}
+		return nil
+	})
 	c.Stop()
 	c.Flags("--log-keep-hours=0")
 	c.Up()

@@ -168,7 +168,7 @@ var serviceRow = Resource{
 }
 
 var eventRow = Resource{
-	Version: "v1", Kind: "Event", Plural: "events", Short: []string{"ev"}, Key: "events", Namespaced: true, Cold: true, CreateOnUpdate: true,
+	Version: "v1", Kind: "Event", Plural: "events", Short: []string{"ev"}, Key: "events", Namespaced: true, Cold: true, Transient: true, CreateOnUpdate: true,
 	Fields: func(o Object) fields.Set {
 		e := o.(*corev1.Event)
 		source := e.Source.Component

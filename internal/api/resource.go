@@ -33,6 +33,8 @@ type Resource struct {
 	Key string
 	// Cold kinds keep only their encoded bytes in memory and are decoded on use.
 	Cold bool
+	// Transient kinds go by themselves: the store has etcd take away what has not been written for a time (--event-ttl).
+	Transient bool
 
 	New     func() Object         // a zero object of the stored type
 	NewList func() runtime.Object // its list

@@ -45,6 +45,8 @@ type Config struct {
 
 	RuntimeConfig []string `key:"runtime-config" help:"API group-versions to serve besides, each NAME=true; there is scheduling.k8s.io/v1beta1: Workload, PodGroup and pods that are scheduled together"`
 
+	EventTTL string `key:"event-ttl" help:"How long an Event is kept after it was last written, 10s at least; 0 for ever"`
+
 	EncryptionProviderConfig string `key:"encryption-provider-config" help:"File with the EncryptionConfiguration that says how values are encrypted in etcd (default: Secrets, with a key of Skiff's own)"`
 
 	TokenAuthFile               string   `key:"token-auth-file" help:"File with static tokens, a line each: token,user,uid,\"group,…\""`
@@ -133,6 +135,7 @@ func Default() *Config {
 		LogFormat:             "text",
 		Listen:                "127.0.0.1:6443",
 		OIDCUsernameClaim:     "sub",
+		EventTTL:              "1h",
 		AuditLogMaxSize:       100,
 		AuditLogMaxBackups:    10,
 		OIDCAlgorithms:        []string{"RS256"},
@@ -182,6 +185,9 @@ func (c *Config) Complete() error {
 	c.NodeName = strings.ToLower(strings.TrimSpace(c.NodeName))
 	if _, err := api.ParseRuntimeConfig(c.RuntimeConfig); err != nil {
 		return fmt.Errorf("runtime-config: %w", err)
+	}
+	if _, err := c.EventLife(); err != nil {
+		return err
 	}
 	for _, check := range []func() error{c.checkLogging, c.checkNetwork, c.checkAddresses, c.checkNode} {
 		if err := check(); err != nil {
@@ -352,6 +358,15 @@ func (c *Config) checkNode() error {
 func (c *Config) ServedBesides() []string {
 	list, _ := api.ParseRuntimeConfig(c.RuntimeConfig) // Complete has seen to it that they can be read
 	return list
+}
+
+// EventLife is how long Events are kept; 0: for ever.
+func (c *Config) EventLife() (time.Duration, error) {
+	life, err := time.ParseDuration(c.EventTTL)
+	if err != nil || life != 0 && life < 10*time.Second {
+		return 0, fmt.Errorf("event-ttl: %q is no period such as 1h, of 10s at least; 0 keeps events for ever", c.EventTTL)
+	}
+	return life, nil
 }
 
 // Eviction is when and how pods are evicted.

@@ -118,6 +118,8 @@ func TestWrongValuesAreNamed(t *testing.T) {
 		{"shutdown that is too short", "", nil, []string{"--shutdown-grace-period=10s", "--shutdown-grace-period-critical-pods=20s"}, "shutdown-grace-period: 20s for critical pods is more"},
 		{"shutdown by priority", "shutdown-grace-period-by-pod-priority: [high=10s]\n", nil, nil, `shutdown-grace-period-by-pod-priority: "high=10s"`},
 		{"shutdown both ways", "", nil, []string{"--shutdown-grace-period-by-pod-priority=0=10s", "--shutdown-grace-period=10s"}, "give it or them"},
+		{"events", "", nil, []string{"--event-ttl=5"}, `event-ttl: "5" is no period such as 1h`},
+		{"events that are gone at once", "event-ttl: 1s\n", nil, nil, "of 10s at least"},
 		{"half a key pair", "", nil, []string{"--etcd-certfile=/x"}, "go together"},
 	}
 	for _, c := range cases {

@@ -127,10 +127,14 @@ func (c *cluster) makeStore() (runner, error) {
 			return nil, err
 		}
 	}
+	life, err := c.conf.EventLife()
+	if err != nil {
+		return nil, err
+	}
 	c.store = store.New(store.Config{
 		AtRest:  c.encryption.Of,
 		Observe: c.observeEtcd(),
-		Client:  c.etcd.Client(), Prefix: "/registry/", Sole: c.etcd.Embedded(),
+		Client:  c.etcd.Client(), Prefix: "/registry/", Sole: c.etcd.Embedded(), Life: life,
 		DetectMutation: c.conf.DetectMutation, Log: c.Log.With("part", "store"),
 	})
 	return c.store, nil

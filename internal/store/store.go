@@ -34,6 +34,8 @@ type Config struct {
 	Sole bool
 	// EventBytes bounds the memory of one resource's event log; 0 means a good default.
 	EventBytes int
+	// Life is how long values of transient resources stay after they were last written; 0: for ever.
+	Life time.Duration
 	// AtRest encrypts values; nil: none are.
 	AtRest Transform
 	// Observe, if set, hears how long each write to etcd took.
@@ -62,6 +64,7 @@ type Store struct {
 
 	reads sharedRead
 	locks keyLocks
+	life  lifetime
 	pool  api.Pool // parts that objects share
 }
 

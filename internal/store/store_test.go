@@ -299,7 +299,7 @@ func TestSelectionsAndIndexes(t *testing.T) {
 
 func collect(t *testing.T, w *Watcher, n int) (out []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	for len(out) < n {
 		evs, err := w.Next(ctx, nil, 100)

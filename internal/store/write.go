@@ -68,7 +68,7 @@ func (c *Collection) put(ctx context.Context, key string, prev *Entry, obj api.O
 	if rev == 0 {
 		operation = "create"
 	}
-	resp, err := c.transact(ctx, operation, &t)
+	resp, err := c.transactLeased(ctx, operation, &t)
 	if err != nil {
 		return nil, asStatus(err, "write")
 	}
