@@ -9,7 +9,6 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"skiff.dev/skiff/internal/controller/podstate"
 )
@@ -63,7 +62,13 @@ func proposeExternal(f *facts, m *autoscalingv2.ExternalMetricSource, r reading)
 		return proposal{}, &failure{"FailedGetExternalMetric", fmt.Sprintf("failed to get %s external metric value", m.Metric.Name), err}
 	}
 	if r.err != nil {
-		return fail(fmt.Errorf("unable to get external metric %s/%s/%s: %w", f.autoscaler.Namespace, m.Metric.Name, metav1.FormatLabelSelector(m.Metric.Selector), r.err))
+		_, failed := fail(fmt.Errorf("unable to get external metric %s/%s/%+v: %w", f.autoscaler.Namespace, m.Metric.Name, m.Metric.Selector, r.err))
+		again := ": failed to get external metric " + m.Metric.Name
+		if m.Target.AverageValue != nil {
+			again = fmt.Sprintf(": failed to get %s external metric", m.Metric.Name)
+		}
+		failed.what += again // upstream says it twice, and people search for its words
+		return proposal{}, failed
 	}
 	replicas, current, ok := byValue(f, m.Target, r.value)
 	if !ok {

@@ -133,9 +133,10 @@ func TestWhoTookTheLast(t *testing.T) {
 func TestOutsideFailures(t *testing.T) {
 	refused := errors.New("unable to fetch metrics from custom metrics API: refused")
 	for kind, want := range map[autoscalingv2.MetricSourceType]string{
-		autoscalingv2.PodsMetricSourceType:     "FailedGetPodsMetric: failed to get pods metric value: unable to get metric hits: " + refused.Error(),
-		autoscalingv2.ObjectMetricSourceType:   "FailedGetObjectMetric: failed to get object metric value: unable to get metric hits: Ingress on default main: " + refused.Error(),
-		autoscalingv2.ExternalMetricSourceType: "FailedGetExternalMetric: failed to get queue external metric value: unable to get external metric default/queue/of=orders: " + refused.Error(),
+		autoscalingv2.PodsMetricSourceType:   "FailedGetPodsMetric: failed to get pods metric value: unable to get metric hits: " + refused.Error(),
+		autoscalingv2.ObjectMetricSourceType: "FailedGetObjectMetric: failed to get object metric value: unable to get metric hits: Ingress on default main: " + refused.Error(),
+		autoscalingv2.ExternalMetricSourceType: "FailedGetExternalMetric: failed to get queue external metric value: failed to get queue external metric: " +
+			"unable to get external metric default/queue/&LabelSelector{MatchLabels:map[string]string{of: orders,},MatchExpressions:[]LabelSelectorRequirement{},}: " + refused.Error(),
 	} {
 		f := world(1, 1, 10, "1m", outside(kind, target(autoscalingv2.AverageValueMetricType, "1")))
 		f.outside = map[int]reading{0: {err: refused}}

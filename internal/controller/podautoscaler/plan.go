@@ -198,7 +198,7 @@ func propose(f *facts, i int, now time.Time) (proposal, *failure) {
 		r := m.ContainerResource
 		p, err := proposeResource(f, r.Name, r.Container, r.Target, now)
 		if err != nil {
-			return p, &failure{"FailedGetContainerResourceMetric", fmt.Sprintf("failed to get %s container metric value", r.Name), err}
+			return p, &failure{"FailedGetContainerResourceMetric", fmt.Sprintf("failed to get %s container metric value", r.Container), err}
 		}
 		current := p.status.Resource.Current
 		p.status = autoscalingv2.MetricStatus{Type: m.Type, ContainerResource: &autoscalingv2.ContainerResourceMetricStatus{

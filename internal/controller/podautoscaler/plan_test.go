@@ -160,7 +160,7 @@ func TestMessages(t *testing.T) {
 		t.Errorf("condition: %s", got)
 	}
 	if len(o.events) != 2 || o.events[0] != event1("FailedGetContainerResourceMetric", why) ||
-		o.events[1].message != "invalid metrics (1 invalid out of 1), first error is: failed to get cpu container metric value: "+why {
+		o.events[1].message != "invalid metrics (1 invalid out of 1), first error is: failed to get side container metric value: "+why {
 		t.Errorf("events: %+v", o.events)
 	}
 	f.autoscaler.Status.Conditions = o.conditions
