@@ -1,8 +1,11 @@
 package addon
 
 import (
+	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"compress/gzip"
+	"errors"
 	"os"
 	"reflect"
 	"strings"
@@ -144,6 +147,16 @@ func TestArchives(t *testing.T) {
 	if err := fstest.TestFS(back, "a.yaml", "sub/b.yaml"); err != nil {
 		t.Error(err)
 	}
+	tgz, err := Archive(tarred(t, "chart/a.yaml", configMap, "chart/sub/b.yaml", "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := fstest.TestFS(tgz, "a.yaml", "sub/b.yaml"); err != nil {
+		t.Errorf("a .tgz: %v", err)
+	}
+	if _, err := Archive(tarred(t, "../../etc/passwd", "x")); err == nil {
+		t.Error("a name that climbs was taken from a .tgz")
+	}
 	var hostile bytes.Buffer
 	w := zip.NewWriter(&hostile)
 	if _, err := w.Create("../../etc/passwd"); err != nil {
@@ -171,6 +184,27 @@ func TestArchives(t *testing.T) {
 	if _, err := Pack(fstest.MapFS{"a": {Data: noise}}); err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("a bundle that fits into no Secret: %v", err)
 	}
+}
+
+// tarred packs files (name, text, …) as tar and gzip do.
+func tarred(t *testing.T, files ...string) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	w := tar.NewWriter(z)
+	for i := 0; i < len(files); i += 2 {
+		err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: files[i], Mode: 0o644, Size: int64(len(files[i+1]))})
+		if err == nil {
+			_, err = w.Write([]byte(files[i+1]))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
 }
 
 func TestCycle(t *testing.T) {

@@ -152,7 +152,8 @@ func tarToZip(raw []byte) ([]byte, error) {
 	for {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			return out.Bytes(), w.Close()
+			err := w.Close() // which writes the list of what is in it
+			return out.Bytes(), err
 		}
 		if err != nil {
 			return nil, err
