@@ -23,6 +23,7 @@ func TestClaims(t *testing.T) {
 		"expansion": claimExpansion,
 		"retain":    retainedVolume,
 		"waiting":   unboundClaims,
+		"binding":   volumeBindings,
 		"links":     linkedVolume,
 	})
 }
@@ -215,6 +216,9 @@ func claimExpansion(t *testing.T, c *cluster.Cluster) {
 	if out, err := c.TryKubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "5Mi"}}}}`); err == nil || !strings.Contains(out, "field can not be less than status.capacity") {
 		t.Errorf("it shrank: %s", out)
 	}
+	if limit := c.Kubectl("get", "pv", volumeName(c, "c"), "-o", `jsonpath={.metadata.annotations.skiff\.dev/size-limit}`); limit != "none" && limit != "project-quota" {
+		t.Errorf("how its size is limited: %q", limit)
+	}
 	cluster.Eventually(t, func() error {
 		node := c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
 		if out := squeeze(c.Kubectl("get", "--raw", "/api/v1/nodes/"+node+"/proxy/stats/summary")); !strings.Contains(out, `"pvcRef"`) {
@@ -318,6 +322,80 @@ spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteOnce], persistentVolumeR
 	c.Kubectl("delete", "pvc", "c")
 	c.Kubectl("wait", "pv/by-hand", "--for=jsonpath={.status.phase}=Released", "--timeout=3m")
 	c.Kubectl("delete", "pv", "by-hand", "--timeout=3m")
+}
+
+// volumeBindings: of the volumes made by hand a claim gets the smallest that has its class, modes and size, or the one that either names; what is asked for wrongly is said.
+func volumeBindings(t *testing.T, c *cluster.Cluster) {
+	volume := func(name, size, mode, more string) {
+		t.Helper()
+		c.Apply(fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: %s}
+spec: {capacity: {storage: %s}, accessModes: [%s], storageClassName: by-size, hostPath: {path: %s}%s}
+`, name, size, mode, t.TempDir(), more))
+		t.Cleanup(func() { c.Kubectl("delete", "pv", name, "--ignore-not-found", "--timeout=3m") })
+	}
+	claim := func(name, size, mode, more string) {
+		t.Helper()
+		c.Apply(fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: %s}
+spec: {storageClassName: by-size, accessModes: [%s], resources: {requests: {storage: %s}}%s}
+`, name, mode, size, more))
+	}
+	const retain = ", persistentVolumeReclaimPolicy: Retain"
+	volume("large", "8Gi", "ReadWriteOnce", retain)
+	volume("middle", "4Gi", "ReadWriteOnce", retain)
+	volume("shared", "4Gi", "ReadWriteMany", retain)
+	volume("block", "1Gi", "ReadWriteOnce", retain+", volumeMode: Block")
+	volume("kept-for-late", "2Gi", "ReadWriteOnce", retain+", claimRef: {namespace: binding, name: late}")
+	volume("old-fashioned", "1Mi", "ReadOnlyMany", ", persistentVolumeReclaimPolicy: Recycle")
+	claim("small", "1Gi", "ReadWriteOnce", "")
+	claim("many", "1Gi", "ReadWriteMany", "")
+	claim("raw", "1Gi", "ReadWriteOnce", ", volumeMode: Block")
+	claim("named", "1Gi", "ReadWriteOnce", ", volumeName: large")
+	claim("too-large", "80Gi", "ReadWriteOnce", "")
+	claim("impossible", "1Gi", "ReadWriteOncePod", "")
+	claim("archive", "1Mi", "ReadOnlyMany", "")
+	for name, volume := range map[string]string{"small": "middle", "many": "shared", "raw": "block", "named": "large", "archive": "old-fashioned"} {
+		c.Kubectl("wait", "pvc/"+name, "--for=jsonpath={.status.phase}=Bound", "--timeout=3m")
+		if got := volumeName(c, name); got != volume {
+			t.Errorf("%s has the volume %s, not %s", name, got, volume)
+		}
+	}
+	claim("late", "1Gi", "ReadWriteOnce", "")
+	c.Kubectl("wait", "pvc/late", "--for=jsonpath={.status.phase}=Bound", "--timeout=3m")
+	if got := volumeName(c, "late"); got != "kept-for-late" {
+		t.Errorf("late has the volume %s", got)
+	}
+	for _, name := range []string{"too-large", "impossible"} {
+		cluster.Eventually(t, func() error {
+			if out := c.Kubectl("describe", "pvc", name); !strings.Contains(out, "Status:        Pending") || !strings.Contains(out, `storageclass.storage.k8s.io "by-size" not found`) {
+				return fmt.Errorf("describe does not say why it waits:\n%s", out)
+			}
+			return nil
+		})
+	}
+	// A volume in use is not taken away under its claim, and a claim whose volume is gone says so.
+	c.Kubectl("delete", "pv", "middle", "--wait=false")
+	if out := c.Kubectl("get", "pv", "middle", "-o", "jsonpath={.metadata.finalizers} {.status.phase}"); out != `["kubernetes.io/pv-protection"] Bound` {
+		t.Errorf("a volume in use, deleted: %s", out)
+	}
+	c.Kubectl("patch", "pv", "middle", "--type=json", "-p", `[{"op": "remove", "path": "/metadata/finalizers"}]`)
+	c.Kubectl("wait", "pvc/small", "--for=jsonpath={.status.phase}=Lost", "--timeout=3m")
+	c.Kubectl("delete", "pvc", "archive")
+	cluster.Eventually(t, func() error {
+		if out := c.Kubectl("describe", "pv", "old-fashioned"); !strings.Contains(out, "Failed") {
+			return fmt.Errorf("a volume to be recycled:\n%s", out)
+		}
+		return nil
+	})
+	if out, err := c.TryKubectl("patch", "pvc", "named", "-p", `{"spec": {"volumeName": "shared"}}`); err == nil || !strings.Contains(out, "spec is immutable after creation") {
+		t.Errorf("a bound claim takes another volume: %s", out)
+	}
+	c.Kubectl("delete", "pvc", "--all")
 }
 
 // agentVolume: an agent keeps volumes as the server's own node does.

@@ -129,6 +129,15 @@ spec:
 	if squeeze(out) != `hushoneapp="x" 1` {
 		t.Errorf("in the container: %q", out)
 	}
+	c.Kubectl("patch", "secret", "s", "-p", `{"stringData": {"k": "new-"}}`)
+	c.Kubectl("patch", "configmap", "cm", "-p", `{"data": {"a": "two", "b": "more"}}`)
+	c.Kubectl("label", "pod", "p", "app=y", "--overwrite")
+	cluster.Eventually(t, func() error {
+		if out := squeeze(c.Kubectl("exec", "p", "--", "sh", "-c", "cat /v/secret/k /v/a /v/labels /v/b")); out != `new-twoapp="y"more` {
+			return fmt.Errorf("after changes of all its sources: %q", out)
+		}
+		return nil
+	})
 }
 
 func downwardVolume(t *testing.T, c *cluster.Cluster) {
