@@ -61,6 +61,11 @@ spec: {selector: {app: web}, trafficDistribution: PreferSameNode, ports: [{port:
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: zoned}
+spec: {selector: {app: web}, trafficDistribution: PreferSameZone, ports: [{port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
 metadata: {name: elsewhere}
 spec: {selector: {app: second}, trafficDistribution: PreferSameNode, ports: [{port: 80, targetPort: 8080}]}
 ---
@@ -154,6 +159,7 @@ func keptServices(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 			t.Errorf("%s has no endpoint of a service that prefers the same node, and is led to none: %v", node, err)
 		}
 	}
+	keptInZone(t, nodes, c, byNode)
 	client := nodes.Link.NewHost(t) // of no cluster
 	cluster.Eventually(t, func() error {
 		out, err := client.HTTP("http://" + nodes.Hosts()[1].IP() + ":30081")
@@ -171,6 +177,41 @@ func keptServices(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster) {
 			t.Errorf("externalTrafficPolicy Local: %s, which has no such pod, answers", other.IP())
 		}
 	}
+}
+
+// keptInZone: with a zone for each node's label, packets stay in the zone they come from.
+func keptInZone(t *testing.T, nodes *cluster.Nodes, c *cluster.Cluster, byNode map[string]corev1.Pod) {
+	zones := map[string]string{"node-1": "a", "node-2": "a", "node-3": "b"}
+	for node, zone := range zones {
+		c.Kubectl("label", "node", node, "topology.kubernetes.io/zone="+zone)
+	}
+	url := "http://" + serviceIP(c, "zoned")
+	for i, h := range nodes.Hosts() {
+		want := map[string]bool{}
+		for node, zone := range zones {
+			if zone == zones[fmt.Sprintf("node-%d", i+1)] {
+				want["pod "+byNode[node].Name] = true
+			}
+		}
+		cluster.Eventually(t, func() error {
+			for range 20 {
+				out, err := h.HTTP(url)
+				if who := strings.Join(strings.Fields(answeringPod.FindString(out)), " "); err != nil || !want[who] {
+					return fmt.Errorf("node-%d was answered by %q, want one of %v: %v", i+1, who, want, err)
+				}
+			}
+			return nil
+		})
+	}
+	c.Kubectl("label", "nodes", "--all", "topology.kubernetes.io/zone-")
+	cluster.Eventually(t, func() error {
+		for range 40 {
+			if out, err := nodes.Hosts()[0].HTTP(url); err == nil && strings.Contains(out, byNode["node-3"].Name) {
+				return nil
+			}
+		}
+		return fmt.Errorf("there are no zones any more, and packets keep to one")
+	})
 }
 
 // searchNodes: one search finds what was written on every node, also by a pod that is gone.

@@ -37,6 +37,7 @@ func New(c client.Client) harness.Controller {
 			harness.Self(&corev1.Service{}),
 			harness.On(&corev1.Pod{}, r.behind.PodChanged),
 			harness.On(&discoveryv1.EndpointSlice{}, sliceChanged),
+			harness.On(&corev1.Node{}, r.nodeChanged),
 		},
 		Reconcile: r.reconcile,
 	}
@@ -56,6 +57,22 @@ func sliceChanged(old, current *discoveryv1.EndpointSlice) []harness.Key {
 				keys = append(keys, key)
 			}
 		}
+	}
+	return keys
+}
+
+// nodeChanged wakes the Services whose endpoints are on a node that is in another zone now.
+func (r *reconciler) nodeChanged(old, current *corev1.Node) []harness.Key {
+	if old == nil || current == nil || old.Labels[corev1.LabelTopologyZone] == current.Labels[corev1.LabelTopologyZone] {
+		return nil
+	}
+	var pods corev1.PodList
+	if r.client.List(context.Background(), &pods, crclient.MatchingFields{"spec.nodeName": current.Name}, crclient.UnsafeDisableDeepCopy) != nil {
+		return nil // the cache is stopping
+	}
+	var keys []harness.Key
+	for i := range pods.Items {
+		keys = append(keys, r.behind.PodChanged(nil, &pods.Items[i])...)
 	}
 	return keys
 }
