@@ -71,6 +71,32 @@ func TestDualStack(t *testing.T) {
 			allAnswer(t, "from a pod on "+node, 2, func() (string, error) { return fetch(c.For(t), p, "["+service[1]+"]") })
 		}
 	})
+	t.Run("a client keeps its pod in each family", func(t *testing.T) {
+		v := c.For(t)
+		v.Kubectl("patch", "service", "web", "-p", `{"spec":{"sessionAffinity":"ClientIP"}}`)
+		for i, h := range c.Hosts() {
+			other := c.Hosts()[1-i]
+			for _, urls := range [][]string{{"http://" + service[0], "http://" + other.IP() + ":30080"}, {"http://[" + service[1] + "]", "http://[" + other.IP6() + "]:30080"}} {
+				for _, url := range urls {
+					cluster.Eventually(t, func() error {
+						seen := map[string]bool{}
+						for range 15 {
+							out, err := h.HTTP(url)
+							if err != nil {
+								return err
+							}
+							seen[answeringPod.FindString(out)] = true
+						}
+						if len(seen) != 1 {
+							return fmt.Errorf("%s from %s was answered by %v", url, h.IP(), seen)
+						}
+						return nil
+					})
+				}
+			}
+		}
+		v.Kubectl("patch", "service", "web", "-p", `{"spec":{"sessionAffinity":"None"}}`)
+	})
 	t.Run("a load balancer has an address of each on the link", func(t *testing.T) {
 		v := c.For(t)
 		v.Kubectl("patch", "service", "web", "-p", `{"spec":{"type":"LoadBalancer"}}`)

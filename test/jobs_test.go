@@ -39,6 +39,22 @@ func jobPolicies(t *testing.T, c *cluster.Cluster) {
 	})
 	wantField(t, c, "job/disturbed", ".status.ready}/{.status.failed}/{.status.conditions", "1//")
 	c.Kubectl("delete", "job", "disturbed")
+
+	c.Apply(task("indexes", "exit 1", "  completions: 4\n  parallelism: 1\n  completionMode: Indexed\n  backoffLimitPerIndex: 0\n  maxFailedIndexes: 1\n") + "---" +
+		strings.Replace(task("patient", "sleep 600", "  podReplacementPolicy: Failed\n"), "terminationGracePeriodSeconds: 1\n      containers: [{name: c,",
+			"terminationGracePeriodSeconds: 30\n      containers: [{name: c, lifecycle: {preStop: {sleep: {seconds: 15}}},", 1))
+	c.Kubectl("wait", "job/indexes", "--for=condition=Failed", "--timeout=3m")
+	wantField(t, c, "job/indexes", `.status.failedIndexes}/{.status.conditions[?(@.type=="Failed")].reason`, "0,1/MaxFailedIndexesExceeded")
+	// A pod that is on its way out is not replaced before it has failed.
+	wantField(t, c, "job/patient", ".status.ready", "1")
+	pod = podNames(t, c, "job-name=patient")[0]
+	c.Kubectl("delete", "pod", pod, "--wait=false")
+	wantField(t, c, "job/patient", ".status.active}/{.status.terminating", "/1")
+	if now := strings.TrimSpace(c.Kubectl("get", "pods", "-l", "job-name=patient", "-o", "name")); now != "pod/"+pod {
+		t.Errorf("%s ends, and there are %s", pod, now)
+	}
+	wantField(t, c, "job/patient", ".status.active}/{.status.terminating}/{.status.failed", "1/0/1")
+	c.Kubectl("delete", "job", "patient", "--wait=false")
 }
 
 // evict has a pod evicted by the API, as kubectl drain does.
@@ -116,6 +132,17 @@ spec:
 		out := c.Kubectl("get", "jobs", "-o", `jsonpath={range .items[?(@.metadata.ownerReferences[0].name=="`+name+`")]}{.metadata.name}{" "}{end}`)
 		return strings.Fields(out)
 	}
+	// A schedule is read in its time zone.
+	c.Apply(cron("zoned", "  timeZone: Asia/Kolkata"))
+	there := (time.Now().In(time.FixedZone("", 5*3600+1800)).Hour() + 6) % 24
+	miss("zoned", fmt.Sprintf("0 %d * * *", there))
+	cluster.Eventually(t, func() error {
+		at := c.Kubectl("get", "jobs", "-o", `jsonpath={.items[?(@.metadata.ownerReferences[0].name=="zoned")].metadata.annotations.batch\.kubernetes\.io/cronjob-scheduled-timestamp}`)
+		if !strings.HasSuffix(at, fmt.Sprintf("T%02d:00:00+05:30", there)) {
+			return fmt.Errorf("the job was due at %q, want hour %d of Kolkata", at, there)
+		}
+		return nil
+	})
 	for _, name := range []string{"waits", "replaces"} {
 		wantField(t, c, "cronjob/"+name, ".status.active[*].kind", "Job")
 	}

@@ -296,6 +296,22 @@ func mayNotJoin(t *testing.T, c *cluster.Nodes) {
 			t.Error("a join that failed left its data dir behind")
 		}
 	})
+	t.Run("a host whose address is among the pods'", func(t *testing.T) {
+		h := c.NewAgent(t, "node-9")
+		if out, err := h.Run("ip", "addr", "add", "10.42.77.1/24", "dev", "eth0"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		out, err := h.TryAgent("--server", c.URL(), "--token", good, "--node-ip", "10.42.77.1")
+		if err == nil || !strings.Contains(out, "skiff: pod-cidr: 10.42.0.0/16 holds this host's own address 10.42.77.1") {
+			t.Errorf("got %v:\n%s", err, out)
+		}
+		if out, err := h.Run("ip", "addr", "del", "10.42.77.1/24", "dev", "eth0"); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if _, err := os.Stat(h.DataDir); err == nil {
+			t.Error("a join that failed left its data dir behind")
+		}
+	})
 	t.Run("join command", func(t *testing.T) {
 		out, err := v.Skiff("token", "create", "--print-join-command")
 		if err != nil || !regexp.MustCompile(`^skiff agent --server `+c.URL()+` --token skiff1[0-9a-f]{64}::[a-z0-9]{6}\.[a-z0-9]{16}\n$`).MatchString(out) {
