@@ -251,12 +251,12 @@ func (s *Server) Run(ctx context.Context) error {
 		MaxHeaderBytes:    1 << 20,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
-	(&http2.Server{
+	h2 := &http2.Server{
 		MaxStreams: 1000, MaxHeaderBytes: 1 << 20, Idle: server.IdleTimeout, Stall: s.cfg.Stall, Patience: s.cfg.Stall / 4, Log: s.log,
-	}).Attach(server)
+	}
 	defer s.runBeside(ctx)()
 	failed := make(chan error, 1)
-	go func() { failed <- server.ServeTLS(s.cfg.Listener, "", "") }()
+	go func() { failed <- h2.Serve(server, s.cfg.Listener) }()
 	close(s.ready)
 	select {
 	case err := <-failed:

@@ -88,7 +88,7 @@ func write[T string | []byte](st *stream, p T) (int, error) {
 		if done += n; done == len(p) {
 			return done, nil
 		}
-		if err := st.push(false); err != nil {
+		if err := st.push(full); err != nil {
 			return done, err
 		}
 	}
@@ -102,7 +102,7 @@ func (st *stream) FlushError() error {
 	if st.code == 0 {
 		st.WriteHeader(http.StatusOK)
 	}
-	err := st.push(false)
+	err := st.push(flushed)
 	giveBack(st.buf) // a watch that is silent holds none
 	st.buf = nil
 	return err
@@ -117,7 +117,11 @@ func (st *stream) end() {
 		st.sends()["Content-Length"] = []string{strconv.FormatInt(st.written, 10)}
 	}
 	trailers := st.trailers()
-	if err := st.push(trailers == nil); err != nil || trailers == nil {
+	why := last
+	if trailers != nil {
+		why = flushed
+	}
+	if err := st.push(why); err != nil || trailers == nil {
 		return
 	}
 	c := st.c
@@ -141,8 +145,17 @@ func (st *stream) sends() http.Header {
 	return st.header
 }
 
-// push sends what the buffer holds, after the answer's head if that has not been sent. end says that it is all.
-func (st *stream) push(end bool) error {
+// reason is why a part of an answer is sent.
+type reason int
+
+const (
+	flushed reason = iota // the handler wants it to be sent
+	full                  // the buffer can take no more: the next part comes soon
+	last                  // it is all
+)
+
+// push sends what the buffer holds, after the answer's head if that has not been sent.
+func (st *stream) push(why reason) error {
 	if st.buf == nil {
 		st.buf = borrow()[:frameHead]
 	}
@@ -156,18 +169,18 @@ func (st *stream) push(end bool) error {
 	if !st.sent {
 		st.complete()
 		st.sent = true
-		only := empty && end
+		only := empty && why == last
 		c.putHeaders(st.id, st.code, st.sends(), only)
 		if only {
 			c.flush()
 			return st.gone
 		}
 	}
-	if empty && !end {
+	if empty && why != last {
 		c.flush()
 		return st.gone
 	}
-	err := st.send(st.buf, end)
+	err := st.send(st.buf, why)
 	st.buf = st.buf[:frameHead]
 	return err
 }
@@ -190,13 +203,13 @@ func (st *stream) complete() {
 }
 
 // send sends a frame's worth of the body, in pieces if the client does not take it whole. The first bytes of frame are room for its head.
-func (st *stream) send(frame []byte, end bool) error {
+func (st *stream) send(frame []byte, why reason) error {
 	c := st.c
 	for st.gone == nil {
 		rest := len(frame) - frameHead
 		n := int(min(int64(rest), int64(c.maxFrame), st.window, c.window))
 		if rest > 0 && n <= 0 || c.writing && len(c.pending) >= ahead {
-			if !c.writing && len(c.pending) > 0 {
+			if !c.writing && (c.held || len(c.pending) > 0) {
 				c.flush()
 			} else {
 				st.wait()
@@ -204,16 +217,18 @@ func (st *stream) send(frame []byte, end bool) error {
 			continue
 		}
 		piece := frame[:frameHead+n]
-		putHead(piece, st.id, end && n == rest)
+		putHead(piece, st.id, why == last && n == rest)
 		st.window -= int64(n)
 		c.window -= int64(n)
 		if c.writing || len(c.pending)+len(piece) <= record {
 			_, _ = pending{c}.Write(piece)
 		} else {
-			c.write(piece)
+			c.write(piece, why == full || n < rest)
 		}
 		if n == rest {
-			c.flush()
+			if why != full {
+				c.flush()
+			}
 			return st.gone
 		}
 		frame = frame[n:]

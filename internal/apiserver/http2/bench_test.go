@@ -62,10 +62,12 @@ func serve(b *testing.B, h http.Handler, own bool) (addr string) {
 		b.Fatal(err)
 	}
 	hs := &http.Server{Handler: h, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate(b)}, DynamicRecordSizingDisabled: true}}
+	serve := func() error { return hs.ServeTLS(l, "", "") }
 	if own {
-		(&skiff.Server{MaxStreams: 100, MaxHeaderBytes: 1 << 20, Idle: time.Minute, Stall: time.Minute, Patience: time.Minute}).Attach(hs)
+		s := &skiff.Server{MaxStreams: 100, MaxHeaderBytes: 1 << 20, Idle: time.Minute, Stall: time.Minute, Patience: time.Minute}
+		serve = func() error { return s.Serve(hs, l) }
 	}
-	go func() { _ = hs.ServeTLS(l, "", "") }()
+	go func() { _ = serve() }()
 	b.Cleanup(func() { hs.Close() })
 	return l.Addr().String()
 }

@@ -19,6 +19,7 @@ import (
 type conn struct {
 	s       *Server
 	tls     *tls.Conn
+	raw     *gather // beneath tls
 	handler http.Handler
 	ctx     context.Context // of all its requests
 	cancel  context.CancelFunc
@@ -38,6 +39,7 @@ type conn struct {
 	block    bytes.Buffer // where fields encodes
 	pending  []byte       // frames that are to be written
 	writing  bool         // somebody writes
+	held     bool         // raw holds back what was written, because more comes
 	waiting  int          // who waits for something to change
 	err      error        // why nothing can be written any more
 	leaving  bool         // the client has been told to go, or is to be
@@ -315,6 +317,6 @@ func (c *conn) fail(err error) {
 		st.over(err)
 	}
 	if !errors.Is(err, errEnded) {
-		_ = c.tls.NetConn().Close() // which ends the reading
+		_ = c.raw.Close() // which ends the reading
 	}
 }

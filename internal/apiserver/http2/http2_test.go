@@ -47,9 +47,8 @@ func start(t *testing.T, h http.HandlerFunc, change ...func(*skiff.Server)) *fix
 		f(s)
 	}
 	hs := &http.Server{Handler: h, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}, ErrorLog: log.New(io.Discard, "", 0)}
-	s.Attach(hs)
 	done := make(chan error, 1)
-	go func() { done <- hs.ServeTLS(l, "", "") }()
+	go func() { done <- s.Serve(hs, l) }()
 	transport := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true, ExpectContinueTimeout: 10 * time.Second}
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
@@ -254,6 +253,77 @@ func TestStreaming(t *testing.T) {
 	if err := <-gone; err == nil {
 		t.Error("a client that has gone away can still be written to")
 	}
+}
+
+// A long answer's records are gathered, but none waits longer than it must: not for the client's window, nor for a flush, nor for another answer.
+func TestGathered(t *testing.T) {
+	piece := bytes.Repeat([]byte("0123456789abcdef"), 1<<10)
+	more := make(chan struct{})
+	f := start(t, func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/much":
+			for range 20 {
+				_, _ = w.Write(piece)
+			}
+		case "/begun":
+			for range 3 {
+				_, _ = w.Write(piece)
+			}
+			if r.URL.RawQuery == "flush" {
+				_ = http.NewResponseController(w).Flush()
+			}
+			<-more
+		}
+	})
+	read := func(t *testing.T, c *raw, id uint32, got, want int) {
+		t.Helper()
+		_, err := c.until(func(f http2.Frame) bool {
+			if d, ok := f.(*http2.DataFrame); ok && d.StreamID == id {
+				for _, b := range d.Data() {
+					if b != piece[got%16] {
+						t.Fatalf("byte %d of stream %d is %q", got, id, b)
+					}
+					got++
+				}
+			}
+			return got == want
+		})
+		if err != nil {
+			t.Fatalf("%d bytes of %d: %v", got, want, err)
+		}
+	}
+	t.Run("a window", func(t *testing.T) {
+		c := f.dial()
+		c.headers(1, true, ":path", "/much")
+		read(t, c, 1, 0, 65535)
+		_ = c.fr.WriteWindowUpdate(0, 1<<20)
+		_ = c.fr.WriteWindowUpdate(1, 1<<20)
+		read(t, c, 1, 65535, 20*len(piece))
+	})
+	t.Run("a flush", func(t *testing.T) {
+		c := f.dial()
+		c.headers(1, true, ":path", "/begun?flush")
+		read(t, c, 1, 0, 3*len(piece))
+		more <- struct{}{}
+	})
+	t.Run("another answer, and the end of a request that the client gives up", func(t *testing.T) {
+		c := f.dial()
+		c.headers(1, true, ":path", "/begun")
+		c.headers(3, true, ":path", "/nothing")
+		if _, err := c.until(func(f http2.Frame) bool {
+			return f.Header().StreamID == 3 && f.Header().Flags.Has(http2.FlagHeadersEndStream)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.fr.WriteRSTStream(1, http2.ErrCodeCancel)
+		more <- struct{}{}
+		c.headers(5, true, ":path", "/nothing")
+		if _, err := c.until(func(f http2.Frame) bool {
+			return f.Header().StreamID == 5 && f.Header().Flags.Has(http2.FlagHeadersEndStream)
+		}); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
 
 func TestPanic(t *testing.T) {

@@ -231,8 +231,8 @@ func (st *stream) finish(panicked any) {
 			code = http2.ErrCodeInternal
 		}
 		_ = c.framer.WriteRSTStream(st.id, code)
-		c.flush()
 	}
+	c.flush()
 	c.handlers--
 	st.body.breakOff(http.ErrBodyReadAfterClose)
 	c.drop(st)

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -50,11 +51,12 @@ type Server struct {
 	leaving bool
 }
 
-// Attach has hs hand its HTTP/2 connections to s.
-func (s *Server) Attach(hs *http.Server) {
+// Serve has hs serve a listener until it is shut down, and hand its HTTP/2 connections to s.
+func (s *Server) Serve(hs *http.Server, l net.Listener) error {
 	hs.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
 	hs.TLSNextProto = map[string]func(*http.Server, *tls.Conn, http.Handler){"h2": s.serve}
 	hs.RegisterOnShutdown(s.leave)
+	return hs.ServeTLS(gatherer{l}, "", "")
 }
 
 // leave asks all clients to go once what they have asked for is answered.
@@ -77,7 +79,7 @@ func (s *Server) serve(hs *http.Server, t *tls.Conn, h http.Handler) {
 	base = context.WithValue(base, http.LocalAddrContextKey, t.LocalAddr())
 	base = context.WithValue(base, http.ServerContextKey, hs)
 	c := &conn{
-		s: s, tls: t, handler: h, state: t.ConnectionState(), remote: t.RemoteAddr().String(), streams: map[uint32]*stream{},
+		s: s, tls: t, raw: t.NetConn().(*gather), handler: h, state: t.ConnectionState(), remote: t.RemoteAddr().String(), streams: map[uint32]*stream{},
 		window: defaultWindow, initial: defaultWindow, maxFrame: 16 << 10, heard: time.Now(), quiet: time.Now(),
 	}
 	c.ctx, c.cancel = context.WithCancel(base)

@@ -40,15 +40,16 @@ func (p pending) Write(b []byte) (int, error) {
 }
 
 // flush writes what is pending, unless somebody writes already, who will. Called with the lock held, which it gives up meanwhile.
-func (c *conn) flush() { c.write(nil) }
+func (c *conn) flush() { c.write(nil, false) }
 
-// write writes what is pending and then one more frame. While somebody writes already, the frame must be nil.
-func (c *conn) write(frame []byte) {
-	if c.writing || c.err != nil {
+// write writes what is pending and then one more frame; more says that another comes soon, and both may wait for it. While somebody writes already, the
+// frame must be nil.
+func (c *conn) write(frame []byte, more bool) {
+	if c.writing || c.err != nil || len(frame) == 0 && len(c.pending) == 0 && !c.held {
 		return
 	}
 	c.writing = true
-	c.writeOut(frame)
+	c.writeOut(frame, more)
 	if len(c.pending) > 0 && c.err == nil {
 		go c.pump() // others' came meanwhile, which are no reason for the caller to stay
 		return
@@ -73,17 +74,22 @@ func (c *conn) pump() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(c.pending) > 0 && c.err == nil {
-		c.writeOut(nil)
+		c.writeOut(nil, false)
 	}
 	c.writing = false
 }
 
 // writeOut writes to the connection, without the lock.
-func (c *conn) writeOut(frame []byte) {
+func (c *conn) writeOut(frame []byte, more bool) {
 	out := c.pending
 	c.pending = nil
+	if more && !c.held {
+		c.held = true
+		c.raw.hold()
+	}
+	release := c.held && !more
 	c.mu.Unlock()
-	_ = c.tls.SetWriteDeadline(time.Now().Add(c.s.Stall))
+	_ = c.raw.SetWriteDeadline(time.Now().Add(c.s.Stall))
 	var err error
 	if len(out) > 0 {
 		_, err = c.tls.Write(out)
@@ -91,8 +97,14 @@ func (c *conn) writeOut(frame []byte) {
 	if len(frame) > 0 && err == nil {
 		_, err = c.tls.Write(frame)
 	}
+	if release && err == nil {
+		err = c.raw.release()
+	}
 	giveBack(out)
 	c.mu.Lock()
+	if release {
+		c.held = false
+	}
 	if err != nil {
 		c.fail(err)
 	}
