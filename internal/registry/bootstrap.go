@@ -93,6 +93,8 @@ func (r *Registry) ensure(ctx context.Context, group, plural string, obj api.Obj
 			return nil
 		}
 		return err
+	case apierrors.IsStoreReadError(err):
+		return nil // the store has said so; the cluster is there for who is to repair it
 	case err != nil || change == nil:
 		return err
 	}
