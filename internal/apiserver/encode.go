@@ -14,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
-	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/api/objectjson"
@@ -143,17 +142,18 @@ func stamped(obj runtime.Object) runtime.Object {
 // encode an object that has no shared encoding.
 func encode(obj runtime.Object, media string) ([]byte, error) {
 	stamped(obj)
-	switch media {
-	case mediaProtobuf:
+	if media == mediaProtobuf {
 		var b bytes.Buffer
 		if err := protobufSerializer.Encode(obj, &b); err != nil {
 			return nil, err
 		}
 		return b.Bytes(), nil
-	case mediaYAML:
-		return yaml.Marshal(obj)
 	}
-	return objectjson.Marshal(obj)
+	b, err := objectjson.Marshal(obj)
+	if err == nil && media == mediaYAML {
+		return toYAML(b)
+	}
+	return b, err
 }
 
 // encodeEntry is the shared encoding where there is one.
@@ -166,7 +166,7 @@ func encodeEntry(e *store.Entry, media string) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return yaml.JSONToYAML(b)
+		return toYAML(b)
 	}
 	return e.Bytes(store.JSON)
 }

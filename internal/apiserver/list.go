@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/api"
 	"skiff.dev/skiff/internal/apiserver/audit"
@@ -171,7 +170,7 @@ func (c *call) writeJSONList(f format, entries []*store.Entry, meta metav1.ListM
 		}
 		buf = append(buf, "]}"...)
 		if f.media == mediaYAML {
-			if buf, err = yaml.JSONToYAML(buf); err != nil {
+			if buf, err = toYAML(buf); err != nil {
 				return err
 			}
 		}

@@ -137,6 +137,31 @@ func TestObjectsAreEqualInEveryEncoding(t *testing.T) {
 	}
 }
 
+// What JSON's strings may hold and YAML's must not, or takes for the end of a line, is read in YAML all the same.
+func TestEveryCharacterIsReadInYAML(t *testing.T) {
+	f := start(t)
+	const odd = "\x7f\u0080\u0085\u0097\u2028\u2029\ufeff\ufffe\uffff\U0001f6f6 \u0085 \t\r\n\\u0041\x00\x1b"
+	if _, err := f.clientset().CoreV1().ConfigMaps("default").Create(ctx, configMap("a", "k", odd), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{maps + "/a", maps} {
+		got := f.ask("GET "+path, "", "Accept", "application/yaml").ok(200)
+		list := corev1.ConfigMapList{Items: make([]corev1.ConfigMap, 1)}
+		into := any(&list)
+		if path != maps {
+			into = &list.Items[0]
+		}
+		if err := yaml.UnmarshalStrict(got.body, into); err != nil || len(list.Items) != 1 || list.Items[0].Data["k"] != odd {
+			t.Errorf("%s: %v\n%s", path, err, got.body)
+		}
+	}
+	refused := f.ask("GET "+maps+"/%C2%97", "", "Accept", "application/yaml").ok(404)
+	var st metav1.Status
+	if err := yaml.UnmarshalStrict(refused.body, &st); err != nil || st.Details == nil || st.Details.Name != "\u0097" {
+		t.Errorf("%v\n%s", err, refused.body)
+	}
+}
+
 func TestTables(t *testing.T) {
 	f := start(t)
 	f.Must(configMap("a", "k", "v"), configMap("b"))
