@@ -78,6 +78,64 @@ func TestClientsThatReadNothingAreCutOff(t *testing.T) {
 	})
 }
 
+// trickle is a body that stops in the middle and does not end.
+type trickle struct {
+	start string
+	end   <-chan struct{}
+}
+
+func (b *trickle) Read(p []byte) (int, error) {
+	if n := copy(p, b.start); n > 0 {
+		b.start = b.start[n:]
+		return n, nil
+	}
+	<-b.end
+	return 0, io.ErrUnexpectedEOF
+}
+
+// A body that does not come to its end in the request's time is answered, and holds nothing: neither its client nor the server waits for ever.
+func TestBodiesThatDoNotEndAreAnswered(t *testing.T) {
+	f := start(t)
+	const late = "request did not complete within requested timeout"
+	send := map[string]string{
+		"POST": "/api/v1/namespaces/default/configmaps?timeout=300ms", "PUT": "/api/v1/namespaces/default/configmaps/a?timeout=300ms",
+		"PATCH": "/api/v1/namespaces/default/configmaps/a?timeout=300ms", "DELETE": "/api/v1/namespaces/default/configmaps/a?timeout=300ms",
+	}
+	for version, transport := range map[string]*http.Transport{
+		"HTTP/1.1": {TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}, "HTTP/2.0": {ForceAttemptHTTP2: true},
+	} {
+		transport.TLSClientConfig = &tls.Config{RootCAs: f.ca.Pool(), Certificates: []tls.Certificate{*f.certificate("admin", "system:masters")}}
+		client := &http.Client{Transport: transport}
+		for method, path := range send {
+			t.Run(version+" "+method, func(t *testing.T) {
+				ended := make(chan struct{})
+				r, err := http.NewRequest(method, "https://"+f.host+path, &trickle{`{"metadata":`, ended})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r.ContentLength = 1000
+				r.Header.Set("Content-Type", "application/json")
+				if method == "PATCH" {
+					r.Header.Set("Content-Type", "application/merge-patch+json")
+				}
+				resp, err := client.Do(r)
+				if err != nil {
+					close(ended)
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				close(ended) // a client that is done with the answer waits for the body
+				_ = resp.Body.Close()
+				if err != nil || resp.Proto != version || resp.StatusCode != http.StatusGatewayTimeout || !strings.Contains(string(body), late) {
+					t.Errorf("%s %s, %v: %s", resp.Proto, resp.Status, err, body)
+				}
+			})
+		}
+		transport.CloseIdleConnections()
+	}
+	f.alive()
+}
+
 // relay passes bytes on until it is cut; then both ends hear nothing, and are not told.
 type relay struct {
 	net.Listener

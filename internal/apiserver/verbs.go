@@ -26,8 +26,12 @@ import (
 	"skiff.dev/skiff/internal/registry"
 )
 
-// requestTimeout bounds what is neither a watch nor a connection.
-const requestTimeout = 60 * time.Second
+const (
+	// requestTimeout bounds what is neither a watch nor a connection.
+	requestTimeout = 60 * time.Second
+	// answerPatience is how long a client may take to hear that its request's time is over, or to take the rest of its answer.
+	answerPatience = 5 * time.Second
+)
 
 // resource answers a request for a resource.
 func (p *passage) resource(w http.ResponseWriter) {
@@ -107,13 +111,14 @@ func deprecations(row *api.Resource) []string {
 	return nil
 }
 
-// cutOff ends the reading and writing of a request whose time is over, so that a client which doesn't take its answer holds nothing for ever.
+// cutOff ends the reading of a request whose time is over, and soon the writing: it is answered by 504, and a client which doesn't take its answer holds nothing
+// for ever.
 func (p *passage) cutOff(ctx context.Context, w http.ResponseWriter) (stop func() bool) {
 	return context.AfterFunc(ctx, func() {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			p.s.metrics.endedEarly(routeOf(p.r, p.info, here), http.StatusGatewayTimeout)
 			conn, now := http.NewResponseController(w), time.Now()
-			_, _ = conn.SetReadDeadline(now), conn.SetWriteDeadline(now)
+			_, _ = conn.SetReadDeadline(now), conn.SetWriteDeadline(now.Add(answerPatience))
 		}
 	})
 }
@@ -175,7 +180,18 @@ type call struct {
 	of  *request.RequestInfo
 }
 
-func (c *call) fail(err error) { writeError(c.w, c.r, err) }
+// fail answers with what is wrong: first of all that the request's time was over, if it was.
+func (c *call) fail(err error) {
+	if late := c.r.Context().Err(); errors.Is(late, context.DeadlineExceeded) {
+		if !apierrors.IsTimeout(err) && !apierrors.IsTooManyRequests(err) {
+			err = apierrors.NewTimeoutError(fmt.Sprintf("request did not complete within requested timeout - %v: %v", late, err), 0)
+		}
+		if c.r.ProtoMajor == 1 {
+			c.w.Header().Set("Connection", "close") // it can be written to for a moment only
+		}
+	}
+	writeError(c.w, c.r, err)
+}
 
 // wants is the kind that a body must have, and an empty object of it.
 func (c *call) wants() (schema.GroupVersionKind, runtime.Object) {
