@@ -101,13 +101,18 @@ func (s *Server) pass(ctx context.Context, events *store.Watcher, err error, out
 		if err == nil {
 			err = s.flushes.wait(ctx)
 		}
-		if err != nil {
-			if ctx.Err() == nil && !errors.Is(err, context.Canceled) {
-				_ = out.fail(err)
-				_ = send()
-			}
-			return
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			out.last(events)
+		case ctx.Err() == nil && !errors.Is(err, context.Canceled):
+			_ = out.fail(err)
 		}
+		if len(out.buf) > 0 {
+			_ = send()
+		}
+		return
 	}
 }
 
@@ -148,6 +153,7 @@ func (s *Server) batch(ctx context.Context, events *store.Watcher, out *watchWri
 		return 0, err
 	}
 	defer store.Recycle(some)
+	out.owes = true
 	if some, err = out.q.SelectShown(ctx, out.fields, some); err != nil {
 		return 0, err
 	}
@@ -172,7 +178,7 @@ func (s *Server) batch(ctx context.Context, events *store.Watcher, out *watchWri
 	if err := send(); err != nil {
 		return 0, context.Canceled
 	}
-	if listed {
+	if out.owes = false; listed {
 		out.listed()
 	}
 	return len(some), nil
@@ -186,6 +192,7 @@ type watchWriter struct {
 	fields fields.Selector
 	buf    []byte
 	headed bool   // a table's columns have been sent
+	owes   bool   // events were taken and not sent
 	listed func() // is called when everything there was has been sent
 	sizes  *histogram.Histogram
 }
@@ -248,6 +255,16 @@ func (w *watchWriter) bookmark(kind string, e *store.Event) error {
 		return w.object(kind, obj)
 	}
 	return w.object(kind, metadataOf(store.NewEntry(row, obj)))
+}
+
+// last ends a watch whose time is over with how far it has seen, so that its client goes on from there however quiet it was.
+func (w *watchWriter) last(events *store.Watcher) {
+	if events == nil || w.owes {
+		return
+	}
+	if e, ok := events.Last(); ok {
+		_ = w.bookmark(eventTypes[e.Type], &e)
+	}
 }
 
 func (w *watchWriter) fail(err error) error { return w.object("ERROR", asStatus(err)) }

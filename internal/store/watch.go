@@ -399,6 +399,15 @@ func (e *Event) Selected(now, before bool) (Event, bool) {
 	return Event{}, false
 }
 
+// Last is the bookmark of a watch that ends: how far it has seen. There is none if nobody asked for bookmarks, or before all of what there was at the start has been
+// delivered.
+func (w *Watcher) Last() (Event, bool) {
+	if !w.bookmarks || len(w.initial) > 0 || w.endMark {
+		return Event{}, false
+	}
+	return Event{Type: Bookmark, Revision: w.caughtUp()}, true
+}
+
 // caughtUp is the revision up to which this watch has seen everything.
 func (w *Watcher) caughtUp() int64 {
 	s, l := w.c.s, &w.c.log
