@@ -67,9 +67,23 @@ func TestChunks(t *testing.T) {
 	}
 }
 
+// forget writes more ConfigMaps than their log of events keeps.
+func (f *fixture) forget() {
+	f.Helper()
+	for i := range 5 {
+		c := configMap("big", "k", fmt.Sprint(i)+strings.Repeat("x", 1<<20-100))
+		if c.Namespace = metav1.NamespaceSystem; i == 0 {
+			f.Must(c)
+		} else if err := f.Update(registrytest.Admin, c, ""); err != nil {
+			f.Fatal(err)
+		}
+	}
+}
+
 func TestExpiredChunksGoOn(t *testing.T) {
 	f := start(t)
 	f.Must(configMap("a"), configMap("b"), configMap("c"))
+	f.forget()
 	maps := f.clientset().CoreV1().ConfigMaps("default")
 	old := base64.RawURLEncoding.EncodeToString([]byte(`{"v":"meta.k8s.io/v1","rv":1,"start":"default/a\u0000"}`))
 	_, err := maps.List(ctx, metav1.ListOptions{Continue: old, Limit: 1})
@@ -143,6 +157,151 @@ func TestListParameters(t *testing.T) {
 		}
 		if slices.Sort(names); strings.Join(names, " ") != c.want {
 			t.Errorf("%s: %v, want %s", c.query, names, c.want)
+		}
+	}
+}
+
+// What resourceVersion, resourceVersionMatch, limit and continue mean together is upstream's table ("Semantics for get and list" of the API concepts).
+func TestResourceVersionsOfLists(t *testing.T) {
+	f := start(t)
+	maps := f.clientset().CoreV1().ConfigMaps("default")
+	create := func(name string) string {
+		t.Helper()
+		m, err := maps.Create(ctx, configMap(name), metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.ResourceVersion
+	}
+	f.forget()
+	create("a")
+	old := create("b")
+	if err := maps.Delete(ctx, "a", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	create("c")
+	const then, now = "a b", "b c"
+	page, err := maps.List(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const unset, exact, notOlder = metav1.ResourceVersionMatch(""), metav1.ResourceVersionMatchExact, metav1.ResourceVersionMatchNotOlderThan
+	for _, c := range []struct {
+		match   metav1.ResourceVersionMatch
+		version string
+		limit   int64
+		more    string // the continue token
+		code    int32
+		want    string // names, with " …" if there are more; or a part of the message
+	}{
+		{unset, "", 0, "", 200, now},
+		{unset, "0", 0, "", 200, now},
+		{unset, old, 0, "", 200, now}, // not older than
+		{unset, "", 1, "", 200, "b …"},
+		{unset, "0", 1, "", 200, "b …"},
+		{unset, old, 1, "", 200, "a …"}, // exact
+		{unset, old, 5, "", 200, then},
+		{unset, "", 1, page.Continue, 200, "c"},
+		{unset, "0", 1, page.Continue, 200, "c"},
+		{unset, "", 0, page.Continue, 200, "c"},
+		{unset, old, 1, page.Continue, 400, "specifying resource version is not allowed when using continue"},
+		{exact, "", 0, "", 422, "resourceVersionMatch is forbidden unless resourceVersion is provided"},
+		{exact, "0", 0, "", 422, "resourceVersionMatch"},
+		{exact, old, 0, "", 200, then},
+		{exact, "", 1, "", 422, "resourceVersionMatch"},
+		{exact, "0", 1, "", 422, "resourceVersionMatch"},
+		{exact, old, 1, "", 200, "a …"},
+		{exact, old, 1, page.Continue, 422, "resourceVersionMatch is forbidden when continue is provided"},
+		{exact, page.ResourceVersion, 0, "", 200, now},
+		{exact, "1", 0, "", 410, "The resourceVersion for the provided list is too old"},
+		{exact, "1", 1, "", 410, "The resourceVersion for the provided list is too old"},
+		{notOlder, "", 0, "", 422, "resourceVersionMatch is forbidden unless resourceVersion is provided"},
+		{notOlder, "0", 0, "", 200, now},
+		{notOlder, old, 0, "", 200, now},
+		{notOlder, "1", 0, "", 200, now},
+		{notOlder, "", 1, "", 422, "resourceVersionMatch"},
+		{notOlder, "0", 1, "", 200, "b …"},
+		{notOlder, old, 1, "", 200, "b …"},
+		{notOlder, old, 1, page.Continue, 422, "resourceVersionMatch is forbidden when continue is provided"},
+		{"Newest", old, 0, "", 422, "supported values"},
+		{unset, "soon", 0, "", 400, "resourceVersion"},
+		{unset, "-1", 0, "", 400, "resourceVersion"},
+	} {
+		list, err := maps.List(ctx, metav1.ListOptions{ResourceVersionMatch: c.match, ResourceVersion: c.version, Limit: c.limit, Continue: c.more})
+		what := fmt.Sprintf("match %q, resourceVersion %q, limit %d, continue %v", c.match, c.version, c.limit, c.more != "")
+		if c.code != 200 {
+			if st, ok := err.(*apierrors.StatusError); !ok || st.ErrStatus.Code != c.code || !strings.Contains(st.ErrStatus.Message, c.want) {
+				t.Errorf("%s: %v, want %d %s", what, err, c.code, c.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+			continue
+		}
+		var names []string
+		for i := range list.Items {
+			names = append(names, list.Items[i].Name)
+		}
+		if list.Continue != "" {
+			names = append(names, "…")
+		}
+		if got := strings.Join(names, " "); got != c.want {
+			t.Errorf("%s: %s, want %s", what, got, c.want)
+		}
+		if strings.HasPrefix(c.want, "a") != (list.ResourceVersion == old) {
+			t.Errorf("%s: the list says it is of %s; the old one is %s", what, list.ResourceVersion, old)
+		}
+	}
+	for version, want := range map[string]func(error) bool{"": apierrors.IsNotFound, "0": apierrors.IsNotFound, old: apierrors.IsNotFound, "soon": apierrors.IsBadRequest} {
+		if _, err := maps.Get(ctx, "a", metav1.GetOptions{ResourceVersion: version}); !want(err) {
+			t.Errorf("get at %q: %v", version, err)
+		}
+	}
+	// Clients that are told when to come again do so for a while; so this one asks by itself.
+	for _, query := range []string{"?", "?resourceVersionMatch=Exact&", "/b?"} {
+		got := f.ask("GET "+configMaps+query+"resourceVersion=999999999", "").ok(504)
+		if st := got.status(); !strings.Contains(st.Message, "Too large resource version") || len(st.Details.Causes) != 1 || st.Details.Causes[0].Type != metav1.CauseTypeResourceVersionTooLarge || got.header.Get("Retry-After") != "1" {
+			t.Errorf("%+v, %v", st.Details, got.header)
+		}
+	}
+}
+
+// How many remain is told where it is known without looking at what remains: where nothing is selected.
+func TestRemainingItems(t *testing.T) {
+	f := start(t)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		m := configMap(name)
+		m.Labels = map[string]string{"x": "y"}
+		f.Must(m)
+	}
+	f.Must(registrytest.Pod("p", func(p *corev1.Pod) { p.Spec.NodeName = "n" }), registrytest.Pod("q", func(p *corev1.Pod) { p.Spec.NodeName = "n" }))
+	for _, c := range []struct {
+		query     string
+		remaining string
+		more      bool
+	}{
+		{maps + "?limit=1", "3", true},
+		{maps + "?limit=3", "1", true},
+		{"/api/v1/configmaps?limit=1", "3", true},
+		{maps + "?limit=4", "", false},
+		{maps, "", false},
+		{maps + "?limit=1&labelSelector=x%3Dy", "", true},
+		{maps + "?limit=1&labelSelector=", "3", true},
+		{maps + "?limit=1&fieldSelector=metadata.name!%3Da", "", true},
+		{maps + "?limit=1&fieldSelector=metadata.namespace%3Ddefault", "", true},
+		{maps + "?limit=1&fieldSelector=metadata.name%3Da", "", false},
+		{"/api/v1/pods?limit=1&fieldSelector=spec.nodeName%3Dn", "", true},
+		{"/api/v1/pods?limit=1", "1", true},
+	} {
+		var list metav1.PartialObjectMetadataList
+		f.ask("GET "+c.query, "").ok(200).into(&list)
+		got := ""
+		if list.RemainingItemCount != nil {
+			got = fmt.Sprint(*list.RemainingItemCount)
+		}
+		if got != c.remaining || c.more != (list.Continue != "") {
+			t.Errorf("%s: %q remain, and there is more: %v", c.query, got, list.Continue != "")
 		}
 	}
 }

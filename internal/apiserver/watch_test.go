@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 
@@ -175,6 +176,84 @@ func TestWatchList(t *testing.T) {
 	}
 }
 
+// Where a watch begins is upstream's table ("Semantics for watch" of the API concepts, and KEP-3157).
+func TestWhereWatchesBegin(t *testing.T) {
+	f := start(t)
+	maps := f.clientset().CoreV1().ConfigMaps("default")
+	create := func(name string) *corev1.ConfigMap {
+		t.Helper()
+		m, err := maps.Create(ctx, configMap(name), metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	yes, no := true, false
+	const notOlder, all, first = metav1.ResourceVersionMatchNotOlderThan, "ADDED a, ADDED b, ", "that of a"
+	for what, c := range map[string]struct {
+		initial *bool
+		version string
+		marks   bool
+		want    string
+	}{
+		"nothing said":                  {nil, "", true, all},
+		"anywhere":                      {nil, "0", true, all},
+		"after a revision":              {nil, first, true, "ADDED b, "},
+		"with what there is":            {&yes, "", true, all + "BOOKMARK, "},
+		"with what there may be":        {&yes, "0", true, all + "BOOKMARK, "},
+		"with what there is since":      {&yes, first, true, all + "BOOKMARK, "},
+		"with what there is, unmarked":  {&yes, "", false, all},
+		"without what there is":         {&no, "", true, ""},
+		"without what there may be":     {&no, "0", true, ""},
+		"without, and after a revision": {&no, first, true, "ADDED b, "},
+	} {
+		t.Run(what, func(t *testing.T) {
+			o := metav1.ListOptions{ResourceVersion: c.version, SendInitialEvents: c.initial, AllowWatchBookmarks: c.marks}
+			if c.initial != nil {
+				o.ResourceVersionMatch = notOlder
+			}
+			if a := create("a"); c.version == first {
+				o.ResourceVersion = a.ResourceVersion
+			}
+			create("b")
+			w, err := maps.Watch(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Stop()
+			next := create("next")
+			if last := expect(t, w, strings.Split(c.want+"ADDED next", ", ")...); last.Object.(*corev1.ConfigMap).ResourceVersion != next.ResourceVersion {
+				t.Errorf("%+v", last)
+			}
+			if err := maps.DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	for what, c := range map[string]struct {
+		o  metav1.ListOptions
+		is func(error) bool
+	}{
+		"exactly":                 {metav1.ListOptions{ResourceVersion: "5", ResourceVersionMatch: metav1.ResourceVersionMatchExact}, apierrors.IsInvalid},
+		"exactly, with all":       {metav1.ListOptions{ResourceVersion: "5", ResourceVersionMatch: metav1.ResourceVersionMatchExact, SendInitialEvents: &yes}, apierrors.IsInvalid},
+		"matching without":        {metav1.ListOptions{ResourceVersionMatch: notOlder}, apierrors.IsInvalid},
+		"all, and no match":       {metav1.ListOptions{SendInitialEvents: &yes}, apierrors.IsInvalid},
+		"continued":               {metav1.ListOptions{Continue: "x", ResourceVersionMatch: notOlder, SendInitialEvents: &yes}, apierrors.IsInvalid},
+		"at what is no revision":  {metav1.ListOptions{ResourceVersion: "soon"}, apierrors.IsBadRequest},
+		"by what is no selector":  {metav1.ListOptions{LabelSelector: "a=,=b"}, apierrors.IsBadRequest},
+		"by what is not selected": {metav1.ListOptions{FieldSelector: "data.a=b"}, apierrors.IsBadRequest},
+	} {
+		if w, err := maps.Watch(ctx, c.o); !c.is(err) {
+			t.Errorf("%s: %v", what, err)
+			if err == nil {
+				w.Stop()
+			}
+		}
+	}
+	// Clients that are told when to come again do so for a while; so this one asks by itself.
+	f.ask("GET "+configMaps+"?watch=true&resourceVersion=999999999&resourceVersionMatch=NotOlderThan&sendInitialEvents=true&allowWatchBookmarks=true", "").mustSay(504, "Too large resource version")
+}
+
 // A revision that the log has not any more is an event that says so, after which clients list anew.
 func TestWatchOfTheDistantPast(t *testing.T) {
 	f := start(t)
@@ -184,15 +263,7 @@ func TestWatchOfTheDistantPast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	big := strings.Repeat("x", 1<<20-100)
-	for i := range 5 { // more than the log keeps
-		c := configMap("big", "k", fmt.Sprint(i)+big)
-		if i == 0 {
-			f.Must(c)
-		} else if err := f.Update(registrytest.Admin, c, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
+	f.forget()
 	w, err := f.clientset().CoreV1().ConfigMaps("default").Watch(ctx, metav1.ListOptions{ResourceVersion: list.ResourceVersion})
 	if err != nil {
 		t.Fatal(err)
@@ -227,6 +298,44 @@ func TestWatchesEnd(t *testing.T) {
 	ends(t, long, 20*time.Second)
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("the server took %s to stop", took)
+	}
+}
+
+// A watch that has nothing to tell says before its time is over how far it has seen, so that its client need not list again.
+func TestQuietWatchesEndWithABookmark(t *testing.T) {
+	f := start(t)
+	maps := f.clientset().CoreV1().ConfigMaps("default")
+	one, yes := int64(1), true
+	for what, o := range map[string]metav1.ListOptions{
+		"a selection": {LabelSelector: "a=b"}, "one object": {FieldSelector: "metadata.name=none"},
+		"what there is, and then": {LabelSelector: "a=b", SendInitialEvents: &yes, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan},
+	} {
+		t.Run(what, func(t *testing.T) {
+			o.TimeoutSeconds, o.AllowWatchBookmarks = &one, true
+			w, err := maps.Watch(ctx, o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Stop()
+			if o.SendInitialEvents != nil {
+				expect(t, w, "BOOKMARK")
+			}
+			other, err := maps.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{GenerateName: "other-"}}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			mark := expect(t, w, "BOOKMARK").Object.(*corev1.ConfigMap)
+			if seen, err := resourceversion.CompareResourceVersion(mark.ResourceVersion, other.ResourceVersion); err != nil || seen < 0 || mark.Annotations != nil {
+				t.Errorf("the bookmark %+v is older than %s: %v", mark, other.ResourceVersion, err)
+			}
+			ends(t, w, 20*time.Second)
+			o.AllowWatchBookmarks = false
+			if w, err = maps.Watch(ctx, o); err != nil {
+				t.Fatal(err)
+			}
+			defer w.Stop()
+			ends(t, w, 20*time.Second) // who asks for no bookmarks gets none
+		})
 	}
 }
 

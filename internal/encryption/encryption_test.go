@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"skiff.dev/skiff/internal/api"
@@ -57,6 +58,12 @@ func startEtcd(t *testing.T) *etcd.Client {
 
 func startStore(t *testing.T, client *etcd.Client, file string) *store.Store {
 	t.Helper()
+	s, _ := startChanging(t, client, file)
+	return s
+}
+
+func startChanging(t *testing.T, client *etcd.Client, file string) (*store.Store, *encryption.Config) {
+	t.Helper()
 	c, err := encryption.Load(t.Context(), file, "test")
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +73,7 @@ func startStore(t *testing.T, client *etcd.Client, file string) *store.Store {
 		s.Collection(r)
 	}
 	registrytest.Run(t, s)
-	return s
+	return s, c
 }
 
 func secret(name string) *corev1.Secret {
@@ -191,7 +198,7 @@ func TestUpstreamsDataIsRead(t *testing.T) {
 		if got := e.Object().(*corev1.Secret); string(got.Data["password"]) != "correct horse" {
 			t.Errorf("secret %s is %v", name, got)
 		}
-		if !e.Stale() {
+		if !s.Collection(secrets()).Stale(e) {
 			t.Errorf("secret %s would not be encrypted anew by an update that changes nothing", name)
 		}
 	}
@@ -214,7 +221,7 @@ func TestUpstreamReadsWhatSkiffWrote(t *testing.T) {
 	if err != nil || !apiequality.Semantic.DeepEqual(obj, in) {
 		t.Errorf("upstream decodes %v, %v", obj, err)
 	}
-	if e.Stale() || e.Object().(*corev1.Secret).Data["password"] == nil {
+	if s.Collection(secrets()).Stale(e) || e.Object().(*corev1.Secret).Data["password"] == nil {
 		t.Errorf("memory holds %v", e.Object())
 	}
 	write(t, client, "/registry/secrets/default/moved", stored)
@@ -246,7 +253,8 @@ func TestOwnKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Of(schema.GroupResource{Resource: "secrets"}) == nil || c.Of(schema.GroupResource{Resource: "pods"}) != nil || c.Remote() {
+	of := func(plural string) value.Transformer { t, _ := c.Of(schema.GroupResource{Resource: plural}); return t }
+	if of("secrets") == nil || of("pods") != nil || c.Remote() {
 		t.Error("Secrets alone are encrypted by a key of one's own")
 	}
 }
@@ -268,4 +276,129 @@ func TestOthersProviders(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "encryption-provider-config") {
 		t.Errorf("a key of the wrong length: %v", err)
 	}
+}
+
+// Keys change while the store runs: what is written from then on has the new one, what is there is stale until it is written again, and a content of the file that
+// would lose anything is refused.
+func TestKeysChangeWhileRunning(t *testing.T) {
+	client := startEtcd(t)
+	const first, second, third = "aescbc: {keys: [{name: key1, secret: KEY}]}", "aesgcm: {keys: [{name: key2, secret: KEY}]}", "secretbox: {keys: [{name: key3, secret: KEY}]}"
+	content := func(providers ...string) string {
+		raw, err := os.ReadFile(configFile(t, "  - "+strings.Join(providers, "\n  - ")+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(raw)
+	}
+	file := configFile(t, "  - "+first+"\n")
+	s, c := startChanging(t, client, file)
+	change := func(text string) error {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return c.Change(t.Context(), func(ctx context.Context, of func(schema.GroupResource) (value.Transformer, uint32)) error {
+			return s.Readable(ctx, of)
+		})
+	}
+	create := func(name, by string) *store.Entry {
+		t.Helper()
+		e, err := s.Collection(secrets()).Create(t.Context(), "default/"+name, secret(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := raw(t, client, "/registry/secrets/default/"+name); !bytes.HasPrefix(got, []byte("k8s:enc:"+by)) {
+			t.Errorf("%s is stored as %q", name, got[:30])
+		}
+		if s.Collection(secrets()).Stale(e) {
+			t.Errorf("%s would be written again", name)
+		}
+		return e
+	}
+	old := create("old", "aescbc:v1:key1:")
+	pod, err := s.Collection(pods()).Create(t.Context(), "default/p", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{
+		"empty": "", "cut off": content(second, first)[:150], "no key": strings.ReplaceAll(content(second, first), base64.StdEncoding.EncodeToString(key), "c2hvcnQ="),
+		"without the key of what is there": content(second), "about something else": strings.Replace(content(second, first), "secrets", "configmaps", 1),
+	} {
+		if err := change(text); err == nil || !strings.Contains(err.Error(), file) || strings.Contains(what, "there") && !strings.Contains(err.Error(), "/registry/secrets/default/old (k8s:enc:aescbc:v1:key1)") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if s.Collection(secrets()).Stale(old) {
+			t.Errorf("%s: it counts", what)
+		}
+	}
+	create("beside", "aescbc:v1:key1:")
+
+	if err := change(content(second, first)); err != nil {
+		t.Fatal(err)
+	}
+	create("new", "aesgcm:v1:key2:")
+	if !s.Collection(secrets()).Stale(old) || s.Collection(pods()).Stale(pod) {
+		t.Error("what the change is about would not be written again, or something else would")
+	}
+	for _, name := range []string{"old", "beside"} {
+		e, err := s.Collection(secrets()).Get(t.Context(), "default/"+name, store.Read{})
+		if err == nil {
+			e, err = s.Collection(secrets()).Update(t.Context(), e, secret(name))
+		}
+		if err != nil || s.Collection(secrets()).Stale(e) {
+			t.Errorf("%s, %v", name, err)
+		}
+	}
+	if err := change(content(second)); err != nil { // nothing needs the first key any more
+		t.Error(err)
+	}
+
+	// Another server knows a third key already. Its write is left out, and comes with the key.
+	other := store.New(store.Config{Client: client, Prefix: "/registry/", AtRest: rulesOf(t, content(third))})
+	other.Collection(secrets())
+	w, err := s.Collection(secrets()).Watch(t.Context(), store.WatchOptions{FromNow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	registrytest.Run(t, other)
+	if _, err := other.Collection(secrets()).Create(t.Context(), "default/theirs", secret("theirs")); err != nil {
+		t.Fatal(err)
+	}
+	create("last", "aesgcm:v1:key2:") // after it
+	if s.Corrupt()["/registry/secrets/default/theirs"] == nil {
+		t.Fatal("what nobody has the key of was read")
+	}
+	if err := change(content(second, third)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Retry(t.Context()); err != nil || len(s.Corrupt()) != 0 {
+		t.Errorf("%v, unreadable: %v", err, s.Corrupt())
+	}
+	var seen []string
+	for len(seen) < 2 {
+		events, err := w.Next(t.Context(), nil, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			seen = append(seen, e.Entry.Object().GetName())
+		}
+	}
+	if got := strings.Join(seen, " "); got != "last theirs" {
+		t.Errorf("a watch saw %s", got)
+	}
+}
+
+func rulesOf(t *testing.T, text string) store.Transform {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "encryption.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := encryption.Load(t.Context(), file, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Of
 }

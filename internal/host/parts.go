@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/serviceaccount"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/storage/value"
 	stats "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
 	"skiff.dev/skiff/internal/api"
@@ -30,6 +31,7 @@ import (
 	"skiff.dev/skiff/internal/apiserver/audit"
 	"skiff.dev/skiff/internal/apiserver/authn"
 	"skiff.dev/skiff/internal/apiserver/authz"
+	"skiff.dev/skiff/internal/apiserver/configfile"
 	"skiff.dev/skiff/internal/apiserver/crd"
 	"skiff.dev/skiff/internal/apiserver/usage"
 	"skiff.dev/skiff/internal/client"
@@ -137,7 +139,26 @@ func (c *cluster) makeStore() (runner, error) {
 		Client:  c.etcd.Client(), Prefix: "/registry/", Sole: c.etcd.Embedded(), Life: life,
 		DetectMutation: c.conf.DetectMutation, Log: c.Log.With("part", "store"),
 	})
-	return c.store, nil
+	return beside{c.store, c.followEncryption()}, nil
+}
+
+// followEncryption has another content of the file with the keys count once it is known that nothing which can be read now could not be read with it.
+func (c *cluster) followEncryption() task {
+	file, holds := c.encryption.File()
+	readable := func(ctx context.Context, of func(schema.GroupResource) (value.Transformer, uint32)) error {
+		return c.store.Readable(ctx, of)
+	}
+	f := configfile.Follower{
+		Key: "encryption-provider-config", File: file, Holds: holds, Log: c.Log.With("part", "store"),
+		Figures: configfile.NewFigures(c.metrics, "encryption_config_controller", nil),
+		Read: func(ctx context.Context, _ []byte) error {
+			if err := c.encryption.Change(ctx, readable); err != nil {
+				return err
+			}
+			return c.store.Retry(ctx)
+		},
+	}
+	return f.Run
 }
 
 func (c *cluster) makeRegistry() (runner, error) {

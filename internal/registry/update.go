@@ -197,7 +197,7 @@ func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a
 		q.warn(res.Warn(obj, old))
 	}
 	switch {
-	case fieldmanager.SameButTimes(obj, old) && !prev.Stale():
+	case fieldmanager.SameButTimes(obj, old) && !r.stale(q, prev):
 		return prev, nil
 	case dryRun:
 		return store.NewEntry(res, obj), nil
@@ -205,6 +205,12 @@ func (r *Registry) replace(ctx context.Context, q *Request, prev *store.Entry, a
 		return r.remove(ctx, q, prev, obj)
 	}
 	return r.put(ctx, q, prev, obj)
+}
+
+// stale says that what is stored should be written again although the object stays the same.
+func (r *Registry) stale(q *Request, e *store.Entry) bool {
+	c, err := r.collection(q)
+	return err == nil && c.Stale(e)
 }
 
 func validateChange(q *Request, obj, old api.Object) field.ErrorList {

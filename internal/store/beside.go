@@ -42,7 +42,7 @@ func (t *transaction) join(ctx context.Context, and []Beside) error {
 		}
 		value, err := encode(b.In.Resource(), b.Obj)
 		if err == nil {
-			value, err = b.In.seal(ctx, full, value)
+			value, _, err = b.In.seal(ctx, full, value)
 		}
 		if err != nil {
 			return apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", b.In.Resource().Kind, b.Key, err))

@@ -6,12 +6,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/google/btree"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apiserver/pkg/storage/value"
 
 	"skiff.dev/skiff/internal/api"
 )
@@ -20,12 +18,11 @@ import (
 type Collection struct {
 	s         *Store
 	res       atomic.Pointer[api.Resource] // of a custom resource another may take its place at any time
-	atRest    value.Transformer            // nil: values are stored as they are encoded
 	prefix    string                       // of full keys: "/registry/pods/"
 	tree      *btree.BTreeG[*Entry]
 	indexes   map[string]index
 	log       eventLog
-	snapshots []*snapshot
+	snapshots []snapshot
 	listed    atomic.Pointer[listed] // the last long list; nil once something has changed. Set with the lock held for reading
 	over      chan struct{}          // closed when watches must end: the resource is another now, or no more
 	closed    bool
@@ -47,9 +44,6 @@ func newCollection(s *Store, r *api.Resource) *Collection {
 		over:   make(chan struct{}),
 	}
 	c.res.Store(r)
-	if s.cfg.AtRest != nil {
-		c.atRest = s.cfg.AtRest(r.GroupResource())
-	}
 	c.log.reset(s.revision)
 	if len(r.Indexes) > 0 {
 		c.indexes = make(map[string]index, len(r.Indexes))
@@ -246,5 +240,4 @@ func (c *Collection) each(tree *btree.BTreeG[*Entry], p *Predicate, from string,
 type snapshot struct {
 	revision int64
 	tree     *btree.BTreeG[*Entry]
-	expires  time.Time
 }

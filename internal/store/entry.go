@@ -30,7 +30,8 @@ type Entry struct {
 	res   *api.Resource
 	key   string
 	rev   int64
-	stale bool // stored in another way than it would be written today
+	stale bool   // stored in another way than the rule of its time would have it
+	rule  uint32 // by which its value was encrypted or decrypted
 	// obj is nil for cold kinds, which are decoded when asked for.
 	obj api.Object
 	// wire is the protobuf encoding with the resourceVersion in it, or nil for what protobuf can't say (custom resources), which has json instead.
@@ -134,9 +135,6 @@ func (e *Entry) Key() string { return e.key }
 
 // Revision is the one at which the entry was written.
 func (e *Entry) Revision() int64 { return e.rev }
-
-// Stale says that the entry's value should be written again although its object stays the same: it is not encrypted as it should be.
-func (e *Entry) Stale() bool { return e.stale }
 
 // Object is the entry's object, with resourceVersion, apiVersion and kind set. It is shared; of a cold kind it is decoded anew on each call.
 func (e *Entry) Object() api.Object {

@@ -85,7 +85,7 @@ func (c *Collection) decodeSafely(raw rawValue) (e *Entry, err error) {
 
 // decode makes an entry of a stored value.
 func (c *Collection) decode(raw rawValue) (*Entry, error) {
-	plain, stale, err := c.unseal(raw.key, raw.value)
+	plain, stale, rule, err := c.unseal(raw.key, raw.value)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (c *Collection) decode(raw rawValue) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.stale = stale
+	e.stale, e.rule = stale, rule
 	return e, nil
 }
 

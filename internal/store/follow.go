@@ -182,7 +182,7 @@ func (s *Store) entryFor(c *Collection, key, name string, kv *mvccpb.KeyValue) *
 	if p := s.pending[key]; p != nil && p.is(kv.Value) {
 		delete(s.corrupt, key)
 		e := newEntry(c, name, kv.ModRevision, p.obj, p.value)
-		p.entry = e
+		e.rule, p.entry = p.rule, e
 		return e
 	}
 	raw := rawValue{key, kv.Value, kv.ModRevision}

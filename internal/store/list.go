@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// ListOptions of a list. Limit 0 = all. Continue is Page.Continue of the page before; ExactRevision reads that revision's snapshot.
+// ListOptions of a list. Limit 0 = all. Continue is Page.Continue of the page before; ExactRevision lists what there was at that revision.
 type ListOptions struct {
 	Predicate
 	Read
@@ -31,11 +31,8 @@ type Page struct {
 	Remaining *int64 // when known: no selector
 }
 
-// A snapshot serves the next pages for as long as upstream's etcd would keep the revision.
-const (
-	snapshotLife = 5 * time.Minute
-	maxSnapshots = 16
-)
+// maxSnapshots is how many trees a collection keeps for the next pages of lists. Others are made again from the log, as far as it reaches.
+const maxSnapshots = 16
 
 // token says where a list goes on. Revision -1: at whatever is newest then.
 type token struct {
@@ -70,20 +67,20 @@ func (c *Collection) List(ctx context.Context, o ListOptions) (*Page, error) {
 		if err != nil {
 			return nil, err
 		}
-		from = t.From
-		if t.Revision > 0 {
+		if from = t.From; t.Revision > 0 {
 			exact = t.Revision
+		} else {
+			o.Consistent = true
 		}
-	} else if err := c.s.settle(ctx, o.Read); err != nil {
-		return nil, err
 	}
 	if exact > 0 {
-		if err := c.s.waitFor(ctx, exact); err != nil {
-			return nil, err
-		}
+		o.Read = Read{MinRevision: exact}
 	}
-	if o.Limit > 0 {
-		// A page may leave a snapshot behind, which changes the collection.
+	if err := c.s.settle(ctx, o.Read); err != nil {
+		return nil, err
+	}
+	if o.Limit > 0 || exact > 0 {
+		// A page may leave a snapshot behind, and the past is made from a clone; both change the collection.
 		c.s.mu.Lock()
 		defer c.s.mu.Unlock()
 	} else {
@@ -91,20 +88,39 @@ func (c *Collection) List(ctx context.Context, o ListOptions) (*Page, error) {
 		defer c.s.mu.RUnlock()
 	}
 	tree, rev := c.tree, c.s.revision
-	if exact > 0 && exact != rev && !c.unchangedSince(exact) {
-		if tree = c.snapshotAt(exact); tree == nil {
+	if exact > 0 && exact != rev {
+		if tree = c.treeAt(exact); tree == nil {
 			return nil, expired(exact, rev, o.Continue != "", from)
 		}
-	}
-	if exact > 0 {
 		rev = exact
 	}
 	return c.page(tree, &o, from, rev), nil
 }
 
-// unchangedSince says that the tree is the same as it was at an older revision. Called with the lock held.
-func (c *Collection) unchangedSince(rev int64) bool {
-	return rev <= c.s.revision && c.log.last <= rev && c.log.oldest <= rev
+// treeAt is the tree as it was at a revision: the present one if nothing has changed since, one that a page has left behind, or the present one without what
+// the log says has happened since. It is nil if the revision is too old. Called with the lock held for writing.
+func (c *Collection) treeAt(rev int64) *btree.BTreeG[*Entry] {
+	if rev < c.s.past.horizon(time.Now()) {
+		return nil
+	}
+	if i := slices.IndexFunc(c.snapshots, func(s snapshot) bool { return s.revision == rev }); i >= 0 {
+		return c.snapshots[i].tree
+	}
+	switch {
+	case rev < c.log.oldest:
+		return nil
+	case c.log.last <= rev:
+		return c.tree
+	}
+	tree := c.tree.Clone()
+	for i := len(c.log.events) - 1; i >= 0 && c.log.events[i].Revision > rev; i-- {
+		if e := &c.log.events[i]; e.Prev != nil {
+			tree.ReplaceOrInsert(e.Prev)
+		} else {
+			tree.Delete(e.Entry)
+		}
+	}
+	return tree
 }
 
 func (c *Collection) page(tree *btree.BTreeG[*Entry], o *ListOptions, from string, rev int64) *Page {
@@ -142,9 +158,7 @@ func (c *Collection) page(tree *btree.BTreeG[*Entry], o *ListOptions, from strin
 		c.each(tree, &o.Predicate, next, func(*Entry) bool { n++; return true })
 		p.Remaining = &n
 	}
-	if tree == c.tree {
-		c.keepSnapshot(rev)
-	}
+	c.keepSnapshot(rev, tree)
 	return p
 }
 
@@ -157,30 +171,20 @@ type listed struct {
 // longList is how long a list is before it is kept.
 const longList = 500
 
-// keepSnapshot remembers the present tree for the pages to come. Called with the lock held for writing.
-func (c *Collection) keepSnapshot(rev int64) {
-	now := time.Now()
-	c.snapshots = slices.DeleteFunc(c.snapshots, func(s *snapshot) bool { return now.After(s.expires) })
-	for _, s := range c.snapshots {
-		if s.revision == rev {
-			s.expires = now.Add(snapshotLife)
-			return
-		}
+// keepSnapshot remembers the tree of a revision for the pages to come. Called with the lock held for writing.
+func (c *Collection) keepSnapshot(rev int64, tree *btree.BTreeG[*Entry]) {
+	horizon := c.s.past.horizon(time.Now())
+	c.snapshots = slices.DeleteFunc(c.snapshots, func(s snapshot) bool { return s.revision < horizon })
+	if slices.ContainsFunc(c.snapshots, func(s snapshot) bool { return s.revision == rev }) {
+		return
 	}
 	if len(c.snapshots) == maxSnapshots {
 		c.snapshots = slices.Delete(c.snapshots, 0, 1)
 	}
-	c.snapshots = append(c.snapshots, &snapshot{rev, c.tree.Clone(), now.Add(snapshotLife)})
-}
-
-func (c *Collection) snapshotAt(rev int64) *btree.BTreeG[*Entry] {
-	now := time.Now()
-	for _, s := range c.snapshots {
-		if s.revision == rev && now.Before(s.expires) {
-			return s.tree
-		}
+	if tree == c.tree {
+		tree = tree.Clone()
 	}
-	return nil
+	c.snapshots = append(c.snapshots, snapshot{rev, tree})
 }
 
 // expired is the 410. One for a continue token carries a token to go on with from the same key, at the newest revision.

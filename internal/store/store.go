@@ -55,6 +55,7 @@ type Store struct {
 
 	mu          sync.RWMutex // guards everything below, and every collection's contents
 	revision    int64
+	past        past
 	collections map[string]*Collection  // by the resource's Key
 	unclaimed   *btree.BTreeG[rawValue] // what no open collection holds, by full key
 	pending     map[string]*pendingWrite
@@ -258,6 +259,7 @@ func (s *Store) advance(rev int64) {
 		return
 	}
 	s.revision = rev
+	s.past.note(rev, time.Now())
 	rest := s.waiters[:0]
 	for _, w := range s.waiters {
 		if w.revision <= rev {
@@ -338,7 +340,7 @@ func (s *Store) Close(r *api.Resource) {
 	c.tree.Ascend(func(e *Entry) bool {
 		full := c.prefix + e.key
 		if value, err := encode(e.res, e.Object()); err == nil {
-			if value, err = c.seal(context.Background(), full, value); err == nil {
+			if value, _, err = c.seal(context.Background(), full, value); err == nil {
 				s.unclaimed.ReplaceOrInsert(rawValue{full, value, e.rev})
 			}
 		}

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -202,11 +205,17 @@ func TestListPagesAndSnapshots(t *testing.T) {
 	if other, _ := c.List(ctx, ListOptions{Predicate: Predicate{Namespace: "defaul"}}); len(other.Entries) != 0 {
 		t.Error("a namespace that is a prefix of another sees its entries")
 	}
-	c.snapshots = nil
+	c.snapshots = nil // as after many other lists: the log knows what there was
+	if again, err := c.List(ctx, ListOptions{Limit: 10, Continue: p1.Continue}); err != nil || !slices.Equal(again.Entries, p2.Entries) {
+		t.Fatalf("a page made again: %+v, %v", again, err)
+	}
+	s.mu.Lock()
+	s.past = past{{s.revision, time.Now().Add(-revisionLife)}}
+	s.mu.Unlock()
 	_, err = c.List(ctx, ListOptions{Limit: 4, Continue: p1.Continue})
 	status, _ := err.(*apierrors.StatusError)
 	if !apierrors.IsResourceExpired(err) || status.ErrStatus.Continue == "" {
-		t.Fatalf("a lost snapshot: %v", err)
+		t.Fatalf("a page of a revision that is too old: %v", err)
 	}
 	rest, err := c.List(ctx, ListOptions{Limit: 100, Continue: status.ErrStatus.Continue})
 	if err != nil || len(rest.Entries) != 7 {
@@ -217,8 +226,93 @@ func TestListPagesAndSnapshots(t *testing.T) {
 			t.Errorf("continue=%s: %v", bad, err)
 		}
 	}
-	if _, err := c.List(ctx, ListOptions{ExactRevision: 2}); !apierrors.IsResourceExpired(err) {
-		t.Errorf("a forgotten revision: %v", err)
+	if _, err := c.List(ctx, ListOptions{ExactRevision: p1.Revision}); !apierrors.IsResourceExpired(err) {
+		t.Errorf("a revision that is too old: %v", err)
+	}
+	if now, err := c.List(ctx, ListOptions{ExactRevision: late.Revision()}); err != nil || len(now.Entries) != 11 {
+		t.Errorf("the present revision, however old: %+v, %v", now, err)
+	}
+}
+
+// A list at a revision has what there was then, as far back as the log reaches, in pages too, whatever has happened since.
+func TestListsOfThePast(t *testing.T) {
+	s, _ := start(t, func(c *Config) { c.EventBytes = 250_000 })
+	ctx, c, rnd := context.Background(), s.Collection(pods), rand.New(rand.NewPCG(1, 2))
+	there := map[string]*Entry{}
+	then := map[int64][]*Entry{}
+	var revisions []int64
+	for range 300 {
+		name := fmt.Sprint("p", rnd.IntN(12))
+		e, err := there[name], error(nil)
+		switch {
+		case e == nil:
+			there[name] = mustCreate(t, c, pod(name))
+		case rnd.IntN(3) == 0:
+			delete(there, name)
+			_, err = c.Delete(ctx, e)
+		default:
+			there[name], err = c.Update(ctx, e, pod(name, func(p *corev1.Pod) { p.Spec.NodeName = fmt.Sprint("n", rnd.IntN(3)) }))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries := slices.SortedFunc(maps.Values(there), func(a, b *Entry) int { return strings.Compare(a.key, b.key) })
+		revisions, then[s.Revision()] = append(revisions, s.Revision()), entries
+	}
+	expired := 0
+	for i, rev := range revisions {
+		want := then[rev]
+		page, err := c.List(ctx, ListOptions{ExactRevision: rev})
+		if apierrors.IsResourceExpired(err) {
+			if expired++; expired != i+1 {
+				t.Fatalf("revision %d is too old, and an older one was not", rev)
+			}
+			continue
+		}
+		if err != nil || page.Revision != rev || !slices.Equal(page.Entries, want) {
+			t.Fatalf("at revision %d: %v, %v; want %v", rev, page, err, want)
+		}
+		var paged []*Entry
+		o := ListOptions{ExactRevision: rev, Limit: 5}
+		for {
+			page, err = c.List(ctx, o)
+			if err != nil || page.Revision != rev {
+				t.Fatalf("pages at revision %d: %v, %v", rev, page, err)
+			}
+			paged = append(paged, page.Entries...)
+			if o = (ListOptions{Limit: 5, Continue: page.Continue}); o.Continue == "" {
+				break
+			}
+		}
+		if !slices.Equal(paged, want) {
+			t.Fatalf("in pages at revision %d: %v; want %v", rev, paged, want)
+		}
+		page, err = c.List(ctx, ListOptions{ExactRevision: rev, Predicate: Predicate{Index: "spec.nodeName", Value: "n1"}})
+		on := slices.DeleteFunc(slices.Clone(want), func(e *Entry) bool { return e.Object().(*corev1.Pod).Spec.NodeName != "n1" })
+		if err != nil || !slices.Equal(page.Entries, on) {
+			t.Fatalf("of a node at revision %d: %v, %v; want %v", rev, page, err, on)
+		}
+	}
+	if expired == 0 || expired > len(revisions)/2 {
+		t.Errorf("%d of %d revisions are too old", expired, len(revisions))
+	}
+}
+
+func TestHorizon(t *testing.T) {
+	var p past
+	began := time.Now()
+	for second := range 3600 { // a revision a second
+		p.note(int64(second), began.Add(time.Duration(second)*time.Second))
+	}
+	now := began.Add(3599 * time.Second)
+	if at := p.horizon(now); at < 3599-360 || at > 3599-300 || len(p) > 8 {
+		t.Errorf("the oldest revision that can be listed at is %d, by %d marks", at, len(p))
+	}
+	if at := p.horizon(now.Add(time.Hour)); at < 3599-60 {
+		t.Errorf("after an hour's silence it is %d", at)
+	}
+	if at := (past{{7, now}}).horizon(now.Add(revisionLife - 1)); at != 0 {
+		t.Errorf("before anything is old it is %d", at)
 	}
 }
 

@@ -22,6 +22,7 @@ type pendingWrite struct {
 	obj   api.Object
 	value []byte // the encoding
 	saved []byte // what etcd gets of it
+	rule  uint32 // by which it is encrypted
 	entry *Entry
 }
 
@@ -50,11 +51,11 @@ func (c *Collection) put(ctx context.Context, key string, prev *Entry, obj api.O
 		return nil, apierrors.NewInternalError(fmt.Errorf("encode %s %s: %w", c.Resource().Kind, key, err))
 	}
 	full := c.prefix + key
-	saved, err := c.seal(ctx, full, value)
+	saved, rule, err := c.seal(ctx, full, value)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("encrypt %s %s: %w", c.Resource().Kind, key, err))
 	}
-	p := &pendingWrite{obj: obj, value: value, saved: saved}
+	p := &pendingWrite{obj: obj, value: value, saved: saved, rule: rule}
 	t := transaction{full: full, rev: rev, then: []*etcdserverpb.RequestOp{put(full, saved)}}
 	if err := t.join(ctx, and); err != nil {
 		return nil, err
