@@ -1,17 +1,17 @@
 package apiserver_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -48,21 +48,24 @@ func recorded(t *testing.T, s audit.Settings, change ...func(*apiserver.Config))
 	return f, func() (out []auditv1.Event) {
 		t.Helper()
 		f.stop()
-		raw, err := os.ReadFile(s.Path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(bytes.NewReader(raw))
-		lines.Buffer(nil, 10<<20)
-		for lines.Scan() {
-			var e auditv1.Event
-			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-				t.Fatalf("%v in %s", err, lines.Text())
-			}
-			out = append(out, e)
-		}
-		return out
+		return readEvents(t, s.Path)
 	}
+}
+
+func readEvents(t *testing.T, path string) (out []auditv1.Event) {
+	t.Helper()
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(raw) {
+		var e auditv1.Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatalf("%v in %.300s", err, line)
+		}
+		out = append(out, e)
+	}
+	return out
 }
 
 // of picks the events of a request, by its audit ID.
@@ -219,31 +222,126 @@ func TestAuditTellsOfDeprecatedVersions(t *testing.T) {
 	}
 }
 
+// The policy says which stages are recorded, for all requests and for those of one rule; a panic is one of them.
+func TestAuditStages(t *testing.T) {
+	policy := file(t, "policy.yaml", `apiVersion: audit.k8s.io/v1
+kind: Policy
+rules:
+- {level: Metadata, verbs: [create], omitStages: [RequestReceived]}
+- {level: Metadata, verbs: [watch], omitStages: [ResponseStarted, ResponseComplete]}
+- {level: Metadata, nonResourceURLs: ["/readyz/*"], omitStages: [Panic]}
+- {level: Metadata}
+`)
+	path := filepath.Join(t.TempDir(), "audit.log")
+	log, err := audit.Open(audit.Settings{PolicyFile: policy, Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, func(c *apiserver.Config) {
+		c.Audit = log
+		c.Checks = []apiserver.Check{{Name: "broken", Run: func(context.Context) error { panic("broken on purpose") }}}
+	})
+	want := map[string]struct {
+		answer
+		stages string
+	}{
+		"list":   {f.ask("GET "+maps, "").ok(200), "RequestReceived ResponseComplete"},
+		"create": {f.ask("POST "+maps, `{"metadata":{"name":"a"}}`).ok(201), "ResponseComplete"},
+		"watch":  {f.ask("GET "+maps+"?watch=true&timeoutSeconds=1", "").ok(200), "RequestReceived"},
+		"refuse": {f.askAs(f.client("nobody"), "GET "+maps, "").ok(403), "RequestReceived ResponseComplete"},
+		"panic":  {f.ask("GET /livez/broken", "").ok(500), "RequestReceived Panic"},
+		"hidden": {f.ask("GET /readyz/broken", "").ok(500), "RequestReceived"},
+	}
+	f.stop()
+	all := readEvents(t, path)
+	for what, w := range want {
+		var stages []string
+		for _, e := range of(all, w.answer) {
+			stages = append(stages, string(e.Stage))
+			if e.Stage == auditv1.StagePanic && (e.ResponseStatus == nil || e.ResponseStatus.Code != 500 || !strings.Contains(e.ResponseStatus.Message, "broken on purpose")) {
+				t.Errorf("%s: %+v", what, e.ResponseStatus)
+			}
+		}
+		if got := strings.Join(stages, " "); got != w.stages {
+			t.Errorf("%s: %s, want %s", what, got, w.stages)
+		}
+	}
+}
+
+// The log is cut into files of the size that the settings say, of which as many are kept as they say; no event is cut.
+func TestAuditLogIsRotated(t *testing.T) {
+	policy := file(t, "policy.yaml", "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Request, verbs: [create]}]\n")
+	dir := t.TempDir()
+	log, err := audit.Open(audit.Settings{PolicyFile: policy, Path: filepath.Join(dir, "audit.log"), MaxSize: 1, MaxBackups: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, func(c *apiserver.Config) { c.Audit = log })
+	var last answer
+	for i := range 12 { // 400 KB each, so that two fit
+		last = f.ask("POST "+maps, configMapText(fmt.Sprint("m", i), "k", strings.Repeat("x", 400_000))).ok(201)
+	}
+	f.stop()
+	soonTrue(t, "two old files and the present one", func() bool {
+		files, err := os.ReadDir(dir)
+		return err == nil && len(files) == 3
+	})
+	files, err := filepath.Glob(filepath.Join(dir, "audit*.log"))
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	events := 0
+	for _, name := range files {
+		if st, err := os.Stat(name); err != nil || st.Size() > 1<<20 || st.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, st, err)
+		}
+		events += len(readEvents(t, name))
+	}
+	if events != 6 || len(of(readEvents(t, filepath.Join(dir, "audit.log")), last)) != 1 {
+		t.Errorf("%d events are in %v", events, files)
+	}
+}
+
+// events of batches that a webhook was sent.
+type hooked struct {
+	mu      sync.Mutex
+	batches [][]auditv1.Event
+}
+
+func (h *hooked) all() (batches [][]auditv1.Event, events []auditv1.Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.batches), slices.Concat(h.batches...)
+}
+
+// The webhook gets what comes together in batches, and at the end what is left; what is too large it gets without its objects.
 func TestAuditWebhook(t *testing.T) {
-	var mu sync.Mutex
-	var sent []auditv1.Event
+	var sent hooked
 	hook := kubeconfig(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var list auditv1.EventList
-		if err := json.NewDecoder(r.Body).Decode(&list); err != nil {
-			t.Error(err)
+		if err := json.NewDecoder(r.Body).Decode(&list); err != nil || list.Kind != "EventList" || list.APIVersion != "audit.k8s.io/v1" {
+			t.Errorf("%+v, %v", list.TypeMeta, err)
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		sent = append(sent, list.Items...)
+		sent.mu.Lock()
+		defer sent.mu.Unlock()
+		sent.batches = append(sent.batches, list.Items)
 	}))
 	f, events := recorded(t, audit.Settings{WebhookConfig: hook})
-	asked := f.ask("GET /api/v1/namespaces/default/configmaps", "").ok(200)
+	large := f.ask("POST "+maps, configMapText("large", "k", strings.Repeat("x", 200_000))).ok(201)
+	const most = 400
+	for range most {
+		f.ask("GET /version", "").ok(200)
+	}
+	soonTrue(t, "a full batch", func() bool { batches, _ := sent.all(); return len(batches) > 0 })
+	if batches, _ := sent.all(); len(batches) != 1 || len(batches[0]) != most {
+		t.Errorf("%d batches, the first of %d events", len(batches), len(batches[0]))
+	}
+	last := f.ask("GET "+maps, "").ok(200)
 	events() // the end of the server sends what is left
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		mu.Lock()
-		found := len(of(sent, asked)) == 1
-		mu.Unlock()
-		if found {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the webhook was not told of a request")
-		}
+	soonTrue(t, "the rest", func() bool { _, all := sent.all(); return len(of(all, last)) == 1 })
+	_, all := sent.all()
+	if got := of(all, large); len(got) != 1 || got[0].Annotations["audit.k8s.io/truncated"] != "true" || got[0].RequestObject != nil || got[0].ResponseObject != nil {
+		t.Errorf("%+v", got)
 	}
 }
 

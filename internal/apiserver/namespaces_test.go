@@ -173,6 +173,27 @@ func (c crowd) listed() int {
 	}
 }
 
+// watched is how many namespaces a watch begins with that is to tell of all there are.
+func (c crowd) watched() int {
+	c.Helper()
+	w, err := c.c.CoreV1().Namespaces().Watch(ctx, metav1.ListOptions{
+		LabelSelector: "tenant=yes", SendInitialEvents: new(true), ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan, AllowWatchBookmarks: true,
+	})
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer w.Stop()
+	seen := map[string]bool{}
+	for e := range w.ResultChan() {
+		if e.Type == watch.Bookmark {
+			return len(seen)
+		}
+		seen[e.Object.(*corev1.Namespace).Name] = true
+	}
+	c.Fatal("the watch ended before its bookmark")
+	return 0
+}
+
 // checkTenant looks at one namespace: its quota counts and refuses, and its user may read it, and nothing else.
 func (c crowd) checkTenant(i int) {
 	c.Helper()
@@ -240,6 +261,9 @@ func TestManyNamespaces(t *testing.T) {
 	step("filled")
 	if n := c.listed(); n != c.n {
 		t.Fatalf("%d of %d are listed", n, c.n)
+	}
+	if n := c.watched(); n != c.n {
+		t.Fatalf("a watch begins with %d of %d", n, c.n)
 	}
 	for i := 0; i < c.n; i += c.n / 20 {
 		c.checkTenant(i)
