@@ -17,6 +17,17 @@ import (
 
 const csiName = "csi.test.skiff.dev"
 
+const csiPod = `
+apiVersion: v1
+kind: Pod
+metadata: {name: p}
+spec:
+  terminationGracePeriodSeconds: 0
+  securityContext: {fsGroup: 4321}
+  volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]
+  containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
+`
+
 // TestCSI: a driver registers, volumes are attached, staged, published, grown and taken back, and Skiff's crash in between loses none of it.
 func TestCSI(t *testing.T) {
 	t.Parallel()
@@ -65,16 +76,7 @@ apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: c}
 spec: {accessModes: [ReadWriteOnce], storageClassName: by-hand, resources: {requests: {storage: 1Gi}}}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: p}
-spec:
-  terminationGracePeriodSeconds: 0
-  securityContext: {fsGroup: 4321}
-  volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]
-  containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
-`)
+---` + csiPod)
 	attachVolume(t, c)
 	c.WaitPodReady("p")
 	c.Kubectl("exec", "p", "--", "sh", "-c", "echo kept > /v/f")
@@ -90,13 +92,18 @@ spec:
 	c.Kill()
 	c.Up()
 	c.WaitPodReady("p")
-	c.Kubectl("delete", "pod", "p")
-	cluster.Eventually(t, func() error {
-		if out := c.Kubectl("get", "volumeattachments", "--no-headers"); strings.Contains(out, "vol") {
-			return fmt.Errorf("still attached: %s", out)
-		}
-		return nil
-	})
+	detach := func() {
+		c.Kubectl("delete", "pod", "p")
+		cluster.Eventually(t, func() error {
+			if out := c.Kubectl("get", "volumeattachments", "--no-headers"); strings.Contains(out, "vol") {
+				return fmt.Errorf("still attached: %s", out)
+			}
+			return nil
+		})
+	}
+	detach()
+	expandUnused(t, c, d)
+	detach()
 	calls := d.Calls()
 	unpublished, unstaged := slices.Index(calls, "NodeUnpublishVolume handle-1"), slices.Index(calls, "NodeUnstageVolume handle-1")
 	if unpublished < 0 || unstaged < unpublished {
@@ -233,14 +240,66 @@ spec:
 	c.Kubectl("delete", "pod", "second")
 }
 
-// expandCSI plays the driver's resizer: the volume is larger, the node's turn comes.
+// resize plays the driver's resizer, step by step as kubernetes-csi's external-resizer 2.3 goes (KEP-1790): it notes what it is about, makes the volume larger, and
+// leaves the rest to the node.
+func resize(c *cluster.Cluster, size string) {
+	c.Kubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "`+size+`"}}}}`)
+	stage := func(is, conditions string) {
+		c.Kubectl("patch", "pvc", "c", "--subresource=status", "-p",
+			`{"status": {"allocatedResources": {"storage": "`+size+`"}, "allocatedResourceStatuses": {"storage": "`+is+`"}, "conditions": [`+conditions+`]}}`)
+	}
+	stage("ControllerResizeInProgress", `{"type": "Resizing", "status": "True"}`)
+	c.Kubectl("patch", "pv", "vol", "-p", `{"spec": {"capacity": {"storage": "`+size+`"}}}`)
+	stage("NodeResizePending", `{"type": "FileSystemResizePending", "status": "True"}`)
+}
+
+// grown waits until a claim has a size, and nothing of its growth is left to be done or told.
+func grown(t *testing.T, c *cluster.Cluster, d *csidriver.Driver, size string, bytes int64) {
+	t.Helper()
+	cluster.Eventually(t, func() error {
+		out := c.Kubectl("get", "pvc", "c", "-o", "jsonpath={.status.capacity.storage}/{.status.allocatedResourceStatuses}/{.status.conditions}")
+		if has := d.Size("handle-1"); out != size+"//" || has != bytes {
+			return fmt.Errorf("the claim has %s, the volume on the node %d bytes", out, has)
+		}
+		return nil
+	})
+}
+
+// expandCSI: a claim in use grows, once and again; the node tells of a size that its driver can never have, and waits for the resizer to ask anew.
 func expandCSI(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
 	t.Helper()
-	c.Kubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "2Gi"}}}}`)
-	c.Kubectl("patch", "pv", "vol", "-p", `{"spec": {"capacity": {"storage": "2Gi"}}}`)
+	resize(c, "2Gi")
+	grown(t, c, d, "2Gi", 2<<30)
+	resize(c, "3Gi")
+	grown(t, c, d, "3Gi", 3<<30)
+	d.Limited(3 << 30)
+	resize(c, "4Gi")
+	cluster.Eventually(t, func() error {
+		out := c.Kubectl("get", "pvc", "c", "-o", "jsonpath={.status.capacity.storage} {.status.allocatedResourceStatuses.storage} {.status.conditions[*].type}: {.status.conditions[*].message}")
+		if !strings.HasPrefix(out, "3Gi NodeResizeInfeasible NodeResizeError: failed to expand pvc with ") || !strings.Contains(out, "a volume has 3221225472 bytes at most") {
+			return fmt.Errorf("the claim says %s", out)
+		}
+		return nil
+	})
+	d.Limited(0)
+	resize(c, "4Gi")
+	grown(t, c, d, "4Gi", 4<<30)
+	// A resizer of before KEP-1790 says no more than that the node's turn has come.
+	c.Kubectl("patch", "pvc", "c", "-p", `{"spec": {"resources": {"requests": {"storage": "5Gi"}}}}`)
+	c.Kubectl("patch", "pv", "vol", "-p", `{"spec": {"capacity": {"storage": "5Gi"}}}`)
 	c.Kubectl("patch", "pvc", "c", "--subresource=status", "-p", `{"status": {"conditions": [{"type": "FileSystemResizePending", "status": "True"}]}}`)
-	c.Kubectl("wait", "pvc/c", "--for=jsonpath={.status.capacity.storage}=2Gi", "--timeout=3m")
-	if size := d.Size("handle-1"); size != 2<<30 {
-		t.Errorf("on the node it has %d bytes", size)
+	grown(t, c, d, "5Gi", 5<<30)
+}
+
+// expandUnused: the volume of a claim that nobody uses grows at once, its filesystem when somebody does.
+func expandUnused(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
+	t.Helper()
+	resize(c, "6Gi")
+	if out := c.Kubectl("get", "pvc", "c", "-o", "jsonpath={.status.capacity.storage}"); out != "5Gi" || d.Size("handle-1") != 5<<30 {
+		t.Errorf("the claim has %s before anybody uses it", out)
 	}
+	c.Apply(csiPod)
+	attachVolume(t, c)
+	c.WaitPodReady("p")
+	grown(t, c, d, "6Gi", 6<<30)
 }

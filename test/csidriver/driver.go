@@ -31,6 +31,7 @@ type Driver struct {
 	calls []string
 	seen  map[string]map[string]string // the last volume context, by call
 	sizes map[string]int64
+	most  int64 // bytes a volume may have, 0 for any number
 }
 
 // Serve until the returned function is called. dir is where the driver's own socket goes, registry the kubelet's folder.
@@ -111,6 +112,13 @@ func (d *Driver) Size(volume string) int64 {
 	return d.sizes[volume]
 }
 
+// Limited says how many bytes a volume may have from now on, 0 for any number.
+func (d *Driver) Limited(most int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.most = most
+}
+
 func (d *Driver) called(name, volume string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -179,8 +187,11 @@ func (d *Driver) NodeUnpublishVolume(_ context.Context, r *csi.NodeUnpublishVolu
 func (d *Driver) NodeExpandVolume(_ context.Context, r *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
 	d.called("NodeExpandVolume", r.VolumeId)
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	if size := r.CapacityRange.GetRequiredBytes(); d.most > 0 && size > d.most {
+		return nil, status.Errorf(codes.OutOfRange, "a volume has %d bytes at most", d.most)
+	}
 	d.sizes[r.VolumeId] = r.CapacityRange.GetRequiredBytes()
-	d.mu.Unlock()
 	return &csi.NodeExpandVolumeResponse{CapacityBytes: r.CapacityRange.GetRequiredBytes()}, nil
 }
 
