@@ -19,7 +19,7 @@ const phoneWidth, phoneHeight = 390, 844
 func uiPhone(b *browser) {
 	node := strings.TrimSpace(b.c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
 	pages := []string{
-		"", "workloads", "workload/Deployment/default/web", "workload/Deployment/default/web/history", "workload/Deployment/default/web/events", "workload/Deployment/default/web/yaml",
+		"", "workloads", "workload/Deployment/default/web", "workload/Deployment/default/web/logs", "workload/Deployment/default/web/history", "workload/Deployment/default/web/events", "workload/Deployment/default/web/yaml",
 		"pods", "pod/default/broken", "pod/default/greedy", "pod/default/talker/logs", "pod/default/talker/shell", "pod/default/talker/metrics", "pod/default/talker/events", "pod/default/talker/yaml",
 		"services", "service/default/kubernetes", "nodes", "node/" + node, "node/" + node + "/events", "volumes", "addons", "resources", "list/core/v1/configmaps",
 		"object/core/v1/namespaces/-/default", "no/such/page",

@@ -142,6 +142,59 @@ spec:
 	}
 }
 
+// uiDrain: a node is cordoned, drained as far as disruption budgets let it, and taken back.
+func uiDrain(b *browser) {
+	b.c.Kubectl("create", "serviceaccount", "keeper")
+	b.c.Kubectl("create", "clusterrolebinding", "keeper", "--clusterrole=cluster-admin", "--serviceaccount=default:keeper")
+	b.do(chromedp.Navigate("about:blank"), chromedp.Navigate(b.base+"/ui/"), chromedp.WaitVisible(`input[name=token]`), chromedp.SendKeys(`input[name=token]`, strings.TrimSpace(b.c.Kubectl("create", "token", "keeper"))+kb.Enter))
+	b.sees(".who", "keeper")
+	for _, name := range []string{"guarded", "loose"} {
+		b.c.Kubectl("create", "deployment", name, "--image=skiff.dev/web:1")
+		b.c.Kubectl("rollout", "status", "deployment/"+name, "--timeout=3m")
+	}
+	b.c.Kubectl("create", "poddisruptionbudget", "guard", "--selector=app=guarded", "--min-available=1")
+	b.c.Kubectl("wait", "pdb/guard", "--for=jsonpath={.status.currentHealthy}=1", "--timeout=3m")
+	node := strings.TrimSpace(b.c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"))
+	cordoned := func() string {
+		return b.c.Kubectl("get", "node", node, "-o", "jsonpath={.spec.unschedulable}")
+	}
+	b.goTo("node/" + node)
+	b.do(chromedp.Click(`//header//button[text()="Cordon"]`))
+	b.told("No new pods will come")
+	if cordoned() != "true" {
+		b.t.Error("the node takes pods")
+	}
+	b.do(chromedp.Click(`//header//button[text()="Drain"]`))
+	b.sees("dialog[open] .fault", "talker") // nobody makes it anew
+	b.do(chromedp.Click("dialog[open] button.danger", chromedp.ByQuery))
+	b.sees("dialog[open] li", "The disruption budget guard needs 1 healthy pods and has 1 currently")
+	evicted := func(name string) {
+		b.t.Helper()
+		cluster.Eventually(b.t, func() error {
+			var list []string
+			b.do(chromedp.Evaluate(`[...document.querySelectorAll("dialog[open] li")].map(e => e.textContent)`, &list))
+			for _, l := range list {
+				if strings.Contains(l, "default/"+name) && strings.Contains(l, "evicted") {
+					return nil
+				}
+			}
+			return fmt.Errorf("%s is not evicted: %q", name, list)
+		})
+	}
+	evicted("loose-")
+	evicted("talker")
+	b.c.Kubectl("delete", "pdb", "guard")
+	evicted("guarded-")
+	b.do(chromedp.Click(`//dialog//button[text()="Close"]`), chromedp.Click(`//header//button[text()="Uncordon"]`))
+	b.told("New pods may come again")
+	if cordoned() != "" {
+		b.t.Error("the node takes no pods")
+	}
+	for _, name := range []string{"guarded", "loose"} {
+		b.c.Kubectl("rollout", "status", "deployment/"+name, "--timeout=3m")
+	}
+}
+
 // uiRights: who may do little sees and does no more than that, and is told what is not allowed.
 func uiRights(b *browser) {
 	b.c.Kubectl("create", "serviceaccount", "reader")

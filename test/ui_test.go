@@ -74,7 +74,7 @@ func TestUI(t *testing.T) {
 		run  func(b *browser)
 	}{
 		{"sign in", uiSignIn}, {"a broken pod is explained", uiExplains}, {"a pod's history", uiHistory}, {"a rollout", uiRollout}, {"logs", uiLogs}, {"metrics", uiMetrics}, {"shell", uiShell},
-		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"at a phone's width", uiPhone}, {"from another site", uiCrossSite}, {"an add-on is switched", uiAddons}, {"the session ends in the middle", uiSessionEnds}, {"the credential expires in the middle", uiExpires}, {"the user's rights only", uiRights}, {"one-time link", uiLink}, {"nothing foreign", uiNothingForeign},
+		{"YAML", uiYAML}, {"any resource", uiResources}, {"keys", uiKeys}, {"at a phone's width", uiPhone}, {"from another site", uiCrossSite}, {"an add-on is switched", uiAddons}, {"the session ends in the middle", uiSessionEnds}, {"the credential expires in the middle", uiExpires}, {"the user's rights only", uiRights}, {"one-time link", uiLink}, {"a node is drained", uiDrain}, {"nothing foreign", uiNothingForeign},
 	} {
 		if !t.Run(part.name, func(t *testing.T) { part.run(b.of(t)) }) {
 			return // the page is not where the next part expects it
@@ -96,6 +96,13 @@ func uiSignIn(b *browser) {
 }
 
 func uiExplains(b *browser) {
+	cluster.Eventually(b.t, func() error { // what there is, what was asked for, what is used
+		var n int
+		if b.do(chromedp.Evaluate(`[...document.querySelectorAll(".summary .gauge *")].filter(e => /^\S.* used, .* asked for, of \S/.test(e.ariaLabel ?? "")).length`, &n)); n < 2 {
+			return fmt.Errorf("%d gauges", n)
+		}
+		return nil
+	})
 	b.sees(".troubles", "container c ends with exit code 3")
 	b.sees(".troubles", "Insufficient cpu")
 	b.sees(".events", hostile)
@@ -155,6 +162,49 @@ spec:
 	b.goTo("pod/default/pair/logs")
 	b.sees(".log", "the first")
 	b.c.Kubectl("delete", "pod", "pair")
+	uiWorkloadLogs(b)
+}
+
+// uiWorkloadLogs: a workload's log is its pods' together, each line with its pod, in the order of their times; pods that come later are in it, and those that went stay.
+func uiWorkloadLogs(b *browser) {
+	b.c.Apply(`
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: choir}
+spec:
+  serviceName: choir
+  replicas: 2
+  selector: {matchLabels: {app: choir}}
+  template:
+    metadata: {labels: {app: choir}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - {name: high, image: "skiff.dev/web:1", command: [sh, -c, 'echo "$(hostname) sings"; echo "$TEXT"; until [ -e /tmp/go ]; do sleep 0.1; done; echo the end; sleep 9999'], env: [{name: TEXT, value: '` + hostile + `'}]}
+      - {name: low, image: "skiff.dev/web:1", command: [sh, -c, "echo hum; sleep 9999"]}
+`)
+	b.c.WaitPodReady("choir-1")
+	b.goTo("workload/StatefulSet/default/choir/logs")
+	for _, line := range []string{"choir-0/high choir-0 sings", "choir-1/high choir-1 sings", "choir-0/low hum", "choir-1/low hum", "choir-1/high " + hostile} {
+		b.sees(".log pre", line)
+	}
+	for _, pod := range []string{"choir-1", "choir-0"} {
+		b.c.Kubectl("exec", pod, "-c", "high", "--", "sh", "-c", "echo > /tmp/go")
+		b.sees(".log pre", pod+"/high the end")
+	}
+	b.do(chromedp.SetValue(`select[aria-label=Container]`, "high"), chromedp.Evaluate(`document.querySelector("select[aria-label=Container]").dispatchEvent(new Event("change", {bubbles: true}))`, nil))
+	b.sees(".log pre", "choir-0 the end")
+	b.c.Kubectl("scale", "statefulset/choir", "--replicas=1")
+	b.c.WaitPodGone("choir-1")
+	b.c.Kubectl("scale", "statefulset/choir", "--replicas=2")
+	b.sees(".logs .count", "8 lines") // three of each pod's run, but the last one has not come to its end
+	var shown []string
+	b.do(chromedp.Evaluate(`[...document.querySelectorAll(".log pre")].map(e => e.textContent)`, &shown))
+	if want := []string{"choir-1 the end", "choir-0 the end", "choir-1 choir-1 sings"}; len(shown) != 8 || !slices.Equal(shown[4:7], want) {
+		b.t.Errorf("the log is %q, want %q in it", shown, want)
+	}
+	b.keepPicture("workload-logs")
+	b.c.Kubectl("delete", "statefulset", "choir")
 }
 
 // uiMetrics: the plots of a pod and of a node begin with what the node remembers.
@@ -233,15 +283,86 @@ func uiResources(b *browser) {
 	b.goTo("list/core/v1/nodes")
 	b.sees(".head", "Status")
 	b.sees(".rows", "Ready")
+	// What a Secret holds is in its YAML, for those who may read it, and in no table.
+	b.c.Kubectl("create", "secret", "generic", "vault", "--from-literal=k=open-sesame")
+	b.goTo("list/core/v1/secrets")
+	b.sees(".rows", "vault")
+	b.sees(".rows", "Opaque")
+	var page string
+	if b.do(chromedp.OuterHTML("html", &page)); strings.Contains(page, "open-sesame") || strings.Contains(page, "b3Blbi1zZXNhbWU") {
+		b.t.Error("the table of Secrets shows what is in them")
+	}
+	b.goTo("object/core/v1/secrets/default/vault")
+	b.sees(".cm-content", "k: b3Blbi1zZXNhbWU=")
+	b.goTo("list/core/v1/configmaps")
+	b.sees(".rows", "kube-root-ca.crt")
+	b.sees(".head", "Data")
 	uiHostileKind(b)
-	b.goTo("volumes")
-	b.sees("main", "Claims")
+	uiVolumes(b)
 	b.goTo("addons")
 	b.sees("main", "Add-ons")
-	b.goTo("service/default/kubernetes")
-	b.sees(".flow", "6443")
+	uiTraffic(b)
+	uiCreate(b)
 	b.goTo("nodes")
 	b.sees(".rows", "Ready")
+}
+
+func uiVolumes(b *browser) {
+	b.c.Apply(strings.ReplaceAll(claimManifest, "name: c}", "name: stored}") + strings.NewReplacer("name: p}", "name: storing}", "claimName: c", "claimName: stored").Replace(claimPod))
+	b.c.WaitPodReady("storing")
+	b.goTo("volumes")
+	for _, text := range []string{"stored", "Bound", volumeName(b.c, "stored"), "default/stored", "local (default)", "skiff.dev/local"} {
+		b.sees("main .row", text)
+	}
+	b.c.Kubectl("delete", "pod/storing", "pvc/stored")
+}
+
+// uiTraffic: a service's page leads from its addresses to its pods, and says when nobody answers.
+func uiTraffic(b *browser) {
+	b.goTo("service/default/kubernetes")
+	b.sees(".flow", "6443")
+	b.c.Kubectl("expose", "deployment", "web", "--port=80", "--target-port=8080", "--type=NodePort")
+	port := b.c.Kubectl("get", "service", "web", "-o", "jsonpath={.spec.ports[0].nodePort}")
+	b.goTo("service/default/web")
+	for _, text := range []string{"web.default.svc", ":" + port, "80 → 8080/TCP"} {
+		b.sees(".flow .hop", text)
+	}
+	pods := strings.Fields(b.c.Kubectl("get", "pods", "-l", "app=web", "-o", "jsonpath={.items[*].metadata.name}"))
+	for _, pod := range pods {
+		b.sees(".flow .hop", pod)
+	}
+	b.c.Kubectl("patch", "service", "web", "-p", `{"spec": {"selector": {"app": "nobody"}}}`)
+	b.sees(".explained", "No pod has the labels app=nobody, so connections are refused.")
+	b.c.Kubectl("delete", "service", "web")
+}
+
+// uiCreate: an object is made from YAML, which the server checks first, and deleted on its page.
+func uiCreate(b *browser) {
+	b.goTo("resources")
+	b.do(chromedp.Click(`//button[text()="Create from YAML"]`), chromedp.WaitVisible(`dialog textarea`))
+	write := func(text, press string) {
+		b.do(chromedp.Focus(`dialog textarea`), chromedp.KeyEvent("a", chromedp.KeyModifiers(input.ModifierCtrl)), input.InsertText(text), chromedp.Click(`//dialog//button[text()="`+press+`"]`))
+	}
+	write("apiVersion: example.com/v1\nkind: Nonesuch\nmetadata:\n  name: made\n", "Create")
+	b.sees("dialog .fault", `the server has no kind "Nonesuch" of apiVersion "example.com/v1"`)
+	const config = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: made\n  namespace: default\n"
+	write(config+"dota:\n  a: b\n", "Check")
+	b.sees("dialog .fault", `unknown field "dota"`)
+	write(config+"data:\n  a: b\n", "Check")
+	b.told("The server would take this")
+	if out := b.c.Kubectl("get", "configmap", "made", "--ignore-not-found"); out != "" {
+		b.t.Errorf("checking made it: %s", out)
+	}
+	b.do(chromedp.Click(`//dialog//button[text()="Create"]`), chromedp.WaitNotPresent("dialog[open]"))
+	if out := b.c.Kubectl("get", "configmap", "made", "-o", "jsonpath={.data.a}"); out != "b" {
+		b.t.Errorf("what was made has %q", out)
+	}
+	b.goTo("object/core/v1/configmaps/default/made")
+	b.sees(".cm-content", "a: b")
+	b.do(chromedp.Click(`//button[text()="Delete"]`))
+	b.confirm("Delete the ConfigMap made?")
+	b.sees("main h1", "ConfigMap")
+	becomes(b.t, "the object to go", func() bool { return b.c.Kubectl("get", "configmap", "made", "--ignore-not-found") == "" })
 }
 
 func uiKeys(b *browser) {

@@ -107,7 +107,7 @@ function NodeState({ n }: { n: Obj }) {
 
 type Left = { pod: Obj; state: string };
 
-// Drain cordons, then evicts what may be evicted, and waits where a disruption budget says so.
+// Drain cordons, then evicts all at once what may be evicted, and waits where a disruption budget says so, which holds nothing else up.
 function Drain({ node, path, close }: { node: string; path: string; close: () => void }) {
   const [left, setLeft] = useState<Left[]>(), [error, setError] = useState<ApiError>(), [stop] = useState(() => new AbortController());
   const pods = useFeed(listPath("Pod"), `fieldSelector=spec.nodeName%3D${encodeURIComponent(node)}`);
@@ -118,13 +118,10 @@ function Drain({ node, path, close }: { node: string; path: string; close: () =>
     show();
     try {
       await patch(path, { spec: { unschedulable: true } });
-      for (const one of list) {
-        await evict(one, show, stop.signal);
-        if (stop.signal.aborted) return;
-      }
     } catch (e) {
-      setError(e as ApiError);
+      return setError(e as ApiError);
     }
+    await Promise.all(list.map((one) => evict(one, show, stop.signal).catch((e) => { one.state = "refused"; show(); setError(e as ApiError); })));
   };
   return (
     <Dialog title={`Drain ${node}`} close={() => { stop.abort(); close(); }}>

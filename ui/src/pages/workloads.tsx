@@ -3,6 +3,7 @@ import { patch, request } from "../api";
 import { Events } from "../events";
 import { age, counts, podVerdict, workloadVerdict } from "../format";
 import { KEEPERS, listPath, namespace, objectPath, selecting } from "../kinds";
+import { LogsOf } from "../logs";
 import { Action, Bar, Col, Dialog, Dot, Facts, Fault, Heading, Labels, Loaded, Status, Table, Tabs, say } from "../parts";
 import { go, link } from "../router";
 import { useNow, useStore } from "../store";
@@ -57,12 +58,13 @@ function Workload({ kind, ns, name, tab }: { kind: string; ns: string; name: str
   const { object, error, state } = useObject(listPath(kind, ns), name), path = objectPath(kind, ns, name);
   if (!object) return error ? <Fault error={error} /> : state === "live" ? <div class="fault"><b>It is gone.</b> There is no {kind} {name} in {ns}.</div> : <p class="quiet">Loading…</p>;
   const o = { ...object, kind };
-  const tabs: [string, string][] = [["", ROLLS.has(kind) ? "Rollout" : "State"], ["history", "Revisions"], ["events", "Events"], ["yaml", "YAML"]];
+  const tabs: [string, string][] = [["", ROLLS.has(kind) ? "Rollout" : "State"], ["logs", "Logs"], ["history", "Revisions"], ["events", "Events"], ["yaml", "YAML"]];
   return (
     <>
       <Heading kind={`${kind}s`} back="#/workloads" name={name} ns={ns}><Status v={workloadVerdict(o, kind)} /><Actions o={o} path={path} /></Heading>
       <Tabs of={tabs.filter(([id]) => id !== "history" || ROLLS.has(kind))} at={tab} href={(t) => (t ? link("workload", kind, ns, name, t) : link("workload", kind, ns, name))} />
       {tab === "" && <Rollout o={o} />}
+      {tab === "logs" && <WorkloadLogs o={o} />}
       {tab === "history" && <History o={o} path={path} />}
       {tab === "events" && <Events uid={o.metadata.uid} ns={ns} />}
       {tab === "yaml" && <Yaml path={path} />}
@@ -170,6 +172,11 @@ function Rollout({ o }: { o: Obj }) {
       <PodTable pods={pods} short />
     </>
   );
+}
+
+function WorkloadLogs({ o }: { o: Obj }) {
+  const { pods } = usePodsOf(o);
+  return <LogsOf pods={pods} spec={template(o)?.spec} name={o.metadata.name} />;
 }
 
 // History lists what the workload's pods were before, and goes back to it.
