@@ -428,6 +428,23 @@ func (a *Actor) publish(pod *corev1.Pod, status corev1.PodStatus) {
 	}
 }
 
+// glance is how long a container that reads its standard input has run before its start is told.
+const glance = 200 * time.Millisecond
+
+// beginning is when to tell of containers that have just begun and that somebody will attach to. Whoever waits for their start attaches at once, and is not
+// shown what was said before: a container that says something and ends, as in kubectl run -i … -- echo hello, seemed to have said nothing. One that has
+// ended when its start would be told is told to have ended, and its log is read instead.
+func beginning(pod *corev1.Pod, s *State, now time.Time) (at time.Time) {
+	for i := range s.Containers {
+		c := &s.Containers[i]
+		ran := now.Sub(c.Started)
+		if spec := Spec(pod, c.Name); c.Running() && ran >= 0 && ran < glance && spec != nil && spec.Stdin {
+			at = earliest(at, c.Started.Add(glance))
+		}
+	}
+	return at
+}
+
 // report writes the status if it changed.
 func (a *Actor) report(ctx context.Context, pod *corev1.Pod, told bool, status corev1.PodStatus, plan Plan, now time.Time) (retry time.Time) {
 	const key = "status"
@@ -443,6 +460,9 @@ func (a *Actor) report(ctx context.Context, pod *corev1.Pod, told bool, status c
 	}
 	a.s.Settled = false
 	if at := a.s.Retry[key]; now.Before(at) {
+		return at
+	}
+	if at := beginning(pod, &a.s, now); !at.IsZero() {
 		return at
 	}
 	// The API may show a status in other words than it was told; that's no reason to tell it over and over.
