@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -84,7 +85,10 @@ func (r *Registry) keepDefaultCIDR(ctx context.Context) error {
 func (r *Registry) defaultCIDRReady(ctx context.Context) error {
 	q := &Request{Resource: r.services.cidrs.objects.Resource(), Name: defaultServiceCIDR, Subresource: "status", User: self}
 	prev, err := r.get(ctx, q, store.Read{})
-	if err != nil {
+	switch {
+	case apierrors.IsStoreReadError(err):
+		return nil // as with all that must exist
+	case err != nil:
 		return err
 	}
 	next := prev.Object().DeepCopyObject().(*networkingv1.ServiceCIDR)
