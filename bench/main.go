@@ -30,6 +30,7 @@ var benchmarks = []benchmark{
 	{"api", "create, get, list and watch of many pods over HTTPS", benchAPI},
 	{"watch", "many watchers of one pod: cost and lag of a delivery", benchWatch},
 	{"large", "five times the objects of api and as many nodes as a tenth: memory, lists, idle watchers, a start with that data", benchLarge},
+	{"namespaces", "as many namespaces as the api benchmark has objects, made and deleted with every controller at work", benchNamespaces},
 	{"algorithm", "the scheduler's algorithm alone, pods a second", benchAlgorithm},
 	{"scheduler", "pods a second from create to bound over HTTPS, on hollow nodes", benchScheduler},
 	{"scheduler_perf", "kube-scheduler's own benchmarks by name, the algorithm alone and over HTTPS", benchWorkloads},

@@ -149,6 +149,56 @@ func manyNamespaces(t *testing.T, c *cluster.Cluster, cs kubernetes.Interface) {
 	if _, err := cs.CoreV1().ServiceAccounts("many-09999").Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
 		t.Error(err)
 	}
+	began = time.Now()
+	endNamespaces(t, cs, "many-")
+	t.Logf("all of them gone %s after that", time.Since(began).Round(time.Millisecond))
+}
+
+// endNamespaces deletes those of a prefix, all at once, and waits until they are gone with what was in them.
+func endNamespaces(t *testing.T, cs kubernetes.Interface, prefix string) {
+	t.Helper()
+	left := func() (names []string) {
+		t.Helper()
+		list, err := cs.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range list.Items {
+			if strings.HasPrefix(list.Items[i].Name, prefix) {
+				names = append(names, list.Items[i].Name)
+			}
+		}
+		return names
+	}
+	group, ctx := errgroup.WithContext(t.Context())
+	group.SetLimit(32)
+	all := left()
+	for _, name := range all {
+		group.Go(func() error { return cs.CoreV1().Namespaces().Delete(ctx, name, metav1.DeleteOptions{}) })
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for before := len(all); before > 0; { // as long as they become fewer
+		cluster.Eventually(t, func() error {
+			time.Sleep(200 * time.Millisecond) // each list is large
+			n := len(left())
+			if n == before {
+				return fmt.Errorf("%d namespaces are left, and become no fewer", n)
+			}
+			before = n
+			return nil
+		})
+	}
+	maps, err := cs.CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range maps.Items {
+		if ns := maps.Items[i].Namespace; strings.HasPrefix(ns, prefix) {
+			t.Fatalf("%s/%s has outlived its namespace", ns, maps.Items[i].Name)
+		}
+	}
 }
 
 // countNamespaces lists them as kubectl does.

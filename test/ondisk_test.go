@@ -7,6 +7,7 @@ import (
 	"crypto/cipher"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -210,6 +211,64 @@ func TestLostKeys(t *testing.T) {
 	if err := os.WriteFile(file, kept, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	c.Server()
+	match(t, c, `^Yg==$`, "get", "secret", "s", "-o", "jsonpath={.data.a}")
+}
+
+// TestKeysAreRotatedWhileRunning: a server takes another key for secrets into use, and gives the old one up, without a restart; a file that it cannot use changes nothing.
+func TestKeysAreRotatedWhileRunning(t *testing.T) {
+	t.Parallel()
+	provider := func(name string) string {
+		return fmt.Sprintf("{aesgcm: {keys: [{name: %s, secret: %s}]}}", name, base64.StdEncoding.EncodeToString(bytes.Repeat([]byte(name[:1]), 32)))
+	}
+	content := func(providers ...string) string {
+		return "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: [{resources: [secrets], providers: [" + strings.Join(providers, ", ") + "]}]\n"
+	}
+	old, fresh := provider("old"), provider("fresh")
+	keys := write(t, content(old))
+	c := cluster.New(t, "--no-agent", "--no-scheduler", "--encryption-provider-config", keys)
+	c.Server()
+	c.Kubectl("create", "secret", "generic", "s", "--from-literal=a=b")
+	reload := func(status string, n int, text string) {
+		t.Helper()
+		next := keys + ".next"
+		if err := errors.Join(os.WriteFile(next, []byte(text), 0o600), os.Rename(next, keys)); err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf(`apiserver_encryption_config_controller_automatic_reloads_total{status="%s"} %d`, status, n)
+		cluster.Eventually(t, func() error {
+			if out, err := c.TryKubectl("get", "--raw", "/metrics"); err != nil || !strings.Contains(out, want) {
+				return fmt.Errorf("%s is not in the metrics: %v", want, err)
+			}
+			return nil
+		})
+	}
+	reload("failure", 1, "resources: [")
+	reload("failure", 2, content(fresh)) // the secret would be lost
+	if out := c.Output(); !strings.Contains(out, "what it held before stays in force") || !strings.Contains(out, "/registry/secrets/default/s (k8s:enc:aesgcm:v1:old)") {
+		t.Errorf("the log does not say what would be lost:\n%s", out)
+	}
+	c.Kubectl("create", "secret", "generic", "beside", "--from-literal=a=b")
+	reload("success", 1, content(fresh, old))
+	all := c.Kubectl("get", "secrets", "-A", "-o", "json")
+	again := c.KubectlCommand("replace", "-f", "-")
+	again.Stdin = strings.NewReader(all)
+	if out, err := again.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	reload("success", 2, content(fresh))
+	c.Stop()
+	withEtcd(t, c, func(db *clientv3.Client) {
+		found, err := db.Get(t.Context(), "/registry/secrets/", clientv3.WithPrefix())
+		if err != nil || len(found.Kvs) < 2 {
+			t.Fatalf("%v, %v", found, err)
+		}
+		for _, kv := range found.Kvs {
+			if !bytes.HasPrefix(kv.Value, []byte("k8s:enc:aesgcm:v1:fresh:")) {
+				t.Errorf("%s begins with %q", kv.Key, kv.Value[:min(len(kv.Value), 30)])
+			}
+		}
+	})
 	c.Server()
 	match(t, c, `^Yg==$`, "get", "secret", "s", "-o", "jsonpath={.data.a}")
 }

@@ -105,7 +105,7 @@ func TestBodiesThatDoNotEndAreAnswered(t *testing.T) {
 		"HTTP/1.1": {TLSNextProto: map[string]func(string, *tls.Conn) http.RoundTripper{}}, "HTTP/2.0": {ForceAttemptHTTP2: true},
 	} {
 		transport.TLSClientConfig = &tls.Config{RootCAs: f.ca.Pool(), Certificates: []tls.Certificate{*f.certificate("admin", "system:masters")}}
-		client := &http.Client{Transport: transport}
+		client := &http.Client{Transport: transport, Timeout: time.Minute}
 		for method, path := range send {
 			t.Run(version+" "+method, func(t *testing.T) {
 				ended := make(chan struct{})
