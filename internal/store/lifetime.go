@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -15,7 +14,7 @@ import (
 // lifetime hands out the etcd leases that take transient values away when their time is over. One lease is for all that is written within a twentieth of that
 // time, a thousand values at most: a cluster then has few leases, and none takes much away at once.
 type lifetime struct {
-	mu    sync.Mutex
+	turn  chan struct{} // whoever looks at the rest holds its one place; those who wait for it give up with their requests
 	id    clientv3.LeaseID
 	until time.Time // what is written from then on needs a younger one
 	given int
@@ -24,6 +23,8 @@ type lifetime struct {
 const (
 	leasesPerLife = 20
 	leaseValues   = 1000
+	// grantPatience bounds how long etcd may take for a lease: nobody else gets one meanwhile.
+	grantPatience = 5 * time.Second
 )
 
 // lease for a value of c that is written now: it ends after Config.Life, and a twentieth of that later at the latest. 0: the value stays.
@@ -33,11 +34,17 @@ func (c *Collection) lease(ctx context.Context) (clientv3.LeaseID, error) {
 		return 0, nil
 	}
 	l := &c.s.life
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	select {
+	case l.turn <- struct{}{}:
+		defer func() { <-l.turn }()
+	case <-ctx.Done():
+		return 0, fmt.Errorf("wait for a lease of etcd's: %w", ctx.Err())
+	}
 	now := time.Now()
 	if l.id == 0 || l.given >= leaseValues || !now.Before(l.until) {
 		slack := life / leasesPerLife
+		ctx, cancel := context.WithTimeout(ctx, grantPatience)
+		defer cancel()
 		granted, err := c.s.cfg.Client.Grant(ctx, int64((life+slack+time.Second-1)/time.Second))
 		if err != nil {
 			return 0, fmt.Errorf("take a lease from etcd: %w", err)
@@ -50,8 +57,8 @@ func (c *Collection) lease(ctx context.Context) (clientv3.LeaseID, error) {
 
 // forgetLease is for one that etcd no longer has: a restored snapshot knows others.
 func (s *Store) forgetLease(id clientv3.LeaseID) {
-	s.life.mu.Lock()
-	defer s.life.mu.Unlock()
+	s.life.turn <- struct{}{}
+	defer func() { <-s.life.turn }()
 	if s.life.id == id {
 		s.life.id = 0
 	}

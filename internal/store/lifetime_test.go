@@ -8,6 +8,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -88,4 +89,22 @@ func TestLeasesAreShared(t *testing.T) {
 
 func event(name string) *corev1.Event {
 	return &corev1.Event{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+}
+
+// Whoever waits for a lease that another asks etcd for gives up with their request.
+func TestWaitForLeaseEnds(t *testing.T) {
+	s, _ := start(t, func(c *Config) { c.Life = time.Hour })
+	row := *events
+	row.Transient = true
+	c := s.Collection(&row)
+	s.life.turn <- struct{}{}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := c.Create(ctx, "default/e", event("e")); !apierrors.IsTimeout(err) {
+		t.Errorf("while another asks for a lease: %v", err)
+	}
+	<-s.life.turn
+	if _, err := c.Create(t.Context(), "default/e", event("e")); err != nil {
+		t.Error(err)
+	}
 }

@@ -96,6 +96,7 @@ func New(cfg Config) *Store {
 		unclaimed:   btree.NewG(treeDegree, func(a, b rawValue) bool { return a.key < b.key }),
 		pending:     map[string]*pendingWrite{},
 		corrupt:     map[string]unreadable{},
+		life:        lifetime{turn: make(chan struct{}, 1)},
 	}
 }
 
