@@ -52,6 +52,7 @@ const defaultEventBytes = 2 << 20
 type Store struct {
 	cfg   Config
 	ready chan struct{}
+	quiet time.Duration // bookmarkEvery, but in tests
 
 	mu          sync.RWMutex // guards everything below, and every collection's contents
 	revision    int64
@@ -92,6 +93,7 @@ func New(cfg Config) *Store {
 	return &Store{
 		cfg:         cfg,
 		ready:       make(chan struct{}),
+		quiet:       bookmarkEvery,
 		collections: map[string]*Collection{},
 		unclaimed:   btree.NewG(treeDegree, func(a, b rawValue) bool { return a.key < b.key }),
 		pending:     map[string]*pendingWrite{},

@@ -504,6 +504,38 @@ func TestWatchOfWhatOneTransactionWrote(t *testing.T) {
 	}
 }
 
+// A watch that asked for bookmarks is told now and then how far it has seen, although nothing of what happens is for it; and again, as things go on.
+func TestQuietWatchesGetBookmarks(t *testing.T) {
+	s, _ := start(t)
+	s.quiet = time.Millisecond
+	ctx, c := context.Background(), s.Collection(pods)
+	for what, p := range map[string]Predicate{
+		"a selection": {Labels: labels.SelectorFromSet(labels.Set{"app": "none"})}, "one object": {Namespace: "default", Name: "none"}, "a node's": {Index: "spec.nodeName", Value: "none"},
+	} {
+		w, err := c.Watch(ctx, WatchOptions{Predicate: p, Bookmarks: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 2 {
+			e := mustCreate(t, c, pod(fmt.Sprint("p", i)))
+			got, err := w.Next(ctx, nil, 10)
+			if err != nil || len(got) != 1 || got[0].Type != Bookmark || got[0].InitialEnd || got[0].Revision < e.Revision() {
+				t.Fatalf("%s: %+v, %v; want a bookmark at %d or after", what, got, err, e.Revision())
+			}
+		}
+		w.Stop()
+		for i := range 2 {
+			e, err := c.Get(ctx, fmt.Sprint("default/p", i), Read{})
+			if err == nil {
+				_, err = c.Delete(ctx, e)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestSlowWatcherIsCutOff(t *testing.T) {
 	s, _ := start(t, func(c *Config) { c.EventBytes = 4000 })
 	ctx, c := context.Background(), s.Collection(pods)

@@ -249,7 +249,7 @@ func (w *Watcher) Next(ctx context.Context, buf []Event, max int) ([]Event, erro
 	}
 	var quiet <-chan time.Time
 	if w.bookmarks {
-		t := time.NewTimer(bookmarkEvery)
+		t := time.NewTimer(w.c.s.quiet)
 		defer t.Stop()
 		quiet = t.C
 	}
