@@ -184,6 +184,69 @@ func TestSessionOfAllAddresses(t *testing.T) {
 	}
 }
 
+// TestSessionsOutliveTheAgent has an agent start anew, and again: clients go where they went, by any of their service's addresses. When their time became shorter
+// meanwhile they are forgotten.
+func TestSessionsOutliveTheAgent(t *testing.T) {
+	for _, f := range []family{v4, v6} {
+		t.Run(map[family]string{v4: "IPv4", v6: "IPv6"}[f], func(t *testing.T) {
+			w := worldOf(t, f)
+			address := map[family]string{v4: "10.43.0.2%d", v6: "fd43::2%d"}[f]
+			var addrs []netip.Addr
+			for i := range 4 {
+				pod := w.pod(fmt.Sprintf("p%d", i), "")
+				pod.serve(fmt.Sprintf("p%d", i), 8080)
+				addrs = append(addrs, pod.addr)
+			}
+			var fronts []string
+			put := func(i int, keep int32) {
+				name, ip := fmt.Sprintf("s%d", i), fmt.Sprintf(address, i)
+				w.client.put(service(name, ip, func(s *corev1.Service) {
+					s.Spec.SessionAffinity, s.Spec.ExternalIPs = corev1.ServiceAffinityClientIP, []string{map[family]string{v4: "192.0.2.7", v6: "2001:db8:7::7"}[f]}
+					s.Spec.Ports[0].Port, s.Spec.Ports[1].Port = 80+int32(i), 80+int32(i)
+					s.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &keep}}
+				}), endpoints(name, addrs...))
+				fronts = append(fronts, at(netip.MustParseAddr(ip), uint16(80+i)))
+			}
+			for i := range 3 {
+				put(i, 3600)
+			}
+			var clients []*namespace
+			for i := range 4 {
+				clients = append(clients, w.pod(fmt.Sprintf("c%d", i), ""))
+			}
+			whom := func() (out []string) {
+				for _, c := range clients {
+					for _, front := range fronts[:3] {
+						var name string
+						eventually(t, front+" answers", func() (ok bool) { n, _, err := c.ask(front); name = n; return err == nil })
+						out = append(out, name)
+					}
+				}
+				return out
+			}
+			before := whom()
+			for range 2 {
+				w.stop()
+				w.start()
+				if now := whom(); !slices.Equal(now, before) {
+					t.Errorf("clients went to %v, and after a restart to %v", before, now)
+				}
+			}
+			w.stop()
+			for i := range 3 {
+				put(i, 60)
+			}
+			w.start()
+			if left := elementsOf(w, "map inet w remembered"+f.digit()); left != "" {
+				t.Errorf("of sessions whose time became shorter there is left %s", left)
+			}
+			if !w.net.rules.intact {
+				t.Error("a change was refused")
+			}
+		})
+	}
+}
+
 // TestMoreSendersThanAreRemembered has those that find no room led all the same.
 func TestMoreSendersThanAreRemembered(t *testing.T) {
 	w := newWorld(t, true)

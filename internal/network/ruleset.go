@@ -16,7 +16,8 @@ import (
 	"skiff.dev/skiff/internal/proxy"
 )
 
-// ruleset owns the cluster's nft table: nobody else writes it, and it is never read. Every change is one transaction.
+// ruleset owns the cluster's nft table: nobody else writes it, and nothing in it is read but whom it remembers, before it is written as a whole. Every change is
+// one transaction.
 type ruleset struct {
 	log   *slog.Logger
 	tries *tries
@@ -78,12 +79,17 @@ func (r *ruleset) write() (proxy.Delta, error) {
 	}
 	d, p := r.table.All(), r.policy.All()
 	d.Withdrawn = append(d.Withdrawn, lost...)
+	was := r.base.recollect()
 	err := r.transact(func(c *nftables.Conn) error {
 		r.empty(c)
 		if err := r.base.create(c, r.facts); err != nil {
 			return err
 		}
-		return errors.Join(r.apply(c, &d), r.applyPolicy(c, &p))
+		err := errors.Join(r.apply(c, &d), r.applyPolicy(c, &p))
+		for i, s := range r.base.sides {
+			err = errors.Join(err, s.remember(c, &d, was[i]))
+		}
+		return err
 	})
 	if err != nil {
 		return d, fmt.Errorf("write nft table %s: %w", r.facts.cluster, errors.Join(err, failed))
