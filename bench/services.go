@@ -143,7 +143,8 @@ func (s *served) led(patience time.Duration) {
 func (s *served) ask() (who int, took time.Duration, err error) {
 	err = s.c.Host().Do(func() error {
 		began := time.Now()
-		c, err := net.DialTimeout("tcp4", s.addr, time.Second)
+		// A port that was used a moment ago may be taken for the connection before: then the first packet is lost, and sent again after a second.
+		c, err := net.DialTimeout("tcp4", s.addr, 3*time.Second)
 		if err != nil {
 			return err
 		}
