@@ -14,7 +14,7 @@ const (
 	paceSlot  = 16 * time.Millisecond  // flushes are counted over this long
 	paceCost  = 500 * time.Microsecond // how long one flush makes every watch wait
 	paceLeast = 300 * time.Microsecond // shorter waits cost more than they save
-	paceMost  = 40 * time.Millisecond
+	paceMost  = 28 * time.Millisecond
 )
 
 // pace is how busy the server's watches are. The zero value is ready.
