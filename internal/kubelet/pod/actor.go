@@ -429,7 +429,7 @@ func (a *Actor) publish(pod *corev1.Pod, status corev1.PodStatus) {
 }
 
 // glance is how long a container that reads its standard input has run before its start is told.
-const glance = 200 * time.Millisecond
+const glance = 500 * time.Millisecond
 
 // beginning is when to tell of containers that have just begun and that somebody will attach to. Whoever waits for their start attaches at once, and is not
 // shown what was said before: a container that says something and ends, as in kubectl run -i … -- echo hello, seemed to have said nothing. One that has
