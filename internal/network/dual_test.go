@@ -157,7 +157,7 @@ func packetsOfIPv6(t *testing.T, w *world) {
 			t.Error("another's connections are forgotten")
 		}
 	})
-	if !w.net.rules.intact {
+	if !w.intact() {
 		t.Error("a change was refused")
 	}
 }

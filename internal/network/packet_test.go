@@ -394,7 +394,7 @@ func TestChangesLoseNoConnection(t *testing.T) {
 	}
 	close(stop)
 	asking.Wait()
-	if !w.net.rules.intact {
+	if !w.intact() {
 		t.Error("a change was refused")
 	}
 }
@@ -508,7 +508,7 @@ func TestManyServices(t *testing.T) {
 	eventually(t, "2501 endpoints are written", func() bool {
 		return exec.Command("sh", "-c", "nft list chain inet w pick/2501 | grep -q 'mod 2501'").Run() == nil
 	})
-	if !w.net.rules.intact {
+	if !w.intact() {
 		t.Error("the table could not be written")
 	}
 }

@@ -79,6 +79,13 @@ func (c *memoryClient) remove(objs ...crclient.Object) {
 	}
 }
 
+// intact tells whether the kernel has taken every change.
+func (w *world) intact() bool {
+	w.net.rules.mu.Lock()
+	defer w.net.rules.mu.Unlock()
+	return w.net.rules.intact
+}
+
 type memoryInformer struct {
 	cache.Informer
 	mu       sync.Mutex
