@@ -68,14 +68,15 @@ type rules struct {
 	grace        time.Duration                     // how long these may still be asked by writes under way
 }
 
-const key = "encryption-provider-config"
+// Key is the setting that names the file.
+const Key = "encryption-provider-config"
 
 // Load reads file. What it starts (connections to key management services) ends with ctx.
 func Load(ctx context.Context, file, serverID string) (*Config, error) {
 	c := &Config{file: file, serverID: serverID}
 	var err error
 	if c.holds, err = os.ReadFile(file); err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
+		return nil, fmt.Errorf("%s: %w", Key, err)
 	}
 	r, err := c.read(ctx)
 	if err != nil {
@@ -90,7 +91,7 @@ func (c *Config) read(ctx context.Context) (*rules, error) {
 	read, err := encryptionconfig.LoadEncryptionConfig(ctx, c.file, false, c.serverID)
 	if err != nil {
 		end()
-		return nil, fmt.Errorf("%s: %s: %w", key, c.file, err)
+		return nil, fmt.Errorf("%s: %s: %w", Key, c.file, err)
 	}
 	r := &rules{transformers: read.Transformers, ruled: map[schema.GroupResource]struct{}{}, end: end, grace: read.KMSCloseGracePeriod}
 	for _, h := range read.HealthChecks {
@@ -120,7 +121,7 @@ func (c *Config) Change(ctx context.Context, readable func(ctx context.Context, 
 	}
 	if err != nil {
 		next.end()
-		return fmt.Errorf("%s: %s: %w", key, c.file, err)
+		return fmt.Errorf("%s: %s: %w", Key, c.file, err)
 	}
 	before := c.now.Swap(next)
 	time.AfterFunc(before.grace, before.end)

@@ -39,6 +39,7 @@ import (
 	"skiff.dev/skiff/internal/controller"
 	"skiff.dev/skiff/internal/dashboard"
 	"skiff.dev/skiff/internal/dns"
+	"skiff.dev/skiff/internal/encryption"
 	"skiff.dev/skiff/internal/etcd"
 	"skiff.dev/skiff/internal/histogram"
 	"skiff.dev/skiff/internal/kubelet"
@@ -149,7 +150,7 @@ func (c *cluster) followEncryption() task {
 		return c.store.Readable(ctx, of)
 	}
 	f := configfile.Follower{
-		Key: "encryption-provider-config", File: file, Holds: holds, Log: c.Log.With("part", "store"),
+		Key: encryption.Key, File: file, Holds: holds, Log: c.Log.With("part", "store"),
 		Figures: configfile.NewFigures(c.metrics, "encryption_config_controller", nil),
 		Read: func(ctx context.Context, _ []byte) error {
 			if err := c.encryption.Change(ctx, readable); err != nil {

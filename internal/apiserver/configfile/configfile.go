@@ -1,6 +1,6 @@
 // Package configfile reads the API server's own configuration files in upstream's format: AuthenticationConfiguration, AuthorizationConfiguration,
 // folders of admission's manifests; and again when they change. Unknown fields are errors. Its invariant: a file that cannot be used changes nothing, nor does
-// a folder with one. Packages authn, authz and admission/dynamic call it.
+// a folder with one. Packages authn, authz and admission/dynamic call it, and package host for the EncryptionConfiguration, which package encryption reads.
 package configfile
 
 import (
