@@ -3,7 +3,6 @@ package test
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -78,16 +77,8 @@ func asking(name, cpu string) *corev1.Pod {
 
 // explained is what the README's transcript has skiff explain print, at whatever time.
 func explained(t *testing.T) *regexp.Regexp {
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, found := strings.Cut(string(readme), "$ skiff explain pod big\n")
-	text, _, ends := strings.Cut(text, "```")
-	if !found || !ends {
-		t.Fatal("the README explains no pod")
-	}
-	text = regexp.QuoteMeta(text)
+	t.Helper()
+	text := regexp.QuoteMeta(readme(t, "$ skiff explain pod big\n"))
 	text = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`).ReplaceAllLiteralString(text, `\S+Z`)
 	return regexp.MustCompile("^" + regexp.MustCompile(`\b\d+s\b`).ReplaceAllLiteralString(text, `\S+s`) + "$")
 }

@@ -14,16 +14,7 @@ import (
 // TestTour does what the README's section on volumes, ingress, figures and logs shows, command by command, and reads what it says.
 func TestTour(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, found := strings.Cut(string(readme), "## Volumes, ingress, figures, logs\n")
-	_, text, begins := strings.Cut(text, "```\n")
-	text, _, ends := strings.Cut(text, "```\n")
-	if !found || !begins || !ends {
-		t.Fatal("the README has no such section, or no transcript in it")
-	}
+	text := readme(t, "## Volumes, ingress, figures, logs\n", "```\n")
 	c := cluster.Start(t)
 	applyWeb(t, c)
 	bin := t.TempDir()
@@ -49,6 +40,27 @@ func TestTour(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// readme is what the README's transcript holds from some marks on, one after the other, to its end.
+func readme(t *testing.T, marks ...string) string {
+	t.Helper()
+	raw, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(raw)
+	for _, mark := range marks {
+		var found bool
+		if _, text, found = strings.Cut(text, mark); !found {
+			t.Fatalf("the README has no %q", mark)
+		}
+	}
+	text, _, ends := strings.Cut(text, "```")
+	if !ends {
+		t.Fatalf("the README's transcript of %q has no end", marks)
+	}
+	return text
 }
 
 // repeatable commands change nothing.
