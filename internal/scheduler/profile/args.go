@@ -1,13 +1,16 @@
 package profile
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/validation"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	config "k8s.io/kube-scheduler/config/v1"
@@ -44,7 +47,7 @@ func (p *Profile) takeVolumes(a *config.VolumeBindingArgs, path *field.Path) (er
 	if a.BindTimeoutSeconds != nil {
 		p.BindTimeout = time.Duration(*a.BindTimeoutSeconds) * time.Second
 		if *a.BindTimeoutSeconds < 0 {
-			errs = append(errs, field.Invalid(path.Child("bindTimeoutSeconds"), *a.BindTimeoutSeconds, "must be greater than or equal to 0"))
+			errs = append(errs, field.Invalid(path.Child("bindTimeoutSeconds"), *a.BindTimeoutSeconds, "invalid BindTimeoutSeconds, should not be a negative value"))
 		}
 	}
 	if len(a.Shape) == 0 || slices.Equal(a.Shape, []config.UtilizationShapePoint{{Utilization: 0, Score: 10}, {Utilization: 100, Score: 0}}) {
@@ -67,7 +70,7 @@ func (p *Profile) takeDevices(a *config.DynamicResourcesArgs, path *field.Path) 
 	if t := a.FilterTimeout; t != nil {
 		p.Devices.Search = t.Duration
 		if t.Duration < 0 {
-			errs = append(errs, field.Invalid(path.Child("filterTimeout"), t.Duration.String(), "must be greater than or equal to 0"))
+			errs = append(errs, field.Invalid(path.Child("filterTimeout"), t.Duration.String(), "must be zero or positive"))
 		}
 	}
 	if t := a.BindingTimeout; t != nil {
@@ -81,7 +84,7 @@ func (p *Profile) takeDevices(a *config.DynamicResourcesArgs, path *field.Path) 
 
 func within(path *field.Path, v, low, high int64) field.ErrorList {
 	if v < low || v > high {
-		return field.ErrorList{field.Invalid(path, v, validation.InclusiveRangeError(int(low), int(high)))}
+		return field.ErrorList{field.Invalid(path, v, fmt.Sprintf("not in valid range [%d, %d]", low, high))}
 	}
 	return nil
 }
@@ -97,9 +100,7 @@ func domain(name corev1.ResourceName) string {
 func (p *Profile) takeFit(a *config.NodeResourcesFitArgs, path *field.Path) (errs field.ErrorList) {
 	for k, name := range a.IgnoredResources {
 		path := path.Child("ignoredResources").Index(k)
-		for _, wrong := range validation.IsQualifiedName(name) {
-			errs = append(errs, field.Invalid(path, name, wrong))
-		}
+		errs = append(errs, metavalidation.ValidateLabelName(name, path)...)
 		p.ignore(corev1.ResourceName(name))
 	}
 	for k, group := range a.IgnoredResourceGroups {
@@ -107,9 +108,7 @@ func (p *Profile) takeFit(a *config.NodeResourcesFitArgs, path *field.Path) (err
 		if strings.Contains(group, "/") {
 			errs = append(errs, field.Invalid(path, group, "resource group name can't contain '/'"))
 		}
-		for _, wrong := range validation.IsQualifiedName(group) {
-			errs = append(errs, field.Invalid(path, group, wrong))
-		}
+		errs = append(errs, metavalidation.ValidateLabelName(group, path)...)
 		if p.ignoredDomains == nil {
 			p.ignoredDomains = map[string]bool{}
 		}
@@ -130,9 +129,6 @@ func (p *Profile) ignore(name corev1.ResourceName) {
 
 func (p *Profile) takeStrategy(s *config.ScoringStrategy, path *field.Path) (errs field.ErrorList) {
 	out := &Strategy{Type: s.Type, Resources: slices.Clone(s.Resources)}
-	if out.Type == "" {
-		out.Type = config.LeastAllocated
-	}
 	if len(out.Resources) == 0 {
 		out.Resources = []config.ResourceSpec{{Name: "cpu"}, {Name: "memory"}}
 	}
@@ -145,17 +141,23 @@ func (p *Profile) takeStrategy(s *config.ScoringStrategy, path *field.Path) (err
 		if r.Name == "" {
 			errs = append(errs, field.Required(path.Child("name"), ""))
 		}
-		errs = append(errs, within(path.Child("weight"), r.Weight, 1, 100)...)
+		if r.Weight < 1 || r.Weight > 100 {
+			errs = append(errs, field.Invalid(path.Child("weight"), r.Weight, fmt.Sprintf("resource weight of %s not in valid range (0, 100]", r.Name)))
+		}
+	}
+	ratio := path.Child("requestedToCapacityRatio")
+	if s.RequestedToCapacityRatio != nil && s.Type != config.RequestedToCapacityRatio {
+		errs = append(errs, field.Forbidden(ratio, "must be nil when type is not RequestedToCapacityRatio"))
 	}
 	switch out.Type {
 	case config.LeastAllocated, config.MostAllocated:
 	case config.RequestedToCapacityRatio:
-		var shape []config.UtilizationShapePoint
-		if s.RequestedToCapacityRatio != nil {
-			shape = s.RequestedToCapacityRatio.Shape
+		if s.RequestedToCapacityRatio == nil {
+			errs = append(errs, field.Required(ratio, "must be specified when type is RequestedToCapacityRatio"))
+			break
 		}
-		errs = append(errs, checkShape(shape, path.Child("requestedToCapacityRatio", "shape"))...)
-		out.Shape = tenfold(shape)
+		errs = append(errs, checkShape(s.RequestedToCapacityRatio.Shape, ratio.Child("shape"))...)
+		out.Shape = tenfold(s.RequestedToCapacityRatio.Shape)
 	default:
 		errs = append(errs, field.NotSupported(path.Child("type"), out.Type,
 			[]config.ScoringStrategyType{config.LeastAllocated, config.MostAllocated, config.RequestedToCapacityRatio}))
@@ -171,13 +173,16 @@ func checkShape(shape []config.UtilizationShapePoint, path *field.Path) (errs fi
 	if len(shape) == 0 {
 		return field.ErrorList{field.Required(path, "at least one point must be specified")}
 	}
+	for k := 1; k < len(shape); k++ {
+		if shape[k].Utilization <= shape[k-1].Utilization {
+			errs = append(errs, field.Invalid(path.Index(k).Child("utilization"), shape[k].Utilization, "values must be sorted in increasing order"))
+			break
+		}
+	}
 	for k, point := range shape {
 		path := path.Index(k)
 		errs = append(errs, within(path.Child("utilization"), int64(point.Utilization), 0, 100)...)
 		errs = append(errs, within(path.Child("score"), int64(point.Score), 0, 10)...)
-		if k > 0 && point.Utilization <= shape[k-1].Utilization {
-			errs = append(errs, field.Invalid(path.Child("utilization"), point.Utilization, "utilization values must be sorted in increasing order"))
-		}
 	}
 	return errs
 }
@@ -192,7 +197,7 @@ func (p *Profile) takeBalanced(a *config.NodeResourcesBalancedAllocationArgs, pa
 			errs = append(errs, field.Duplicate(path.Child("name"), r.Name))
 		}
 		if r.Weight != 0 && r.Weight != 1 {
-			errs = append(errs, field.Invalid(path.Child("weight"), r.Weight, "the weight of a resource must be 1 here"))
+			errs = append(errs, field.Invalid(path.Child("weight"), r.Weight, "must be 1"))
 		}
 		p.Balanced = append(p.Balanced, r.Name)
 	}
@@ -203,12 +208,11 @@ func (p *Profile) takeBalanced(a *config.NodeResourcesBalancedAllocationArgs, pa
 }
 
 func (p *Profile) takeSpread(a *config.PodTopologySpreadArgs, path *field.Path) (errs field.ErrorList) {
-	switch a.DefaultingType {
-	case config.SystemDefaulting, "":
-		if len(a.DefaultConstraints) > 0 && a.DefaultingType == config.SystemDefaulting {
-			errs = append(errs, field.Invalid(path.Child("defaultingType"), a.DefaultingType, "when .defaultConstraints are not empty"))
+	switch kind := cmp.Or(a.DefaultingType, config.SystemDefaulting); kind {
+	case config.SystemDefaulting:
+		if len(a.DefaultConstraints) > 0 {
+			errs = append(errs, field.Invalid(path.Child("defaultingType"), kind, "when .defaultConstraints are not empty"))
 		}
-		p.System = len(a.DefaultConstraints) == 0
 	case config.ListDefaulting:
 		p.System = false
 	default:
@@ -219,12 +223,16 @@ func (p *Profile) takeSpread(a *config.PodTopologySpreadArgs, path *field.Path) 
 	for k := range a.DefaultConstraints {
 		c, path := &a.DefaultConstraints[k], path.Child("defaultConstraints").Index(k)
 		if c.MaxSkew <= 0 {
-			errs = append(errs, field.Invalid(path.Child("maxSkew"), c.MaxSkew, "must be greater than zero"))
+			errs = append(errs, field.Invalid(path.Child("maxSkew"), c.MaxSkew, "not in valid range (0, inf)"))
 		}
-		for _, wrong := range validation.IsQualifiedName(c.TopologyKey) {
-			errs = append(errs, field.Invalid(path.Child("topologyKey"), c.TopologyKey, wrong))
+		if c.TopologyKey == "" {
+			errs = append(errs, field.Required(path.Child("topologyKey"), "can not be empty"))
+		} else {
+			errs = append(errs, metavalidation.ValidateLabelName(c.TopologyKey, path.Child("topologyKey"))...)
 		}
-		if c.WhenUnsatisfiable != corev1.DoNotSchedule && c.WhenUnsatisfiable != corev1.ScheduleAnyway {
+		if c.WhenUnsatisfiable == "" {
+			errs = append(errs, field.Required(path.Child("whenUnsatisfiable"), "can not be empty"))
+		} else if c.WhenUnsatisfiable != corev1.DoNotSchedule && c.WhenUnsatisfiable != corev1.ScheduleAnyway {
 			errs = append(errs, field.NotSupported(path.Child("whenUnsatisfiable"), c.WhenUnsatisfiable,
 				[]corev1.UnsatisfiableConstraintAction{corev1.DoNotSchedule, corev1.ScheduleAnyway}))
 		}
@@ -233,7 +241,8 @@ func (p *Profile) takeSpread(a *config.PodTopologySpreadArgs, path *field.Path) 
 		}
 		for _, before := range a.DefaultConstraints[:k] {
 			if before.TopologyKey == c.TopologyKey && before.WhenUnsatisfiable == c.WhenUnsatisfiable {
-				errs = append(errs, field.Duplicate(path, c.TopologyKey+", "+string(c.WhenUnsatisfiable)))
+				errs = append(errs, field.Duplicate(path, fmt.Sprintf("{%s, %s}", c.TopologyKey, c.WhenUnsatisfiable)))
+				break
 			}
 		}
 	}
@@ -246,13 +255,27 @@ func (p *Profile) takeAffinity(a *config.NodeAffinityArgs, path *field.Path) (er
 	}
 	var err error
 	if required := a.AddedAffinity.RequiredDuringSchedulingIgnoredDuringExecution; required != nil {
-		if p.Enforced, err = nodeaffinity.NewNodeSelector(required); err != nil {
-			errs = append(errs, field.Invalid(path.Child("requiredDuringSchedulingIgnoredDuringExecution"), "", err.Error()))
-		}
+		p.Enforced, err = nodeaffinity.NewNodeSelector(required, field.WithPath(path.Child("requiredDuringSchedulingIgnoredDuringExecution")))
+		errs = append(errs, fieldErrors(err, path)...)
 	}
 	if preferred := a.AddedAffinity.PreferredDuringSchedulingIgnoredDuringExecution; len(preferred) > 0 {
-		if p.Preferred, err = nodeaffinity.NewPreferredSchedulingTerms(preferred); err != nil {
-			errs = append(errs, field.Invalid(path.Child("preferredDuringSchedulingIgnoredDuringExecution"), "", err.Error()))
+		p.Preferred, err = nodeaffinity.NewPreferredSchedulingTerms(preferred, field.WithPath(path.Child("preferredDuringSchedulingIgnoredDuringExecution")))
+		errs = append(errs, fieldErrors(err, path)...)
+	}
+	return errs
+}
+
+// fieldErrors takes apart what a library found wrong, which knows the fields.
+func fieldErrors(err error, path *field.Path) (errs field.ErrorList) {
+	list := []error{err}
+	if all, several := err.(utilerrors.Aggregate); several {
+		list = utilerrors.Flatten(all).Errors()
+	}
+	for _, err := range list {
+		if one, ok := err.(*field.Error); ok {
+			errs = append(errs, one)
+		} else if err != nil {
+			errs = append(errs, field.Invalid(path, "", err.Error()))
 		}
 	}
 	return errs
@@ -269,7 +292,8 @@ func (p *Profile) takePreemption(a *config.DefaultPreemptionArgs, path *field.Pa
 		}
 	}
 	if p.TryShare == 0 && p.TryLeast == 0 {
-		errs = append(errs, field.Invalid(path.Child("minCandidateNodesPercentage"), 0, "cannot be zero at the same time as minCandidateNodesAbsolute"))
+		errs = append(errs, field.Invalid(path.Child("minCandidateNodesPercentage"), 0, "cannot be zero at the same time as minCandidateNodesAbsolute"),
+			field.Invalid(path.Child("minCandidateNodesAbsolute"), 0, "cannot be zero at the same time as minCandidateNodesPercentage"))
 	}
 	return errs
 }

@@ -60,6 +60,11 @@ var plugins = []plugin{
 	{name: "DefaultBinder", does: bind, is: bind, fixed: true},
 }
 
+// removed are plug-ins that upstream had before this version of the configuration.
+var removed = map[string]bool{"AzureDiskLimits": true, "CinderLimits": true, "EBSLimits": true, "GCEPDLimits": true}
+
+const wasRemoved = `was invalid in version "kubescheduler.config.k8s.io/v1" (KubeSchedulerConfiguration is version "kubescheduler.config.k8s.io/v1")`
+
 func pluginNamed(name string) *plugin {
 	if k := slices.IndexFunc(plugins, func(p plugin) bool { return p.name == name }); k >= 0 {
 		return &plugins[k]
@@ -141,6 +146,9 @@ func takeIn(s *config.PluginSet, path *field.Path, at point, to map[string]int64
 		path := path.Child("enabled").Index(k)
 		one := pluginNamed(e.Name)
 		switch {
+		case removed[e.Name]:
+			errs = append(errs, field.Invalid(path, e.Name, wasRemoved))
+			continue
 		case one == nil:
 			errs = append(errs, field.NotSupported(path.Child("name"), e.Name, names()))
 			continue

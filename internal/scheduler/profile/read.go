@@ -8,8 +8,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	config "k8s.io/kube-scheduler/config/v1"
 )
@@ -53,6 +55,9 @@ func settings(c *config.KubeSchedulerConfiguration) (*Settings, field.ErrorList)
 	out := Default()
 	errs := out.takeTimes(c)
 	errs = append(errs, out.takeElection(c)...)
+	if c.ClientConnection.Burst < 0 {
+		errs = append(errs, field.Invalid(field.NewPath("clientConnection", "burst"), c.ClientConnection.Burst, "must be non-negative"))
+	}
 	errs = append(errs, checkShare(c.PercentageOfNodesToScore, field.NewPath("percentageOfNodesToScore"))...)
 	if c.Parallelism != nil && *c.Parallelism <= 0 {
 		errs = append(errs, field.Invalid(field.NewPath("parallelism"), *c.Parallelism, "should be an integer value greater than zero"))
@@ -62,14 +67,19 @@ func settings(c *config.KubeSchedulerConfiguration) (*Settings, field.ErrorList)
 	if len(c.Profiles) > 0 {
 		out.Profiles = map[string]*Profile{}
 	}
+	at := map[string]*field.Path{}
 	for k := range c.Profiles {
 		path := field.NewPath("profiles").Index(k)
 		name, p, wrong := read(&c.Profiles[k], path, len(c.Profiles) == 1)
 		errs = append(errs, wrong...)
-		if _, twice := out.Profiles[name]; twice {
-			errs = append(errs, field.Duplicate(path.Child("schedulerName"), name))
+		if first, twice := at[name]; twice {
+			errs = append(errs, field.Duplicate(path.Child("schedulerName"), first.String()))
 		}
+		at[name] = path.Child("schedulerName")
 		out.Profiles[name] = p
+		if a, b := queueOf(&c.Profiles[0]), queueOf(&c.Profiles[k]); !equality.Semantic.DeepEqual(a, b) {
+			errs = append(errs, field.Invalid(path.Child("plugins", "queueSort"), b, "must be the same for all profiles"))
+		}
 	}
 	out.leaveToExtenders()
 	for name, p := range out.Profiles {
@@ -87,6 +97,14 @@ func settings(c *config.KubeSchedulerConfiguration) (*Settings, field.ErrorList)
 	return out, errs
 }
 
+// queueOf is what a profile says of the queue, which all have in common.
+func queueOf(c *config.KubeSchedulerProfile) (s config.PluginSet) {
+	if c.Plugins != nil {
+		s = c.Plugins.QueueSort
+	}
+	return s
+}
+
 // plain is a profile that is upstream's default.
 func plain() *Profile {
 	return &Profile{
@@ -99,7 +117,7 @@ func read(c *config.KubeSchedulerProfile, path *field.Path, only bool) (name str
 	switch {
 	case c.SchedulerName != nil && *c.SchedulerName != "":
 		name = *c.SchedulerName
-	case only:
+	case only && c.SchedulerName == nil:
 		name = DefaultName
 	default:
 		errs = append(errs, field.Required(path.Child("schedulerName"), ""))
@@ -114,7 +132,9 @@ func read(c *config.KubeSchedulerProfile, path *field.Path, only bool) (name str
 		one, path := &c.PluginConfig[k], path.Child("pluginConfig").Index(k)
 		switch {
 		case seen[one.Name]:
-			errs = append(errs, field.Duplicate(path.Child("name"), one.Name))
+			errs = append(errs, field.Duplicate(path, one.Name))
+		case removed[one.Name]:
+			errs = append(errs, field.Invalid(path, one.Name, wasRemoved))
 		case pluginNamed(one.Name) == nil:
 			errs = append(errs, field.NotSupported(path.Child("name"), one.Name, names()))
 		case one.Args.Object == nil && len(one.Args.Raw) > 0:
@@ -131,7 +151,10 @@ func checkShare(share *int32, path *field.Path) field.ErrorList {
 	if share == nil {
 		return nil
 	}
-	return within(path, int64(*share), 0, 100)
+	if *share < 0 || *share > 100 {
+		return field.ErrorList{field.Invalid(path, *share, "not in valid range [0-100]")}
+	}
+	return nil
 }
 
 func (s *Settings) takeTimes(c *config.KubeSchedulerConfiguration) (errs field.ErrorList) {
@@ -156,7 +179,7 @@ func (s *Settings) takeElection(c *config.KubeSchedulerConfiguration) (errs fiel
 	e := &s.Election
 	e.Elect = l.LeaderElect != nil && *l.LeaderElect
 	if l.ResourceLock != "" && l.ResourceLock != "leases" {
-		errs = append(errs, field.NotSupported(path.Child("resourceLock"), l.ResourceLock, []string{"leases"}))
+		errs = append(errs, field.Invalid(path.Child("resourceLock"), l.ResourceLock, `resourceLock value must be "leases"`))
 	}
 	if l.ResourceName != "" {
 		e.Name = l.ResourceName
@@ -180,7 +203,7 @@ func (s *Settings) takeElection(c *config.KubeSchedulerConfiguration) (errs fiel
 		}
 	}
 	if e.LeaseDuration <= e.RenewDeadline {
-		errs = append(errs, field.Invalid(path.Child("leaseDuration"), e.RenewDeadline.String(), "LeaseDuration must be greater than RenewDeadline"))
+		errs = append(errs, field.Invalid(path.Child("leaseDuration"), e.RenewDeadline.String(), "must be greater than `RenewDeadline`"))
 	}
 	if e.RenewDeadline <= e.RetryPeriod*12/10 {
 		errs = append(errs, field.Invalid(path.Child("renewDeadline"), e.RenewDeadline.String(), "must be greater than 1.2 times retryPeriod"))
@@ -189,7 +212,7 @@ func (s *Settings) takeElection(c *config.KubeSchedulerConfiguration) (errs fiel
 }
 
 func checkExtenders(list []config.Extender) (errs field.ErrorList) {
-	binder := -1
+	binders, managed := 0, map[string]bool{}
 	for k := range list {
 		e, path := &list[k], field.NewPath("extenders").Index(k)
 		if !strings.HasPrefix(e.URLPrefix, "http://") && !strings.HasPrefix(e.URLPrefix, "https://") {
@@ -199,10 +222,7 @@ func checkExtenders(list []config.Extender) (errs field.ErrorList) {
 			errs = append(errs, field.Invalid(path.Child("weight"), e.Weight, "must have a positive weight applied to it"))
 		}
 		if e.BindVerb != "" {
-			if binder >= 0 {
-				errs = append(errs, field.Invalid(path.Child("bindVerb"), e.BindVerb, "only one extender can implement bind"))
-			}
-			binder = k
+			binders++
 		}
 		if e.HTTPTimeout.Duration < 0 {
 			errs = append(errs, field.Invalid(path.Child("httpTimeout"), e.HTTPTimeout.Duration.String(), "must be greater than zero"))
@@ -211,10 +231,29 @@ func checkExtenders(list []config.Extender) (errs field.ErrorList) {
 			errs = append(errs, field.Invalid(path.Child("tlsConfig", "insecure"), true, "an authority is of no use when certificates are not verified"))
 		}
 		for m := range e.ManagedResources {
-			if name := e.ManagedResources[m].Name; domain(corev1.ResourceName(name)) == "" {
-				errs = append(errs, field.Invalid(path.Child("managedResources").Index(m).Child("name"), name, "must be an extended resource such as example.com/thing"))
+			name, path := e.ManagedResources[m].Name, path.Child("managedResources").Index(m).Child("name")
+			errs = append(errs, checkManaged(name, path)...)
+			if managed[name] {
+				errs = append(errs, field.Invalid(path, name, "duplicate extender managed resource name"))
 			}
+			managed[name] = true
 		}
+	}
+	if binders > 1 {
+		errs = append(errs, field.Invalid(field.NewPath("extenders"), fmt.Sprintf("found %d extenders implementing bind", binders), "only one extender can implement bind"))
+	}
+	return errs
+}
+
+// checkManaged wants an extended resource: of a domain that is not Kubernetes' own, and such that a quota can name requests for it.
+func checkManaged(name string, path *field.Path) (errs field.ErrorList) {
+	for _, wrong := range validation.IsQualifiedName(name) {
+		errs = append(errs, field.Invalid(path, name, wrong))
+	}
+	native := !strings.Contains(name, "/") || strings.Contains(name, corev1.ResourceDefaultNamespacePrefix)
+	if len(errs) == 0 && (native || strings.HasPrefix(name, corev1.DefaultResourceRequestsPrefix) ||
+		len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+name)) > 0) {
+		errs = append(errs, field.Invalid(path, name, "is an invalid extended resource name"))
 	}
 	return errs
 }
