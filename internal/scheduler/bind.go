@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"time"
@@ -32,7 +33,7 @@ func (l *loop) bind(ctx context.Context, p *cluster.Pod, object *corev1.Pod, nod
 	since, waits := device.Awaits(given, l.now())
 	switch {
 	case err != nil:
-		l.rejected(ctx, p, object, node, attempts, err)
+		l.rejected(ctx, p, object, node, attempts, fmt.Errorf("running PreBind plugin %q: %w", "DynamicResources", err))
 	case waits:
 		l.mail.post(func() { l.await(&binding{pod: p, object: object, node: node, attempts: attempts}, since) })
 	default:
@@ -47,17 +48,33 @@ func (l *loop) bindTo(ctx context.Context, p *cluster.Pod, object *corev1.Pod, n
 		Target:     corev1.ObjectReference{Kind: "Node", Name: node},
 	}
 	target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: object.Namespace, Name: object.Name, UID: object.UID}}
-	bind := func() error { return l.cfg.Client.SubResource("binding").Create(ctx, target, binding) }
-	for _, e := range l.extenders {
-		if e.BindVerb != "" && e.Wants(object) {
-			bind = func() error { return e.Bind(ctx, object, node) }
+	bound, err := l.bindOutside(ctx, object, node)
+	if !bound {
+		if err = l.cfg.Client.SubResource("binding").Create(ctx, target, binding); err != nil {
+			err = fmt.Errorf("running Bind plugin %q: %w", "DefaultBinder", err)
 		}
 	}
-	if err := bind(); err != nil {
+	if err != nil {
 		l.rejected(ctx, p, object, node, attempts, err)
 		return
 	}
 	l.tell(object, corev1.EventTypeNormal, "Scheduled", "Successfully assigned %v/%v to %v", object.Namespace, object.Name, node)
+}
+
+// bindOutside has the extender bind a pod that binds such ones; false: there is none, or it may be done without and does not answer.
+func (l *loop) bindOutside(ctx context.Context, p *corev1.Pod, node string) (bound bool, err error) {
+	for _, e := range l.extenders {
+		if e.BindVerb == "" || !e.Wants(p) {
+			continue
+		}
+		err := e.Bind(ctx, p, node)
+		if err != nil && e.Ignorable {
+			l.cfg.Log.Warn("an extender does not bind and is ignored", "pod", p.Namespace+"/"+p.Name, "error", err)
+			continue
+		}
+		return true, err
+	}
+	return false, nil
 }
 
 // rejected gives up what could not be written, and tries the pod again unless it is gone.
@@ -72,9 +89,24 @@ func (l *loop) rejected(ctx context.Context, p *cluster.Pod, object *corev1.Pod,
 			level = slog.LevelDebug
 		}
 		l.cfg.Log.Log(ctx, level, "bind pod", "pod", object.Namespace+"/"+object.Name, "node", node, "error", err)
-		l.tell(object, corev1.EventTypeWarning, "FailedScheduling", "binding rejected: %v", err)
-		l.mail.post(func() { l.unassume(p, attempts, true) })
+		l.mail.post(func() { l.unbound(p, object, attempts, err.Error()) })
 	}
+}
+
+// unbound sends a pod back to the queue that was to be bound and cannot be, and tells the world why.
+func (l *loop) unbound(p *cluster.Pod, object *corev1.Pod, attempts int, why string) {
+	if !l.assumed[p.UID] {
+		return // seen placed, or gone, meanwhile
+	}
+	p.Expected = false // which the report takes back
+	l.unassume(p, attempts, true)
+	if e := l.queue.Get(p.UID); e != nil {
+		e.Verdict = why
+	}
+	l.report(object, corev1.PodReasonSchedulerError, why, "", func(context.Context) error {
+		l.tell(object, corev1.EventTypeWarning, "FailedScheduling", "%s", why)
+		return nil
+	})
 }
 
 // report writes the condition PodScheduled=False and the nominated node unless the pod has them already, then calls after. What could not be

@@ -64,10 +64,18 @@ func TestNominatedPodsHoldTheirPlace(t *testing.T) {
 	})
 	found := false
 	for _, cond := range get(t, c, "low").Status.Conditions {
-		found = found || cond.Type == corev1.DisruptionTarget && cond.Reason == "PreemptionByScheduler"
+		found = found || cond.Type == corev1.DisruptionTarget && cond.Status == corev1.ConditionTrue && cond.Reason == "PreemptionByScheduler" &&
+			cond.Message == "default-scheduler: preempting to accommodate a higher priority pod"
 	}
 	if !found {
-		t.Error("the victim has no condition DisruptionTarget")
+		t.Error("the victim has no condition DisruptionTarget, or another")
+	}
+	const sentence = "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu. preemption: found a potential placement for pod on node a, preempting 1 victims"
+	if got := why(get(t, c, "urgent")); got != sentence && !strings.HasSuffix(got, "preemption: not eligible due to a terminating pod on the nominated node.") {
+		t.Errorf("the pod says %s", got)
+	}
+	if !contains(c.Events(), "Warning FailedScheduling "+strings.TrimPrefix(sentence, "Unschedulable: ")) {
+		t.Error("no event of it")
 	}
 	if err := c.Create(ctx, priority(pod("thief", "1"), 20)); err != nil {
 		t.Fatal(err)

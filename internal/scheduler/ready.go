@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,7 +23,7 @@ func (l *loop) await(b *binding, since time.Time) {
 	l.awaiting[b.pod.UID] = b
 	b.until = since.Add(b.pod.Profile.DeviceTimes().Ready)
 	b.timer = time.AfterFunc(b.until.Sub(l.now()), func() {
-		l.mail.post(func() { l.notReady(b, errors.New("device binding timeout")) })
+		l.mail.post(func() { l.notReady(b, fmt.Errorf("device binding timeout: claim=%s", l.late(b))) })
 	})
 	if l.looked(b); l.awaiting[b.pod.UID] == b {
 		l.expect(b)
@@ -54,14 +53,27 @@ func (l *loop) looked(b *binding) {
 	l.write(b.pod.UID, func(ctx context.Context) { l.bindTo(ctx, b.pod, b.object, b.node, b.attempts) })
 }
 
+// late is the first of a pod's claims whose devices are not ready.
+func (l *loop) late(b *binding) string {
+	for _, c := range b.pod.Claims {
+		var claim resourcev1.ResourceClaim
+		if l.cfg.Client.Get(context.Background(), crclient.ObjectKeyFromObject(c.Claim), &claim) != nil {
+			return c.Claim.Name
+		}
+		if ready, _ := device.Ready(&claim); !ready {
+			return claim.Name
+		}
+	}
+	return ""
+}
+
 // notReady sends a pod back to the queue. Its next try finds that the devices are of no use, and has them given back.
 func (l *loop) notReady(b *binding, err error) {
 	if l.awaiting[b.pod.UID] != b {
 		return
 	}
 	l.dropAwaiting(b.pod.UID)
-	l.tell(b.object, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "DynamicResources", err)
-	l.unassume(b.pod, b.attempts, true)
+	l.unbound(b.pod, b.object, b.attempts, fmt.Sprintf("running PreBind plugin %q: %v", "DynamicResources", err))
 }
 
 // dropAwaiting is for a pod that went, got its node otherwise, or waits no more.

@@ -1,7 +1,10 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -119,6 +122,9 @@ func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held i
 		e.Class = nil
 	}
 	sentence := verdict(v.Nodes, v.Reasons)
+	if choice != nil && len(choice.Victims) > 0 {
+		why = fmt.Sprintf("found a potential placement for pod on node %s, preempting %d victims", l.nodes.Name(choice.Node), len(choice.Victims))
+	}
 	if why != "" {
 		sentence += " preemption: " + why
 	}
@@ -188,17 +194,35 @@ func (l *loop) evictions(e *queue.Entry, choice *preempt.Choice) func(ctx contex
 	}
 	node, object := l.nodes.Name(choice.Node), e.Pod.Pod
 	l.evicting[object.UID] = true
+	victims := slices.DeleteFunc(slices.Clone(choice.Victims), func(v *cluster.Pod) bool { return l.called(v.UID, object, node) })
 	return func(ctx context.Context) error {
-		defer l.mail.post(func() { l.evicted(object.UID, choice.Victims) })
+		defer l.mail.post(func() { l.evicted(object.UID, victims) })
 		var group errgroup.Group
 		group.SetLimit(evictors)
-		for _, v := range choice.Victims {
+		for _, v := range victims {
 			if v.DeletionTimestamp == nil {
 				group.Go(func() error { return l.evict(ctx, v.Pod, object, node) })
 			}
 		}
 		return group.Wait()
 	}
+}
+
+// called has a pod give way that has its node and still waits for its volumes or devices: nobody runs it yet, so it goes back to the queue and need not be
+// deleted. It says that the pod was one of those.
+func (l *loop) called(uid types.UID, preemptor *corev1.Pod, node string) bool {
+	why := errors.New("preempted by DefaultPreemption")
+	b := cmp.Or(l.binding[uid], l.awaiting[uid])
+	switch {
+	case b == nil:
+		return false
+	case l.binding[uid] == b:
+		l.giveUp(b, why)
+	default:
+		l.notReady(b, why)
+	}
+	l.events[preemptor.Spec.SchedulerName].Eventf(b.object, corev1.EventTypeNormal, "Preempted", "Preempted by pod %v on node %v (in kube-scheduler memory).", preemptor.UID, node)
+	return true
 }
 
 // evicted gives a pod another try whose victims have all been told to go, if that was enough. Where only a try can tell, as with volumes, claims and

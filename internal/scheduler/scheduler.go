@@ -133,6 +133,9 @@ func (s *Scheduler) watch(ctx context.Context, l *loop) (stop func(), err error)
 		{&corev1.PersistentVolumeClaim{}, func(old, current any) {
 			l.claimChanged(as[*corev1.PersistentVolumeClaim](old), as[*corev1.PersistentVolumeClaim](current))
 		}},
+		{&storagev1.VolumeAttachment{}, func(old, current any) {
+			l.attachmentChanged(as[*storagev1.VolumeAttachment](old), as[*storagev1.VolumeAttachment](current))
+		}},
 		{&resourcev1.DeviceClass{}, func(old, current any) {
 			l.classChanged(as[*resourcev1.DeviceClass](old), as[*resourcev1.DeviceClass](current))
 		}},

@@ -74,6 +74,9 @@ func (l *loop) needs(p *cluster.Pod) (why string, helps cluster.Change) {
 	helps = cluster.Stored
 	if p.Profile.Runs("VolumeBinding") {
 		p.Volumes, why, err = l.volumes.Of(p.Pod)
+		if p.Volumes != nil && p.Volumes.Missing != "" && p.Profile.Runs("VolumeZone") {
+			why = fmt.Sprintf("persistentvolume %q not found", p.Volumes.Missing)
+		}
 	}
 	if why == "" && err == nil && l.devices.Made(p.Pod) != nil {
 		return leftOver, cluster.Devices
@@ -124,7 +127,7 @@ func (l *loop) settle(p *cluster.Pod, object *corev1.Pod, node string, attempts 
 		limit = p.Profile.BindTimeout
 	}
 	b.timer = time.AfterFunc(limit, func() {
-		l.mail.post(func() { l.giveUp(b, fmt.Errorf("timed out waiting for the pod's volumes to be bound")) })
+		l.mail.post(func() { l.giveUp(b, fmt.Errorf("binding volumes: %w", context.DeadlineExceeded)) })
 	})
 	l.expect(b)
 	l.write(p.UID, func(ctx context.Context) {
@@ -172,6 +175,10 @@ func (l *loop) settled(b *binding) {
 			l.giveUp(b, fmt.Errorf("persistentvolumeclaim %q is gone", was.Name))
 			return
 		case volume.Bound(&claim) && claim.Status.Phase == corev1.ClaimBound: // the kubelet wants both
+			if err := l.reaches(b.node, claim.Spec.VolumeName); err != nil {
+				l.giveUp(b, fmt.Errorf("binding volumes: %w", err))
+				return
+			}
 			continue
 		}
 		return // its event will come
@@ -180,15 +187,27 @@ func (l *loop) settled(b *binding) {
 	l.write(b.pod.UID, func(ctx context.Context) { l.bind(ctx, b.pod, b.object, b.node, b.attempts) })
 }
 
+// reaches says why the volume that a claim got cannot be reached from the node that its pod was to go to: another pod may have got it elsewhere meanwhile.
+func (l *loop) reaches(node, name string) error {
+	var pv corev1.PersistentVolume
+	i, known := l.nodes.Index(node)
+	if !known || l.nodes.Node[i] == nil || l.cfg.Client.Get(context.Background(), crclient.ObjectKey{Name: name}, &pv) != nil {
+		return nil // the binding will tell
+	}
+	if err := storage.CheckNodeAffinity(&pv, l.nodes.Node[i].Labels); err != nil {
+		return fmt.Errorf("pv %q node affinity doesn't match node %q: %w", name, node, err)
+	}
+	return nil
+}
+
 // giveUp sends a pod back to the queue because its volumes did not come to be.
 func (l *loop) giveUp(b *binding, err error) {
 	if l.binding[b.pod.UID] != b {
 		return
 	}
 	l.close(b)
-	l.tell(b.object, corev1.EventTypeWarning, "FailedScheduling", "running PreBind plugin %q: %v", "VolumeBinding", err)
 	l.unwritten(b.pod)
-	l.unassume(b.pod, b.attempts, true)
+	l.unbound(b.pod, b.object, b.attempts, fmt.Sprintf("running PreBind plugin %q: %v", "VolumeBinding", err))
 }
 
 func (l *loop) close(b *binding) {
@@ -222,7 +241,7 @@ func (l *loop) claimChanged(old, current *corev1.PersistentVolumeClaim) {
 				continue
 			}
 			if handedBack(old, current, b.node) {
-				l.giveUp(b, fmt.Errorf("provisioning failed for PVC %q", c.Name))
+				l.giveUp(b, fmt.Errorf("binding volumes: provisioning failed for PVC %q", c.Name))
 			} else {
 				l.settled(b)
 			}
@@ -241,6 +260,15 @@ func handedBack(old, current *corev1.PersistentVolumeClaim, node string) bool {
 func (l *loop) storageChanged() {
 	l.pending |= cluster.Stored
 	l.volumes.Changed()
+}
+
+func (l *loop) attachmentChanged(old, current *storagev1.VolumeAttachment) {
+	if current == nil {
+		l.pending |= cluster.Stored
+		l.nodes.SetAttachment(old.Name, old.Spec.NodeName, cluster.Attachment{})
+		return
+	}
+	l.nodes.SetAttachment(current.Name, current.Spec.NodeName, l.volumes.Attachment(current))
 }
 
 func (l *loop) csiDriverChanged(old, current *storagev1.CSIDriver) {

@@ -80,36 +80,76 @@ func TestPodsWaitForVolumes(t *testing.T) {
 	yes := true
 	other := using(pod("other", "100m"), "d")
 	other.Spec.NodeName = "a"
+	limited := func(driver string) *storagev1.CSINode {
+		return &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
+			{Name: driver, NodeID: "a", Allocatable: &storagev1.VolumeNodeResources{Count: &limit}}}}}
+	}
+	disk := func(p *corev1.Pod, source corev1.VolumeSource) *corev1.Pod {
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "disk", VolumeSource: source})
+		return p
+	}
+	gce := corev1.VolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "g", ReadOnly: true}}
+	rbd := func(monitors ...string) corev1.VolumeSource {
+		return corev1.VolumeSource{RBD: &corev1.RBDVolumeSource{CephMonitors: monitors, RBDPool: "pool", RBDImage: "image"}}
+	}
+	old := storageVolume("old", "", "")
+	old.Spec.PersistentVolumeSource = corev1.PersistentVolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "o"}}
+	lost := func(c *corev1.PersistentVolumeClaim) { c.Spec.VolumeName, c.Status.Phase = "w", corev1.ClaimLost }
+	ending := func(c *corev1.PersistentVolumeClaim) {
+		c.Finalizers, c.DeletionTimestamp = []string{"kubernetes.io/pvc-protection"}, new(metav1.Now())
+	}
+	static := storageClass("slow", "kubernetes.io/no-provisioner", later)
 	for name, tt := range map[string]struct {
 		objects []crclient.Object
 		want    string
+		more    []string // claims beside c
+		volumes []corev1.VolumeSource
 	}{
-		"no claim": {nil, `persistentvolumeclaim "c" not found`},
-		"unbound":  {[]crclient.Object{storageClaim("c", "")}, "pod has unbound immediate PersistentVolumeClaims"},
-		"bound to nothing": {[]crclient.Object{storageClaim("c", "", boundTo("v"))},
-			`persistentvolumeclaim "c" bound to non-existent persistentvolume "v"`},
-		"elsewhere": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", "b")}, "1 node(s) didn't match PersistentVolume's node affinity"},
-		"zone":      {[]crclient.Object{storageClaim("c", "", boundTo("zoned")), zoned}, "1 node(s) had no available volume zone"},
-		"nothing to bind": {[]crclient.Object{storageClaim("c", "slow"), storageClass("slow", "kubernetes.io/no-provisioner", later), storageVolume("v", "slow", "b")},
-			"1 node(s) didn't find available persistent volumes to bind"},
+		"no claim":             {nil, `persistentvolumeclaim "c" not found`, nil, nil},
+		"lost":                 {[]crclient.Object{storageClaim("c", "", lost)}, `persistentvolumeclaim "c" bound to non-existent persistentvolume "w"`, nil, nil},
+		"lost, and one absent": {[]crclient.Object{storageClaim("c", "", lost)}, `persistentvolumeclaim "d" not found`, []string{"d"}, nil},
+		"ending":               {[]crclient.Object{storageClaim("c", "", boundTo("v"), ending), storageVolume("v", "", "")}, `persistentvolumeclaim "c" is being deleted`, nil, nil},
+		"elsewhere, and nothing to bind": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", "b"), storageClaim("d", "slow"), static},
+			"1 node(s) didn't find available persistent volumes to bind, 1 node(s) didn't match PersistentVolume's node affinity", []string{"d"}, nil},
+		"gone, and one unbound": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageClaim("d", "")}, "pod has unbound immediate PersistentVolumeClaims", []string{"d"}, nil},
+		"monitors in common": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), on(disk(pod("first", "100m"), rbd("m", "n")), "a")},
+			"1 node(s) had no available disk", nil, []corev1.VolumeSource{rbd("n", "o")}},
+		"a disk before a claim": {[]crclient.Object{storageClaim("c", "", boundTo("v"), sole), storageVolume("v", "", ""), first, on(disk(pod("second", "100m"), rbd("m")), "a")},
+			"1 node(s) had no available disk", nil, []corev1.VolumeSource{rbd("m")}},
+		"still attached": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), storageVolume("w", "", ""), limited("e.com"), &storagev1.VolumeAttachment{
+			ObjectMeta: metav1.ObjectMeta{Name: "w"}, Spec: storagev1.VolumeAttachmentSpec{Attacher: "e.com", NodeName: "a", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: new("w")}}}},
+			"1 node(s) exceed max volume count", nil, nil},
+		"of a plug-in that was": {[]crclient.Object{storageClaim("c", "", boundTo("old")), old, limited("pd.csi.storage.gke.io"), on(disk(pod("first", "100m"), gce), "a")},
+			"1 node(s) exceed max volume count", nil, nil},
+		"to be made by one": {[]crclient.Object{storageClaim("c", "gce"), storageClass("gce", "kubernetes.io/gce-pd", later), limited("pd.csi.storage.gke.io"), on(disk(pod("first", "100m"), gce), "a")},
+			"1 node(s) exceed max volume count", nil, nil},
+		"itself of one": {[]crclient.Object{storageClaim("c", "", boundTo("old")), old, limited("pd.csi.storage.gke.io")},
+			"1 node(s) exceed max volume count", nil, []corev1.VolumeSource{gce}},
+
+		"unbound":          {[]crclient.Object{storageClaim("c", "")}, "pod has unbound immediate PersistentVolumeClaims", nil, nil},
+		"bound to nothing": {[]crclient.Object{storageClaim("c", "", boundTo("v"))}, `persistentvolume "v" not found`, nil, nil},
+		"elsewhere":        {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", "b")}, "1 node(s) didn't match PersistentVolume's node affinity", nil, nil},
+		"zone":             {[]crclient.Object{storageClaim("c", "", boundTo("zoned")), zoned}, "1 node(s) had no available volume zone", nil, nil},
+		"nothing to bind": {[]crclient.Object{storageClaim("c", "slow"), static, storageVolume("v", "slow", "b")},
+			"1 node(s) didn't find available persistent volumes to bind", nil, nil},
 		"no room": {[]crclient.Object{storageClaim("c", "e"), storageClass("e", "e.com", later),
 			&storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "e.com"}, Spec: storagev1.CSIDriverSpec{StorageCapacity: &yes}}},
-			"1 node(s) did not have enough free storage"},
+			"1 node(s) did not have enough free storage", nil, nil},
 		"sole": {[]crclient.Object{storageClaim("c", "", boundTo("v"), sole), storageVolume("v", "", ""), first},
-			"1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"},
+			"1 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod", nil, nil},
 		"driver": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), needed(),
 			&storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: "other.com", NodeID: "a"}}}}},
-			"1 e.com CSI driver is not installed on the node"},
-		"limit": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), storageClaim("d", "", boundTo("w")), storageVolume("w", "", ""), other,
-			&storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
-				{Name: "e.com", NodeID: "a", Allocatable: &storagev1.VolumeNodeResources{Count: &limit}}}}}},
-			"1 node(s) exceed max volume count"},
+			"1 e.com CSI driver is not installed on the node", nil, nil},
+		"limit": {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), storageClaim("d", "", boundTo("w")), storageVolume("w", "", ""), other, limited("e.com")},
+			"1 node(s) exceed max volume count", nil, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := begin(t, append(tt.objects, labelled(node("a", "1"), corev1.LabelTopologyZone, "east"))...)
-			if err := c.Create(context.Background(), using(pod("p", "100m"), "c")); err != nil {
-				t.Fatal(err)
+			p := using(pod("p", "100m"), append(tt.more, "c")...)
+			for _, v := range tt.volumes {
+				disk(p, v)
 			}
+			create(t, c, p)
 			clienttest.Eventually(t, "the reason", func() bool {
 				return strings.HasPrefix(why(get(t, c, "p")), "Unschedulable: 0/1 nodes are available: "+tt.want+".")
 			})
@@ -118,6 +158,103 @@ func TestPodsWaitForVolumes(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// Pods with volumes that are in nobody's way.
+func TestVolumesThatDoNotMatter(t *testing.T) {
+	volume := func(name string, source corev1.VolumeSource) *corev1.Pod {
+		p := pod(name, "100m")
+		p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: source}}
+		return p
+	}
+	none, driver := int32(0), "e.com"
+	limited := &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{
+		{Name: driver, NodeID: "a", Allocatable: &storagev1.VolumeNodeResources{Count: &none}}}}}
+	rbd := func(monitor string) corev1.VolumeSource {
+		return corev1.VolumeSource{RBD: &corev1.RBDVolumeSource{CephMonitors: []string{monitor}, RBDPool: "pool", RBDImage: "image"}}
+	}
+	gce := corev1.VolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: "g", ReadOnly: true}}
+	zoned := storageVolume("v", "", "")
+	zoned.Labels = map[string]string{corev1.LabelTopologyZone: "", corev1.LabelFailureDomainBetaRegion: "east__west"}
+	for name, tt := range map[string]struct {
+		pod     *corev1.Pod
+		objects []crclient.Object
+	}{
+		"made for the pod alone":      {volume("p", corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: driver}}), []crclient.Object{limited}},
+		"of other clusters":           {volume("p", rbd("m")), []crclient.Object{on(volume("first", rbd("n")), "a")}},
+		"read by both":                {volume("p", gce), []crclient.Object{on(volume("first", gce), "a")}},
+		"a label that says nothing":   {using(pod("p", "100m"), "c"), []crclient.Object{storageClaim("c", "", boundTo("v")), zoned}},
+		"there, where no more may be": {using(pod("p", "100m"), "c"), []crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), limited, on(using(pod("first", "100m"), "c"), "a")}},
+		"of a driver nobody can have": {volume("p", gce), []crclient.Object{&storagev1.CSIDriver{ObjectMeta: metav1.ObjectMeta{Name: "pd.csi.storage.gke.io"}, Spec: storagev1.CSIDriverSpec{PreventPodSchedulingIfMissing: new(true)}}}},
+		"of another plug-in that was": {volume("p", corev1.VolumeSource{AzureFile: &corev1.AzureFileVolumeSource{ShareName: "s", SecretName: "s"}}), []crclient.Object{limited}},
+		"attached there, and not used": {using(pod("p", "100m"), "c"), []crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), limited, &storagev1.VolumeAttachment{
+			ObjectMeta: metav1.ObjectMeta{Name: "v"}, Spec: storagev1.VolumeAttachmentSpec{Attacher: driver, NodeName: "a", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: new("v")}}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := begin(t, append(tt.objects, labelled(node("a", "1"), corev1.LabelTopologyZone, "east", corev1.LabelTopologyRegion, "west"))...)
+			create(t, c, tt.pod)
+			clienttest.Eventually(t, "the pod placed", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
+		})
+	}
+}
+
+// A pod is not bound to a node that the volume cannot be reached from which its claim got; nor does it wait for ever.
+func TestVolumesThatDoNotCome(t *testing.T) {
+	ctx := context.Background()
+	begun := func(t *testing.T, config string) *clienttest.Client {
+		_, c := beginWith(t, settingsOf(t, config), labelled(node("a", "1")), storageClaim("c", "e"), storageVolume("v", "other", "b"),
+			storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer))
+		create(t, c, using(pod("p", "100m"), "c"))
+		return c
+	}
+	told := func(t *testing.T, c *clienttest.Client, want string) {
+		t.Helper()
+		clienttest.Eventually(t, want, func() bool {
+			return why(get(t, c, "p")) == "SchedulerError: "+want && contains(c.Events(), "Warning FailedScheduling "+want)
+		})
+		if p := get(t, c, "p"); p.Spec.NodeName != "" || p.Status.NominatedNodeName != "" {
+			t.Errorf("on %q, expected on %q", p.Spec.NodeName, p.Status.NominatedNodeName)
+		}
+	}
+	t.Run("elsewhere", func(t *testing.T) {
+		c := begun(t, "")
+		var claim corev1.PersistentVolumeClaim
+		clienttest.Eventually(t, "a node chosen", func() bool {
+			return c.Get(ctx, crclient.ObjectKey{Namespace: "default", Name: "c"}, &claim) == nil && claim.Annotations[storage.AnnSelectedNode] == "a"
+		})
+		changed := claim.DeepCopy()
+		changed.Spec.VolumeName, changed.Annotations[storage.AnnBindCompleted] = "v", "yes"
+		if err := c.Update(ctx, changed); err != nil {
+			t.Fatal(err)
+		}
+		changed.Status.Phase = corev1.ClaimBound
+		if err := c.Status().Update(ctx, changed); err != nil {
+			t.Fatal(err)
+		}
+		told(t, c, `running PreBind plugin "VolumeBinding": binding volumes: pv "v" node affinity doesn't match node "a": no matching NodeSelectorTerms`)
+	})
+	t.Run("late", func(t *testing.T) {
+		c := begun(t, "profiles: [{schedulerName: default-scheduler, pluginConfig: [{name: VolumeBinding, args: {bindTimeoutSeconds: 1}}]}]")
+		told(t, c, `running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded`)
+	})
+}
+
+// A pod that waits for its volumes gives way without being deleted.
+func TestPodsThatWaitGiveWay(t *testing.T) {
+	c := begin(t, labelled(node("a", "1")), storageClaim("c", "e"), storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer))
+	create(t, c, priority(using(pod("low", "900m"), "c"), 1))
+	clienttest.Eventually(t, "the pod expected", func() bool { return get(t, c, "low").Status.NominatedNodeName == "a" })
+	create(t, c, priority(pod("urgent", "900m"), 50))
+	clienttest.Eventually(t, "the urgent pod placed", func() bool { return get(t, c, "urgent").Spec.NodeName == "a" })
+	clienttest.Eventually(t, "the other told that it has no place", func() bool {
+		return strings.HasPrefix(why(get(t, c, "low")), "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.")
+	})
+	if low := get(t, c, "low"); low.DeletionTimestamp != nil || low.Status.NominatedNodeName != "" {
+		t.Error("the pod was deleted, or is still expected")
+	}
+	if !contains(c.Events(), "Normal Preempted Preempted by pod "+string(get(t, c, "urgent").UID)+" on node a (in kube-scheduler memory).") {
+		t.Error("no event of it")
 	}
 }
 
@@ -236,7 +373,7 @@ func TestProvisioningElsewhere(t *testing.T) {
 	clienttest.Eventually(t, "a node chosen again", selected)
 	failed := false
 	for _, e := range c.Events() {
-		failed = failed || strings.Contains(e, `running PreBind plugin "VolumeBinding": provisioning failed for PVC "c"`)
+		failed = failed || strings.Contains(e, `running PreBind plugin "VolumeBinding": binding volumes: provisioning failed for PVC "c"`)
 	}
 	if !failed {
 		t.Error("nobody was told")

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,14 +30,15 @@ type shelf struct {
 	limits  map[string]int // of the driver, by node where it is installed
 	needed  bool           // the driver wants no pods where it is not
 
-	attached map[string][]string // volumes of placed pods, by pod
-	zone     string              // where volumes of the class zonal are made
+	attached map[string][]string        // volumes of placed pods, by pod
+	told     map[string]map[string]bool // volumes that VolumeAttachments tell of, by node
+	zone     string                     // where volumes of the class zonal are made
 }
 
 const csiDriver = "e.com"
 
 func newShelf() *shelf {
-	return &shelf{claims: map[string]*corev1.PersistentVolumeClaim{}, volumes: map[string]*corev1.PersistentVolume{}, limits: map[string]int{}, attached: map[string][]string{}}
+	return &shelf{claims: map[string]*corev1.PersistentVolumeClaim{}, volumes: map[string]*corev1.PersistentVolume{}, limits: map[string]int{}, attached: map[string][]string{}, told: map[string]map[string]bool{}}
 }
 
 // The classes: one whose volumes somebody makes beforehand, one whose driver makes them, one whose driver makes them where there is room.
@@ -155,7 +157,22 @@ func (d dice) volume() *corev1.PersistentVolume {
 
 // storageStep changes something about storage.
 func (d dice) storageStep() step {
-	switch d.IntN(6) {
+	switch d.IntN(7) {
+	case 6:
+		node, volume, gone := fmt.Sprintf("n%d", d.IntN(9)), fmt.Sprint("v", d.IntN(5)), d.one(30)
+		return step{fmt.Sprintf("%s has %s attached: %t", node, volume, !gone), func(w *world, n *cluster.Nodes, _ *Table) error {
+			if w.storage.told[node] == nil {
+				w.storage.told[node] = map[string]bool{}
+			}
+			if gone {
+				delete(w.storage.told[node], volume)
+				n.SetAttachment(node+volume, node, cluster.Attachment{})
+			} else {
+				w.storage.told[node][volume] = true
+				n.SetAttachment(node+volume, node, cluster.Attachment{Driver: csiDriver, Handle: volume})
+			}
+			return nil
+		}}
 	case 5:
 		needed := d.one(70)
 		return step{fmt.Sprintf("the driver must be there: %t", needed), func(w *world, _ *cluster.Nodes, _ *Table) error {
@@ -221,8 +238,8 @@ func (s *shelf) handles(p *corev1.Pod) []string {
 	switch {
 	case c == nil:
 		return nil
-	case c.Spec.VolumeName != "":
-		if v := s.volumes[c.Spec.VolumeName]; v != nil && v.Spec.CSI != nil {
+	case s.volumes[c.Spec.VolumeName] != nil:
+		if v := s.volumes[c.Spec.VolumeName]; v.Spec.CSI != nil {
 			return []string{v.Spec.CSI.VolumeHandle}
 		}
 	case storageClasses[*c.Spec.StorageClassName] == csiDriver:
@@ -239,8 +256,6 @@ func (w *world) unusable(p *corev1.Pod) string {
 		return ""
 	case c == nil:
 		return fmt.Sprintf("persistentvolumeclaim %q not found", key[2:])
-	case c.Spec.VolumeName != "" && w.storage.volumes[c.Spec.VolumeName] == nil:
-		return fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", c.Name, c.Spec.VolumeName)
 	}
 	return ""
 }
@@ -248,12 +263,10 @@ func (w *world) unusable(p *corev1.Pod) string {
 // keepsOff is the volume plug-ins' first reason against a node.
 func (w *world) keepsOff(p *corev1.Pod, n *corev1.Node) string {
 	s, c := w.storage, w.storage.claims[claimOf(p)]
-	for _, q := range w.pods {
-		if c != nil && c.Spec.AccessModes[0] == corev1.ReadWriteOncePod && claimOf(q) == claimOf(p) {
-			return "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
-		}
+	there := maps.Clone(s.told[n.Name])
+	if there == nil {
+		there = map[string]bool{}
 	}
-	there := map[string]bool{}
 	for _, q := range w.on(n.Name) {
 		if a, b := diskOf(p), diskOf(q); a != nil && b != nil && a.PDName == b.PDName && !(a.ReadOnly && b.ReadOnly) {
 			return "node(s) had no available disk"
@@ -262,15 +275,22 @@ func (w *world) keepsOff(p *corev1.Pod, n *corev1.Node) string {
 			there[h] = true
 		}
 	}
-	own := s.handles(p)
+	for _, q := range w.pods {
+		if c != nil && c.Spec.AccessModes[0] == corev1.ReadWriteOncePod && claimOf(q) == claimOf(p) {
+			return "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
+		}
+	}
+	own, brings := s.handles(p), 0
 	for _, h := range own {
-		there[h] = true
+		if !there[h] {
+			brings++
+		}
 	}
 	limit, has := s.limits[n.Name]
 	if !has && len(own) > 0 && s.needed {
 		return "e.com CSI driver is not installed on the node"
 	}
-	if has && len(own) > 0 && len(there) > limit {
+	if has && brings > 0 && len(there)+brings > limit {
 		return "node(s) exceed max volume count"
 	}
 	if c == nil {
@@ -280,6 +300,9 @@ func (w *world) keepsOff(p *corev1.Pod, n *corev1.Node) string {
 		return s.bindable(c, n)
 	}
 	v := s.volumes[c.Spec.VolumeName]
+	if v == nil {
+		return "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
+	}
 	if !reaches(v, n) {
 		return "node(s) didn't match PersistentVolume's node affinity"
 	}

@@ -54,7 +54,8 @@ type Nodes struct {
 	spaces     map[string]*space
 	serial     uint64
 	claims     map[string][]*Pod  // placed pods by claim
-	attached   map[Attachment]int // by how many placed pods
+	attached   map[Attachment]int // by how many placed pods, and VolumeAttachments
+	told       map[string]map[string]Attachment
 	sweepAt    int
 }
 

@@ -29,6 +29,9 @@ func volumesDetail(plugin string, v *cluster.Volumes, n *cluster.Nodes, i int) s
 		}
 		return ""
 	}
+	if v.Lost {
+		return "a claim of the pod is bound to a volume that is not there"
+	}
 	for _, pv := range v.Bound {
 		if storage.CheckNodeAffinity(pv, n.Node[i].Labels) != nil {
 			return fmt.Sprintf("volume %s cannot be reached from here", pv.Name)
@@ -58,36 +61,26 @@ func offers(u *cluster.Unbound) string {
 
 // holders names who has what only one pod may have.
 func holders(v *cluster.Volumes, n *cluster.Nodes, i int) string {
-	for _, p := range v.Held {
-		return fmt.Sprintf("%s/%s has the claim for itself", p.Namespace, p.Name)
-	}
 	for _, p := range n.On[i] {
 		if p.Volumes == nil {
 			continue
 		}
 		for _, d := range p.Volumes.Disks {
-			if slices.ContainsFunc(v.Disks, func(own cluster.Disk) bool { return own.Name == d.Name && !(own.ReadOnly && d.ReadOnly) }) {
+			if slices.ContainsFunc(v.Disks, d.Conflicts) {
 				return fmt.Sprintf("%s/%s has disk %s", p.Namespace, p.Name, d.Name)
 			}
 		}
+	}
+	for _, p := range v.Held {
+		return fmt.Sprintf("%s/%s has the claim for itself", p.Namespace, p.Name)
 	}
 	return ""
 }
 
 // attachments counts the volumes of the drivers that a pod asks for and that name a limit.
 func attachments(v *cluster.Volumes, n *cluster.Nodes, i int) string {
-	there := map[cluster.Attachment]bool{}
-	for _, p := range n.On[i] {
-		if p.Volumes != nil {
-			for _, a := range p.Volumes.Attached {
-				there[a] = true
-			}
-		}
-	}
-	has, asks := map[string]int{}, map[string]int{}
-	for a := range there {
-		has[a.Driver]++
-	}
+	there, has := attachedAt(n, i, nil)
+	asks := map[string]int{}
 	for _, a := range v.Attached {
 		if !there[a] {
 			asks[a.Driver]++

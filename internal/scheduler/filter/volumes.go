@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -14,10 +15,11 @@ import (
 
 var (
 	diskRefusal       = &Refusal{[]string{"node(s) had no available disk"}, false}
-	soleRefusal       = &Refusal{[]string{"node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"}, false}
+	soleRefusal       = &Refusal{[]string{"node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"}, false}
 	limitRefusal      = &Refusal{[]string{"node(s) exceed max volume count"}, false}
 	reachRefusal      = &Refusal{[]string{"node(s) didn't match PersistentVolume's node affinity"}, true}
 	bindRefusal       = &Refusal{[]string{"node(s) didn't find available persistent volumes to bind"}, true}
+	lostRefusal       = &Refusal{[]string{"node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"}, true}
 	spaceRefusal      = &Refusal{[]string{"node(s) did not have enough free storage"}, true}
 	volumeZoneRefusal = &Refusal{[]string{"node(s) had no available volume zone"}, true}
 )
@@ -61,29 +63,29 @@ func VolumesWithout(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.Pod
 
 // volumeRestrictions keeps pods from disks that another pod of the node writes to, and from claims that another pod has for itself.
 func volumeRestrictions(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.Pod) *Refusal {
+	if len(p.Volumes.Disks) > 0 && taken(p, n, i, gone) {
+		return diskRefusal
+	}
 	for _, other := range p.Volumes.Held {
 		if !slices.Contains(gone, other) {
 			return soleRefusal
 		}
 	}
-	if len(p.Volumes.Disks) == 0 {
-		return nil
-	}
-	for _, other := range n.On[i] {
-		if other.Volumes == nil || slices.Contains(gone, other) {
-			continue
-		}
-		for _, d := range other.Volumes.Disks {
-			if slices.ContainsFunc(p.Volumes.Disks, func(own cluster.Disk) bool { return own.Name == d.Name && !(own.ReadOnly && d.ReadOnly) }) {
-				return diskRefusal
-			}
-		}
-	}
 	return nil
 }
 
-// nodeVolumeLimits counts each volume once, however many pods of the node use it. A driver that names no limit has none, also where it is not installed, unless
-// it wants no pods there (KEP-5030).
+// taken says that a pod of the node has one of p's disks.
+func taken(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.Pod) bool {
+	return slices.ContainsFunc(n.On[i], func(other *cluster.Pod) bool {
+		return other.Volumes != nil && !slices.Contains(gone, other) && slices.ContainsFunc(other.Volumes.Disks, func(d cluster.Disk) bool {
+			return slices.ContainsFunc(p.Volumes.Disks, d.Conflicts)
+		})
+	})
+}
+
+// nodeVolumeLimits counts each volume once, however many pods of the node use it, and those that no pod there uses any more and that are still attached. A
+// driver that names no limit has none, also where it is not installed, unless it wants no pods there (KEP-5030). A pod that brings no volume of a driver's is
+// not held up by what is there.
 func nodeVolumeLimits(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.Pod) *Refusal {
 	limits := n.AttachLimits[n.Name(i)]
 	if driver := missing(p.Volumes, limits); driver != "" {
@@ -92,51 +94,80 @@ func nodeVolumeLimits(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster.P
 	if len(limits) == 0 || len(p.Volumes.Attached) == 0 {
 		return nil
 	}
-	there, count := map[cluster.Attachment]bool{}, map[string]int{}
-	add := func(list []cluster.Attachment) {
-		for _, a := range list {
-			if !there[a] {
-				there[a] = true
-				count[a.Driver]++
+	there, has := attachedAt(n, i, gone)
+	brings := maps.Clone(p.Volumes.Fresh)
+	for _, a := range p.Volumes.Shared {
+		if !there[a] {
+			if brings == nil {
+				brings = map[string]int{}
 			}
+			brings[a.Driver]++
 		}
 	}
-	for _, other := range n.On[i] {
-		if other.Volumes != nil && !slices.Contains(gone, other) {
-			add(other.Volumes.Attached)
-		}
-	}
-	add(p.Volumes.Shared)
-	for driver, k := range p.Volumes.Fresh {
-		count[driver] += k
-	}
-	for _, a := range p.Volumes.Attached {
-		if limit, has := limits[a.Driver]; has && count[a.Driver] > limit {
+	for driver, k := range brings {
+		if limit, limited := limits[driver]; limited && has[driver]+k > limit {
 			return limitRefusal
 		}
 	}
 	return nil
 }
 
-// missing is a driver that a pod needs on a node and that is not there; "" if there is none.
+// attachedAt is what node i has attached, and how much of that is each driver's.
+func attachedAt(n *cluster.Nodes, i int, gone []*cluster.Pod) (there map[cluster.Attachment]bool, has map[string]int) {
+	there, has = map[cluster.Attachment]bool{}, map[string]int{}
+	add := func(a cluster.Attachment) {
+		if !there[a] {
+			there[a] = true
+			has[a.Driver]++
+		}
+	}
+	for _, a := range n.Told(n.Name(i)) {
+		add(a)
+	}
+	for _, other := range n.On[i] {
+		if other.Volumes != nil && !slices.Contains(gone, other) {
+			for _, a := range other.Volumes.Attached {
+				add(a)
+			}
+		}
+	}
+	return there, has
+}
+
+// missing is a driver that a pod needs on a node and that is not there; "" if there is none. installed is nil for a node that knows of no driver.
 func missing(v *cluster.Volumes, installed map[string]int) string {
-	for _, driver := range v.Needed {
-		if _, has := installed[driver]; !has {
-			return driver
+	for _, d := range v.Needed {
+		if _, has := installed[d.Name]; !has && !(d.Translated && installed == nil) {
+			return d.Name
 		}
 	}
 	return ""
 }
 
-// volumeBinding wants the node to reach the volumes there are, and the rest to be found or made for it.
+// volumeBinding wants the node to reach the volumes there are, and the rest to be found or made for it. It says what of both is against the node.
 func volumeBinding(p *cluster.Pod, n *cluster.Nodes, i int, _ []*cluster.Pod) *Refusal {
-	for _, v := range p.Volumes.Bound {
-		if storage.CheckNodeAffinity(v, n.Node[i].Labels) != nil {
+	_, bind := Bind(p.Volumes, n.Node[i])
+	reach := unreachable(p.Volumes, n.Node[i])
+	switch {
+	case reach == nil:
+		return bind
+	case bind == nil:
+		return reach
+	}
+	return &Refusal{slices.Concat(reach.Reasons, bind.Reasons), true}
+}
+
+// unreachable says why a node will not do for the volumes that the claims have.
+func unreachable(v *cluster.Volumes, node *corev1.Node) *Refusal {
+	for _, pv := range v.Bound {
+		if storage.CheckNodeAffinity(pv, node.Labels) != nil {
 			return reachRefusal
 		}
 	}
-	_, refusal := Bind(p.Volumes, n.Node[i])
-	return refusal
+	if v.Lost {
+		return lostRefusal
+	}
+	return nil
 }
 
 // Binding is what is to become of a claim on a node: it gets the volume, or one is to be made if that is nil, in the room that was told of, if any.
@@ -150,9 +181,13 @@ type Binding struct {
 func Bind(v *cluster.Volumes, node *corev1.Node) (list []Binding, refusal *Refusal) {
 	taken := map[string]*corev1.PersistentVolume{}
 	for k := range v.Unbound {
+		if selected, chosen := v.Unbound[k].Claim.Annotations[storage.AnnSelectedNode]; chosen && selected != node.Name {
+			return nil, bindRefusal
+		}
+	}
+	for k := range v.Unbound {
 		u := &v.Unbound[k]
-		selected, chosen := u.Claim.Annotations[storage.AnnSelectedNode]
-		if !chosen {
+		if _, chosen := u.Claim.Annotations[storage.AnnSelectedNode]; !chosen {
 			found, err := storage.FindMatchingVolume(u.Claim, u.Candidates, node, taken, true, true)
 			if err == nil && found != nil {
 				taken[found.Name] = found
@@ -162,7 +197,7 @@ func Bind(v *cluster.Volumes, node *corev1.Node) (list []Binding, refusal *Refus
 		}
 		room := roomFor(u, node)
 		switch {
-		case chosen && selected != node.Name, !u.Makes, !allowed(u.Class, node):
+		case !u.Makes, !allowed(u.Class, node):
 			return nil, bindRefusal
 		case u.Measured && room == nil:
 			return nil, spaceRefusal
@@ -209,8 +244,12 @@ func volumeZone(p *cluster.Pod, n *cluster.Nodes, i int, _ []*cluster.Pod) *Refu
 	}
 	for _, v := range p.Volumes.Bound {
 		for _, key := range zoneLabels {
-			zones, has := v.Labels[key]
-			if has && !slices.Contains(strings.Split(zones, "__"), node[key]) && !slices.Contains(strings.Split(zones, "__"), stableZone(node, key)) {
+			zones := zonesOf(v.Labels[key])
+			zone, has := node[key]
+			if !has {
+				zone, has = node[present[key]]
+			}
+			if len(zones) > 0 && !(has && slices.Contains(zones, zone)) {
 				return volumeZoneRefusal
 			}
 		}
@@ -218,13 +257,14 @@ func volumeZone(p *cluster.Pod, n *cluster.Nodes, i int, _ []*cluster.Pod) *Refu
 	return nil
 }
 
-// stableZone is a node's value under the present name of an old label.
-func stableZone(node map[string]string, key string) string {
-	switch key {
-	case corev1.LabelFailureDomainBetaZone:
-		return node[corev1.LabelTopologyZone]
-	case corev1.LabelFailureDomainBetaRegion:
-		return node[corev1.LabelTopologyRegion]
+// present are the names that old labels have now.
+var present = map[string]string{corev1.LabelFailureDomainBetaZone: corev1.LabelTopologyZone, corev1.LabelFailureDomainBetaRegion: corev1.LabelTopologyRegion}
+
+// zonesOf are the zones, or regions, of a volume by its label; none if that is not written as it should be.
+func zonesOf(label string) []string {
+	list := strings.Split(label, "__")
+	if slices.ContainsFunc(list, func(zone string) bool { return strings.TrimSpace(zone) == "" }) {
+		return nil
 	}
-	return node[key]
+	return list
 }

@@ -6,6 +6,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -68,7 +69,7 @@ func (b *Book) Forget(volume string) {
 // Needed says that a pod has volumes that matter to nodes.
 func Needed(p *corev1.Pod) bool {
 	return slices.ContainsFunc(p.Spec.Volumes, func(v corev1.Volume) bool {
-		return v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.CSI != nil || disk(&v) != nil
+		return v.PersistentVolumeClaim != nil || v.Ephemeral != nil || v.AzureDisk != nil || v.Cinder != nil || v.PortworxVolume != nil || disk(&v) != nil
 	})
 }
 
@@ -82,7 +83,7 @@ func disk(v *corev1.Volume) *cluster.Disk {
 	case v.ISCSI != nil:
 		return &cluster.Disk{Name: "iscsi/" + v.ISCSI.IQN, ReadOnly: v.ISCSI.ReadOnly}
 	case v.RBD != nil:
-		return &cluster.Disk{Name: "rbd/" + v.RBD.RBDPool + "/" + v.RBD.RBDImage, ReadOnly: v.RBD.ReadOnly}
+		return &cluster.Disk{Name: "rbd/" + v.RBD.RBDPool + "/" + v.RBD.RBDImage, Monitors: v.RBD.CephMonitors, ReadOnly: v.RBD.ReadOnly}
 	}
 	return nil
 }
@@ -102,8 +103,11 @@ func (b *Book) Placed(p *corev1.Pod) *cluster.Volumes {
 		}
 		out.Claims = append(out.Claims, p.Namespace+"/"+name)
 		claim, pv, err := b.claim(p.Namespace, name)
-		if err == nil && claim != nil && pv != nil {
-			attach(pv, out)
+		if err != nil || claim == nil {
+			continue
+		}
+		if a, has, err := b.attached(claim, pv); err == nil && has {
+			out.Attached = append(out.Attached, a.Attachment)
 		}
 	}
 	return out
@@ -113,17 +117,19 @@ func (b *Book) inline(p *corev1.Pod, v *corev1.Volume, out *cluster.Volumes) {
 	if d := disk(v); d != nil {
 		out.Disks = append(out.Disks, *d)
 	}
-	if v.CSI != nil {
-		out.Attached = append(out.Attached, cluster.Attachment{Driver: v.CSI.Driver, Handle: "inline/" + string(p.UID) + "/" + v.Name})
+	if a, has := inlineOf(v, p.Namespace); has {
+		b.attach(a, out)
 	}
 }
 
 // unmade comes before the claim's name in the handle of a volume that is still to be made.
 const unmade = "claim/"
 
-func attach(pv *corev1.PersistentVolume, out *cluster.Volumes) {
-	if c := pv.Spec.CSI; c != nil {
-		out.Attached = append(out.Attached, cluster.Attachment{Driver: c.Driver, Handle: c.VolumeHandle})
+// attach notes what a pod has attached to its node, and that its driver must be there if that wants it so.
+func (b *Book) attach(a attachment, out *cluster.Volumes) {
+	out.Attached = append(out.Attached, a.Attachment)
+	if d := (cluster.Driver{Name: a.Driver, Translated: a.old}); b.needed[a.Driver] && !slices.Contains(out.Needed, d) {
+		out.Needed = append(out.Needed, d)
 	}
 }
 
@@ -169,15 +175,23 @@ func (b *Book) Of(p *corev1.Pod) (out *cluster.Volumes, why string, err error) {
 			return nil, "", err
 		}
 		if why := unusable(p, v, name, claim); why != "" {
-			return nil, why, nil
+			return nil, cmp.Or(b.unfound(p), why), nil
 		}
 		b.claimed(p, claim, out)
+		a, attaches, err := b.attached(claim, pv)
+		if err != nil {
+			return nil, "", err
+		}
+		if attaches {
+			b.attach(a, out)
+		}
 		switch {
 		case Bound(claim) && pv == nil:
-			return nil, fmt.Sprintf("persistentvolumeclaim %q bound to non-existent persistentvolume %q", name, claim.Spec.VolumeName), nil
+			if out.Lost = true; v.PersistentVolumeClaim != nil && out.Missing == "" {
+				out.Missing = claim.Spec.VolumeName
+			}
 		case Bound(claim):
 			out.Bound = append(out.Bound, pv)
-			attach(pv, out)
 		default:
 			u, delayed, err := b.unbound(claim)
 			if err != nil {
@@ -185,9 +199,6 @@ func (b *Book) Of(p *corev1.Pod) (out *cluster.Volumes, why string, err error) {
 			}
 			if immediate = immediate || !delayed; delayed {
 				out.Unbound = append(out.Unbound, u)
-			}
-			if u.Makes { // it will be attached once it is made
-				out.Attached = append(out.Attached, cluster.Attachment{Driver: u.Class.Provisioner, Handle: unmade + p.Namespace + "/" + name})
 			}
 		}
 	}
@@ -200,8 +211,7 @@ func (b *Book) Of(p *corev1.Pod) (out *cluster.Volumes, why string, err error) {
 	return out, "", nil
 }
 
-// sort tells attachments that a placed pod has too, which make a difference on its node, from those that are alike for every node, and gathers the drivers that
-// must be there.
+// sort tells attachments that some node has already, which make a difference there, from those that are alike for every node.
 func (b *Book) sort(v *cluster.Volumes) {
 	seen := map[cluster.Attachment]bool{}
 	for _, a := range v.Attached {
@@ -215,11 +225,20 @@ func (b *Book) sort(v *cluster.Volumes) {
 			}
 			v.Fresh[a.Driver]++
 		}
-		if b.needed[a.Driver] && !slices.Contains(v.Needed, a.Driver) {
-			v.Needed = append(v.Needed, a.Driver)
-		}
 		seen[a] = true
 	}
+}
+
+// unfound says that a claim which a pod names is not there. Upstream looks for that first, then for all else.
+func (b *Book) unfound(p *corev1.Pod) string {
+	for i := range p.Spec.Volumes {
+		if v := p.Spec.Volumes[i].PersistentVolumeClaim; v != nil {
+			if claim, _, err := b.claim(p.Namespace, v.ClaimName); err == nil && claim == nil {
+				return fmt.Sprintf("persistentvolumeclaim %q not found", v.ClaimName)
+			}
+		}
+	}
+	return ""
 }
 
 // unusable says why a pod must wait for its claim.
@@ -360,11 +379,14 @@ func (b *Book) key(v *cluster.Volumes) string {
 	for _, driver := range slices.Sorted(maps.Keys(v.Fresh)) {
 		fmt.Fprintf(&s, "\x06%s\x01%d", driver, v.Fresh[driver])
 	}
-	for _, driver := range v.Needed {
-		s.WriteString("\x07" + driver)
+	for _, d := range v.Needed {
+		fmt.Fprintf(&s, "\x07%s\x01%v", d.Name, d.Translated)
 	}
 	for _, d := range v.Disks {
-		fmt.Fprintf(&s, "\x04%s\x01%v", d.Name, d.ReadOnly)
+		fmt.Fprintf(&s, "\x04%s\x01%q\x01%v", d.Name, d.Monitors, d.ReadOnly)
+	}
+	if v.Lost {
+		s.WriteString("\x08")
 	}
 	for _, p := range v.Held {
 		s.WriteString("\x05" + string(p.UID))
