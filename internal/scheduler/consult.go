@@ -3,7 +3,6 @@ package scheduler
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"skiff.dev/skiff/internal/scheduler/extender"
 	"skiff.dev/skiff/internal/scheduler/preempt"
 	"skiff.dev/skiff/internal/scheduler/queue"
+	"skiff.dev/skiff/internal/scheduler/score"
 )
 
 // inquiries are questions to extenders. The loop does not wait for answers: it goes on with pods that no extender has to do with. Those that one has
@@ -168,7 +168,7 @@ func (l *loop) consulted(e *queue.Entry, o *opinion, err error) {
 
 // second takes the best of those nodes that hold at the second look: extenders' (o may be nil) and that of resource claims.
 func (l *loop) second(e *queue.Entry, c *class.Class, held int, o *opinion) {
-	list, scores, news := l.candidates(c, held, o)
+	list, scores, news := l.candidates(e.Pod, c, held, o)
 	if news {
 		l.queue.Retry(e)
 		return
@@ -219,10 +219,14 @@ func (l *loop) pick(p *cluster.Pod, list []int, scores map[int]int64, held int) 
 	}
 	against = map[string]int{}
 	var options []option
+	late := ""
 	for _, i := range list {
 		claims, reason, err := l.devices.On(l.need, l.nodes.Node[i])
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("running %q filter plugin: %w", "DynamicResources", err)
+		}
+		if reason == device.Late {
+			late = l.nodes.Name(i)
 		}
 		if reason != "" {
 			against[reason]++
@@ -232,6 +236,9 @@ func (l *loop) pick(p *cluster.Pod, list []int, scores map[int]int64, held int) 
 		if i == held || options[len(options)-1].preferred >= most {
 			break
 		}
+	}
+	if len(options) == 0 && late != "" { // which passes by itself
+		return nil, nil, fmt.Errorf("running %q filter plugin: node %s: %s", "DynamicResources", late, device.Late)
 	}
 	weigh(scores, options, weight)
 	for k := range options {
@@ -255,8 +262,13 @@ func weigh(scores map[int]int64, options []option, weight int64) {
 
 // candidates are the nodes that will do, as far as that is known, the held one first, then the best. news says that there are some
 // which nobody was asked about.
-func (l *loop) candidates(c *class.Class, held int, o *opinion) (list []int, scores map[int]int64, news bool) {
+func (l *loop) candidates(p *cluster.Pod, c *class.Class, held int, o *opinion) (list []int, scores map[int]int64, news bool) {
 	scores = c.Scores()
+	if score.CountsDevices(p) {
+		for i := range scores {
+			scores[i] += score.ByDevices(p, l.nodes, i, func(r corev1.ResourceName) (used, all int64) { return l.devices.Count(r, l.nodes.Node[i]) })
+		}
+	}
 	for i := range scores {
 		name := l.nodes.Name(i)
 		if o != nil && !o.kept[name] {
@@ -326,8 +338,11 @@ func (l *loop) preempters(p *corev1.Pod) (list []*extender.Extender) {
 
 // askVictims has extenders look at all choices of who might give way, and goes on with the best they leave.
 func (l *loop) askVictims(e *queue.Entry, v *class.Verdict, held int, list []*extender.Extender, choices []*preempt.Choice) {
-	asked := map[string]extender.Victims{}
+	asked, on := map[string]extender.Victims{}, map[string][]*corev1.Pod{}
 	for _, c := range choices {
+		for _, p := range l.nodes.On[c.Node] {
+			on[l.nodes.Name(c.Node)] = append(on[l.nodes.Name(c.Node)], p.Pod)
+		}
 		victims := extender.Victims{Violations: c.Violations}
 		for _, one := range c.Victims {
 			victims.Pods = append(victims.Pods, one.Pod)
@@ -336,7 +351,7 @@ func (l *loop) askVictims(e *queue.Entry, v *class.Verdict, held int, list []*ex
 	}
 	p := e.Pod.Pod
 	l.ask(e, held, func(ctx context.Context) func() {
-		left, err := l.victimsLeft(ctx, list, p, asked)
+		left, err := l.victimsLeft(ctx, list, p, asked, on)
 		return func() {
 			if err != nil {
 				l.fail(e, err)
@@ -350,62 +365,43 @@ func (l *loop) askVictims(e *queue.Entry, v *class.Verdict, held int, list []*ex
 	})
 }
 
-func (l *loop) victimsLeft(ctx context.Context, list []*extender.Extender, p *corev1.Pod, asked map[string]extender.Victims) (map[string][]string, error) {
-	var left map[string][]string
+// victimsLeft asks one extender after the other, each about what the one before left.
+func (l *loop) victimsLeft(ctx context.Context, list []*extender.Extender, p *corev1.Pod, asked map[string]extender.Victims, on map[string][]*corev1.Pod) (map[string]extender.Victims, error) {
 	for _, one := range list {
-		answer, err := one.Preempt(ctx, p, asked)
+		answer, err := one.Preempt(ctx, p, asked, on)
 		switch {
 		case err != nil && one.Ignorable:
+			l.cfg.Log.Warn("an extender does not say who gives way and is ignored", "pod", p.Namespace+"/"+p.Name, "error", err)
 			continue
 		case err != nil:
 			return nil, err
 		}
-		pods := map[string]*corev1.Pod{}
-		for _, v := range asked {
-			for _, p := range v.Pods {
-				pods[string(p.UID)] = p
-			}
+		if asked = answer; len(asked) == 0 {
+			break
 		}
-		next := map[string]extender.Victims{}
-		for name, uids := range answer {
-			was, known := asked[name]
-			if !known {
-				return nil, fmt.Errorf("extender %s names node %q, which it was not asked about", one.URLPrefix, name)
-			}
-			was.Pods = nil
-			for _, uid := range uids {
-				if pods[uid] != nil {
-					was.Pods = append(was.Pods, pods[uid])
-				}
-			}
-			next[name] = was
-		}
-		asked, left = next, answer
 	}
-	if left == nil {
-		return nil, errors.New("no extender that has a say in preemption answers")
-	}
-	return left, nil
+	return asked, nil
 }
 
 // victimsChosen takes the best choice that extenders left, as the cluster is now.
-func (l *loop) victimsChosen(e *queue.Entry, v *class.Verdict, held int, left map[string][]string) {
+func (l *loop) victimsChosen(e *queue.Entry, v *class.Verdict, held int, left map[string]extender.Victims) {
 	c := l.classes.Of(e.Pod)
 	l.finder.Refuses = l.refuser()
 	choices, _ := l.finder.All(e.Pod, c)
 	var best *preempt.Choice
 	for _, choice := range choices {
-		uids, kept := left[l.nodes.Name(choice.Node)]
+		said, kept := left[l.nodes.Name(choice.Node)]
 		if !kept {
 			continue
 		}
-		changed := *choice
-		changed.Victims = slices.DeleteFunc(slices.Clone(l.nodes.On[choice.Node]), func(p *cluster.Pod) bool { return !slices.Contains(uids, string(p.UID)) })
-		best = preempt.Better(&changed, best)
+		victims := slices.DeleteFunc(slices.Clone(l.nodes.On[choice.Node]), func(p *cluster.Pod) bool {
+			return !slices.ContainsFunc(said.Pods, func(v *corev1.Pod) bool { return v.UID == p.UID })
+		})
+		best = preempt.Better(choice.Changed(victims, said.Violations), best)
 	}
 	why := ""
 	if best == nil {
-		why = verdict(v.Nodes, preempt.Useless(v.Nodes))
+		why = "no candidate node for preemption"
 	}
 	l.conclude(e, c, v, held, best, why, false)
 }

@@ -193,7 +193,7 @@ func TestExtenderAway(t *testing.T) {
 		}
 	}
 	clienttest.Eventually(t, "the pod placed without the extender", func() bool { return get(t, mild, "p").Spec.NodeName == "a" })
-	clienttest.Eventually(t, "the error told", func() bool { return strings.HasPrefix(why(get(t, strict, "p")), "SchedulerError: extender: Post") })
+	clienttest.Eventually(t, "the error told", func() bool { return strings.HasPrefix(why(get(t, strict, "p")), "SchedulerError: Post") })
 }
 
 // Who gives way is the extender's choice among what would do.
@@ -209,6 +209,23 @@ func TestExtenderAndPreemption(t *testing.T) {
 	if get(t, c, "least").Spec.NodeName != "a" {
 		t.Error("another pod had to go")
 	}
+}
+
+// An extender that leaves nobody to give way has the pod wait; one that may be done without and does not answer has no say, nor binds.
+func TestExtenderWithoutAnswer(t *testing.T) {
+	c := beginExtended(t, &outside{}, "  preemptVerb: preempt\n", node("a", "1"), priority(on(pod("low", "900m"), "a"), 1))
+	create(t, c, priority(pod("urgent", "500m"), 50))
+	clienttest.Eventually(t, "the verdict", func() bool {
+		return why(get(t, c, "urgent")) == "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu. preemption: no candidate node for preemption"
+	})
+	c = beginExtended(t, &outside{}, "  preemptVerb: nothing\n  bindVerb: nothing\n  ignorable: true\n", node("a", "1"), priority(on(pod("low", "900m"), "a"), 1))
+	create(t, c, priority(pod("urgent", "500m"), 50))
+	clienttest.Eventually(t, "the pod placed without the extender", func() bool { return get(t, c, "urgent").Spec.NodeName == "a" })
+	c = beginExtended(t, &outside{}, "  bindVerb: nothing\n", node("a", "1"))
+	create(t, c, pod("p", "500m"))
+	clienttest.Eventually(t, "the error told", func() bool {
+		return strings.HasPrefix(why(get(t, c, "p")), "SchedulerError: failed nothing with extender at URL http://127.0.0.1") && strings.HasSuffix(why(get(t, c, "p")), "/x/nothing, code 404")
+	})
 }
 
 // What happens while an extender is asked who gives way is not missed: the pod is tried again though nobody gives way for it.

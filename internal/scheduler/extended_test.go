@@ -75,6 +75,25 @@ func wantDevices(t *testing.T, c *clienttest.Client, name string, devices int, m
 	}
 }
 
+// Of two nodes with devices, a strategy that weighs the resource takes the one that has more, or less, of them in use, though the other is as good for the rest.
+func TestExtendedResourcesScored(t *testing.T) {
+	for strategy, want := range map[string]string{"MostAllocated": "used", "LeastAllocated": "idle"} {
+		_, c := beginWith(t, settingsOf(t, "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: "+strategy+
+			", resources: [{name: "+extendedGPU+", weight: 9}, {name: cpu, weight: 1}]}}}]}]"),
+			node("used", "4"), node("idle", "4"), slice("used", "big", "big", "big"), slice("idle", "big", "big", "big"), changed(gpuClass("gpus", ""), called(extendedGPU)))
+		first := changed(pod("first", "100m"), asks(extendedGPU, "1"))
+		first.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"used"}}}}}}}}
+		create(t, c, first)
+		clienttest.Eventually(t, "the first pod bound", func() bool { return get(t, c, "first").Spec.NodeName == "used" })
+		create(t, c, changed(pod("second", "100m"), asks(extendedGPU, "1")))
+		clienttest.Eventually(t, "the second pod bound", func() bool { return get(t, c, "second").Spec.NodeName != "" })
+		if got := get(t, c, "second").Spec.NodeName; got != want {
+			t.Errorf("%s: on %s, want %s", strategy, got, want)
+		}
+	}
+}
+
 // A pod that asks for an extended resource gets it from a plug-in where there is one, and devices of the class elsewhere, by either of its names. Each device
 // goes to one pod only, whichever way it was asked for; who comes too late says so, and gets in when a device is free.
 func TestExtendedResourcesByDevices(t *testing.T) {

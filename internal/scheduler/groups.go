@@ -204,7 +204,7 @@ func (l *loop) try(s *place) bool {
 	var against map[string]int
 	switch {
 	case l.need != nil:
-		list, scores, _ := l.candidates(c, held, nil)
+		list, scores, _ := l.candidates(p, c, held, nil)
 		best, reasons, err := l.pick(p, list, scores, held)
 		if err != nil {
 			s.why, s.helps = err.Error(), cluster.Any

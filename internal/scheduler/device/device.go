@@ -31,6 +31,7 @@ type Book struct {
 	standsFor map[corev1.ResourceName]string          // which class for an extended resource
 	made      map[types.UID]*resourcev1.ResourceClaim // for extended resources, by pod
 	cache     *cel.Cache
+	selected  map[*resourcev1.DeviceClass]map[*resourcev1.ResourceSlice][]int // by class and slice, with taints; which devices of it the class is about
 }
 
 // promise of an allocation to a claim, for the sake of pods.
@@ -58,6 +59,7 @@ func NewBook(reader crclient.Reader) *Book {
 		reader: reader, has: map[types.UID]*resourcev1.AllocationResult{}, promise: map[types.UID]*promise{},
 		held: newHoldings(), slices: map[string]*resourcev1.ResourceSlice{}, onNode: map[string][]*resourcev1.ResourceSlice{}, rules: map[string]*resourcev1.DeviceTaintRule{},
 		classes: map[string]*resourcev1.DeviceClass{}, made: map[types.UID]*resourcev1.ResourceClaim{},
+		selected: map[*resourcev1.DeviceClass]map[*resourcev1.ResourceSlice][]int{},
 	}
 }
 
@@ -181,7 +183,7 @@ func (b *Book) SliceChanged(old, current *resourcev1.ResourceSlice) {
 	if current != nil {
 		b.slices[one.Name] = current
 	}
-	clear(b.onNode)
+	b.sorted()
 }
 
 // RuleChanged takes a rule in that taints devices.
@@ -191,7 +193,13 @@ func (b *Book) RuleChanged(old, current *resourcev1.DeviceTaintRule) {
 	} else {
 		b.rules[current.Name] = current
 	}
+	b.sorted()
+}
+
+// sorted forgets which slices nodes have, and what is in them.
+func (b *Book) sorted() {
 	clear(b.onNode)
+	clear(b.selected)
 }
 
 // offered are the slices that node can use, or might.

@@ -162,7 +162,7 @@ func TestReady(t *testing.T) {
 		{"nothing reported", nil, 0, false, "", false},
 		{"one of two", []resourcev1.AllocatedDeviceStatus{conditions(first, "Attached", "Warm"), conditions(second, "Attached")}, 0, false, "", false},
 		{"all", []resourcev1.AllocatedDeviceStatus{conditions(first, "Attached", "Warm"), conditions(second, "Warm", "Attached")}, 0, true, "", false},
-		{"one failed", []resourcev1.AllocatedDeviceStatus{conditions(second, "Warm", "Attached", "Broken")}, 0, false, `claim c binding failed: reason=R, message="m"`, true},
+		{"one failed", []resourcev1.AllocatedDeviceStatus{conditions(second, "Warm", "Attached", "Broken")}, 0, false, `device binding failed: claim=c, reason=R, message="m"`, true},
 		{"too late", nil, time.Minute, false, "", true},
 		{"all, and old", []resourcev1.AllocatedDeviceStatus{conditions(first, "Attached", "Warm"), conditions(second, "Warm", "Attached")}, time.Hour, true, "", false},
 	} {

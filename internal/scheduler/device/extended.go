@@ -24,6 +24,7 @@ func (b *Book) ClassChanged(old, current *resourcev1.DeviceClass) (remapped bool
 	} else {
 		b.classes[current.Name] = current
 	}
+	clear(b.selected)
 	before := b.standsFor
 	b.standsFor = map[corev1.ResourceName]string{}
 	for name, class := range b.classes {

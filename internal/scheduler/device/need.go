@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
-	"k8s.io/dynamic-resource-allocation/cel"
 	"k8s.io/dynamic-resource-allocation/resourceclaim"
 	"k8s.io/dynamic-resource-allocation/structured"
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,6 +27,9 @@ var features = structured.Features{
 
 // compiled is how many expressions are kept, as upstream.
 const compiled = 10
+
+// Late is why a node will not do on which finding devices took too long. That may go better at the next try.
+const Late = "timed out trying to allocate devices"
 
 // Reasons upstream gives.
 const (
@@ -186,22 +188,19 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 	if len(open) == 0 {
 		return outcome{}, nil
 	}
-	if b.cache == nil {
-		b.cache = cel.NewCache(compiled, cel.Features{EnableConsumableCapacity: features.ConsumableCapacity})
-	}
 	ctx, cancel := context.Background(), context.CancelFunc(func() {})
 	if n.limits.Search > 0 {
 		ctx, cancel = context.WithTimeout(ctx, n.limits.Search)
 	}
 	defer cancel()
-	allocator, err := structured.NewAllocator(ctx, features, b.held.state, classes{b.reader}, b.offered(node.Name), b.cache)
+	allocator, err := structured.NewAllocator(ctx, features, b.held.state, classes{b.reader}, b.offered(node.Name), b.programs())
 	if err != nil {
 		return outcome{}, err
 	}
 	list, err := allocator.Allocate(ctx, node, open)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return outcome{reason: "timed out trying to allocate devices"}, nil
+		return outcome{reason: Late}, nil
 	case errors.Is(err, structured.ErrFailedAllocationOnNode):
 		return outcome{reason: err.Error()}, nil
 	case err != nil:

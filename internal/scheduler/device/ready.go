@@ -50,7 +50,7 @@ func Ready(c *resourcev1.ResourceClaim) (ready bool, err error) {
 		conditions := conditionsOf(c, r)
 		for _, name := range r.BindingFailureConditions {
 			if failed := meta.FindStatusCondition(conditions, name); failed != nil && failed.Status == metav1.ConditionTrue {
-				return false, fmt.Errorf("claim %s binding failed: reason=%s, message=%q", c.Name, failed.Reason, failed.Message)
+				return false, fmt.Errorf("device binding failed: claim=%s, reason=%s, message=%q", c.Name, failed.Reason, failed.Message)
 			}
 		}
 		for _, name := range r.BindingConditions {

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -101,7 +102,7 @@ func (e *Extender) Filter(ctx context.Context, p *corev1.Pod, nodes []*corev1.No
 		return nil, err
 	}
 	if result.Error != "" {
-		return nil, fmt.Errorf("extender %s: %s", e.URLPrefix, result.Error)
+		return nil, errors.New(result.Error)
 	}
 	out := &Filtered{Failed: result.FailedNodes, Final: result.FailedAndUnresolvableNodes}
 	switch {
@@ -118,7 +119,7 @@ func (e *Extender) Filter(ctx context.Context, p *corev1.Pod, nodes []*corev1.No
 	}
 	for _, name := range out.Kept {
 		if !asked[name] {
-			return nil, fmt.Errorf("extender %s claims that node %q will do, which it was not asked about", e.URLPrefix, name)
+			return nil, fmt.Errorf("extender %q claims a filtered node %q which is not found in the input node list", e.URLPrefix, name)
 		}
 	}
 	return out, nil
@@ -169,8 +170,8 @@ type Victims struct {
 	Violations int
 }
 
-// Preempt asks which of some choices are right; it returns the uids of who is to give way, by node.
-func (e *Extender) Preempt(ctx context.Context, p *corev1.Pod, choices map[string]Victims) (map[string][]string, error) {
+// Preempt asks which of some choices are right, of which on names all pods of the nodes; it returns who is to give way.
+func (e *Extender) Preempt(ctx context.Context, p *corev1.Pod, choices map[string]Victims, on map[string][]*corev1.Pod) (map[string]Victims, error) {
 	args := &extender.ExtenderPreemptionArgs{Pod: p}
 	if e.NodeCacheCapable {
 		args.NodeNameToMetaVictims = map[string]*extender.MetaVictims{}
@@ -192,11 +193,24 @@ func (e *Extender) Preempt(ctx context.Context, p *corev1.Pod, choices map[strin
 	if err := e.call(ctx, e.PreemptVerb, args, &result); err != nil {
 		return nil, err
 	}
-	out := map[string][]string{}
+	out := map[string]Victims{}
 	for name, v := range result.NodeNameToMetaVictims {
-		out[name] = []string{}
-		for _, pod := range v.Pods {
-			out[name] = append(out[name], pod.UID)
+		there, known := on[name]
+		if !known {
+			return nil, fmt.Errorf("nodeinfo not found for node name %q", name)
+		}
+		victims := Victims{Violations: int(v.NumPDBViolations)}
+		for _, one := range v.Pods {
+			k := slices.IndexFunc(there, func(p *corev1.Pod) bool { return string(p.UID) == one.UID })
+			if k < 0 {
+				return nil, fmt.Errorf("extender: %v claims to preempt pod (UID: %v) on node: %v, but the pod is not found on that node", e.URLPrefix, one, name)
+			}
+			victims.Pods = append(victims.Pods, there[k])
+		}
+		if len(victims.Pods) > 0 {
+			out[name] = victims
+		} else if !e.Ignorable {
+			return nil, fmt.Errorf("expected at least one victim pod on node %q", name)
 		}
 	}
 	return out, nil
@@ -210,7 +224,7 @@ func (e *Extender) Bind(ctx context.Context, p *corev1.Pod, node string) error {
 		return err
 	}
 	if result.Error != "" {
-		return fmt.Errorf("extender %s: %s", e.URLPrefix, result.Error)
+		return errors.New(result.Error)
 	}
 	return nil
 }
@@ -228,11 +242,11 @@ func (e *Extender) call(ctx context.Context, verb string, args, result any) erro
 	request.Header.Set("Content-Type", "application/json")
 	response, err := e.client.Do(request)
 	if err != nil {
-		return fmt.Errorf("extender: %w", err)
+		return err
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("failed %s with extender at URL %s, code %d", verb, e.URLPrefix, response.StatusCode)
+		return fmt.Errorf("failed %s with extender at URL %s, code %d", verb, url, response.StatusCode)
 	}
 	if err := json.NewDecoder(io.LimitReader(response.Body, longest)).Decode(result); err != nil {
 		return fmt.Errorf("read the answer of extender %s to %s: %w", e.URLPrefix, verb, err)

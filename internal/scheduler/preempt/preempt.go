@@ -17,7 +17,8 @@ import (
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-// Upstream tries so many nodes out: a tenth of all, a hundred at least. Each search starts where the last one ended.
+// Upstream tries so many nodes out: a tenth of those where it may help, a hundred at least, and more while each found would violate a budget. Each search starts
+// where the last one ended.
 const (
 	tryShare = 10
 	tryLeast = 100
@@ -104,12 +105,13 @@ func (f *Finder) All(p *cluster.Pod, c *class.Class) (all []*Choice, reasons map
 
 func (f *Finder) each(p *cluster.Pod, c *class.Class, take func(choice *Choice)) (reasons map[string]int) {
 	reasons = map[string]int{}
-	c.Verdict() // what it is made of is asked for below
-	limit := max(tryLeast, f.Nodes.Count()/tryShare)
+	v := c.Verdict()
+	hopeful := v.Nodes - v.Final
+	limit := max(tryLeast, hopeful/tryShare)
 	if p.Profile != nil {
-		limit = max(1, p.Profile.TryLeast, f.Nodes.Count()*p.Profile.TryShare/100)
+		limit = max(1, p.Profile.TryLeast, hopeful*p.Profile.TryShare/100)
 	}
-	all, found := f.Nodes.Len(), 0
+	all, found, mild := f.Nodes.Len(), 0, false
 	first := f.start
 	for step := range all {
 		i := (first + step) % all
@@ -134,7 +136,8 @@ func (f *Finder) each(p *cluster.Pod, c *class.Class, take func(choice *Choice))
 			continue
 		}
 		take(choice)
-		if found++; found >= limit {
+		mild = mild || choice.Violations == 0
+		if found++; found >= limit && mild {
 			break
 		}
 	}
@@ -204,7 +207,7 @@ func (f *Finder) split(pods []*cluster.Pod) (violating, others []*cluster.Pod) {
 	var spent map[*policyv1.PodDisruptionBudget]int32
 	for _, v := range pods {
 		beyond := false
-		if !f.Waiting(v) {
+		if !f.Waiting(v) && len(v.Labels) > 0 {
 			for _, b := range f.Budgets(v.Namespace) {
 				if b.Selector.Empty() || !b.Selector.Matches(labels.Set(v.Labels)) {
 					continue
@@ -242,6 +245,12 @@ func began(p *cluster.Pod) time.Time {
 		return time.Unix(math.MaxInt32, 0)
 	}
 	return p.Status.StartTime.Time
+}
+
+// Changed is a choice with others to give way, as somebody else would have it.
+func (c *Choice) Changed(victims []*cluster.Pod, violations int) *Choice {
+	slices.SortFunc(victims, moreImportant)
+	return &Choice{Node: c.Node, Victims: victims, Waiting: c.Waiting, Violations: violations}
 }
 
 // Better is the better of two choices; b may be nil.

@@ -17,24 +17,49 @@ func loadBy(rules *profile.Profile, p *cluster.Pod, n *cluster.Nodes, i int) (su
 		if rules.Fit == nil {
 			sum += w * leastAllocated(p, n, i)
 		} else {
-			sum += w * fit(rules.Fit, p, n, i)
+			sum += w * fit(rules.Fit, p, n, i, nil)
 		}
 	}
 	if w := rules.NodeResourcesBalancedAllocation; w > 0 {
 		if rules.Balanced == nil {
 			sum += w * balancedAllocation(p, n, i)
 		} else {
-			sum += w * balancedOver(rules.Balanced, p, n, i)
+			sum += w * balancedOver(rules.Balanced, p, n, i, nil)
 		}
 	}
 	return sum
 }
 
+// Devices are how many devices of an extended resource are in use on a node, and how many there are; it is asked where no plug-in has any.
+type Devices func(r corev1.ResourceName) (used, all int64)
+
+// CountsDevices says that a profile weighs how much is in use of an extended resource that the pod may get as devices.
+func CountsDevices(p *cluster.Pod) bool {
+	if p.Profile == nil {
+		return false
+	}
+	backed := func(name string) bool { return slices.Contains(p.Backed, corev1.ResourceName(name)) }
+	return p.Profile.NodeResourcesBalancedAllocation > 0 && slices.ContainsFunc(p.Profile.Balanced, backed) ||
+		p.Profile.NodeResourcesFit > 0 && p.Profile.Fit != nil && slices.ContainsFunc(p.Profile.Fit.Resources, func(r config.ResourceSpec) bool { return backed(r.Name) })
+}
+
+// ByDevices is by how much devices change the score of node i that Load has without them, for a pod of which CountsDevices is true.
+func ByDevices(p *cluster.Pod, n *cluster.Nodes, i int, d Devices) (change int64) {
+	rules := p.Profile
+	if rules.Fit != nil {
+		change += rules.NodeResourcesFit * (fit(rules.Fit, p, n, i, d) - fit(rules.Fit, p, n, i, nil))
+	}
+	if rules.Balanced != nil {
+		change += rules.NodeResourcesBalancedAllocation * (balancedOver(rules.Balanced, p, n, i, d) - balancedOver(rules.Balanced, p, n, i, nil))
+	}
+	return change
+}
+
 // fit is the weighted mean over the resources of a strategy.
-func fit(s *profile.Strategy, p *cluster.Pod, n *cluster.Nodes, i int) int64 {
+func fit(s *profile.Strategy, p *cluster.Pod, n *cluster.Nodes, i int, d Devices) int64 {
 	sum, weights := int64(0), int64(0)
 	for _, r := range s.Resources {
-		used, capacity := usage(corev1.ResourceName(r.Name), p, n, i, true)
+		used, capacity := usage(corev1.ResourceName(r.Name), p, n, i, true, d)
 		if capacity == 0 {
 			continue
 		}
@@ -80,16 +105,20 @@ func along(shape []config.UtilizationShapePoint, at int64) int64 {
 
 // usage is what node i would have in use of a resource with the pod there, and what it has of it; nothing of an extended resource that the pod does not
 // ask for. guess has pods that request no CPU or memory counted as if they did.
-func usage(r corev1.ResourceName, p *cluster.Pod, n *cluster.Nodes, i int, guess bool) (used, capacity int64) {
+func usage(r corev1.ResourceName, p *cluster.Pod, n *cluster.Nodes, i int, guess bool, d Devices) (used, capacity int64) {
 	k := slices.Index(basic[:], r)
 	switch {
 	case k < 0:
 		want := p.Extended[r] + p.Ignored[r]
 		column := n.Extended[r]
-		if want == 0 || column == nil {
+		switch plugin := column != nil && column.Allocatable[i] > 0; {
+		case want == 0 || !plugin && (d == nil || !slices.Contains(p.Backed, r)):
 			return 0, 0
+		case plugin:
+			return column.Requested[i] + want, column.Allocatable[i]
 		}
-		return column.Requested[i] + want, column.Allocatable[i]
+		used, capacity = d(r)
+		return used + want, capacity
 	case guess && k <= cluster.Memory:
 		return n.Estimated[k][i] + p.Estimate[k], n.Allocatable[k][i]
 	}
@@ -101,11 +130,11 @@ var basic = [...]corev1.ResourceName{
 }
 
 // balancedOver is balancedAllocation over any resources: the less their degrees of use deviate, the better.
-func balancedOver(list []string, p *cluster.Pod, n *cluster.Nodes, i int) int64 {
+func balancedOver(list []string, p *cluster.Pod, n *cluster.Nodes, i int, d Devices) int64 {
 	var degrees []float64
 	sum, asked := 0.0, false
 	for _, name := range list {
-		used, capacity := usage(corev1.ResourceName(name), p, n, i, false)
+		used, capacity := usage(corev1.ResourceName(name), p, n, i, false, d)
 		asked = asked || requests(p, corev1.ResourceName(name))
 		if capacity == 0 {
 			continue

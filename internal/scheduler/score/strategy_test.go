@@ -12,6 +12,44 @@ import (
 	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
+// Of a resource that no plug-in has, devices count; of the others they do not.
+func TestStrategiesByDevices(t *testing.T) {
+	n := cluster.New()
+	list := func(cpu, gadgets string) corev1.ResourceList {
+		return corev1.ResourceList{"cpu": resource.MustParse(cpu), "example.com/gadget": resource.MustParse(gadgets)}
+	}
+	n.Set(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "devices"}, Status: corev1.NodeStatus{Allocatable: list("10", "0")}})
+	n.Set(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "plug-in"}, Status: corev1.NodeStatus{Allocatable: list("10", "4")}})
+	p := cluster.PodOf(&corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Resources: corev1.ResourceRequirements{Requests: list("4", "1")}}}}})
+	devices := func(r corev1.ResourceName) (used, all int64) { return 3, 8 } // of which the pod takes one
+	fit := profile.Profile{Fit: &profile.Strategy{Type: config.MostAllocated, Resources: []config.ResourceSpec{{Name: "cpu", Weight: 1}, {Name: "example.com/gadget", Weight: 1}}},
+		Weights: profile.Weights{NodeResourcesFit: 2}}
+	balanced := profile.Profile{Balanced: []string{"cpu", "example.com/gadget"}, Weights: profile.Weights{NodeResourcesBalancedAllocation: 3}}
+	for _, tt := range []struct {
+		rules  profile.Profile
+		backed []corev1.ResourceName
+		node   int
+		want   int64
+		counts bool
+	}{
+		{fit, []corev1.ResourceName{"example.com/gadget"}, 0, 2 * ((40+50)/2 - 40), true},
+		{fit, []corev1.ResourceName{"example.com/gadget"}, 1, 0, true},
+		{fit, nil, 0, 0, false},
+		{balanced, []corev1.ResourceName{"example.com/gadget"}, 0, 3 * (95 - 100), true},
+		{balanced, []corev1.ResourceName{"example.com/gadget"}, 1, 0, true},
+		{profile.Profile{Balanced: balanced.Balanced}, []corev1.ResourceName{"example.com/gadget"}, 0, 0, false},
+		{profile.Profile{Fit: fit.Fit}, []corev1.ResourceName{"example.com/gadget"}, 0, 0, false},
+	} {
+		p.Profile, p.Backed = &tt.rules, tt.backed
+		if got, counts := ByDevices(p, n, tt.node, devices), CountsDevices(p); got != tt.want || counts != tt.counts {
+			t.Errorf("%+v on %s: %d, want %d; counts: %t", tt.rules, n.Name(tt.node), got, tt.want, counts)
+		}
+	}
+	if p.Profile = nil; CountsDevices(p) {
+		t.Error("devices count without a profile")
+	}
+}
+
 // A node of 10 CPU, 10 GiB and 4 gadgets; with the pod there, 4 CPU, 8 GiB and 1 gadget are used.
 func TestStrategies(t *testing.T) {
 	n := cluster.New()
