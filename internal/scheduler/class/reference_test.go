@@ -481,9 +481,10 @@ func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {
 	guessed := func(q *corev1.Pod, name corev1.ResourceName) int64 {
 		return needs(q, name, map[corev1.ResourceName]int64{"cpu": 100, "memory": 200 << 20}[name])
 	}
-	least, most, fractions := int64(0), int64(0), []float64{}
+	least, most := int64(0), int64(0)
+	var without, with []float64
 	for _, name := range []corev1.ResourceName{"cpu", "memory"} {
-		used, guess := request(p, name), guessed(p, name)
+		used, guess := int64(0), guessed(p, name)
 		for _, q := range w.on(n.Name) {
 			used, guess = used+request(q, name), guess+guessed(q, name)
 		}
@@ -491,11 +492,13 @@ func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {
 			least += (capacity(n, name) - guess) * 100 / capacity(n, name)
 		}
 		most += min(guess, capacity(n, name)) * 100 / capacity(n, name)
-		fractions = append(fractions, min(1, float64(used)/float64(capacity(n, name))))
+		without = append(without, min(1, float64(used)/float64(capacity(n, name))))
+		with = append(with, min(1, float64(used+request(p, name))/float64(capacity(n, name))))
 	}
+	even := func(f []float64) int64 { return int64((1 - math.Abs(f[0]-f[1])/2) * 100) }
 	balanced := int64(0)
 	if request(p, "cpu") > 0 || request(p, "memory") > 0 {
-		balanced = int64((1 - math.Abs(fractions[0]-fractions[1])/2) * 100)
+		balanced = 50 + (50+even(with)-even(without))/2
 	}
 	fit := least / 2
 	if w.rules != nil && w.rules.Fit != nil {

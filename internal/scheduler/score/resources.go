@@ -33,7 +33,7 @@ func leastAllocated(p *cluster.Pod, n *cluster.Nodes, i int) int64 {
 	return sum / kinds
 }
 
-// balancedAllocation prefers nodes whose CPU and memory would be used to the same degree, so that neither is left without the other. It has
+// balancedAllocation prefers nodes of which the pod makes CPU and memory used to degrees that are more alike, so that neither is left without the other. It has
 // no opinion about pods that request nothing, or they would all go to one node.
 func balancedAllocation(p *cluster.Pod, n *cluster.Nodes, i int) int64 {
 	if p.Requests[cluster.CPU] == 0 && p.Requests[cluster.Memory] == 0 {
@@ -41,9 +41,14 @@ func balancedAllocation(p *cluster.Pod, n *cluster.Nodes, i int) int64 {
 	}
 	cpu, memory := n.Allocatable[cluster.CPU][i], n.Allocatable[cluster.Memory][i]
 	if cpu == 0 || memory == 0 {
-		return Best
+		return improved(Best, Best)
 	}
-	c := min(1, float64(n.Requested[cluster.CPU][i]+p.Requests[cluster.CPU])/float64(cpu))
-	m := min(1, float64(n.Requested[cluster.Memory][i]+p.Requests[cluster.Memory])/float64(memory))
-	return int64((1 - math.Abs(c-m)/2) * Best)
+	even := func(c, m int64) int64 {
+		return int64((1 - math.Abs(min(1, float64(c)/float64(cpu))-min(1, float64(m)/float64(memory)))/2) * Best)
+	}
+	c, m := n.Requested[cluster.CPU][i], n.Requested[cluster.Memory][i]
+	return improved(even(c, m), even(c+p.Requests[cluster.CPU], m+p.Requests[cluster.Memory]))
 }
+
+// improved is the score of a node that gets as evenly used as now from as before: three quarters of the best where that makes no difference.
+func improved(before, now int64) int64 { return Best/2 + (Best/2+now-before)/2 }

@@ -131,26 +131,35 @@ var basic = [...]corev1.ResourceName{
 
 // balancedOver is balancedAllocation over any resources: the less their degrees of use deviate, the better.
 func balancedOver(list []string, p *cluster.Pod, n *cluster.Nodes, i int, d Devices) int64 {
-	var degrees []float64
-	sum, asked := 0.0, false
+	var before, now []float64
+	asked := false
 	for _, name := range list {
 		used, capacity := usage(corev1.ResourceName(name), p, n, i, false, d)
-		asked = asked || requests(p, corev1.ResourceName(name))
-		if capacity == 0 {
-			continue
+		want := request(p, corev1.ResourceName(name))
+		asked = asked || want > 0
+		if capacity > 0 {
+			before = append(before, min(1, float64(used-want)/float64(capacity)))
+			now = append(now, min(1, float64(used)/float64(capacity)))
 		}
-		degree := min(1, float64(used)/float64(capacity))
-		degrees, sum = append(degrees, degree), sum+degree
 	}
 	if !asked {
 		return 0
 	}
+	return improved(evenness(before), evenness(now))
+}
+
+// evenness is the best score less what degrees of use deviate from one another.
+func evenness(degrees []float64) int64 {
 	deviation := 0.0
 	switch len(degrees) {
 	case 0, 1:
 	case 2:
 		deviation = math.Abs(degrees[0]-degrees[1]) / 2
 	default:
+		sum := 0.0
+		for _, d := range degrees {
+			sum += d
+		}
 		mean := sum / float64(len(degrees))
 		for _, d := range degrees {
 			deviation += (d - mean) * (d - mean)
@@ -160,9 +169,9 @@ func balancedOver(list []string, p *cluster.Pod, n *cluster.Nodes, i int, d Devi
 	return int64((1 - deviation) * Best)
 }
 
-func requests(p *cluster.Pod, r corev1.ResourceName) bool {
+func request(p *cluster.Pod, r corev1.ResourceName) int64 {
 	if k := slices.Index(basic[:], r); k >= 0 {
-		return p.Requests[k] > 0
+		return p.Requests[k]
 	}
-	return p.Extended[r]+p.Ignored[r] > 0
+	return p.Extended[r] + p.Ignored[r]
 }

@@ -35,7 +35,7 @@ func TestStrategiesByDevices(t *testing.T) {
 		{fit, []corev1.ResourceName{"example.com/gadget"}, 0, 2 * ((40+50)/2 - 40), true},
 		{fit, []corev1.ResourceName{"example.com/gadget"}, 1, 0, true},
 		{fit, nil, 0, 0, false},
-		{balanced, []corev1.ResourceName{"example.com/gadget"}, 0, 3 * (95 - 100), true},
+		{balanced, []corev1.ResourceName{"example.com/gadget"}, 0, 3 * (50 + (50+95-81)/2 - 75), true},
 		{balanced, []corev1.ResourceName{"example.com/gadget"}, 1, 0, true},
 		{profile.Profile{Balanced: balanced.Balanced}, []corev1.ResourceName{"example.com/gadget"}, 0, 0, false},
 		{profile.Profile{Fit: fit.Fit}, []corev1.ResourceName{"example.com/gadget"}, 0, 0, false},
@@ -71,8 +71,8 @@ func TestStrategies(t *testing.T) {
 			{Utilization: 0, Score: 0}, {Utilization: 50, Score: 100}, {Utilization: 100, Score: 0}}}}, (80 + 40) / 2},
 		{"ratio leaves out what is worth nothing", profile.Profile{Fit: &profile.Strategy{Type: config.RequestedToCapacityRatio, Resources: both,
 			Shape: []config.UtilizationShapePoint{{Utilization: 40, Score: 0}, {Utilization: 80, Score: 70}}}}, 70},
-		{"balanced over two", profile.Profile{Balanced: []string{"cpu", "example.com/gadget"}}, 92},
-		{"balanced over three", profile.Profile{Balanced: []string{"cpu", "memory", "example.com/gadget"}}, 76},
+		{"balanced over two", profile.Profile{Balanced: []string{"cpu", "example.com/gadget"}}, 71},
+		{"balanced over three", profile.Profile{Balanced: []string{"cpu", "memory", "example.com/gadget"}}, 63},
 	} {
 		rules := one.rules
 		if rules.Balanced == nil {
