@@ -6,6 +6,7 @@
 package profile
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -109,7 +110,12 @@ type Strategy struct {
 	Shape     []config.UtilizationShapePoint // scores from 0 to 100, by utilization
 }
 
-// Ignores says that nodes are not asked for a resource, because somebody else sees to it.
+// Ignores says that nodes are not asked for a resource, because somebody else sees to it. That is so of extended resources only.
 func (p *Profile) Ignores(name corev1.ResourceName) bool {
-	return p != nil && (p.ignored[name] || p.ignoredDomains[domain(name)])
+	return p != nil && (p.ignored[name] || p.ignoredDomains[domain(name)]) && extended(name)
+}
+
+// extended says that a resource is none of Kubernetes' own, such as a kind of huge pages, and no quota's.
+func extended(name corev1.ResourceName) bool {
+	return domain(name) != "" && !strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix) && !strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix)
 }

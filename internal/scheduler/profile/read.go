@@ -250,8 +250,7 @@ func checkManaged(name string, path *field.Path) (errs field.ErrorList) {
 	for _, wrong := range validation.IsQualifiedName(name) {
 		errs = append(errs, field.Invalid(path, name, wrong))
 	}
-	native := !strings.Contains(name, "/") || strings.Contains(name, corev1.ResourceDefaultNamespacePrefix)
-	if len(errs) == 0 && (native || strings.HasPrefix(name, corev1.DefaultResourceRequestsPrefix) ||
+	if len(errs) == 0 && (!extended(corev1.ResourceName(name)) ||
 		len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+name)) > 0) {
 		errs = append(errs, field.Invalid(path, name, "is an invalid extended resource name"))
 	}

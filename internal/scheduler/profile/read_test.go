@@ -58,8 +58,8 @@ profiles:
   pluginConfig:
   - name: NodeResourcesFit
     args:
-      ignoredResources: [example.com/one]
-      ignoredResourceGroups: [example.org]
+      ignoredResources: [example.com/one, hugepages-2Mi, requests.example.com/one]
+      ignoredResourceGroups: [example.org, kubernetes.io]
       scoringStrategy:
         type: RequestedToCapacityRatio
         requestedToCapacityRatio: {shape: [{utilization: 0, score: 0}, {utilization: 100, score: 10}]}
@@ -92,7 +92,8 @@ profiles:
 			t.Errorf("%s runs: %t", plugin, !runs)
 		}
 	}
-	for name, ignored := range map[corev1.ResourceName]bool{"example.com/one": true, "example.com/two": false, "example.org/any": true, "cpu": false} {
+	for name, ignored := range map[corev1.ResourceName]bool{"example.com/one": true, "example.com/two": false, "example.org/any": true, "cpu": false,
+		"hugepages-2Mi": false, "kubernetes.io/batch": false, "requests.example.com/one": false} {
 		if p.Ignores(name) != ignored {
 			t.Errorf("%s is ignored: %t", name, !ignored)
 		}
