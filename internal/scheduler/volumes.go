@@ -67,9 +67,12 @@ func (l *loop) dropLeftOver(p *cluster.Pod) {
 	}
 }
 
-// needs finds out what a pod's volumes and resource claims ask of nodes; why is the reason if no node can do yet, whichever, and helps what may change that;
+// needs finds out what a pod's affinity, volumes and resource claims ask of nodes; why is the reason if no node can do yet, whichever, and helps what may change that;
 // 0 says that only a change of the pod itself does.
 func (l *loop) needs(p *cluster.Pod) (why string, helps cluster.Change) {
+	if names, bound := filter.Named(p); bound && len(names) == 0 && p.Profile.Runs("NodeAffinity") {
+		return filter.Conflict, cluster.Added
+	}
 	var err error
 	helps = cluster.Stored
 	if p.Profile.Runs("VolumeBinding") {

@@ -56,12 +56,12 @@ func (c *Class) rate() {
 	var taints, affinity int64
 	for _, g := range c.feasible {
 		kind := c.kinds[g.key[0]]
-		taints, affinity = max(taints, kind[0]), max(affinity, kind[1])
+		taints, affinity = max(taints, kind[kindTaints]), max(affinity, kind[kindPreference])
 	}
 	for _, g := range c.feasible {
 		kind := c.kinds[g.key[0]]
-		g.score = c.scale.TaintToleration*score.Fewer(kind[0], taints) + c.scale.NodeAffinity*score.More(kind[1], affinity) +
-			c.scale.VolumeBinding*kind[2] + c.scale.ImageLocality*score.Locality(kind[3:], c.having, c.nodes.Count())
+		g.score = c.scale.TaintToleration*score.Fewer(kind[kindTaints], taints) + c.scale.NodeAffinity*score.More(kind[kindPreference], affinity) +
+			c.scale.VolumeBinding*kind[kindStorage] + c.scale.ImageLocality*score.Locality(kind[kindImages:], c.having, c.nodes.Count())
 	}
 	if len(c.soft) > 0 {
 		c.rateSpread()
@@ -146,7 +146,7 @@ func (c *Class) weights() []float64 {
 	weights := make([]float64, len(c.soft))
 	for k, s := range c.soft {
 		c.mark++
-		domains := 0
+		domains, lacking := 0, 0
 		for _, g := range c.feasible {
 			if c.passedOver(g) {
 				continue
@@ -155,13 +155,14 @@ func (c *Class) weights() []float64 {
 			case s.own:
 				domains += len(g.heap)
 			case v == missing:
+				lacking = 1 // upstream takes all nodes without the label for one more domain
 			case s.direct:
 				domains += len(g.heap)
 			default:
 				domains += s.first(int32(g.key[s.part]), c.mark)
 			}
 		}
-		weights[k] = math.Log(float64(domains + 2))
+		weights[k] = math.Log(float64(domains + lacking + 2))
 	}
 	return weights
 }

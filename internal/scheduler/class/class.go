@@ -20,7 +20,7 @@ import (
 	"skiff.dev/skiff/internal/scheduler/score"
 )
 
-// What is known of a node: bit k+1 says that static filter k lets it pass.
+// What is known of a node: bit k+1 says that static filter k lets it pass. Spreading asks by which nodes it counts also where a profile has that filter off.
 const (
 	present   = uint8(1)
 	tolerated = uint8(2 << filter.Taints)
@@ -37,8 +37,10 @@ type Class struct {
 	scale  *profile.Weights
 	bound  bool // to the nodes in only, by name
 	only   []int
+	must   uint8 // the facts without which a node won't do: those of the plug-ins that the profile runs
 	static [len(filter.Static)]filter.Check
 	load   [len(filter.Load)]filter.Check
+	last   filter.Check
 	prefer func(i int) int64 // node affinity's preference
 	stored func(i int) int64 // what storage a node has for the pod's claims is worth
 	images []string
@@ -97,14 +99,21 @@ func (c *columns) grow(size int) {
 }
 
 func newClass(p *cluster.Pod, n *cluster.Nodes) *Class {
-	c := &Class{nodes: n, pod: p, scale: p.Profile.Scale()}
+	c := &Class{nodes: n, pod: p, scale: p.Profile.Scale(), must: everyFact}
 	if c.scale.ImageLocality > 0 {
 		c.images = score.Images(p.Pod)
 	}
 	for k := range filter.Static {
-		if p.Profile.Runs(filter.Static[k].Name) {
+		runs := p.Profile.Runs(filter.Static[k].Name)
+		if !runs {
+			c.must &^= 2 << k
+		}
+		if runs || k == filter.Taints || k == filter.Affinity {
 			c.static[k] = filter.Static[k].Prepare(p, n)
 		}
+	}
+	if p.Profile.Runs(filter.Last.Name) {
+		c.last = filter.Last.Prepare(p, n)
 	}
 	for k := range filter.Load {
 		if p.Profile.Runs(filter.Load[k].Name) {
@@ -198,7 +207,7 @@ func (c *Class) update(i int, object bool) {
 	for _, a := range c.axes {
 		a.update(i, c.facts[i])
 	}
-	if c.facts[i] != everyFact || !c.loadable(i) {
+	if !c.passes(i) || !c.loadable(i) {
 		c.leave(i)
 		return
 	}
@@ -217,6 +226,9 @@ func (c *Class) update(i int, object bool) {
 	c.rank[i] = better
 	c.join(i, key)
 }
+
+// passes says that no static filter has anything against node i.
+func (c *Class) passes(i int) bool { return c.facts[i]&c.must == c.must }
 
 func (c *Class) loadable(i int) bool {
 	if ports := c.load[filter.Ports]; ports != nil && ports(i) != nil {
@@ -240,23 +252,35 @@ func (c *Class) examine(i int) {
 		}
 	}
 	c.facts[i] = facts
-	if facts == everyFact {
+	if c.passes(i) {
 		c.kind[i] = c.kindOf(i, node)
 	}
 }
 
+// What the numbers of a kind are; those of images follow.
+const (
+	kindTaints = iota
+	kindPreference
+	kindStorage
+	kindUndeclared // 1 where the node lacks a feature
+	kindImages
+)
+
 // kindOf numbers what makes a node good by itself. Nodes without taints and images, which nothing prefers, are all of one kind.
 func (c *Class) kindOf(i int, node *corev1.Node) int32 {
-	if c.plain >= 0 && !c.nodes.Marked[i] && c.prefer == nil && c.stored == nil && len(c.nodes.Images[i]) == 0 {
+	if c.plain >= 0 && !c.nodes.Marked[i] && c.prefer == nil && c.stored == nil && c.last == nil && len(c.nodes.Images[i]) == 0 {
 		return c.plain
 	}
-	kind := make([]int64, 3, 3+len(c.images))
-	kind[0] = score.Taints(c.pod.Spec.Tolerations, node)
+	kind := make([]int64, kindImages, kindImages+len(c.images))
+	kind[kindTaints] = score.Taints(c.pod.Spec.Tolerations, node)
 	if c.prefer != nil {
-		kind[1] = c.prefer(i)
+		kind[kindPreference] = c.prefer(i)
 	}
 	if c.stored != nil {
-		kind[2] = c.stored(i)
+		kind[kindStorage] = c.stored(i)
+	}
+	if c.last != nil && c.last(i) != nil {
+		kind[kindUndeclared] = 1
 	}
 	for _, image := range c.images {
 		kind = append(kind, c.nodes.Images[i][image])

@@ -46,11 +46,14 @@ func (q *Inquiry) Find(i int) Finding {
 	f := Finding{Refusal: r, Plugin: c.refuser(i)}
 	if f.Plugin != "" {
 		f.Detail = filter.Detail(f.Plugin, c.pod, c.nodes, i)
-		f.Enough = c.facts[i] == everyFact && c.rules(i) == nil
+		f.Enough = c.passes(i) && c.rules(i) == nil
 		return f
 	}
 	switch bad, a := c.decide(c.at0(i)); bad {
-	case nil, unlabelled, skewed:
+	case nil:
+		f.Plugin = filter.Last.Name
+		f.Detail = filter.Detail(f.Plugin, c.pod, c.nodes, i)
+	case unlabelled, skewed:
 		f.Plugin = "PodTopologySpread"
 		f.Detail = c.spreading(a, i)
 	default:
@@ -66,7 +69,7 @@ func (c *Class) refuser(i int) string {
 		return filter.Static[filter.Affinity].Name
 	}
 	for k, check := range c.static {
-		if check != nil && c.facts[i]&(2<<k) == 0 {
+		if check != nil && c.must&^c.facts[i]&(2<<k) != 0 {
 			return filter.Static[k].Name
 		}
 	}
@@ -88,8 +91,12 @@ func (c *Class) at0(i int) func(a *axis) (value, less int64) {
 	}
 }
 
+// rules are those that a node breaks whatever room it has.
 func (c *Class) rules(i int) *rule {
 	r, _ := c.decide(c.at0(i))
+	if r == nil && c.last != nil && c.last(i) != nil {
+		return lacking
+	}
 	return r
 }
 

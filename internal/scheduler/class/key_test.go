@@ -266,6 +266,7 @@ func TestPodsThatDifferInOneThing(t *testing.T) {
 		{"an owner's kind", byOwner, ownedBy("ReplicaSet", "a"), ownedBy("StatefulSet", "a")},
 		{"a container's image", holdingImage, func(p *corev1.Pod) { p.Spec.Containers[0].Image = "a:1" }, func(p *corev1.Pod) { p.Spec.Containers[0].Image = "b:1" }},
 		{"an init container's image", holdingImage, func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Image: "a:1"}} }, func(p *corev1.Pod) { p.Spec.InitContainers = []corev1.Container{{Image: "b:1"}} }},
+		{"an image that is a volume", holdingImage, imageVolume("a:1"), imageVolume("b:1")},
 
 		{"whether it counts itself", func(s *stage) { s.place("n0", "q", label("app", "a")) }, both(label("app", "a"), spreadBy(1)), both(label("app", "b"), spreadBy(1))},
 		{"whom a constraint counts", func(s *stage) { s.place("n0", "q", both(label("app", "a"), label("rev", "1"))) },
@@ -399,6 +400,12 @@ func TestWhatAClaimMayHaveChanges(t *testing.T) {
 		if got, want := s.verdict(t, table, p), s.alone(t, p); got != want || got == before {
 			t.Errorf("%s: %s after %s, by itself %s", row.what, got, before, want)
 		}
+	}
+}
+
+func imageVolume(image string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Volumes = []corev1.Volume{{Name: "i", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: image}}}}
 	}
 }
 

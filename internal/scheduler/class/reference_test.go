@@ -235,9 +235,6 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 		return "node(s) didn't match scheduler-enforced node affinity"
 	case !affine:
 		return "node(s) didn't match Pod's node affinity/selector"
-	case len(p.Spec.Containers[0].RestartPolicyRules) > 0 && !slices.Contains(n.Status.DeclaredFeatures, restartsAll),
-		len(p.Spec.Containers[0].VolumeMounts) > 0 && !slices.Contains(n.Status.DeclaredFeatures, bindsMounts):
-		return "node(s) didn't match Pod's required features"
 	}
 	here := w.on(n.Name)
 	for _, q := range here {
@@ -268,10 +265,14 @@ func (w *world) refusal(p *corev1.Pod, n *corev1.Node) string {
 	if r := w.skew(p, n); r != "" && w.rules.Runs("PodTopologySpread") {
 		return r
 	}
-	if !w.rules.Runs("InterPodAffinity") {
-		return ""
+	if r := w.others(p, n); r != "" && w.rules.Runs("InterPodAffinity") {
+		return r
 	}
-	return w.others(p, n)
+	if len(p.Spec.Containers[0].RestartPolicyRules) > 0 && !slices.Contains(n.Status.DeclaredFeatures, restartsAll) ||
+		len(p.Spec.Containers[0].VolumeMounts) > 0 && !slices.Contains(n.Status.DeclaredFeatures, bindsMounts) {
+		return "node(s) didn't match Pod's required features"
+	}
+	return ""
 }
 
 func (w *world) constraints(p *corev1.Pod, when corev1.UnsatisfiableConstraintAction) (list []corev1.TopologySpreadConstraint, own bool) {
@@ -530,9 +531,7 @@ func (w *world) spreadScores(p *corev1.Pod, feasible []*corev1.Node) map[string]
 			}
 			selector, domains := w.spreadSelector(p, c, own), map[string]bool{}
 			for _, m := range counting {
-				if v, has := m.Labels[c.TopologyKey]; has {
-					domains[v] = true
-				}
+				domains[m.Labels[c.TopologyKey]] = true // "" for all that have no such label
 			}
 			size, count := len(domains), int64(0)
 			if c.TopologyKey == corev1.LabelHostname {

@@ -46,7 +46,7 @@ func (t *Table) Of(p *cluster.Pod) *Class {
 }
 
 func (t *Table) find(p *cluster.Pod) *Class {
-	if names, bound := filter.Named(p); bound {
+	if names, bound := filter.Named(p); bound && p.Profile.Runs("NodeAffinity") {
 		return t.ofBound(p, names)
 	}
 	t.clock++
@@ -245,6 +245,11 @@ func appendSpec(b []byte, p *cluster.Pod) []byte {
 	}
 	for i := range s.Containers {
 		str(s.Containers[i].Image)
+	}
+	for i := range s.Volumes {
+		if image := s.Volumes[i].Image; image != nil {
+			str(image.Reference)
+		}
 	}
 	return b
 }

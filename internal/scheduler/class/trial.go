@@ -60,7 +60,7 @@ func (t *Trial) shift(p *cluster.Pod, sign int64) {
 // Refusal says why the node would not do even so; nil if it would.
 func (t *Trial) Refusal() *filter.Refusal {
 	c, n, i := t.class, t.class.nodes, t.node
-	if c.facts[i] != everyFact {
+	if !c.passes(i) {
 		r, _ := c.Why(i)
 		return r
 	}
@@ -80,6 +80,9 @@ func (t *Trial) Refusal() *filter.Refusal {
 		return missing, 0
 	}); r != nil {
 		return &r.Refusal
+	}
+	if c.last != nil {
+		return c.last(i)
 	}
 	return nil
 }

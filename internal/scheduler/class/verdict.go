@@ -21,13 +21,19 @@ var (
 	skewed     = &rule{filter.Refusal{Reasons: []string{"node(s) didn't match pod topology spread constraints"}}, others}
 	alone      = &rule{filter.Refusal{Reasons: []string{"node(s) didn't match pod affinity rules"}, Final: true}, others}
 	crowded    = &rule{filter.Refusal{Reasons: []string{"node(s) didn't match pod anti-affinity rules"}}, others}
+	lacking    = &rule{*filter.Featureless, filter.Last.Helps}
 	unwelcome  = &rule{filter.Refusal{Reasons: []string{"node(s) didn't satisfy existing pods anti-affinity rules"}}, others}
 )
 
-// judge decides for a group what other pods have a say in: PodTopologySpread, then InterPodAffinity.
+// judge decides for a group what other pods have a say in: PodTopologySpread, then InterPodAffinity; and after these what comes last.
 func (c *Class) judge(g *group) *rule {
-	r, _ := c.decide(func(a *axis) (int64, int64) { return a.value(g), 0 })
-	return r
+	if r, _ := c.decide(func(a *axis) (int64, int64) { return a.value(g), 0 }); r != nil {
+		return r
+	}
+	if c.kinds[g.key[0]][kindUndeclared] != 0 {
+		return lacking
+	}
+	return nil
 }
 
 // decide takes, for each axis, the count in a node's domain and how much less it and its topology would have without some pods. With the rule
@@ -104,7 +110,7 @@ func (c *Class) Why(i int) (*filter.Refusal, cluster.Change) {
 // byItself says why node i won't do whoever else is anywhere, and by which plug-in: its position in Static, or in Load after that.
 func (c *Class) byItself(i int) (r *filter.Refusal, by int) {
 	for k, check := range c.static {
-		if check != nil && c.facts[i]&(2<<k) == 0 {
+		if check != nil && c.must&^c.facts[i]&(2<<k) != 0 {
 			return check(i), k
 		}
 	}

@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
@@ -48,20 +50,28 @@ func required(p *cluster.Pod) *corev1.NodeSelector {
 	return p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 }
 
-// Named returns the names of the nodes to which a pod's affinity binds it, as a DaemonSet's pods are; false if it is not bound by name.
+// Conflict is upstream's reason for pods whose affinity asks for nodes of several names at once, which no node has.
+const Conflict = "pod affinity terms conflict"
+
+// Named returns the names of the nodes to which a pod's affinity binds it, as a DaemonSet's pods are; false if it is not bound by name. None are left where its
+// fields contradict one another.
 func Named(p *cluster.Pod) (names []string, bound bool) {
 	affinity := required(p)
 	if affinity == nil || len(affinity.NodeSelectorTerms) == 0 {
 		return nil, false
 	}
 	for _, term := range affinity.NodeSelectorTerms {
-		var only []string
+		named, only := false, []string(nil)
 		for _, field := range term.MatchFields {
-			if field.Key == "metadata.name" && field.Operator == corev1.NodeSelectorOpIn {
-				only = field.Values // two fields must both hold; the check proper decides among these
+			switch {
+			case field.Key != "metadata.name" || field.Operator != corev1.NodeSelectorOpIn:
+			case !named:
+				named, only = true, slices.Clone(field.Values)
+			default: // all fields of a term must hold
+				only = slices.DeleteFunc(only, func(name string) bool { return !slices.Contains(field.Values, name) })
 			}
 		}
-		if only == nil {
+		if !named {
 			return nil, false
 		}
 		names = append(names, only...)

@@ -6,7 +6,8 @@ import (
 	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
-var featuresRefusal = &Refusal{[]string{"node(s) didn't match Pod's required features"}, true}
+// Featureless is Last's refusal.
+var Featureless = &Refusal{[]string{"node(s) didn't match Pod's required features"}, true}
 
 // nodeDeclaredFeatures keeps pods off nodes that don't declare a feature which the pod needs (KEP-5328), such as those of an older version.
 func nodeDeclaredFeatures(p *cluster.Pod, n *cluster.Nodes) Check {
@@ -15,7 +16,7 @@ func nodeDeclaredFeatures(p *cluster.Pod, n *cluster.Nodes) Check {
 	}
 	return func(i int) *Refusal {
 		if len(Undeclared(p, n.Node[i].Status.DeclaredFeatures)) > 0 {
-			return featuresRefusal
+			return Featureless
 		}
 		return nil
 	}

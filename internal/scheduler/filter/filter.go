@@ -25,20 +25,21 @@ type Plugin struct {
 	Helps cluster.Change
 }
 
-// Static plug-ins look at the node alone, in upstream's order; the first that refuses a node gives the reason. NodeDeclaredFeatures, which upstream adds to all
-// these, is among them because it need be asked only when the node itself changes.
+// Static plug-ins look at the node alone, in upstream's order; the first that refuses a node gives the reason.
 var Static = [...]Plugin{
-	{"NodeUnschedulable", nodeUnschedulable, cluster.Added | cluster.Schedulable},
 	{"NodeName", nodeName, cluster.Added},
+	{"NodeUnschedulable", nodeUnschedulable, cluster.Added | cluster.Schedulable},
 	{"TaintToleration", taintToleration, cluster.Added | cluster.Taints},
 	{"NodeAffinity", enforcedAffinity, cluster.Added | cluster.Labels},
 	{"NodeAffinity", nodeAffinity, cluster.Added | cluster.Labels},
-	{"NodeDeclaredFeatures", nodeDeclaredFeatures, cluster.Added | cluster.Features},
 }
+
+// Last is the one that upstream asks when all others let a node pass, those about other pods too. It also looks at the node alone.
+var Last = Plugin{"NodeDeclaredFeatures", nodeDeclaredFeatures, cluster.Added | cluster.Features}
 
 // Positions in Static of the plug-ins by which spreading decides whether a node counts, and of those that pass every node that is not marked.
 const (
-	Unschedulable = 0
+	Unschedulable = 1
 	Taints        = 2
 	Affinity      = 4
 )

@@ -98,6 +98,39 @@ func TestFilters(t *testing.T) {
 			requests("cpu=1")(p)
 			p.Spec.InitContainers = []corev1.Container{{RestartPolicy: &sidecar, Resources: corev1.ResourceRequirements{Requests: list("cpu=600m")}}}
 		}, want: "Insufficient cpu"},
+		{name: "hugepages", pod: requests("hugepages-2Mi=2Mi"), want: "Insufficient hugepages-2Mi"},
+		{name: "ephemeral storage", pod: requests("ephemeral-storage=11Gi"), want: "Insufficient ephemeral-storage"},
+		{name: "nothing of a resource nobody has", pod: requests("example.com/fpga=0")},
+		{name: "all that is missing", node: func(n *corev1.Node) { n.Status.Allocatable["pods"] = resource.MustParse("1") },
+			pod:  requests("cpu=3", "memory=5Gi", "ephemeral-storage=11Gi", "example.com/gpu=2", "example.com/fpga=1"),
+			want: "Insufficient cpu, Insufficient ephemeral-storage, Insufficient example.com/fpga, Insufficient example.com/gpu, Insufficient memory, Too many pods"},
+		{name: "the pod's own resources count instead of its containers'", pod: func(p *corev1.Pod) {
+			requests("cpu=100m")(p)
+			p.Spec.Resources = &corev1.ResourceRequirements{Requests: list("cpu=1600m")}
+		}, want: "Insufficient cpu"},
+		{name: "a port that only a container's init container wants", pod: func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{Ports: []corev1.ContainerPort{{HostPort: 80}}}}
+		}},
+		{name: "a port that a sidecar wants, without a protocol", pod: func(p *corev1.Pod) {
+			p.Spec.InitContainers = []corev1.Container{{RestartPolicy: &sidecar, Ports: []corev1.ContainerPort{{HostPort: 80, HostIP: "0.0.0.0"}}}}
+		}, want: "node(s) didn't have free ports for the requested pod ports"},
+		{name: "another node's name", pod: func(p *corev1.Pod) { p.Spec.NodeName = "m" }, want: "node(s) didn't match the requested node name"},
+		{name: "its name", pod: func(p *corev1.Pod) { p.Spec.NodeName = "n" }},
+		{name: "a key that is tolerated only as a preference", node: func(n *corev1.Node) {
+			n.Spec.Taints = []corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoSchedule}}
+		}, pod: func(p *corev1.Pod) {
+			p.Spec.Tolerations = []corev1.Toleration{{Key: "k", Value: "v", Effect: corev1.TaintEffectPreferNoSchedule}}
+		}, want: "node(s) had untolerated taint(s)"},
+		{name: "cordoned, and its taint tolerated", node: func(n *corev1.Node) { n.Spec.Unschedulable = true }, pod: func(p *corev1.Pod) {
+			p.Spec.Tolerations = []corev1.Toleration{{Key: corev1.TaintNodeUnschedulable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule}}
+		}},
+		{name: "a selector that cannot be read", pod: func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchExpressions: []corev1.NodeSelectorRequirement{{Key: "disk", Operator: "Some"}}}}}}}
+		}, want: "node(s) didn't match Pod's node affinity/selector"},
+		{name: "affinity without terms", pod: func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}}}
+		}, want: "node(s) didn't match Pod's node affinity/selector"},
 		{name: "overhead counts", pod: func(p *corev1.Pod) { requests("cpu=1400m")(p); p.Spec.Overhead = list("cpu=200m") }, want: "Insufficient cpu"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -109,7 +142,7 @@ func TestFilters(t *testing.T) {
 				p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, Protocol: corev1.ProtocolTCP}}
 			})), "n")
 			p, got := cluster.PodOf(pod(tt.pod)), ""
-			for _, plugin := range append(Static[:], Load[:]...) {
+			for _, plugin := range append(append(Static[:], Load[:]...), Last) {
 				if check := plugin.Prepare(p, n); check != nil && got == "" {
 					if r := check(0); r != nil {
 						got = strings.Join(slices.Sorted(slices.Values(r.Reasons)), ", ")
@@ -120,6 +153,26 @@ func TestFilters(t *testing.T) {
 				t.Errorf("reasons %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// A node that has less than a pod asks for, empty or not, is of no use whoever leaves it. One that lets no pod in is, to upstream.
+func TestWhatIsFinal(t *testing.T) {
+	for _, row := range []struct {
+		pods  string
+		asked []string
+		final bool
+	}{
+		{"3", []string{"cpu=2"}, false}, {"3", []string{"cpu=2001m"}, true}, {"3", []string{"memory=4Gi"}, false}, {"3", []string{"memory=5Gi"}, true},
+		{"3", []string{"example.com/gpu=1"}, false}, {"3", []string{"example.com/gpu=2"}, true}, {"3", []string{"example.com/fpga=1"}, true},
+		{"0", nil, false}, {"0", []string{"cpu=2"}, false}, {"0", []string{"cpu=3"}, true}, {"3", []string{"cpu=2", "memory=5Gi"}, true},
+	} {
+		n := cluster.New()
+		n.Set(node("n", func(n *corev1.Node) { n.Status.Allocatable["pods"] = resource.MustParse(row.pods) }))
+		n.Place(cluster.PodOf(pod(func(p *corev1.Pod) { p.UID = "there"; requests("cpu=1", "memory=1Gi", "example.com/gpu=1")(p) })), "n")
+		if r := nodeResourcesFit(cluster.PodOf(pod(requests(row.asked...))), n)(0); r == nil || r.Final != row.final {
+			t.Errorf("%v where %s pods may be: %+v", row.asked, row.pods, r)
+		}
 	}
 }
 

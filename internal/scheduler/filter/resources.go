@@ -59,7 +59,7 @@ func nodeResourcesFit(p *cluster.Pod, n *cluster.Nodes) Check {
 		var of lack
 		each(p, n, i, names, func(k int, asked, _, allocatable int64) {
 			of.missing |= 1 << min(k, 63)
-			of.final = of.final || asked > allocatable
+			of.final = of.final || asked > allocatable && k != 0 // that there are too many pods never is, not even where none may be
 		})
 		refusal := known[of]
 		if refusal == nil || of.missing>>63 != 0 {

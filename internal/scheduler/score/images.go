@@ -6,19 +6,24 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Below least an image is fetched fast enough to ignore; most, for each container, is worth full marks.
+// Below least an image is fetched fast enough to ignore; most, for each image, is worth full marks.
 const (
 	least = 23 << 20
 	most  = 1000 << 20
 )
 
-// Images are the names of the images a pod's containers need, one for each container.
+// Images are the names of the images a pod needs, one for each container and each volume that is an image.
 func Images(p *corev1.Pod) (names []string) {
 	for i := range p.Spec.InitContainers {
 		names = append(names, normal(p.Spec.InitContainers[i].Image))
 	}
 	for i := range p.Spec.Containers {
 		names = append(names, normal(p.Spec.Containers[i].Image))
+	}
+	for i := range p.Spec.Volumes {
+		if image := p.Spec.Volumes[i].Image; image != nil {
+			names = append(names, normal(image.Reference))
+		}
 	}
 	return names
 }
