@@ -287,7 +287,7 @@ func (l *loop) settleGang(g *gang.Group, places []place, short string) {
 		g.Tries = 0
 	case !soon:
 		g.Tries++
-		g.Due = l.now().Add(l.queue.Pause(g.Tries))
+		g.Due = l.now().Add(l.queue.Pause(g.Tries - 1)) // the first retry is free
 	}
 	for i := range places {
 		s := &places[i]

@@ -1,8 +1,9 @@
 // Package queue holds the pods that have no node yet.
 //
-// A pod is in exactly one of four sets: active (to be tried now, the highest priority first, then the oldest), backing off (tried lately;
-// active once its time is up), unschedulable (waits for a change that might help) or held (until the others of its group are there). The clock is the caller's. Only the scheduler's own
-// goroutine uses it.
+// A pod is in exactly one of five sets: active (to be tried now, the highest priority first, then who has waited longest since it was tried last), backing off
+// (tried lately, and something that might help has changed since; active once its time is up, or when there is nothing else to do), failed (likewise, but it could
+// not be found out or written what becomes of it, so it always waits), unschedulable (waits for a change that might help) or held (until the others of its group
+// are there). The clock is the caller's. Only the scheduler's own goroutine uses it.
 package queue
 
 import (
@@ -37,35 +38,52 @@ type Entry struct {
 	Since    time.Time    // in the queue
 	Unit     *Unit        // nil for most
 
-	tried   time.Time      // last
-	due     time.Time      // backing off until, or unschedulable at the latest until
-	refused cluster.Change // what might help
-	in      *set
-	at      int // position in its set
+	back     time.Time      // in the queue, after the last try if there was one
+	refusals int            // tries that found no node
+	failures int            // tries of which nothing came, since the last refusal
+	tried    time.Time      // last
+	due      time.Time      // backing off until, or unschedulable at the latest until
+	refused  cluster.Change // what might help
+	in       *set
+	at       int // position in its set
 }
 
 // Queue of pods.
 type Queue struct {
-	entries                        map[types.UID]*Entry
-	active, backoff, unschedulable set
-	held, told                     set            // of those that are held: not told yet, and told
-	wanted                         cluster.Change // by any unschedulable pod, or more
-	first, last                    time.Duration  // back-off
+	entries                                map[types.UID]*Entry
+	active, backoff, failed, unschedulable set
+	held, told                             set            // of those that are held: not told yet, and told
+	wanted                                 cluster.Change // by any unschedulable pod, or more
+	first, last                            time.Duration  // back-off
+	began                                  time.Time
 }
+
+// window is how exactly pods that back off are told apart: those that are due in the same one are in the order of active ones, and become active together.
+const window = time.Second
 
 // New returns an empty queue whose pods wait from first to last before another try.
 func New(first, last time.Duration) *Queue {
 	byDue := func(a, b *Entry) bool { return a.due.Before(b.due) }
-	return &Queue{
+	q := &Queue{
 		first: first, last: last,
 		entries:       map[types.UID]*Entry{},
 		active:        set{less: Before},
-		backoff:       set{less: byDue},
+		failed:        set{less: byDue},
 		unschedulable: set{less: byDue},
 		held:          set{less: byDue},
 		told:          set{less: byDue},
 	}
+	q.backoff.less = func(a, b *Entry) bool {
+		if x, y := q.window(a.due), q.window(b.due); x != y {
+			return x < y
+		}
+		return Before(a, b)
+	}
+	return q
 }
+
+// window numbers windows, on the clock that the caller's times were read from.
+func (q *Queue) window(t time.Time) int64 { return int64(t.Sub(q.began) / window) }
 
 // Before is the order in which pods are tried.
 func Before(a, b *Entry) bool {
@@ -77,7 +95,7 @@ func Before(a, b *Entry) bool {
 	if p, q := a.priority(), b.priority(); p != q {
 		return p > q
 	}
-	return a.Since.Before(b.Since)
+	return a.back.Before(b.back)
 }
 
 func (e *Entry) first() bool { return e.Unit != nil && e.Unit.First }
@@ -91,25 +109,32 @@ func (e *Entry) priority() int32 {
 
 // Len counts the pods in each set.
 func (q *Queue) Len() (active, backoff, unschedulable int) {
-	return len(q.active.list), len(q.backoff.list), len(q.unschedulable.list)
+	return len(q.active.list), len(q.backoff.list) + len(q.failed.list), len(q.unschedulable.list)
 }
 
 // Add puts a pod in, or brings the one that is in up to date. again says that what changed about it may let it be scheduled.
 func (q *Queue) Add(p *cluster.Pod, again bool, now time.Time) {
 	e := q.entries[p.UID]
 	if e == nil {
-		e = &Entry{Pod: p, Since: now}
-		q.entries[p.UID] = e
-		q.active.push(e)
+		q.active.push(q.enter(p, now))
 		return
 	}
 	e.Pod = p
-	if e.in == &q.active {
+	if e.in == &q.active || e.in == &q.backoff {
 		heap.Fix(e.in, e.at)
 	}
 	if again && e.in == &q.unschedulable {
 		q.retry(e, now)
 	}
+}
+
+func (q *Queue) enter(p *cluster.Pod, now time.Time) *Entry {
+	if q.began.IsZero() {
+		q.began = now
+	}
+	e := &Entry{Pod: p, Since: now, back: now}
+	q.entries[p.UID] = e
+	return e
 }
 
 // Remove forgets a pod.
@@ -120,18 +145,26 @@ func (q *Queue) Remove(uid types.UID) {
 	}
 }
 
-// Pop takes the next active pod, nil if there is none. It stays known until Remove; it comes back with Refuse.
+// Pop takes the next active pod, or if there is none, the next of those that back off; nil if there is none either. It stays known until Remove; it comes back
+// with Refuse.
 func (q *Queue) Pop(now time.Time) *Entry {
-	for len(q.backoff.list) > 0 && !q.backoff.list[0].due.After(now) {
+	for len(q.backoff.list) > 0 && q.window(q.backoff.list[0].due) < q.window(now) {
 		q.move(q.backoff.list[0], &q.active)
 	}
-	for len(q.unschedulable.list) > 0 && !q.unschedulable.list[0].due.After(now) {
-		q.move(q.unschedulable.list[0], &q.active)
+	for _, s := range []*set{&q.failed, &q.unschedulable} {
+		for len(s.list) > 0 && !s.list[0].due.After(now) {
+			q.move(s.list[0], &q.active)
+		}
 	}
-	if len(q.active.list) == 0 {
+	var e *Entry
+	switch {
+	case len(q.active.list) > 0:
+		e = q.active.list[0]
+	case len(q.backoff.list) > 0:
+		e = q.backoff.list[0]
+	default:
 		return nil
 	}
-	e := q.active.list[0]
 	e.leave()
 	e.Attempts++
 	e.tried = now
@@ -154,14 +187,14 @@ func (q *Queue) Take(uid types.UID, now time.Time) *Entry {
 func (q *Queue) Postpone(e *Entry, due time.Time) {
 	e.Attempts--
 	e.due = due
-	q.move(e, &q.backoff)
+	q.move(e, &q.failed)
 }
 
 // Join says what unit a pod belongs to; it is called again when that changes.
 func (q *Queue) Join(uid types.UID, u *Unit) {
 	if e := q.entries[uid]; e != nil {
 		e.Unit = u
-		if e.in == &q.active {
+		if e.in == &q.active || e.in == &q.backoff {
 			heap.Fix(e.in, e.at)
 		}
 	}
@@ -208,7 +241,8 @@ func (q *Queue) Stir(uid types.UID, now time.Time) {
 func (q *Queue) Refuse(e *Entry, helps cluster.Change, now time.Time) {
 	e.refused = helps
 	q.wanted |= helps
-	e.due = now.Add(Longest)
+	e.due, e.back = now.Add(Longest), now
+	e.refusals, e.failures = e.refusals+1, 0
 	q.move(e, &q.unschedulable)
 }
 
@@ -216,12 +250,12 @@ func (q *Queue) Refuse(e *Entry, helps cluster.Change, now time.Time) {
 func (q *Queue) Fail(p *cluster.Pod, attempts int, now time.Time) {
 	e := q.entries[p.UID]
 	if e == nil {
-		e = &Entry{Pod: p, Since: now}
-		q.entries[p.UID] = e
+		e = q.enter(p, now)
 	}
-	e.Attempts, e.tried = max(attempts, 2), now
-	e.due = now.Add(q.pause(e))
-	q.move(e, &q.backoff)
+	e.Attempts, e.tried, e.back = max(attempts, 1), now, now
+	e.failures++
+	e.due = now.Add(q.Pause(e.failures))
+	q.move(e, &q.failed)
 }
 
 // Wants says whether a change might help any unschedulable pod.
@@ -264,7 +298,8 @@ func (q *Queue) Again(uid types.UID, now time.Time) {
 	e.Verdict = ""
 	switch e.in {
 	case &q.unschedulable:
-		q.retry(e, now)
+		e.due = now.Add(q.Pause(e.refusals))
+		q.move(e, &q.failed)
 	case &q.told:
 		q.Hold(uid, true, now)
 	}
@@ -278,7 +313,7 @@ func (q *Queue) State(e *Entry) string {
 	switch e.in {
 	case &q.active:
 		return "waits for its turn"
-	case &q.backoff:
+	case &q.backoff, &q.failed:
 		return "waits before the next try"
 	case &q.held, &q.told:
 		return "waits for its group"
@@ -294,7 +329,7 @@ func (e *Entry) Tried() time.Time { return e.tried }
 // Waits says until when a pod waits at the latest, and for which changes; false if it is about to be tried.
 func (q *Queue) Waits(e *Entry) (until time.Time, helps cluster.Change, waits bool) {
 	switch e.in {
-	case &q.backoff:
+	case &q.backoff, &q.failed:
 		return e.due, 0, true
 	case &q.unschedulable:
 		return e.due, e.refused, true
@@ -304,7 +339,7 @@ func (q *Queue) Waits(e *Entry) (until time.Time, helps cluster.Change, waits bo
 
 // Next is when a pod becomes active by itself; false if none will.
 func (q *Queue) Next() (at time.Time, ok bool) {
-	for _, s := range []*set{&q.backoff, &q.unschedulable, &q.held} {
+	for _, s := range []*set{&q.backoff, &q.failed, &q.unschedulable, &q.held} {
 		if len(s.list) > 0 && (!ok || s.list[0].due.Before(at)) {
 			at, ok = s.list[0].due, true
 		}
@@ -313,7 +348,7 @@ func (q *Queue) Next() (at time.Time, ok bool) {
 }
 
 func (q *Queue) retry(e *Entry, now time.Time) {
-	if due := e.tried.Add(q.pause(e)); due.After(now) {
+	if due := e.back.Add(q.Pause(e.refusals)); due.After(now) {
 		e.due = due
 		q.move(e, &q.backoff)
 		return
@@ -321,14 +356,16 @@ func (q *Queue) retry(e *Entry, now time.Time) {
 	q.move(e, &q.active)
 }
 
-func (q *Queue) pause(e *Entry) time.Duration { return q.Pause(e.Attempts) }
-
-// Pause after so many tries. The first retry is free: a pod that came a moment before its node is not made to wait.
-func (q *Queue) Pause(attempts int) time.Duration {
-	if attempts <= 1 {
+// Pause after so many tries.
+func (q *Queue) Pause(tries int) time.Duration {
+	if tries <= 0 {
 		return 0
 	}
-	return min(q.last, q.first<<min(attempts-2, 10))
+	doublings := min(tries-1, 62)
+	if q.first > q.last>>doublings {
+		return q.last
+	}
+	return q.first << doublings
 }
 
 func (q *Queue) move(e *Entry, to *set) {

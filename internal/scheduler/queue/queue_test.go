@@ -34,33 +34,42 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// busy has q always know a pod that is to be tried before others.
+func busy(q *Queue, now time.Time) {
+	q.Add(pod("busy", 99), false, now)
+}
+
 func TestRetries(t *testing.T) {
 	q, now := New(time.Second, 10*time.Second), start
 	q.Add(pod("p", 0), false, now)
 	refuse := func() {
 		t.Helper()
-		e := q.Pop(now)
-		if e == nil {
-			t.Fatalf("nothing at %s", now.Sub(start))
+		busy(q, now)
+		for {
+			switch e := q.Pop(now); {
+			case e == nil || e.Pod.Name == "busy" && len(q.active.list) == 0:
+				t.Fatalf("nothing at %s", now.Sub(start))
+			case e.Pod.Name == "p":
+				q.Refuse(e, cluster.Capacity, now)
+				q.Remove("busy")
+				return
+			}
 		}
-		q.Refuse(e, cluster.Capacity, now)
 	}
 	refuse()
 	q.Wake(cluster.Labels, now, always)
 	if q.Pop(now) != nil {
 		t.Error("woken by a change that cannot help")
 	}
-	q.Wake(cluster.Capacity, now, always)
-	refuse() // the first retry is free
 	for _, pause := range []time.Duration{1, 2, 4, 8, 10, 10} {
 		q.Wake(cluster.Capacity, now, always)
-		if q.Pop(now) != nil {
+		if len(q.active.list) > 0 || len(q.backoff.list) != 1 {
 			t.Fatalf("no pause, want %d s", pause)
 		}
 		if at, ok := q.Next(); !ok || at.Sub(now) != pause*time.Second {
 			t.Fatalf("pause of %s, want %d s", at.Sub(now), pause)
 		}
-		now = now.Add(pause * time.Second)
+		now = now.Add((pause + 1) * time.Second) // with the window
 		refuse()
 	}
 	now = now.Add(Longest)
@@ -73,13 +82,89 @@ func TestRetries(t *testing.T) {
 	}
 }
 
+// Who backs off is tried nevertheless when there is nothing else to do, in the order of windows and within one of active pods; who failed is not.
+func TestNobodyWaitsForNothing(t *testing.T) {
+	q := New(time.Second, 10*time.Second)
+	q.Add(pod("failed", 9), false, start)
+	q.Fail(q.Pop(start).Pod, 1, start.Add(time.Second))
+	for _, p := range []*cluster.Pod{pod("low", 0), pod("high", 5), pod("late", 7)} {
+		q.Add(p, false, start)
+	}
+	at := map[string]time.Time{"low": start.Add(1), "high": start.Add(100), "late": start.Add(1100 * time.Millisecond)}
+	for range at {
+		e := q.Pop(start)
+		q.Refuse(e, cluster.Freed, at[e.Pod.Name])
+	}
+	now := at["late"]
+	q.Add(pod("new", -1), false, now)
+	q.Wake(cluster.Freed, start.Add(100), always)
+	for _, want := range []string{"new", "high", "low", "late", "failed"} {
+		e := q.Pop(now)
+		if want == "failed" {
+			if e != nil {
+				t.Errorf("%s does not wait", e.Pod.Name)
+			}
+			e = q.Pop(start.Add(2 * time.Second))
+		}
+		if e == nil || e.Pod.Name != want {
+			t.Fatalf("popped %v, want %s", e, want)
+		}
+	}
+}
+
+// Of equal priority is first who was not tried for longest: one that fits nowhere does not hold up those that came after it.
+func TestTriesTakeTurns(t *testing.T) {
+	q := New(time.Second, 10*time.Second)
+	q.Add(pod("old", 0), false, start)
+	e := q.Pop(start)
+	q.Add(pod("new", 0), false, start.Add(time.Second))
+	q.Refuse(e, cluster.Freed, start.Add(2*time.Second))
+	now := start.Add(time.Minute)
+	q.Wake(cluster.Freed, now, always)
+	q.Add(pod("newest", 0), false, now)
+	for _, want := range []string{"new", "old", "newest"} {
+		if e := q.Pop(now); e == nil || e.Pod.Name != want {
+			t.Fatalf("popped %v, want %s", e, want)
+		}
+	}
+}
+
+// What failed is tried again after a while, which doubles with each failure, and starts anew once the pod was refused.
 func TestFailedBindingIsTriedAgain(t *testing.T) {
+	q, now := New(time.Second, 10*time.Second), start
+	q.Add(pod("p", 0), false, now)
+	e := q.Pop(now)
+	for k, pause := range []time.Duration{1, 2, 4, 8, 10, 10, 1} {
+		if k == 6 {
+			q.Refuse(e, cluster.Freed, now)
+			e = q.Take("p", now)
+		}
+		q.Fail(e.Pod, e.Attempts, now)
+		if at, ok := q.Next(); !ok || at.Sub(now) != pause*time.Second {
+			t.Errorf("failure %d: pause of %s, want %d s", k+1, at.Sub(now), pause)
+		}
+		if now = now.Add(pause * time.Second); q.Pop(now.Add(-1)) != nil {
+			t.Errorf("failure %d: tried before", k+1)
+		}
+		if e = q.Pop(now); e == nil {
+			t.Fatalf("failure %d: not tried after %d s", k+1, pause)
+		}
+	}
+	if e.Attempts != 9 {
+		t.Errorf("%d tries", e.Attempts)
+	}
+}
+
+// A verdict that could not be told has the pod tried again, after a pause whether there is something else to do or not: the API is to have time.
+func TestUntoldVerdicts(t *testing.T) {
 	q := New(time.Second, 10*time.Second)
 	q.Add(pod("p", 0), false, start)
 	e := q.Pop(start)
-	q.Fail(e.Pod, e.Attempts, start)
-	if q.Pop(start) != nil || q.Pop(start.Add(time.Second)) == nil {
-		t.Error("want another try after one second")
+	e.Verdict = "no"
+	q.Refuse(e, cluster.Freed, start)
+	q.Again("p", start)
+	if q.Pop(start) != nil || q.Pop(start.Add(time.Second)) != e || e.Verdict != "" {
+		t.Errorf("verdict %q", e.Verdict)
 	}
 }
 
