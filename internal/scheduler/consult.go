@@ -313,7 +313,7 @@ func (o *opinion) verdict(n *cluster.Nodes, c *class.Class) *class.Verdict {
 			v.Final++
 		}
 	}
-	v.Helps |= cluster.Added | cluster.Capacity | cluster.Labels | cluster.Taints | cluster.Schedulable | cluster.Freed
+	v.Helps |= cluster.Any &^ cluster.Images // who knows what an extender goes by; images are no event upstream
 	return v
 }
 

@@ -259,11 +259,70 @@ func TestEveryHint(t *testing.T) {
 				t.Fatalf("nothing has changed: %s", state())
 			}
 			l.happen(row.then)
-			if l.wake(l.now()); state() != "1 active, 0 back off, 0 wait" {
+			if l.wake(l.now()); state() != "0 active, 1 back off, 0 wait" {
 				t.Fatalf("not tried again: %s", state())
 			}
 			if try(); !l.assumed["p"] {
 				t.Errorf("not placed: %s", state())
+			}
+		})
+	}
+}
+
+// resized is a pod of a node that asks for other CPU than before.
+func resizedTo(p *corev1.Pod, node, cpu string) func(*hinted) {
+	return func(l *hinted) {
+		before := p.DeepCopy()
+		before.UID, before.Spec.NodeName = types.UID(p.Name), node
+		after := before.DeepCopy()
+		after.Generation++
+		after.Spec.Containers[0].Resources = pod("", cpu).Spec.Containers[0].Resources
+		l.podChanged(before, after)
+	}
+}
+
+// One that could make others give way where that is no use yet is tried again once a change makes it of use, and by no other change.
+func TestHintsOfThoseWhoMayPreempt(t *testing.T) {
+	type does = func(*hinted)
+	two := func(change ...func(*corev1.Pod)) *corev1.Pod {
+		return changed(priority(pod("p", "700m"), 10), change...)
+	}
+	high := priority(pod("high", "700m"), 100)
+	inZones := []does{nodeIs(changed(node("n", "1"), inZone("z1"))), nodeIs(changed(node("m", "1"), inZone("z1"))), nodeIs(changed(node("far", "1"), inZone("z2")))}
+	taken := append(inZones, podIs(pod("q", "700m"), "n"), podIs(priority(pod("r", "700m"), 100), "m"))
+	shunned := append(inZones[:2:2], podIs(changed(pod("q", "1m"), withApp("a")), "n"), podIs(changed(pod("r", "1m"), withApp("a")), "m"), podIs(pod("s", "1m"), "n"))
+	uneven := []does{nodeIs(changed(node("n", "1"), inZone("z1"))), nodeIs(changed(node("other", "1"), inZone("z2"), cordoned)),
+		podIs(priority(changed(pod("a", "1m"), withApp("a")), 100), "n"), podIs(pod("q", "700m"), "n")}
+	for _, row := range []struct {
+		what   string
+		before []does
+		pod    *corev1.Pod
+		then   does
+		again  bool
+	}{
+		{"one it wants to be with comes where room can be made", taken, two(wants(true)), podIs(changed(priority(pod("a", "1m"), 100), withApp("a")), "n"), true},
+		{"another comes", taken, two(wants(true)), podIs(changed(pod("a", "1m"), withApp("b")), "n"), false},
+		{"one of two in a zone leaves that it is to be apart from", shunned, two(wants(false)), podGoes("r"), true},
+		{"another leaves", shunned, two(wants(false)), podGoes("s"), false},
+		{"a more important pod shrinks", []does{nodeIs(node("n", "1")), podIs(high, "n"), podIs(pod("q", "200m"), "n")}, two(), resizedTo(high, "n", "300m"), true},
+		{"a more important pod leaves", []does{nodeIs(node("n", "1")), podIs(high, "n"), podIs(priority(pod("h", "200m"), 100), "n"), podIs(pod("q", "100m"), "n")}, two(), podGoes("h"), true},
+		{"a less important pod leaves", []does{nodeIs(node("n", "1")), podIs(high, "n"), podIs(pod("q", "100m"), "n"), podIs(pod("r", "100m"), "n")}, two(), podGoes("q"), false},
+		{"a zone's last node goes", uneven, two(spreadEvenly), nodeGoes("other"), true},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			l := idle(t, nil)
+			l.happen(row.before...)
+			l.wake(l.now())
+			l.happen(podIs(row.pod, ""))
+			l.schedule(l.queue.Pop(l.now()))
+			l.wake(l.now())
+			if _, _, waiting := l.queue.Len(); waiting != 1 || len(l.evicting) > 0 {
+				t.Fatalf("at first %d wait, %d make others give way", waiting, len(l.evicting))
+			}
+			l.happen(row.then)
+			l.wake(l.now())
+			if _, _, waiting := l.queue.Len(); (waiting == 0) != row.again {
+				t.Errorf("tried again: %t", !row.again)
 			}
 		})
 	}

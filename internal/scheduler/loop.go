@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -129,6 +130,7 @@ func (l *loop) wake(now time.Time) bool {
 	type outlook struct {
 		feasible bool
 		helps    cluster.Change
+		others   uint64
 	}
 	known := map[*class.Class]outlook{}
 	l.queue.Wake(what, now, func(e *queue.Entry) (bool, cluster.Change) {
@@ -143,19 +145,20 @@ func (l *loop) wake(now time.Time) bool {
 		if !there {
 			c.Repair()
 			if o.feasible = c.Feasible(); !o.feasible {
-				o.helps = c.Verdict().Helps // a node that was cordoned may still have a taint
+				o.helps, o.others = c.Verdict().Helps, c.Others() // a node that was cordoned may still have a taint
 			}
 			known[c] = o
 		}
 		if o.feasible || l.nominated[e.Pod.UID] != nil && l.placeFree(e) {
 			return true, 0
 		}
-		return l.mayPreempt(e.Pod) && (what&^(cluster.Freed|cluster.Joined) != 0 || freed >= e.Pod.Priority), o.helps
+		return l.mayPreempt(e.Pod) && (what&^(cluster.Freed|cluster.Joined) != 0 || freed >= e.Pod.Priority || o.others != e.Others && l.nominated[e.Pod.UID] == nil), o.helps
 	})
 	return true
 }
 
-// mayPreempt says that there are less important pods than this. That one of them leaves makes no room that preemption could not have made.
+// mayPreempt says that there are less important pods than this. That one of them leaves makes no room that preemption could not have made, unless rules about
+// other pods count it: they may have kept nodes from being of use whoever leaves them, and the pods that come and go elsewhere may alter that.
 func (l *loop) mayPreempt(p *cluster.Pod) bool {
 	return p.Profile.Runs("DefaultPreemption") && (p.Spec.PreemptionPolicy == nil || *p.Spec.PreemptionPolicy != corev1.PreemptNever) && l.nodes.Below(p.Priority)
 }
@@ -228,10 +231,18 @@ func (l *loop) ours(p *corev1.Pod) bool {
 	return has
 }
 
+// longestNote is how long an event's text may be; a pod's condition has all of it.
+const longestNote = 1024
+
 // tell records an event about one of our pods, in the name of its profile.
 func (l *loop) tell(p *corev1.Pod, kind, reason, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if len(text) > longestNote {
+		const more = " ..."
+		text = text[:longestNote-len(more)] + more
+	}
 	if events := l.events[p.Spec.SchedulerName]; events != nil {
-		events.Eventf(p, kind, reason, format, args...)
+		events.Event(p, kind, reason, text)
 	}
 }
 
@@ -263,6 +274,7 @@ func (l *loop) placed(old, current *corev1.Pod) {
 	l.pending |= cluster.Joined
 	if old != nil && old.Spec.NodeName != "" { // a resize, new labels, or an end that begins
 		l.pending |= cluster.Freed
+		l.freed = max(l.freed, p.Priority)
 	}
 }
 

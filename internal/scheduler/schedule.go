@@ -117,7 +117,7 @@ func (l *loop) unschedulable(e *queue.Entry, c *class.Class, v *class.Verdict, h
 // conclude puts a pod back, with the place that others leave for it.
 func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held int, choice *preempt.Choice, why string, keep bool) {
 	p := e.Pod
-	e.Class = c
+	e.Class, e.Others = c, c.Others()
 	if c.Bound() || p.Volumes != nil || l.need != nil || len(l.extenders) > 0 { // of a class for now: its volumes may mean something else at the next look
 		e.Class = nil
 	}

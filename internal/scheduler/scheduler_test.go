@@ -197,3 +197,61 @@ func TestVerdict(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }
+
+// What is told of a pod that gets no node is upstream's word for word: of one that asks for several names at once nothing is told of the nodes, an event is cut
+// where the condition has all, and of one that is gated there is no event.
+func TestWhatIsTold(t *testing.T) {
+	named := func(terms ...[]string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) {
+			required := &corev1.NodeSelector{}
+			for _, names := range terms {
+				var fields []corev1.NodeSelectorRequirement
+				for _, name := range names {
+					fields = append(fields, corev1.NodeSelectorRequirement{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{name}})
+				}
+				required.NodeSelectorTerms = append(required.NodeSelectorTerms, corev1.NodeSelectorTerm{MatchFields: fields})
+			}
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: required}}
+		}
+	}
+	var many []string
+	for i := range 40 {
+		many = append(many, fmt.Sprintf("2 Insufficient example.com/a-resource-that-nobody-has-%02d", i))
+	}
+	c := begin(t, node("a", "1"), node("b", "1"))
+	const useless = " preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+	for _, row := range []struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		{changed(pod("torn", "1m"), named([]string{"a", "b"}, []string{"c", "d"})), "Unschedulable: 0/2 nodes are available: pod affinity terms conflict." + useless},
+		{changed(pod("elsewhere", "1m"), named([]string{"c"}, []string{"a", "b"})), "Unschedulable: 0/2 nodes are available: 2 node(s) didn't satisfy plugin(s) [NodeAffinity]." + useless},
+		{changed(pod("gated", "1m"), func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} }),
+			"SchedulingGated: Scheduling is blocked due to non-empty scheduling gates"},
+		{changed(pod("greedy", "1m"), func(p *corev1.Pod) {
+			for _, reason := range many {
+				p.Spec.Containers[0].Resources.Requests[corev1.ResourceName(strings.TrimPrefix(reason, "2 Insufficient "))] = resource.MustParse("1")
+			}
+		}), "Unschedulable: 0/2 nodes are available: " + strings.Join(many, ", ") + "." + useless},
+	} {
+		create(t, c, row.pod)
+		clienttest.Eventually(t, row.pod.Name, func() bool { return why(get(t, c, row.pod.Name)) != "" })
+		if why(get(t, c, row.pod.Name)) != row.want {
+			t.Errorf("%s: %q, want %q", row.pod.Name, why(get(t, c, row.pod.Name)), row.want)
+		}
+	}
+	var cut, gated bool
+	var events []string
+	clienttest.Eventually(t, "three events", func() bool {
+		events = append(events, c.Events()...)
+		return len(events) >= 3
+	})
+	for _, e := range events {
+		text := strings.TrimPrefix(e, "Warning FailedScheduling ")
+		cut = cut || len(text) == 1024 && strings.HasPrefix(text, "0/2 nodes are available: 2 Insufficient example.com/a") && strings.HasSuffix(text, " ...")
+		gated = gated || strings.Contains(e, "gate")
+	}
+	if !cut || gated || len(events) != 3 {
+		t.Errorf("events %q", events)
+	}
+}

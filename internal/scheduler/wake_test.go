@@ -117,11 +117,11 @@ func TestPreemptorsWaitForTheLast(t *testing.T) {
 		if !l.evicting["urgent"] || l.nominated["urgent"] == nil {
 			t.Fatal("nobody gives way")
 		}
-		active := func() bool { n, _, _ := l.queue.Len(); return n == 1 }
+		again := func() bool { _, _, waiting := l.queue.Len(); return waiting == 0 }
 		step := func(what string, do func(), want bool) {
 			do()
 			l.wake(l.now())
-			if active() != want {
+			if again() != want {
 				t.Fatalf("told first %t, %s: tried again %t", toldFirst, what, !want)
 			}
 		}

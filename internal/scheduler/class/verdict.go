@@ -81,6 +81,23 @@ func (c *Class) decide(of func(a *axis) (value, less int64)) (*rule, *axis) {
 	return nil, nil
 }
 
+// Others is another number, in all likelihood, once what rules about other pods count has changed.
+func (c *Class) Others() (sum uint64) {
+	note := func(v int64) { sum = sum*1_000_003 + uint64(v) }
+	for _, s := range c.hard {
+		lowest, domains := s.least()
+		note(s.total)
+		note(lowest)
+		note(int64(domains))
+	}
+	for _, list := range [][]*axis{c.together, c.apart, c.shunned} {
+		for _, a := range list {
+			note(a.total)
+		}
+	}
+	return sum
+}
+
 // Bound says that the class is of one pod only, bound to nodes by name, and not to be kept.
 func (c *Class) Bound() bool { return c.bound }
 

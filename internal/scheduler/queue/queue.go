@@ -35,6 +35,7 @@ type Entry struct {
 	Attempts int
 	Verdict  string       // the last one that was written to the pod
 	Class    *class.Class // of the last try; nil: not known, or of no use any more
+	Others   uint64       // the class' at that time
 	Since    time.Time    // in the queue
 	Unit     *Unit        // nil for most
 
