@@ -121,8 +121,14 @@ func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held i
 	if c.Bound() || p.Volumes != nil || l.need != nil || len(l.extenders) > 0 { // of a class for now: its volumes may mean something else at the next look
 		e.Class = nil
 	}
+	if choice != nil && len(choice.Victims) == 0 { // upstream does not take who only waits for a place for there, if less important
+		l.sendBack(choice.Waiting)
+		l.nominate(p, l.nodes.Name(choice.Node))
+		l.queue.Retry(e)
+		return
+	}
 	sentence := verdict(v.Nodes, v.Reasons)
-	if choice != nil && len(choice.Victims) > 0 {
+	if choice != nil {
 		why = fmt.Sprintf("found a potential placement for pod on node %s, preempting %d victims", l.nodes.Name(choice.Node), len(choice.Victims))
 	}
 	if why != "" {
@@ -143,8 +149,15 @@ func (l *loop) conclude(e *queue.Entry, c *class.Class, v *class.Verdict, held i
 		helps |= cluster.Freed
 	}
 	l.refuse(e, sentence, helps, nominated, l.evictions(e, choice))
-	if choice != nil && len(choice.Victims) == 0 {
-		l.queue.Retry(e)
+}
+
+// sendBack takes from pods the places that they hold while others leave these.
+func (l *loop) sendBack(waiting []*cluster.Pod) {
+	for _, w := range waiting {
+		delete(l.nominated, w.UID)
+		l.nodes.Displace(w.UID)
+		object := w.Pod
+		l.write(w.UID, func(ctx context.Context) { l.writeNomination(ctx, object, "") })
 	}
 }
 
@@ -186,12 +199,7 @@ func (l *loop) evictions(e *queue.Entry, choice *preempt.Choice) func(ctx contex
 	if choice == nil {
 		return nil
 	}
-	for _, w := range choice.Waiting {
-		delete(l.nominated, w.UID)
-		l.nodes.Displace(w.UID)
-		object := w.Pod
-		l.write(w.UID, func(ctx context.Context) { l.writeNomination(ctx, object, "") })
-	}
+	l.sendBack(choice.Waiting)
 	node, object := l.nodes.Name(choice.Node), e.Pod.Pod
 	l.evicting[object.UID] = true
 	victims := slices.DeleteFunc(slices.Clone(choice.Victims), func(v *cluster.Pod) bool { return l.called(v.UID, object, node) })

@@ -142,3 +142,22 @@ func TestPreemptorsWaitForTheLast(t *testing.T) {
 		}
 	}
 }
+
+// A place that only a less important pod holds, for which others left it, is taken at once: nothing is told of a try that found it held.
+func TestAHeldPlaceIsTaken(t *testing.T) {
+	l := idle(t, nil)
+	l.happen(nodeIs(node("n", "1")), podIs(pod("least", "700m"), "n"), podIs(priority(pod("low", "700m"), 5), ""))
+	l.schedule(l.queue.Pop(l.now()))
+	l.evicted("low", nil)
+	l.happen(podGoes("least"), podIs(priority(pod("high", "700m"), 10), ""))
+	high := l.queue.Get("high")
+	for range 2 {
+		if e := l.queue.Pop(l.now()); e != high {
+			t.Fatalf("%v comes first", e)
+		}
+		l.schedule(high)
+	}
+	if !l.assumed["high"] || l.nominated["low"] != nil || high.Verdict != "" {
+		t.Errorf("placed %t, verdict %q", l.assumed["high"], high.Verdict)
+	}
+}
