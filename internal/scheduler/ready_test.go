@@ -78,6 +78,9 @@ func TestBindingFailureConditions(t *testing.T) {
 	if claim := getClaim(t, c, "c"); fmt.Sprint(devicesOf(claim)) != "[b-0]" || len(claim.Status.Devices) != 0 {
 		t.Errorf("the claim's status is %+v", claim.Status)
 	}
+	if want := `running PreBind plugin "DynamicResources": device binding failed: claim=c, reason=`; !contains(c.Events(), want) {
+		t.Error("no event", want)
+	}
 }
 
 // A device that does not get ready in time is given back too: the pod waits no longer than its profile says, and starts anew.
@@ -95,8 +98,20 @@ func TestBindingTimeout(t *testing.T) {
 		a := getClaim(t, c, "c").Status.Allocation
 		return a != nil && a.AllocationTimestamp.After(first.Time)
 	})
+	if want := `Warning FailedScheduling running PreBind plugin "DynamicResources": device binding timeout: claim=c`; !contains(c.Events(), want) {
+		t.Error("no event", want)
+	}
 	report(t, c, "c", "Attached")
 	clienttest.Eventually(t, "the pod bound", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
+}
+
+// A search for devices that takes too long is an error, which passes by itself, and no verdict about nodes.
+func TestSearchForDevicesTimesOut(t *testing.T) {
+	_, c := beginWith(t, settingsOf(t, "profiles: [{pluginConfig: [{name: DynamicResources, args: {filterTimeout: 1ns}}]}]"), node("a", "1"), slice("a", "big"), gpuClass("gpu", ""))
+	create(t, c, claimOf("c", exactly("gpu", 1)), claiming("p", "c"))
+	clienttest.Eventually(t, "the error told", func() bool {
+		return why(get(t, c, "p")) == `SchedulerError: running "DynamicResources" filter plugin: node a: timed out trying to allocate devices`
+	})
 }
 
 // While a pod waits its devices are its own; one that is deleted waits no more, and another gets them.

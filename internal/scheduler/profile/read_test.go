@@ -1,9 +1,11 @@
 package profile
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,6 +112,67 @@ profiles:
 	}
 	if p.Number == bare.Number || p.Number == 0 {
 		t.Error("profiles are numbered", p.Number, bare.Number)
+	}
+}
+
+// A plug-in may be named at the extension points that it has upstream, and nowhere else.
+func TestExtensionPoints(t *testing.T) {
+	points := map[string]string{
+		"SchedulingGates": "preEnqueue", "PrioritySort": "queueSort", "NodeUnschedulable": "preFilter filter", "NodeName": "preFilter filter",
+		"TaintToleration": "preFilter filter preScore score", "NodeAffinity": "preFilter filter preScore score", "NodePorts": "preFilter filter",
+		"NodeResourcesFit": "preFilter filter preScore score placementScore", "VolumeRestrictions": "preFilter filter", "NodeVolumeLimits": "preFilter filter",
+		"VolumeBinding": "preFilter filter preScore score reserve preBind", "VolumeZone": "preFilter filter", "PodTopologySpread": "preFilter filter preScore score",
+		"InterPodAffinity": "preFilter filter preScore score", "DynamicResources": "preEnqueue preFilter filter postFilter podGroupPostFilter score reserve preBind",
+		"NodeDeclaredFeatures": "preFilter filter", "DefaultPreemption": "preEnqueue postFilter podGroupPostFilter", "NodeResourcesBalancedAllocation": "preScore score",
+		"ImageLocality": "score", "DefaultBinder": "bind",
+	}
+	if len(points) != len(names()) {
+		t.Error("there are other plug-ins:", names())
+	}
+	for name, has := range points {
+		for _, at := range strings.Fields("preEnqueue queueSort preFilter filter postFilter preScore score reserve permit preBind bind postBind placementGenerate placementScore podGroupPostFilter") {
+			_, err := readText(t, "profiles: [{plugins: {"+at+": {enabled: [{name: "+name+"}]}}}]")
+			if want := slices.Contains(strings.Fields(has), at); (err == nil) != want {
+				t.Errorf("%s at %s: %v", name, at, err)
+			}
+		}
+	}
+}
+
+// Where and how much a plug-in works, by multiPoint and by the point itself, as upstream expands the one into the other.
+func TestExpansion(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "runs, weighs 2",
+		"filter: {disabled: [{name: NodeAffinity}]}":                                                                                               "does not run, weighs 2",
+		"filter: {disabled: [{name: '*'}]}":                                                                                                        "does not run, weighs 2",
+		"filter: {disabled: [{name: '*'}], enabled: [{name: NodeAffinity}]}":                                                                       "runs, weighs 2",
+		"score: {disabled: [{name: '*'}]}":                                                                                                         "runs, weighs 0",
+		"score: {enabled: [{name: NodeAffinity, weight: 7}]}":                                                                                      "runs, weighs 7",
+		"score: {enabled: [{name: NodeAffinity}]}":                                                                                                 "runs, weighs 1",
+		"score: {enabled: [{name: NodeAffinity, weight: 0}]}":                                                                                      "runs, weighs 1",
+		"score: {disabled: [{name: NodeAffinity}], enabled: [{name: NodeAffinity, weight: 7}]}":                                                    "runs, weighs 7",
+		"multiPoint: {disabled: [{name: NodeAffinity}]}":                                                                                           "does not run, weighs 0",
+		"multiPoint: {disabled: [{name: NodeAffinity}], enabled: [{name: NodeAffinity, weight: 4}]}":                                               "runs, weighs 4",
+		"multiPoint: {disabled: [{name: NodeAffinity}], enabled: [{name: NodeAffinity}]}":                                                          "runs, weighs 1",
+		"multiPoint: {enabled: [{name: NodeAffinity, weight: 4}]}":                                                                                 "runs, weighs 4",
+		"multiPoint: {enabled: [{name: NodeAffinity, weight: 4}]}, score: {enabled: [{name: NodeAffinity, weight: 5}]}":                            "runs, weighs 5",
+		"multiPoint: {enabled: [{name: NodeAffinity, weight: 4}]}, score: {disabled: [{name: NodeAffinity}]}":                                      "runs, weighs 0",
+		"multiPoint: {disabled: [{name: NodeAffinity}]}, score: {enabled: [{name: NodeAffinity, weight: 5}]}":                                      "does not run, weighs 5",
+		"multiPoint: {disabled: [{name: NodeAffinity}]}, filter: {enabled: [{name: NodeAffinity}]}":                                                "runs, weighs 0",
+		"multiPoint: {disabled: [{name: '*'}], enabled: [{name: PrioritySort}, {name: DefaultBinder}]}, filter: {enabled: [{name: NodeAffinity}]}": "runs, weighs 0",
+	} {
+		s, err := readText(t, "profiles: [{plugins: {"+text+"}}]")
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		got, p := "", s.Profiles[DefaultName]
+		if got = "does not run"; p.Runs("NodeAffinity") {
+			got = "runs"
+		}
+		if got = fmt.Sprintf("%s, weighs %d", got, p.Scale().NodeAffinity); got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
 	}
 }
 
