@@ -243,22 +243,67 @@ func TestVolumesThatDoNotCome(t *testing.T) {
 	})
 }
 
-// A pod that waits for its volumes gives way without being deleted.
+// A pod that waits for its volumes, or devices, gives way without being deleted.
 func TestPodsThatWaitGiveWay(t *testing.T) {
-	c := begin(t, labelled(node("a", "1")), storageClaim("c", "e"), storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer))
-	create(t, c, priority(using(pod("low", "900m"), "c"), 1))
-	clienttest.Eventually(t, "the pod expected", func() bool { return get(t, c, "low").Status.NominatedNodeName == "a" })
-	create(t, c, priority(pod("urgent", "900m"), 50))
-	clienttest.Eventually(t, "the urgent pod placed", func() bool { return get(t, c, "urgent").Spec.NodeName == "a" })
-	clienttest.Eventually(t, "the other told that it has no place", func() bool {
-		return strings.HasPrefix(why(get(t, c, "low")), "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.")
+	for plugin, tt := range map[string]struct {
+		objects []crclient.Object
+		low     *corev1.Pod
+	}{
+		"VolumeBinding":    {[]crclient.Object{storageClaim("c", "e"), storageClass("e", "e.com", storagev1.VolumeBindingWaitForFirstConsumer)}, using(pod("low", "900m"), "c")},
+		"DynamicResources": {[]crclient.Object{attached("a", "big"), gpuClass("gpu", ""), claimOf("c", exactly("gpu", 1))}, claiming("low", "c")},
+	} {
+		t.Run(plugin, func(t *testing.T) {
+			c := begin(t, append(tt.objects, labelled(node("a", "1")))...)
+			tt.low.Spec.Containers[0].Resources.Requests["cpu"] = resource.MustParse("900m")
+			create(t, c, priority(tt.low, 1))
+			clienttest.Eventually(t, "the pod expected", func() bool { return get(t, c, "low").Status.NominatedNodeName == "a" })
+			create(t, c, priority(pod("urgent", "900m"), 50))
+			clienttest.Eventually(t, "the urgent pod placed", func() bool { return get(t, c, "urgent").Spec.NodeName == "a" })
+			clienttest.Eventually(t, "the other told that it has no place", func() bool {
+				return strings.HasPrefix(why(get(t, c, "low")), "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.")
+			})
+			if low := get(t, c, "low"); low.DeletionTimestamp != nil || low.Status.NominatedNodeName != "" {
+				t.Error("the pod was deleted, or is still expected")
+			}
+			events := c.Events()
+			if !contains(events, "Normal Preempted Preempted by pod "+string(get(t, c, "urgent").UID)+" on node a (in kube-scheduler memory).") ||
+				!contains(events, `running PreBind plugin "`+plugin+`": preempted by DefaultPreemption`) {
+				t.Error("no event of it")
+			}
+		})
+	}
+}
+
+// Who has a claim for itself gives way to a more important pod, and to no other, wherever there is room.
+func TestClaimsOfOnePodGiveWay(t *testing.T) {
+	sole := func(c *corev1.PersistentVolumeClaim) {
+		c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}
+	}
+	c := begin(t, labelled(node("a", "1")), labelled(node("b", "4")), storageClaim("c", "", boundTo("v"), sole), storageVolume("v", "", ""), priority(on(using(pod("low", "100m"), "c"), "a"), 5))
+	create(t, c, priority(using(pod("equal", "100m"), "c"), 5))
+	const held = "node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod"
+	clienttest.Eventually(t, "the other refused", func() bool {
+		return why(get(t, c, "equal")) == "Unschedulable: 0/2 nodes are available: 2 "+held+". preemption: 0/2 nodes are available: 2 No preemption victims found for incoming pod."
 	})
-	if low := get(t, c, "low"); low.DeletionTimestamp != nil || low.Status.NominatedNodeName != "" {
-		t.Error("the pod was deleted, or is still expected")
+	create(t, c, priority(using(pod("urgent", "100m"), "c"), 50))
+	clienttest.Eventually(t, "the urgent pod placed", func() bool { return get(t, c, "urgent").Spec.NodeName == "a" })
+	if err := c.Get(context.Background(), crclient.ObjectKey{Namespace: "default", Name: "low"}, &corev1.Pod{}); err == nil {
+		t.Error("both have the claim")
 	}
-	if !contains(c.Events(), "Normal Preempted Preempted by pod "+string(get(t, c, "urgent").UID)+" on node a (in kube-scheduler memory).") {
-		t.Error("no event of it")
+}
+
+// A volume that is detached at last makes room for another.
+func TestDetached(t *testing.T) {
+	one := int32(1)
+	va := &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: "w"}, Spec: storagev1.VolumeAttachmentSpec{Attacher: "e.com", NodeName: "a", Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: new("w")}}}
+	c := begin(t, labelled(node("a", "1")), storageClaim("c", "", boundTo("v")), storageVolume("v", "", ""), storageVolume("w", "", ""), va,
+		&storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: "a"}, Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: "e.com", NodeID: "a", Allocatable: &storagev1.VolumeNodeResources{Count: &one}}}}})
+	create(t, c, using(pod("p", "100m"), "c"))
+	clienttest.Eventually(t, "the pod refused", func() bool { return strings.Contains(why(get(t, c, "p")), "exceed max volume count") })
+	if err := c.Delete(context.Background(), va); err != nil {
+		t.Fatal(err)
 	}
+	clienttest.Eventually(t, "the pod placed", func() bool { return get(t, c, "p").Spec.NodeName == "a" })
 }
 
 // A claim is bound on the node that the pod gets, and the pod only after it.

@@ -108,6 +108,8 @@ func TestWhoGivesWay(t *testing.T) {
 		"victims are told in order":          {[]running{{"db-1", "a", 10, "1", 1}, {"web", "a", 20, "1", 1}, {"top", "a", 100, "2", 1}, full}, []Budget{budget("app=db", 0)}, "a web db-1, 1 violated"},
 		"one that is on its way already":     {[]running{{"db-1", "a", 10, "4", 1}, full}, []Budget{budget("app=db", 0, "db-1")}, "a db-1, 0 violated"},
 		"a budget of another app":            {[]running{{"db-1", "a", 10, "4", 1}, full}, []Budget{budget("app=web", 0)}, "a db-1, 0 violated"},
+		"the second budget":                  {[]running{{"db-1", "a", 10, "4", 1}, full}, []Budget{budget("app=web", 0), budget("app=db", 1, "db-1"), budget("app=db", 0)}, "a db-1, 1 violated"},
+		"budgets that are spent together":    {[]running{{"db-1", "a", 10, "2", 1}, {"db-2", "a", 20, "2", 1}, full}, []Budget{budget("app=db", 1), budget("app=db", 9)}, "a db-2, 0 violated"},
 		"a budget for nobody":                {[]running{{"db-1", "a", 10, "4", 1}, full}, []Budget{budget("", 0)}, "a db-1, 0 violated"},
 		"a pod without labels has no budget": {[]running{{"plain", "a", 10, "4", 1}, full}, []Budget{budget("!app", 0)}, "a plain, 0 violated"},
 		"who only holds the place":           {[]running{{"nominated-1", "a", 10, "4", 1}, full}, []Budget{budget("app=nominated", 0)}, "a (nominated-1), 0 violated"},
