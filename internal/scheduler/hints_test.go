@@ -327,3 +327,63 @@ func TestHintsOfThoseWhoMayPreempt(t *testing.T) {
 		})
 	}
 }
+
+// A change of the pod itself has it tried again if it may help: not what others say of it, nor what the scheduler wrote.
+func TestHintsOfThePodItself(t *testing.T) {
+	for _, row := range []struct {
+		what   string
+		change func(p *corev1.Pod)
+		again  bool
+	}{
+		{"an annotation", func(p *corev1.Pod) { p.Annotations = map[string]string{"a": "b"} }, false},
+		{"its condition", func(p *corev1.Pod) {
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse}}
+		}, false},
+		{"a label", withApp("a"), true},
+		{"a toleration", func(p *corev1.Pod) { p.Generation++; p.Spec.Tolerations = []corev1.Toleration{{Key: "t"}} }, true},
+		{"a smaller request", func(p *corev1.Pod) {
+			p.Generation++
+			p.Spec.Containers[0].Resources = pod("", "1m").Spec.Containers[0].Resources
+		}, true},
+		{"a claim made for it", func(p *corev1.Pod) {
+			p.Status.ResourceClaimStatuses = []corev1.PodResourceClaimStatus{{Name: "c", ResourceClaimName: new("c-1")}}
+		}, true},
+	} {
+		l := idle(t, nil)
+		l.happen(nodeIs(node("n", "1")))
+		before := pod("p", "2")
+		before.UID = "p"
+		l.podChanged(nil, before)
+		l.wake(l.now())
+		l.schedule(l.queue.Pop(l.now()))
+		after := before.DeepCopy()
+		row.change(after)
+		l.podChanged(before, after)
+		l.wake(l.now())
+		if _, _, waiting := l.queue.Len(); (waiting == 0) != row.again {
+			t.Errorf("%s: tried again: %t", row.what, !row.again)
+		}
+	}
+}
+
+// A pod with gates is in no queue, and is tried at once when the last gate is gone.
+func TestGates(t *testing.T) {
+	l := idle(t, nil)
+	l.happen(nodeIs(node("n", "1")))
+	gated := func(names ...string) *corev1.Pod {
+		p := pod("p", "1m")
+		p.UID = "p"
+		for _, name := range names {
+			p.Spec.SchedulingGates = append(p.Spec.SchedulingGates, corev1.PodSchedulingGate{Name: name})
+		}
+		return p
+	}
+	l.podChanged(nil, gated("a", "b"))
+	if l.podChanged(gated("a", "b"), gated("b")); l.queue.Get("p") != nil {
+		t.Error("tried with a gate")
+	}
+	l.podChanged(gated("b"), gated())
+	if e := l.queue.Pop(l.now()); e == nil {
+		t.Error("not tried without")
+	}
+}
