@@ -218,13 +218,17 @@ func TestWhatIsTold(t *testing.T) {
 	for i := range 40 {
 		many = append(many, fmt.Sprintf("2 Insufficient example.com/a-resource-that-nobody-has-%02d", i))
 	}
-	c := begin(t, node("a", "1"), node("b", "1"))
+	_, c := beginWith(t, settingsOf(t, "profiles: [{schedulerName: default-scheduler}, {schedulerName: mild, plugins: {postFilter: {disabled: [{name: DefaultPreemption}]}}}]"),
+		node("a", "1"), node("b", "1"))
 	const useless = " preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
 	for _, row := range []struct {
 		pod  *corev1.Pod
 		want string
 	}{
 		{changed(pod("torn", "1m"), named([]string{"a", "b"}, []string{"c", "d"})), "Unschedulable: 0/2 nodes are available: pod affinity terms conflict." + useless},
+		{changed(pod("mild", "1m"), named([]string{"a", "b"}), func(p *corev1.Pod) { p.Spec.PreemptionPolicy = new(corev1.PreemptNever) }),
+			"Unschedulable: 0/2 nodes are available: pod affinity terms conflict. preemption: not eligible due to preemptionPolicy=Never."},
+		{changed(pod("alone", "1m"), named([]string{"a", "b"}), func(p *corev1.Pod) { p.Spec.SchedulerName = "mild" }), "Unschedulable: 0/2 nodes are available: pod affinity terms conflict."},
 		{changed(pod("elsewhere", "1m"), named([]string{"c"}, []string{"a", "b"})), "Unschedulable: 0/2 nodes are available: 2 node(s) didn't satisfy plugin(s) [NodeAffinity]." + useless},
 		{changed(pod("gated", "1m"), func(p *corev1.Pod) { p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "g"}} }),
 			"SchedulingGated: Scheduling is blocked due to non-empty scheduling gates"},
@@ -242,16 +246,16 @@ func TestWhatIsTold(t *testing.T) {
 	}
 	var cut, gated bool
 	var events []string
-	clienttest.Eventually(t, "three events", func() bool {
+	clienttest.Eventually(t, "five events", func() bool {
 		events = append(events, c.Events()...)
-		return len(events) >= 3
+		return len(events) >= 5
 	})
 	for _, e := range events {
 		text := strings.TrimPrefix(e, "Warning FailedScheduling ")
 		cut = cut || len(text) == 1024 && strings.HasPrefix(text, "0/2 nodes are available: 2 Insufficient example.com/a") && strings.HasSuffix(text, " ...")
 		gated = gated || strings.Contains(e, "gate")
 	}
-	if !cut || gated || len(events) != 3 {
+	if !cut || gated || len(events) != 5 {
 		t.Errorf("events %q", events)
 	}
 }

@@ -54,9 +54,16 @@ func (l *loop) demand(e *queue.Entry) bool {
 	}
 	l.dropLeftOver(p)
 	nodes := l.nodes.Count()
-	sentence := fmt.Sprintf("0/%d nodes are available: %s. preemption: %s", nodes, why, verdict(nodes, preempt.Useless(nodes)))
+	sentence, nominated := fmt.Sprintf("0/%d nodes are available: %s.", nodes, why), p.Status.NominatedNodeName
+	if p.Profile.Runs("DefaultPreemption") {
+		text := preempt.Eligible(p, l.nodes, -1, true)
+		if text == "" {
+			text, nominated = verdict(nodes, preempt.Useless(nodes)), ""
+		}
+		sentence += " preemption: " + text
+	}
 	e.Class = nil
-	l.refuse(e, sentence, helps, p.Status.NominatedNodeName, nil)
+	l.refuse(e, sentence, helps, nominated, nil)
 	return false
 }
 
