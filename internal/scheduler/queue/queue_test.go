@@ -169,3 +169,19 @@ func TestUntoldVerdicts(t *testing.T) {
 }
 
 func always(*Entry) (bool, cluster.Change) { return true, 0 }
+
+// A unit's priority goes before its pods' own, and a unit that is to be first before any priority.
+func TestOrderOfUnits(t *testing.T) {
+	q := New(time.Second, 10*time.Second)
+	for name, priority := range map[string]int32{"low": 0, "raised": 1, "high": 5, "first": -1} {
+		q.Add(pod(name, priority), false, start)
+	}
+	q.Join("raised", &Unit{Priority: new(int32(7))})
+	q.Join("low", &Unit{})
+	q.Join("first", &Unit{First: true})
+	for _, want := range []string{"first", "raised", "high", "low"} {
+		if e := q.Pop(start); e == nil || e.Pod.Name != want {
+			t.Fatalf("popped %v, want %s", e, want)
+		}
+	}
+}
