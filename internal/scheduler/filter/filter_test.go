@@ -156,6 +156,46 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// A pod is bound by name only if each of its terms names a node, and to none where one's fields contradict one another.
+func TestNamed(t *testing.T) {
+	in := func(names ...string) corev1.NodeSelectorRequirement {
+		return corev1.NodeSelectorRequirement{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: names}
+	}
+	notIn := corev1.NodeSelectorRequirement{Key: "metadata.name", Operator: corev1.NodeSelectorOpNotIn, Values: []string{"a"}}
+	other := corev1.NodeSelectorRequirement{Key: "metadata.namespace", Operator: corev1.NodeSelectorOpIn, Values: []string{"a"}}
+	type fields = []corev1.NodeSelectorRequirement
+	for _, row := range []struct {
+		terms []fields
+		want  string
+	}{
+		{nil, "[] false"},
+		{[]fields{{in("a")}}, "[a] true"},
+		{[]fields{{in("a")}, {in("b")}}, "[a b] true"},
+		{[]fields{{in("a")}, {}}, "[] false"},
+		{[]fields{{notIn}}, "[] false"},
+		{[]fields{{other}}, "[] false"},
+		{[]fields{{in("a"), notIn, other}}, "[a] true"},
+		{[]fields{{in("a", "b"), in("b", "c")}}, "[b] true"},
+		{[]fields{{in("a"), in("b")}}, "[] true"},
+		{[]fields{{in("a"), in("b")}, {in("c")}}, "[c] true"},
+		{[]fields{{in()}}, "[] true"},
+	} {
+		required := &corev1.NodeSelector{}
+		for _, f := range row.terms {
+			required.NodeSelectorTerms = append(required.NodeSelectorTerms, corev1.NodeSelectorTerm{MatchFields: f})
+		}
+		names, bound := Named(cluster.PodOf(pod(func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: required}}
+		})))
+		if got := fmt.Sprint(names, bound); got != row.want {
+			t.Errorf("%v: %s, want %s", row.terms, got, row.want)
+		}
+	}
+	if _, bound := Named(cluster.PodOf(pod(nil))); bound {
+		t.Error("bound without affinity")
+	}
+}
+
 // A node that has less than a pod asks for, empty or not, is of no use whoever leaves it. One that lets no pod in is, to upstream.
 func TestWhatIsFinal(t *testing.T) {
 	for _, row := range []struct {

@@ -185,3 +185,27 @@ func TestOrderOfUnits(t *testing.T) {
 		}
 	}
 }
+
+// A pod that is in is brought up to date wherever it is, and takes the place of its new priority.
+func TestPodsAreBroughtUpToDate(t *testing.T) {
+	q := New(time.Second, 10*time.Second)
+	q.Add(pod("a", 1), false, start)
+	q.Add(pod("b", 2), false, start)
+	q.Add(pod("c", 0), false, start)
+	q.Add(pod("a", 3), false, start)
+	a, b := q.Pop(start), q.Pop(start)
+	if a.Pod.Name != "a" || *a.Pod.Spec.Priority != 3 || b.Pod.Name != "b" {
+		t.Fatalf("popped %s, then %s", a.Pod.Name, b.Pod.Name)
+	}
+	q.Refuse(a, cluster.Freed, start)
+	q.Refuse(b, cluster.Freed, start)
+	q.Wake(cluster.Freed, start, always)
+	q.Add(pod("b", 9), false, start)
+	q.Fail(q.Pop(start).Pod, 1, start)
+	if active, backoff, unschedulable := q.Len(); active != 0 || backoff != 3 || unschedulable != 0 {
+		t.Errorf("%d active, %d backing off, %d unschedulable", active, backoff, unschedulable)
+	}
+	if e := q.Pop(start); e == nil || e != b {
+		t.Errorf("popped %v of those that back off", e)
+	}
+}
