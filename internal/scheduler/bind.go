@@ -127,9 +127,12 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 	l.write(p.UID, func(ctx context.Context) {
 		var err error
 		if !told {
-			err = l.writeStatus(ctx, p, "write why a pod is not scheduled", func(status *corev1.PodStatus) {
-				status.NominatedNodeName = nominated
-				setCondition(status, corev1.PodCondition{
+			err = l.writeStatus(ctx, p, "write why a pod is not scheduled", func(p *corev1.Pod) {
+				if p.Spec.NodeName != "" {
+					return // bound after all: by somebody else, or the answer to our binding was lost
+				}
+				p.Status.NominatedNodeName = nominated
+				setCondition(&p.Status, corev1.PodCondition{
 					Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: p.Generation,
 				}, now)
 			})
@@ -145,13 +148,13 @@ func (l *loop) report(p *corev1.Pod, reason, message, nominated string, after fu
 
 // writeNomination writes only where a pod is expected to go.
 func (l *loop) writeNomination(ctx context.Context, p *corev1.Pod, node string) {
-	_ = l.writeStatus(ctx, p, "write a pod's nominated node", func(status *corev1.PodStatus) { status.NominatedNodeName = node })
+	_ = l.writeStatus(ctx, p, "write a pod's nominated node", func(p *corev1.Pod) { p.Status.NominatedNodeName = node })
 }
 
 // evict deletes a pod that gives way, with its own grace, and says why on it and in an event. One that is gone already is no error.
 func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node string) error {
-	if err := l.writeStatus(ctx, victim, "say on a pod that it is preempted", func(status *corev1.PodStatus) {
-		setCondition(status, corev1.PodCondition{
+	if err := l.writeStatus(ctx, victim, "say on a pod that it is preempted", func(p *corev1.Pod) {
+		setCondition(&p.Status, corev1.PodCondition{
 			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: corev1.PodReasonPreemptionByScheduler,
 			Message: preemptor.Spec.SchedulerName + ": preempting to accommodate a higher priority pod", ObservedGeneration: victim.Generation,
 		}, l.now())
@@ -174,10 +177,10 @@ func (l *loop) evict(ctx context.Context, victim, preemptor *corev1.Pod, node st
 
 // writeStatus writes a change of a pod's status: to the pod as it is known, and if somebody else has written it meanwhile, as it is now. A pod that is gone
 // needs none. An update costs a third of a patch, which has the object encoded, merged and decoded.
-func (l *loop) writeStatus(ctx context.Context, p *corev1.Pod, what string, change func(status *corev1.PodStatus)) error {
+func (l *loop) writeStatus(ctx context.Context, p *corev1.Pod, what string, change func(p *corev1.Pod)) error {
 	next := p.DeepCopy()
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		change(&next.Status)
+		change(next)
 		err := l.cfg.Client.SubResource("status").Update(ctx, next)
 		if apierrors.IsConflict(err) {
 			if next = (&corev1.Pod{}); l.cfg.Client.Live().Get(ctx, crclient.ObjectKeyFromObject(p), next) != nil || next.UID != p.UID {

@@ -47,7 +47,7 @@ func (l *loop) nameExtended(ctx context.Context, p *corev1.Pod, list []device.Cl
 	if resourceclaim.PodExtendedStatusEqual(p.Status.ExtendedResourceClaimStatus, name) {
 		return nil
 	}
-	return l.writeStatus(ctx, p, "write which claim has a pod's extended resources", func(status *corev1.PodStatus) { status.ExtendedResourceClaimStatus = name })
+	return l.writeStatus(ctx, p, "write which claim has a pod's extended resources", func(p *corev1.Pod) { p.Status.ExtendedResourceClaimStatus = name })
 }
 
 // dropExtended deletes a claim that was made for a pod's extended resources, and with it what the pod says of it. A pod that was bound after all, by a write
@@ -58,7 +58,7 @@ func (l *loop) dropExtended(ctx context.Context, p *corev1.Pod, claim *resourcev
 	if crclient.IgnoreNotFound(err) != nil || err == nil && now.UID == p.UID && now.Spec.NodeName != "" {
 		return // where the API is away, the next try finds the claim left over
 	}
-	_ = l.writeStatus(ctx, p, "take back which claim has a pod's extended resources", func(status *corev1.PodStatus) { status.ExtendedResourceClaimStatus = nil })
+	_ = l.writeStatus(ctx, p, "take back which claim has a pod's extended resources", func(p *corev1.Pod) { p.Status.ExtendedResourceClaimStatus = nil })
 	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		var live resourcev1.ResourceClaim
 		if err := l.cfg.Client.Live().Get(ctx, crclient.ObjectKeyFromObject(claim), &live); err != nil || live.UID != claim.UID {

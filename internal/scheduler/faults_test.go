@@ -91,6 +91,22 @@ func TestBindingsThatFail(t *testing.T) {
 	})
 }
 
+// A pod that is bound though its binding is said to have failed is not told that it has no node.
+func TestBoundAfterAll(t *testing.T) {
+	l := writing(t, nil, func(write func(context.Context)) { write(context.Background()) })
+	create(t, l.client, pod("p", "100m"))
+	l.happen(nodeIs(node("a", "1")))
+	p := get(t, l.client, "p")
+	l.podChanged(nil, p)
+	l.schedule(l.queue.Pop(l.now()))
+	clienttest.Eventually(t, "the pod bound", func() bool { return get(t, l.client, "p").Spec.NodeName == "a" })
+	l.unbound(l.nodes.Placed(p.UID), p, 1, "the answer was lost")
+	clienttest.Eventually(t, "that told", func() bool { return contains(l.client.Events(), "Warning FailedScheduling the answer was lost") })
+	if got := why(get(t, l.client, "p")); got != "" {
+		t.Errorf("the pod says %s", got)
+	}
+}
+
 // A node that is deleted while a pod is being bound to it is not tried again.
 func TestNodeDeletedUnderBinding(t *testing.T) {
 	ctx := context.Background()

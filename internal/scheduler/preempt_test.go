@@ -92,6 +92,35 @@ func TestNominatedPodsHoldTheirPlace(t *testing.T) {
 	}
 }
 
+// Who holds a place that a more important pod takes loses it, and says so.
+func TestLowerNominationsGo(t *testing.T) {
+	ctx := context.Background()
+	low := priority(on(pod("low", "1"), "a"), 1)
+	low.Finalizers = []string{"test/hold"}
+	c := begin(t, node("a", "1"), low)
+	nominated := func(name, node string) {
+		t.Helper()
+		clienttest.Eventually(t, name+" nominated to "+node, func() bool { return get(t, c, name).Status.NominatedNodeName == node })
+	}
+	create(t, c, priority(pod("first", "1"), 20))
+	nominated("first", "a")
+	create(t, c, priority(pod("second", "1"), 50))
+	nominated("second", "a")
+	nominated("first", "")
+	clienttest.Eventually(t, "the first refused", func() bool {
+		return strings.HasPrefix(why(get(t, c, "first")), "Unschedulable: 0/1 nodes are available: 1 Insufficient cpu.")
+	})
+	free := get(t, c, "low").DeepCopy()
+	free.Finalizers = nil
+	if err := c.Update(ctx, free); err != nil {
+		t.Fatal(err)
+	}
+	clienttest.Eventually(t, "the second placed", func() bool { return get(t, c, "second").Spec.NodeName == "a" })
+	if get(t, c, "first").Spec.NodeName != "" || contains(c.Events(), "Preempted by pod "+string(get(t, c, "first").UID)+" on node a (") {
+		t.Error("the first is there too")
+	}
+}
+
 func TestWhoMayNotPreempt(t *testing.T) {
 	ctx := context.Background()
 	c := begin(t, node("a", "1"), priority(on(pod("low", "1"), "a"), 1))

@@ -71,6 +71,8 @@ func TestPodsWaitForVolumes(t *testing.T) {
 	const later = storagev1.VolumeBindingWaitForFirstConsumer
 	zoned := storageVolume("zoned", "", "")
 	zoned.Labels = map[string]string{corev1.LabelTopologyZone: "west"}
+	older, region := storageVolume("older", "", ""), storageVolume("region", "", "")
+	older.Labels, region.Labels = map[string]string{corev1.LabelFailureDomainBetaZone: "north__west"}, map[string]string{corev1.LabelTopologyRegion: "r"}
 	sole := func(c *corev1.PersistentVolumeClaim) {
 		c.Spec.AccessModes = []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOncePod}
 	}
@@ -129,10 +131,12 @@ func TestPodsWaitForVolumes(t *testing.T) {
 		"itself of one": {[]crclient.Object{storageClaim("c", "", boundTo("old")), old, limited("pd.csi.storage.gke.io")},
 			"1 node(s) exceed max volume count", nil, []corev1.VolumeSource{gce}},
 
-		"unbound":          {[]crclient.Object{storageClaim("c", "")}, "pod has unbound immediate PersistentVolumeClaims", nil, nil},
-		"bound to nothing": {[]crclient.Object{storageClaim("c", "", boundTo("v"))}, `persistentvolume "v" not found`, nil, nil},
-		"elsewhere":        {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", "b")}, "1 node(s) didn't match PersistentVolume's node affinity", nil, nil},
-		"zone":             {[]crclient.Object{storageClaim("c", "", boundTo("zoned")), zoned}, "1 node(s) had no available volume zone", nil, nil},
+		"unbound":                       {[]crclient.Object{storageClaim("c", "")}, "pod has unbound immediate PersistentVolumeClaims", nil, nil},
+		"bound to nothing":              {[]crclient.Object{storageClaim("c", "", boundTo("v"))}, `persistentvolume "v" not found`, nil, nil},
+		"elsewhere":                     {[]crclient.Object{storageClaim("c", "", boundTo("v")), storageVolume("v", "", "b")}, "1 node(s) didn't match PersistentVolume's node affinity", nil, nil},
+		"zone, by its old name":         {[]crclient.Object{storageClaim("c", "", boundTo("older")), older}, "1 node(s) had no available volume zone", nil, nil},
+		"region, that the node has not": {[]crclient.Object{storageClaim("c", "", boundTo("region")), region}, "1 node(s) had no available volume zone", nil, nil},
+		"zone":                          {[]crclient.Object{storageClaim("c", "", boundTo("zoned")), zoned}, "1 node(s) had no available volume zone", nil, nil},
 		"nothing to bind": {[]crclient.Object{storageClaim("c", "slow"), static, storageVolume("v", "slow", "b")},
 			"1 node(s) didn't find available persistent volumes to bind", nil, nil},
 		"no room": {[]crclient.Object{storageClaim("c", "e"), storageClass("e", "e.com", later),

@@ -137,15 +137,15 @@ func TestWhoGivesWay(t *testing.T) {
 
 // Why nodes are of no use, in upstream's words.
 func TestNodesOfNoUse(t *testing.T) {
-	f, table := picture(4, []running{{"same", "a", 100, "4", 1}, {"small", "b", 10, "1", 1}, {"top", "b", 100, "3", 1}, {"top2", "c", 100, "4", 1}, {"low", "d", 10, "4", 1}})
+	f, table := picture(5, []running{{"same", "a", 100, "4", 1}, {"small", "b", 10, "1", 1}, {"top", "b", 100, "3", 1}, {"top2", "c", 100, "4", 1}, {"low", "d", 10, "4", 1}})
 	f.Refuses = func(i int) bool { return f.Nodes.Name(i) == "d" }
 	p := cluster.PodOf(podOf(running{"urgent", "", 100, "2", 0}))
 	choice, reasons := f.Find(p, table.Of(p))
-	if want := "map[Insufficient cpu:1 No preemption victims found for incoming pod:2 Preemption is not helpful for scheduling:1]"; choice != nil || fmt.Sprint(reasons) != want {
+	if want := "map[Insufficient cpu:1 No preemption victims found for incoming pod:3 Preemption is not helpful for scheduling:1]"; choice != nil || fmt.Sprint(reasons) != want {
 		t.Errorf("%v, %v, want %s", choice, reasons, want)
 	}
 	p = cluster.PodOf(podOf(running{"huge", "", 100, "5", 0}))
-	if choice, reasons = f.Find(p, table.Of(p)); choice != nil || fmt.Sprint(reasons) != "map[Preemption is not helpful for scheduling:4]" {
+	if choice, reasons = f.Find(p, table.Of(p)); choice != nil || fmt.Sprint(reasons) != "map[Preemption is not helpful for scheduling:5]" {
 		t.Errorf("%v, %v", choice, reasons)
 	}
 }

@@ -350,6 +350,42 @@ func TestRooms(t *testing.T) {
 	}
 }
 
+// Which disks two pods of a node cannot have both.
+func TestDisks(t *testing.T) {
+	gce := func(name string, readOnly bool) corev1.VolumeSource {
+		return corev1.VolumeSource{GCEPersistentDisk: &corev1.GCEPersistentDiskVolumeSource{PDName: name, ReadOnly: readOnly}}
+	}
+	aws := func(id string, readOnly bool) corev1.VolumeSource {
+		return corev1.VolumeSource{AWSElasticBlockStore: &corev1.AWSElasticBlockStoreVolumeSource{VolumeID: id, ReadOnly: readOnly}}
+	}
+	iscsi := func(iqn, portal string, readOnly bool) corev1.VolumeSource {
+		return corev1.VolumeSource{ISCSI: &corev1.ISCSIVolumeSource{IQN: iqn, TargetPortal: portal, ReadOnly: readOnly}}
+	}
+	rbd := func(pool, image string, readOnly bool, monitors ...string) corev1.VolumeSource {
+		return corev1.VolumeSource{RBD: &corev1.RBDVolumeSource{CephMonitors: monitors, RBDPool: pool, RBDImage: image, ReadOnly: readOnly}}
+	}
+	for _, tt := range []struct {
+		name      string
+		a, b      corev1.VolumeSource
+		conflicts bool
+	}{
+		{"GCE", gce("d", false), gce("d", false), true}, {"GCE, one reads", gce("d", false), gce("d", true), true}, {"GCE, both read", gce("d", true), gce("d", true), false},
+		{"GCE, others", gce("d", false), gce("e", false), false},
+		{"EBS", aws("d", false), aws("d", false), true}, {"EBS, both read", aws("d", true), aws("d", true), true}, {"EBS, others", aws("d", false), aws("e", false), false},
+		{"iSCSI", iscsi("i", "p", false), iscsi("i", "q", false), true}, {"iSCSI, both read", iscsi("i", "p", true), iscsi("i", "p", true), false}, {"iSCSI, others", iscsi("i", "p", false), iscsi("j", "p", false), false},
+		{"RBD", rbd("p", "i", false, "m"), rbd("p", "i", false, "m"), true}, {"RBD, a monitor in common", rbd("p", "i", false, "m", "n"), rbd("p", "i", true, "n", "o"), true},
+		{"RBD, both read", rbd("p", "i", true, "m"), rbd("p", "i", true, "m"), false}, {"RBD of other clusters", rbd("p", "i", false, "m"), rbd("p", "i", false, "n"), false},
+		{"RBD, other images", rbd("p", "i", false, "m"), rbd("p", "j", false, "m"), false}, {"RBD, other pools", rbd("p", "i", false, "m"), rbd("q", "i", false, "m"), false},
+		{"of different kinds", gce("d", false), aws("d", false), false},
+	} {
+		b := NewBook(stocked(), cluster.New())
+		p, q := b.Placed(podWith("p", tt.a)), b.Placed(podWith("q", tt.b))
+		if x, y := p.Disks[0], q.Disks[0]; x.Conflicts(y) != tt.conflicts || y.Conflicts(x) != tt.conflicts {
+			t.Errorf("%s: %v and %v", tt.name, x, y)
+		}
+	}
+}
+
 // Pods whose volumes nodes could tell apart have different keys, others the same.
 func TestKeys(t *testing.T) {
 	s := stocked()
