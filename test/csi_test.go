@@ -195,13 +195,11 @@ spec:
 
 func inlineCSI(t *testing.T, c *cluster.Cluster, d *csidriver.Driver) {
 	t.Helper()
-	// It counts towards the node's limit only while it is there.
 	c.Apply(`
 apiVersion: v1
 kind: Pod
 metadata: {name: inline}
 spec:
-  nodeName: ` + c.Kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}") + `
   terminationGracePeriodSeconds: 0
   volumes: [{name: v, csi: {driver: ` + csiName + `, volumeAttributes: {a: b}}}]
   containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
@@ -218,16 +216,30 @@ spec:
 	})
 }
 
-// limitedCSI: the node takes one volume of the driver, and has it.
+// limitedCSI: the node takes one volume of the driver, and has it. What the driver makes for one pod alone, as before, does not count.
 func limitedCSI(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	c.Apply(`
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: vol-2, annotations: {pv.kubernetes.io/provisioned-by: ` + csiName + `}}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteOnce]
+  storageClassName: by-hand
+  csi: {driver: ` + csiName + `, volumeHandle: handle-2}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: c2}
+spec: {accessModes: [ReadWriteOnce], storageClassName: by-hand, volumeName: vol-2, resources: {requests: {storage: 1Gi}}}
+---
 apiVersion: v1
 kind: Pod
 metadata: {name: second}
 spec:
   terminationGracePeriodSeconds: 0
-  volumes: [{name: v, csi: {driver: ` + csiName + `}}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: c2}}]
   containers: [{name: main, image: "skiff.dev/web:1", volumeMounts: [{name: v, mountPath: /v}]}]
 `)
 	cluster.Eventually(t, func() error {
@@ -237,7 +249,7 @@ spec:
 		}
 		return nil
 	})
-	c.Kubectl("delete", "pod", "second")
+	c.Kubectl("delete", "pod/second", "pvc/c2", "pv/vol-2")
 }
 
 // resize plays the driver's resizer, step by step as kubernetes-csi's external-resizer 2.3 goes (KEP-1790): it notes what it is about, makes the volume larger, and
