@@ -202,15 +202,13 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 	case !l.ours(current) || current.DeletionTimestamp != nil:
 		l.forget(current.UID)
 	case l.assumed[current.UID]:
+		l.queue.Renew(l.read(current)) // in case it is not bound: the next try is about the pod as it is then
 	case len(current.Spec.SchedulingGates) > 0:
 		l.queue.Remove(current.UID)
 		l.leave(current.UID)
 		l.report(current, corev1.PodReasonSchedulingGated, "Scheduling is blocked due to non-empty scheduling gates", "", nil)
 	default:
-		p := cluster.PodOf(current)
-		if rules := l.cfg.Settings.Profiles[current.Spec.SchedulerName]; rules != nil {
-			p.Use(rules)
-		}
+		p := l.read(current)
 		again := old != nil && !sameWishes(old, current)
 		if again {
 			l.inquiries.renewed(p.UID)
@@ -223,6 +221,15 @@ func (l *loop) podChanged(old, current *corev1.Pod) {
 			}
 		}
 	}
+}
+
+// read is what there is to know of a pod that is ours.
+func (l *loop) read(object *corev1.Pod) *cluster.Pod {
+	p := cluster.PodOf(object)
+	if rules := l.cfg.Settings.Profiles[object.Spec.SchedulerName]; rules != nil {
+		p.Use(rules)
+	}
+	return p
 }
 
 // ours says that a pod asks for a profile of this scheduler.

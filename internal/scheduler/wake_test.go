@@ -71,6 +71,37 @@ func TestLabelsWakeWhomTheyHelp(t *testing.T) {
 	}
 }
 
+// A node that joins while ten thousand pods wait, all of which it would help, takes what it can. The rest goes back, is tried no more often than back-off lets it, and costs
+// seconds at most: none of it is a try a pod and node.
+func TestNodeJoinsTenThousand(t *testing.T) {
+	const pods, takes, most = 10000, 110, 20 * time.Second // of CPU; it takes about one
+	l := pendingLoop(t, clienttest.New(t), 100, pods, 100)
+	n := node("new", "400")
+	n.Labels = map[string]string{"disk": "ssd"}
+	began := cpuTime(t)
+	l.nodeChanged(nil, n)
+	l.wake(l.now())
+	tries := 0
+	for e := l.queue.Pop(l.now()); e != nil; e = l.queue.Pop(l.now()) {
+		l.schedule(e)
+		tries++
+	}
+	if took := cpuTime(t) - began; took > most {
+		t.Errorf("it takes %s", took)
+	}
+	if _, _, waiting := l.queue.Len(); len(l.assumed) != takes || waiting != pods-takes || tries != pods {
+		t.Errorf("%d placed, %d wait, %d tries", len(l.assumed), waiting, tries)
+	}
+	l.relabel("disk", "ssd") // an old node now takes some, too: of those that were tried a moment ago none is tried before its pause is over
+	l.wake(l.now())
+	if e := l.queue.Pop(l.now()); e != nil {
+		t.Errorf("%s is tried again without a pause", e.Pod.Name)
+	}
+	if active, paused, _ := l.queue.Len(); active != 0 || paused != pods-takes {
+		t.Errorf("%d are active, %d pause", active, paused)
+	}
+}
+
 // BenchmarkLabelChange is what a node's label costs the loop while 10,000 pods of 100 kinds wait for one, on 1,000 nodes: one that helps none of
 // them, and one that helps all.
 func BenchmarkLabelChange(b *testing.B) {

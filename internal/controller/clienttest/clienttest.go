@@ -118,9 +118,16 @@ func (c *Client) createSub(ctx context.Context, w crclient.Client, name string, 
 	if err := w.Get(ctx, crclient.ObjectKeyFromObject(o), &pod); err != nil {
 		return err
 	}
-	if pod.Spec.NodeName != "" {
-		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, pod.Name, fmt.Errorf("pod is already assigned to node %q",
-			pod.Spec.NodeName))
+	refuse := func(format string, args ...any) error {
+		return apierrors.NewConflict(schema.GroupResource{Resource: "pods/binding"}, pod.Name, fmt.Errorf(format, args...))
+	}
+	switch {
+	case binding.UID != "" && binding.UID != pod.UID:
+		return refuse("the UID in the precondition is another")
+	case pod.DeletionTimestamp != nil:
+		return refuse("pod %s is being deleted", pod.Name)
+	case pod.Spec.NodeName != "":
+		return refuse("pod is already assigned to node %q", pod.Spec.NodeName)
 	}
 	pod.Spec.NodeName = binding.Target.Name
 	return w.Update(ctx, &pod)

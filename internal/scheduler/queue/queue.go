@@ -138,6 +138,13 @@ func (q *Queue) enter(p *cluster.Pod, now time.Time) *Entry {
 	return e
 }
 
+// Renew brings a pod up to date that was popped and is not back: it may come back.
+func (q *Queue) Renew(p *cluster.Pod) {
+	if e := q.entries[p.UID]; e != nil && e.in == nil {
+		e.Pod = p
+	}
+}
+
 // Remove forgets a pod.
 func (q *Queue) Remove(uid types.UID) {
 	if e := q.entries[uid]; e != nil {
