@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
 
 	"skiff.dev/skiff/internal/config"
 	"skiff.dev/skiff/internal/scheduler/explain"
@@ -35,10 +37,10 @@ func explainPod(conf *config.Config) *cobra.Command {
 	}
 	namespace := cmd.Flags().StringP("namespace", "n", "default", "Namespace of the pod")
 	all := cmd.Flags().Bool("all", false, "Show every node, not only those where least is missing")
-	output := cmd.Flags().StringP("output", "o", "", "json: everything, for programs")
+	output := cmd.Flags().StringP("output", "o", "", "json or yaml: everything, for programs")
 	return adminAction(cmd, conf, func(ctx context.Context, a admin, args []string) error {
-		if *output != "" && *output != "json" {
-			return fmt.Errorf("output: %q is not known; give json, or nothing", *output)
+		if !slices.Contains([]string{"", "json", "yaml"}, *output) {
+			return fmt.Errorf("output: %q is not known; give json, yaml, or nothing", *output)
 		}
 		cs, err := kubernetes.NewForConfig(a.rest)
 		if err != nil {
@@ -52,7 +54,12 @@ func explainPod(conf *config.Config) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *output == "json" {
+		if *output == "yaml" {
+			if raw, err = yaml.JSONToYAML(raw); err != nil {
+				return fmt.Errorf("read the server's answer: %w", err)
+			}
+		}
+		if *output != "" {
 			_, err := cmd.OutOrStdout().Write(raw)
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
@@ -111,7 +112,7 @@ func TestExplainRules(t *testing.T) {
 	if err := c.Create(ctx, apart("db-1")); err != nil {
 		t.Fatal(err)
 	}
-	if _, text := explained(t, s, "db-1"); !strings.Contains(text, "1 pods it must not be with in zone=x; because of default/db-0") ||
+	if _, text := explained(t, s, "db-1"); !strings.Contains(text, "zone=x has 1 pod that it must not be with (app=db): default/db-0") ||
 		!strings.Contains(text, "if these pods were not there: default/db-0") {
 		t.Errorf("got:\n%s", text)
 	}
@@ -152,7 +153,7 @@ func TestExplainVolumes(t *testing.T) {
 		"second":  "e.com: asks 1, attached 1 of 1",
 		"missing": "the node's CSINode does not have other.com",
 		"new":     "e.com: asks 1, attached 1 of 1", // also for one that is still to be made
-		"slow":    "claim slow asks 1Gi of class slow: 1 free volumes of the class, none that fits here",
+		"slow":    "claim slow asks 1Gi of class slow: the one free volume of the class does not fit here",
 	} {
 		name := "p-" + claim
 		create(t, c, using(pod(name, "100m"), claim))
@@ -162,7 +163,7 @@ func TestExplainVolumes(t *testing.T) {
 	}
 	unlimited := labelled(node("c", "4"), corev1.LabelTopologyZone, "east")
 	create(t, c, unlimited)
-	for claim, want := range map[string]string{"elsewhere": "volume far cannot be reached from here", "west": "volume zoned is in zone west, the node in east"} {
+	for claim, want := range map[string]string{"elsewhere": "volume far is reached only from nodes with kubernetes.io/hostname=b", "west": "volume zoned is in topology.kubernetes.io/zone=west, the node in east"} {
 		name := "p-" + claim
 		create(t, c, using(pod(name, "100m"), claim))
 		if _, text := explained(t, s, name); !strings.Contains(text, want) {
@@ -196,5 +197,124 @@ func TestExplainedScores(t *testing.T) {
 	l.schedule(l.queue.Pop(l.now()))
 	if at, placed := l.nodes.Where("p"); !placed || l.nodes.Name(at) != "worse" {
 		t.Error("the pod was not placed where the score is highest")
+	}
+}
+
+// What is said to be nearest would do, and is said only where nothing else is in the way.
+func TestNearest(t *testing.T) {
+	gpu := corev1.Taint{Key: "gpu", Effect: corev1.TaintEffectNoSchedule}
+	tainted := func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{gpu} }
+	ssd := func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"disk": "ssd"} }
+	apart := func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "db"}
+		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+			{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: p.Labels}}}}}
+	}
+	near := func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{
+			{TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}}}}}
+	}
+	spread := func(p *corev1.Pod) {
+		p.Labels = map[string]string{"app": "db"}
+		p.Spec.TopologySpreadConstraints = []corev1.TopologySpreadConstraint{{MaxSkew: 1, TopologyKey: corev1.LabelHostname,
+			WhenUnsatisfiable: corev1.DoNotSchedule, LabelSelector: &metav1.LabelSelector{MatchLabels: p.Labels}}}
+	}
+	port := func(p *corev1.Pod) {
+		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, Protocol: corev1.ProtocolTCP}}
+	}
+	app := func(name, node string) func(*hinted) {
+		return podIs(changed(pod(name, "100m"), func(p *corev1.Pod) { p.Labels = map[string]string{"app": "db"} }), node)
+	}
+	for _, k := range []struct {
+		what  string
+		nodes []*corev1.Node
+		there []func(*hinted)
+		pod   *corev1.Pod
+		want  string
+	}{
+		{"a cordoned node with room before one that is full", []*corev1.Node{labelled(node("full", "1")), changed(labelled(node("idle", "4")), cordoned)},
+			[]func(*hinted){podIs(pod("q", "1"), "full")}, pod("p", "2"), "fits on idle if it were not cordoned"},
+		{"a cordoned node without room", []*corev1.Node{changed(labelled(node("a", "2")), cordoned)}, []func(*hinted){podIs(pod("q", "1"), "a")}, pod("p", "2"),
+			"no single change would do; least is in the way on a: NodeUnschedulable, NodeResourcesFit"},
+		{"a cordoned node of other labels", []*corev1.Node{changed(labelled(node("a", "4")), cordoned)}, nil, changed(pod("p", "2"), ssd),
+			"no single change would do; least is in the way on a: NodeUnschedulable, NodeAffinity"},
+		{"a cordoned node with a taint", []*corev1.Node{changed(labelled(node("a", "4")), cordoned, tainted)}, nil, pod("p", "2"),
+			"no single change would do; least is in the way on a: NodeUnschedulable, TaintToleration"},
+		{"a tainted node with a port taken", []*corev1.Node{changed(labelled(node("a", "4")), tainted)}, []func(*hinted){podIs(changed(pod("q", "1"), port), "a")},
+			changed(pod("p", "1"), port), "no single change would do; least is in the way on a: TaintToleration, NodePorts"},
+		{"a tainted node", []*corev1.Node{changed(labelled(node("a", "4")), tainted)}, nil, pod("p", "2"), "fits on a if its taint were tolerated (gpu:NoSchedule)"},
+		{"labels", []*corev1.Node{labelled(node("a", "4"), "disk", "hdd")}, nil, changed(pod("p", "2"), ssd),
+			`fits on a if its labels were those that the pod wants (nodeSelector disk=ssd: the node has "hdd")`},
+		{"a port", []*corev1.Node{labelled(node("a", "4"))}, []func(*hinted){podIs(changed(pod("q", "1"), port), "a")}, changed(pod("p", "1"), port),
+			"fits on a if the host port were free (80/TCP is used by default/q)"},
+		{"a port, and no room", []*corev1.Node{labelled(node("a", "4"))}, []func(*hinted){podIs(changed(pod("q", "3"), port), "a")}, changed(pod("p", "2"), port),
+			"no single change would do; least is in the way on a: NodePorts, NodeResourcesFit"},
+		{"one pod", []*corev1.Node{labelled(node("a", "4"))}, []func(*hinted){app("q", "a")}, changed(pod("p", "1"), apart), "fits on a if these pods were not there: default/q"},
+		{"four pods", []*corev1.Node{labelled(node("a", "4"))}, []func(*hinted){app("q", "a"), app("r", "a"), app("s", "a"), app("t", "a")}, changed(pod("p", "1"), apart),
+			"fits on a if these pods were not there: default/q, default/r, default/s and more"},
+		{"a pod that wants to be apart, too", []*corev1.Node{labelled(node("a", "4"))}, []func(*hinted){podIs(changed(pod("q", "1"), apart), "a")},
+			changed(pod("p", "1"), apart), "fits on a if these pods were not there: default/q"},
+		{"a pod, and no room", []*corev1.Node{labelled(node("a", "1"))}, []func(*hinted){app("q", "a")}, changed(pod("p", "1"), apart),
+			"no single change would do; least is in the way on a: NodeResourcesFit, InterPodAffinity"},
+		{"one too small and cordoned, one large and taken", []*corev1.Node{labelled(node("a", "4")), changed(labelled(node("b", "8")), cordoned)}, nil, pod("p", "9"),
+			"no node is large enough, even empty: b, the nearest to it, has 8 CPU in all, and the pod asks for 9"},
+		{"a node that is not there", []*corev1.Node{labelled(node("a", "4"))}, nil, changed(pod("p", "1"), func(p *corev1.Pod) {
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+				NodeSelectorTerms: []corev1.NodeSelectorTerm{{MatchFields: []corev1.NodeSelectorRequirement{
+					{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"gone"}}}}}}}}
+		}), "the pod may go only to gone, and there is no such node"},
+		{"a pod to be with", []*corev1.Node{labelled(node("a", "4")), labelled(node("b", "50m"))}, []func(*hinted){app("q", "b")}, changed(pod("p", "1"), near),
+			"fits on a if a pod that it must be with ran there (kubernetes.io/hostname=a has no pod that it must be with (app=db))"},
+		{"spreading", []*corev1.Node{labelled(node("a", "4")), labelled(node("b", "50m"))}, []func(*hinted){app("q", "a")}, changed(pod("p", "1"), spread),
+			"fits on a if its topology spread constraint let one more in (kubernetes.io/hostname=a has 1 pod (app=db), the least is 0: one more makes a skew of 2, and maxSkew is 1)"},
+		{"too small", []*corev1.Node{labelled(node("a", "4")), labelled(node("b", "8"))}, nil, pod("p", "9"),
+			"no node is large enough, even empty: b, the nearest to it, has 8 CPU in all, and the pod asks for 9"},
+		{"none of a resource", []*corev1.Node{labelled(node("a", "4"))}, nil,
+			changed(pod("p", "1"), func(p *corev1.Pod) {
+				p.Spec.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("2")
+			}),
+			"no node is large enough, even empty: a, the nearest to it, has no example.com/gpu, and the pod asks for 2"},
+	} {
+		l := idle(t, nil)
+		for _, n := range k.nodes {
+			l.happen(nodeIs(n))
+		}
+		l.happen(k.there...)
+		l.happen(podIs(k.pod, ""))
+		l.schedule(l.queue.Pop(l.now()))
+		e := l.queue.Get("p")
+		if e == nil || l.assumed["p"] {
+			t.Errorf("%s: the pod is placed", k.what)
+			continue
+		}
+		if out := l.explain(e.Pod.Pod); out.Nearest != k.want {
+			t.Errorf("%s: nearest is %q, want %q", k.what, out.Nearest, k.want)
+		}
+	}
+}
+
+// A pod that no node is looked at for is told why, in one line.
+func TestExplainWithoutNodes(t *testing.T) {
+	now := metav1.Now()
+	l := idle(t, nil)
+	l.happen(nodeIs(node("a", "4")))
+	for _, k := range []struct {
+		pod  *corev1.Pod
+		want string
+	}{
+		{changed(pod("p", "1"), func(p *corev1.Pod) { p.Spec.SchedulerName = "typo" }),
+			`Pod default/p was made 0s ago; its schedulerName is "typo", and this scheduler places only pods of default-scheduler; unless another program places it, it stays without a node.`},
+		{changed(pod("p", "1"), func(p *corev1.Pod) {
+			p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "a.b/c"}, {Name: "d.e/f"}}
+		}),
+			"Pod default/p was made 0s ago; it waits until its scheduling gates are removed: a.b/c, d.e/f."},
+		{changed(pod("p", "1"), func(p *corev1.Pod) { p.DeletionTimestamp = &now }), "Pod default/p was made 0s ago; it is being deleted and gets no node any more."},
+		{changed(pod("p", "1"), func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), "Pod default/p was made 0s ago; it is over (Failed) and needs no node."},
+	} {
+		k.pod.CreationTimestamp = now
+		var text bytes.Buffer
+		if err := l.explain(k.pod).Write(&text, false, now.Time); err != nil || text.String() != k.want+"\n" {
+			t.Errorf("got %q (%v), want %q", text.String(), err, k.want)
+		}
 	}
 }

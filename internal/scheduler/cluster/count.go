@@ -81,6 +81,15 @@ func (c *Counter) Counts(p *Pod) bool {
 	return p.set != nil && (!c.staying || !p.leaving()) && slices.Contains(p.set.counters, c)
 }
 
+// Words say which pods are counted, for somebody in a namespace.
+func (c *Counter) Words(here string) string {
+	var list []string
+	for i := range c.all {
+		list = append(list, c.all[i].Words(here))
+	}
+	return strings.Join(list, " and ")
+}
+
 // Term is a rule that pods have, and by node how many placed pods have it.
 type Term struct {
 	Rule

@@ -42,6 +42,25 @@ func (n *Nodes) Matches(m *Matcher, set *LabelSet) bool {
 	return m.Selector.Matches(set.Labels)
 }
 
+// Words say which pods are selected, for somebody in a namespace.
+func (m *Matcher) Words(here string) string {
+	what := m.Selector.String()
+	if _, selectable := m.Selector.Requirements(); !selectable {
+		what = "none"
+	} else if what == "" {
+		what = "any"
+	}
+	switch {
+	case m.OfSpaces != nil && m.OfSpaces.Empty():
+		return what + " in any namespace"
+	case m.OfSpaces != nil:
+		return what + " in namespaces with " + m.OfSpaces.String()
+	case len(m.Namespaces) == 1 && m.Namespaces[0] == here:
+		return what
+	}
+	return what + " in namespace " + strings.Join(m.Namespaces, ", ")
+}
+
 // Kind of a rule about other pods.
 type Kind uint8
 

@@ -54,6 +54,7 @@ type Node struct {
 	Detail  string   `json:"detail,omitempty"` // the figure behind the reason
 	Lacks   []Lack   `json:"lacks,omitempty"`
 	Pods    []string `json:"pods,omitempty"` // that are in the way, a few of them
+	More    bool     `json:"more,omitempty"` // pods are in the way than these
 	Final   bool     `json:"final"`          // it won't do even if all its pods left
 }
 
@@ -64,13 +65,15 @@ type Lack struct {
 	Free        string `json:"free"`
 	Allocatable string `json:"allocatable"`
 	Missing     string `json:"missing"`
-	Users       []User `json:"users,omitempty"` // that have most of it
+	Users       []User `json:"users,omitempty"`    // that have most of it
+	TooSmall    bool   `json:"tooSmall,omitempty"` // the node would not have enough if it were empty
 }
 
 // User of a resource.
 type User struct {
 	Pod      string `json:"pod"` // namespace/name
 	Quantity string `json:"quantity"`
+	Waiting  bool   `json:"waiting,omitempty"` // it only holds the place, until others have left
 }
 
 // Preemption says who would have to go, or why nobody can.
@@ -78,5 +81,5 @@ type Preemption struct {
 	Node    string   `json:"node,omitempty"`
 	Victims []string `json:"victims,omitempty"`
 	Why     string   `json:"why,omitempty"`
-	Waiting bool     `json:"waiting,omitempty"` // the victims have been told to go
+	Waiting bool     `json:"waiting,omitempty"` // the victims, of which those are named that are still there, have been told to go
 }

@@ -26,7 +26,7 @@ func (p *Pod) Write(w io.Writer, all bool, now time.Time) error {
 		fmt.Fprintf(w, "  %s\n", p.Message)
 	}
 	if p.Waits != "" {
-		fmt.Fprintf(w, "  It %s%s.\n", p.Waits, p.what())
+		fmt.Fprintf(w, "  It %s%s.\n", p.Waits, p.what(now))
 	}
 	if len(p.Asked) > 0 {
 		fmt.Fprintf(w, "Asks for:   %s\n", amounts(p.Asked))
@@ -36,7 +36,11 @@ func (p *Pod) Write(w io.Writer, all bool, now time.Time) error {
 			return err
 		}
 	}
-	if p.Nearest != "" {
+	switch {
+	case p.Nearest == "":
+	case len(p.Nodes) == 0:
+		fmt.Fprintf(w, "Missing:    %s\n", p.Nearest)
+	default:
 		fmt.Fprintf(w, "Nearest:    %s\n", p.Nearest)
 	}
 	if p.Preemption != nil {
@@ -66,15 +70,23 @@ func (p *Pod) headline(now time.Time) string {
 		}
 		return fmt.Sprintf("Pod %s has been pending %s, %s.", name, since(p.Since, now), tries)
 	}
-	return fmt.Sprintf("Pod %s: %s.", name, p.Message)
+	return fmt.Sprintf("Pod %s was made %s; %s.", name, ago(p.Since, now), p.Message)
+}
+
+func ago(t metav1.Time, now time.Time) string {
+	return duration.HumanDuration(now.Sub(t.Time)) + " ago"
 }
 
 func since(t metav1.Time, now time.Time) string {
 	return fmt.Sprintf("since %s (%s)", t.Format(time.RFC3339), duration.HumanDuration(now.Sub(t.Time)))
 }
 
-func (p *Pod) what() string {
-	if len(p.Helps) == 0 {
+func (p *Pod) what(now time.Time) string {
+	switch {
+	case len(p.Helps) > 0:
+	case p.Next.After(now):
+		return ", which comes in " + duration.HumanDuration(p.Next.Sub(now))
+	default:
 		return ""
 	}
 	return ": " + strings.Join(p.Helps, "; ")
@@ -109,13 +121,23 @@ func (n *Node) verdict() string {
 func (n *Node) why() string {
 	var parts []string
 	for _, l := range n.Lacks {
-		text := fmt.Sprintf("%s: asks %s, free %s of %s", l.Resource, l.Asked, l.Free, l.Allocatable)
+		text := fmt.Sprintf("%s: asks %s, free %s of %s", l.Resource, l.Asked, l.free(), l.Allocatable)
+		if l.Allocatable == "0" {
+			text = fmt.Sprintf("%s: asks %s, the node has none", l.Resource, l.Asked)
+		}
 		if len(l.Users) > 0 {
 			var users []string
 			for _, u := range l.Users {
-				users = append(users, u.Pod+" "+u.Quantity)
+				one := u.Pod + " " + u.Quantity
+				if u.Waiting {
+					one += " to come"
+				}
+				users = append(users, one)
 			}
 			text += " (" + strings.Join(users, ", ") + ")"
+		}
+		if l.TooSmall && l.Allocatable != "0" {
+			text += ", so it is too small even if empty"
 		}
 		parts = append(parts, text)
 	}
@@ -125,14 +147,28 @@ func (n *Node) why() string {
 	if len(parts) == 0 {
 		parts = n.Reasons
 	}
+	text := strings.Join(parts, "; ")
 	if len(n.Pods) > 0 {
-		parts = append(parts, "because of "+strings.Join(n.Pods, ", "))
+		text += ": " + strings.Join(n.Pods, ", ")
 	}
-	return strings.Join(parts, "; ")
+	if n.More {
+		text += " and more"
+	}
+	return text
+}
+
+// free is what is left; a node may have given away more than it has, to pods that are to come in the place of others.
+func (l *Lack) free() string {
+	if strings.HasPrefix(l.Free, "-") {
+		return "none"
+	}
+	return l.Free
 }
 
 func (p *Preemption) sentence() string {
 	switch {
+	case p.Waiting && len(p.Victims) > 0:
+		return fmt.Sprintf("waits until pods that gave way have left node %s: %s", p.Node, strings.Join(p.Victims, ", "))
 	case p.Waiting:
 		return fmt.Sprintf("waits until pods that gave way have left node %s", p.Node)
 	case p.Node != "" && len(p.Victims) > 0:

@@ -69,7 +69,7 @@ func affinityDetail(p *cluster.Pod, node *corev1.Node) string {
 	for k := range affinity.NodeSelectorTerms {
 		for _, e := range affinity.NodeSelectorTerms[k].MatchExpressions {
 			if !expressionHolds(&e, node) {
-				wrong = append(wrong, fmt.Sprintf("%s %s %v: %s", e.Key, e.Operator, e.Values, has(e.Key)))
+				wrong = append(wrong, fmt.Sprintf("%s: %s", expression(&e), has(e.Key)))
 				break
 			}
 		}
@@ -80,6 +80,33 @@ func affinityDetail(p *cluster.Pod, node *corev1.Node) string {
 		}
 	}
 	return strings.Join(wrong, ", or ")
+}
+
+// expression is one requirement of a selector as labels.Selector writes it, with a few of its values.
+func expression(e *corev1.NodeSelectorRequirement) string {
+	const few = 5
+	values := strings.Join(e.Values[:min(few, len(e.Values))], ", ")
+	if more := len(e.Values) - few; more > 0 {
+		values += fmt.Sprintf(" or %d others", more)
+	}
+	switch e.Operator {
+	case corev1.NodeSelectorOpIn:
+		if len(e.Values) == 1 {
+			return e.Key + "=" + values
+		}
+		return e.Key + " in (" + values + ")"
+	case corev1.NodeSelectorOpNotIn:
+		return e.Key + " not in (" + values + ")"
+	case corev1.NodeSelectorOpExists:
+		return "a label " + e.Key
+	case corev1.NodeSelectorOpDoesNotExist:
+		return "no label " + e.Key
+	case corev1.NodeSelectorOpGt:
+		return e.Key + " > " + values
+	case corev1.NodeSelectorOpLt:
+		return e.Key + " < " + values
+	}
+	return fmt.Sprintf("%s %s %s", e.Key, e.Operator, values)
 }
 
 // expressionHolds decides one requirement; what cannot be read does not hold.
