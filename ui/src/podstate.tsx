@@ -17,17 +17,17 @@ const HINTS: [RegExp, string][] = [
 
 // Explained says what is wrong with a pod, with what the scheduler knows and the last words of a container that ended.
 export function Explained({ pod }: { pod: Obj }) {
-  const v = podVerdict(pod);
+  const v = podVerdict(pod), unplaced = !pod.spec.nodeName && !pod.metadata.deletionTimestamp;
   if (v.tone === "good" || v.tone === "idle") return null;
-  if (!v.why) return null;
+  if (!v.why && !unplaced) return null;
   const hint = HINTS.find(([pattern]) => pattern.test(v.text))?.[1];
   return (
     <section class={`explained ${v.tone}`}>
       <h2>{v.text}</h2>
-      <p>{v.why.replace(/[.\s]*$/, ".")}</p>
+      {v.why && <p>{v.why.replace(/[.\s]*$/, ".")}</p>}
       {hint && <p>{hint}</p>}
       {v.container && /CrashLoop|Error|OOM/.test(v.text) && <LastWords pod={pod} container={v.container} />}
-      {!pod.spec.nodeName && <Verdicts pod={pod} />}
+      {unplaced && <Verdicts pod={pod} why={v.why} />}
     </section>
   );
 }
@@ -47,22 +47,39 @@ function LastWords({ pod, container }: { pod: Obj; container: string }) {
 
 const amount = (resource: string, q: string) => (resource === "cpu" ? cpu(quantity(q)) : resource === "memory" || resource === "ephemeral-storage" ? bytes(quantity(q)) : q);
 
-// Verdicts are the scheduler's, node by node, where the server tells them.
-function Verdicts({ pod }: { pod: Obj }) {
+const sentence = (text: string) => text.charAt(0).toUpperCase() + text.slice(1).replace(/[.\s]*$/, ".");
+
+// Verdicts are the scheduler's, node by node, where the server tells them. why is what was said before.
+function Verdicts({ pod, why }: { pod: Obj; why?: string }) {
   const [said, setSaid] = useState<any>();
-  const version = condition(pod, "PodScheduled")?.lastTransitionTime ?? "";
+  const told = condition(pod, "PodScheduled"), version = `${told?.lastTransitionTime} ${told?.message}`;
   useEffect(() => void get(objectPath("Pod", pod.metadata.namespace, pod.metadata.name) + "/explain").then(setSaid, () => setSaid(undefined)), [pod.metadata.uid, version]);
   if (!said) return null;
+  const nodes = said.nodes ?? [], p = said.preemption;
   return (
     <>
-      {said.waits && <p>{said.waits}</p>}
-      {said.nearest && <p>{said.nearest}</p>}
-      <table class="verdicts"><tbody>{(said.nodes ?? []).slice(0, 50).map((n: any) => (
-        <tr><th>{n.name}</th><td>{n.fits ? "fits" : (n.reasons ?? []).join("; ")}</td><td>{n.detail || (n.lacks ?? []).map((l: any) => `${l.resource}: ${amount(l.resource, l.asked)} asked, ${amount(l.resource, l.free)} free`).join("; ")}</td></tr>
+      {said.message && said.message !== why && <p>{sentence(said.message)}</p>}
+      {said.nearest && <p>{nodes.length ? "Nearest" : "Missing"}: {said.nearest}.</p>}
+      {p && <p>Preemption: {p.waiting ? `it waits until pods that gave way have left node ${p.node}` : p.victims?.length ? `${p.victims.join(", ")} would have to leave node ${p.node}` : (p.why ?? `node ${p.node} is held for a less important pod, which would give way`).replace(/[.\s]*$/, "")}.</p>}
+      <table class="verdicts"><tbody>{nodes.slice(0, SHOWN).map((n: any) => (
+        <tr><th>{n.name}</th><td>{n.fits ? "fits" : (n.reasons ?? []).join("; ")}</td><td>{figures(n)}</td></tr>
       ))}</tbody></table>
-      {said.helps?.length > 0 && <p class="quiet">It is tried again after: {said.helps.join(", ")}.</p>}
+      {nodes.length > SHOWN && <p class="quiet">… and {nodes.length - SHOWN} more nodes, where more is missing.</p>}
+      {said.attempts > 0 && <p class="quiet">Tried {said.attempts === 1 ? "once" : `${said.attempts} times`}, last {age(said.tried)} ago. It {said.waits}{said.helps?.length > 0 && `: ${said.helps.join("; ")}`}.</p>}
     </>
   );
+}
+
+const SHOWN = 50;
+
+// figures are what is behind a node's verdict, and whose they are.
+function figures(n: any): string {
+  const lacks = (n.lacks ?? []).map((l: any) => {
+    const users = (l.users ?? []).map((u: any) => `${u.pod} ${amount(l.resource, u.quantity)}`).join(", ");
+    return `${l.resource}: ${amount(l.resource, l.asked)} asked, ${amount(l.resource, l.free)} of ${amount(l.resource, l.allocatable)} free${users && ` (${users})`}${l.tooSmall ? ", so it is too small even if empty" : ""}`;
+  });
+  const pods = (n.pods ?? []).join(", ");
+  return [...lacks, n.detail && n.detail + (pods && `: ${pods}`) + (n.more ? " and more" : "")].filter(Boolean).join("; ");
 }
 
 interface Span { from: number; to: number; tone: string; text: string }
