@@ -210,9 +210,7 @@ func (l *loop) verdicts(out *explain.Pod, p *cluster.Pod, c *class.Class) {
 			}
 			lacks := filter.Lacks(p, l.nodes, i)
 			one.miss = missOf(&f, lacks, node)
-			if f.Plugin == "NodeResourcesFit" {
-				one.Lacks = l.lacks(lacks, i)
-			}
+			one.Lacks = l.lacks(lacks, i)
 		}
 		list = append(list, one)
 	}

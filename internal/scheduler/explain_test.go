@@ -3,6 +3,7 @@ package scheduler
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
 	"skiff.dev/skiff/internal/scheduler/explain"
@@ -315,6 +317,25 @@ func TestExplainWithoutNodes(t *testing.T) {
 		var text bytes.Buffer
 		if err := l.explain(k.pod).Write(&text, false, now.Time); err != nil || text.String() != k.want+"\n" {
 			t.Errorf("got %q (%v), want %q", text.String(), err, k.want)
+		}
+	}
+}
+
+// BenchmarkExplain is what a question costs the loop: 5,000 nodes that are full, with twenty pods each.
+func BenchmarkExplain(b *testing.B) {
+	l := pendingLoop(b, clienttest.New(b), 5000, 0, 1)
+	for i := range 100000 {
+		p := on(pod(fmt.Sprintf("q%d", i), "190m"), fmt.Sprintf("n%d", i%5000))
+		p.UID = types.UID(p.Name)
+		l.podChanged(nil, p)
+	}
+	p := pod("p", "1")
+	p.UID = "p"
+	l.podChanged(nil, p)
+	l.schedule(l.queue.Pop(l.now()))
+	for b.Loop() {
+		if out := l.explain(p); out.Nearest == "" {
+			b.Fatal("nothing is nearest")
 		}
 	}
 }

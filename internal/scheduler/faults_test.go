@@ -107,7 +107,7 @@ func TestBoundAfterAll(t *testing.T) {
 	}
 }
 
-// A node that is deleted while a pod is being bound to it is not tried again.
+// A node that is deleted while a pod is being bound to it is not tried again, though it was the better one.
 func TestNodeDeletedUnderBinding(t *testing.T) {
 	ctx := context.Background()
 	gone := once(errors.New("the node is gone"))
@@ -119,7 +119,7 @@ func TestNodeDeletedUnderBinding(t *testing.T) {
 			}
 		}
 		return err
-	}, node("a", "1"), node("b", "1"))
+	}, node("a", "2"), node("b", "1"))
 	if err := c.Create(ctx, pod("p", "1")); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Why a pod is as it is, and what happened to it when.
 import { useEffect, useMemo, useState } from "preact/hooks";
 import { get, request } from "./api";
-import { age, bytes, condition, cpu, podVerdict, quantity, span } from "./format";
+import { age, condition, podVerdict, span } from "./format";
 import { Moment, history } from "./history";
 import { listPath, objectPath } from "./kinds";
 import { useKeys } from "./parts";
@@ -45,8 +45,6 @@ function LastWords({ pod, container }: { pod: Obj; container: string }) {
   return <><p>Its last words (<a href={link("pod", pod.metadata.namespace!, pod.metadata.name, "logs", container)}>whole log</a>):</p><pre>{text}</pre></>;
 }
 
-const amount = (resource: string, q: string) => (resource === "cpu" ? cpu(quantity(q)) : resource === "memory" || resource === "ephemeral-storage" ? bytes(quantity(q)) : q);
-
 const sentence = (text: string) => text.charAt(0).toUpperCase() + text.slice(1).replace(/[.\s]*$/, ".");
 
 // Verdicts are the scheduler's, node by node, where the server tells them. why is what was said before.
@@ -72,14 +70,14 @@ function Verdicts({ pod, why }: { pod: Obj; why?: string }) {
 
 const SHOWN = 50;
 
-// figures are what is behind a node's verdict, and whose they are.
+// figures are what is behind a node's verdict, and whose they are. They are not rounded: a little may be all that is missing.
 function figures(n: any): string {
   const lacks = (n.lacks ?? []).map((l: any) => {
-    const users = (l.users ?? []).map((u: any) => `${u.pod} ${amount(l.resource, u.quantity)}`).join(", ");
-    return `${l.resource}: ${amount(l.resource, l.asked)} asked, ${amount(l.resource, l.free)} of ${amount(l.resource, l.allocatable)} free${users && ` (${users})`}${l.tooSmall ? ", so it is too small even if empty" : ""}`;
+    const users = (l.users ?? []).map((u: any) => `${u.pod} ${u.quantity}${u.waiting ? " to come" : ""}`).join(", ");
+    return `${l.resource}: ${l.asked} asked, ${l.free} of ${l.allocatable} free${users && ` (${users})`}${l.tooSmall ? ", so it is too small even if empty" : ""}`;
   });
   const pods = (n.pods ?? []).join(", ");
-  return [...lacks, n.detail && n.detail + (pods && `: ${pods}`) + (n.more ? " and more" : "")].filter(Boolean).join("; ");
+  return [n.detail && n.detail + (pods && `: ${pods}`) + (n.more ? " and more" : ""), ...lacks].filter(Boolean).join("; ");
 }
 
 interface Span { from: number; to: number; tone: string; text: string }

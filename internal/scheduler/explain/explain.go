@@ -52,10 +52,10 @@ type Node struct {
 	Plugin  string   `json:"plugin,omitempty"` // that refuses it
 	Reasons []string `json:"reasons,omitempty"`
 	Detail  string   `json:"detail,omitempty"` // the figure behind the reason
-	Lacks   []Lack   `json:"lacks,omitempty"`
-	Pods    []string `json:"pods,omitempty"` // that are in the way, a few of them
-	More    bool     `json:"more,omitempty"` // pods are in the way than these
-	Final   bool     `json:"final"`          // it won't do even if all its pods left
+	Lacks   []Lack   `json:"lacks,omitempty"`  // also where another plug-in refuses the node first
+	Pods    []string `json:"pods,omitempty"`   // that are in the way, a few of them
+	More    bool     `json:"more,omitempty"`   // pods are in the way than these
+	Final   bool     `json:"final"`            // it won't do even if all its pods left
 }
 
 // Lack is a resource of which a node has not enough left.

@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -141,20 +142,20 @@ func (n *Node) why() string {
 		}
 		parts = append(parts, text)
 	}
-	if n.Detail != "" {
-		parts = append(parts, n.Detail)
-	}
-	if len(parts) == 0 {
-		parts = n.Reasons
-	}
-	text := strings.Join(parts, "; ")
+	text := n.Detail
 	if len(n.Pods) > 0 {
 		text += ": " + strings.Join(n.Pods, ", ")
 	}
 	if n.More {
 		text += " and more"
 	}
-	return text
+	switch {
+	case text != "":
+		parts = slices.Insert(parts, 0, text)
+	case len(parts) == 0:
+		parts = n.Reasons
+	}
+	return strings.Join(parts, "; ")
 }
 
 // free is what is left; a node may have given away more than it has, to pods that are to come in the place of others.
