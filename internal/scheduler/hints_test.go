@@ -14,6 +14,7 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
+	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/profile"
 )
 
@@ -385,5 +386,15 @@ func TestGates(t *testing.T) {
 	l.podChanged(gated("b"), gated())
 	if e := l.queue.Pop(l.now()); e == nil {
 		t.Error("not tried without")
+	}
+}
+
+// Nobody knows what an extender goes by: whatever is an event upstream may alter its mind.
+func TestHintsOfExtenders(t *testing.T) {
+	l := idle(t, nil)
+	l.happen(nodeIs(node("n", "1")))
+	v := (&opinion{failed: map[string]string{"n": "not to my taste"}}).verdict(l.nodes, l.classes.Of(cluster.PodOf(pod("p", "1m"))))
+	if v.Helps != cluster.Any&^cluster.Images || v.Reasons["not to my taste"] != 1 {
+		t.Errorf("%v, by %v", v.Reasons, v.Helps.Words())
 	}
 }
