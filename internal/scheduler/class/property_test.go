@@ -431,6 +431,7 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 		return fmt.Errorf("pod %s: %q, %v, the reference says %q", p.Name, why, err, want)
 	}
 	if why != "" {
+		w.decided(n, p, why, nil)
 		return nil
 	}
 	asked := func() *cluster.Pod {
@@ -474,6 +475,10 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 	if err := w.summed(n, c, reasons); err != nil {
 		return fmt.Errorf("pod %s: %w", p.Name, err)
 	}
+	w.decided(n, p, "", c)
+	if err := w.tried(n, c, p); err != nil {
+		return err
+	}
 	best, ok := c.Best()
 	if ok != (len(feasible) > 0) {
 		return fmt.Errorf("best of %d nodes: %t", len(feasible), ok)
@@ -490,6 +495,38 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 	p = p.DeepCopy()
 	p.Spec.NodeName = n.Name(best)
 	w.settle(n, p)
+	return nil
+}
+
+// tried compares what a node would say without some of its pods with what it says when they are gone: every set of the first few of each node.
+func (w *world) tried(n *cluster.Nodes, c *Class, p *corev1.Pod) error {
+	var trial Trial
+	for _, node := range w.nodes {
+		i, _ := n.Index(node.Name)
+		here := w.on(node.Name)
+		here = here[:min(len(here), 3)]
+		for set := 1; set < 1<<len(here); set++ {
+			without, gone := *w, []string{}
+			c.On(i, &trial)
+			without.pods = slices.DeleteFunc(slices.Clone(w.pods), func(q *corev1.Pod) bool {
+				k := slices.Index(here, q)
+				return k >= 0 && set&(1<<k) != 0
+			})
+			for k, q := range here {
+				if set&(1<<k) != 0 {
+					gone = append(gone, q.Name)
+					trial.Without(n.On[i][slices.IndexFunc(n.On[i], func(on *cluster.Pod) bool { return on.UID == q.UID })])
+				}
+			}
+			got, want := "", without.refusal(p, node)
+			if r := trial.Refusal(); r != nil {
+				got = r.Reasons[0]
+			}
+			if got != want {
+				return fmt.Errorf("pod %s on %s without %v: %q, the reference says %q", p.Name, node.Name, gone, got, want)
+			}
+		}
+	}
 	return nil
 }
 
@@ -523,12 +560,15 @@ func (w *world) summed(n *cluster.Nodes, c *Class, reasons map[string]int) error
 type setting struct {
 	siblings map[string]labels.Selector
 	rules    *profile.Profile
+	config   string // the file that rules is from
+	seed     uint64
+	records  *recorder
 }
 
 // rules draws a profile; most clusters have none.
-func (d dice) rules(t *testing.T) *profile.Profile {
+func (d dice) rules(t *testing.T) (*profile.Profile, string) {
 	if d.one(60) {
-		return nil
+		return nil, ""
 	}
 	file := "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles:\n- plugins:\n    multiPoint:\n      enabled:\n"
 	for _, name := range []string{"TaintToleration", "NodeAffinity", "PodTopologySpread", "InterPodAffinity", "NodeResourcesFit", "NodeResourcesBalancedAllocation", "VolumeBinding"} {
@@ -542,7 +582,7 @@ func (d dice) rules(t *testing.T) *profile.Profile {
 	file += pick(d, "", "", "  - name: NodeAffinity\n    args: {addedAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: disk, operator: In, values: [ssd]}]}]}}}\n")
 	file += pick(d, "", "  - name: PodTopologySpread\n    args: {defaultingType: List, defaultConstraints: [{maxSkew: 1, topologyKey: topology.kubernetes.io/zone, whenUnsatisfiable: "+
 		pick(d, "ScheduleAnyway", "DoNotSchedule")+"}]}\n")
-	return readProfiles(t, file)[profile.DefaultName]
+	return readProfiles(t, file)[profile.DefaultName], file
 }
 
 func readProfiles(t *testing.T, file string) map[string]*profile.Profile {
@@ -559,7 +599,7 @@ func readProfiles(t *testing.T, file string) map[string]*profile.Profile {
 
 func play(steps []step, at setting) error {
 	n, siblings := cluster.New(), at.siblings
-	w := &world{spaces: map[string]map[string]string{}, siblings: siblings, rules: at.rules, storage: newShelf()}
+	w := &world{spaces: map[string]map[string]string{}, siblings: siblings, rules: at.rules, storage: newShelf(), at: at}
 	w.book = volume.NewBook(w.storage, n)
 	table := NewTable(n, func(p *corev1.Pod) labels.Selector { return siblings[p.Namespace] })
 	for k, s := range steps {
@@ -611,6 +651,7 @@ func TestLikeTheReference(t *testing.T) {
 	}
 	last = first + uint64(*cases)
 	t.Logf("seeds from %d", first)
+	records := newRecorder(t)
 	for s := first; s < last; s++ {
 		d := dice{rand.New(rand.NewPCG(s, 1))}
 		siblings := map[string]labels.Selector{}
@@ -618,8 +659,10 @@ func TestLikeTheReference(t *testing.T) {
 			siblings["x"] = labels.SelectorFromSet(labels.Set{"app": "a"})
 		}
 		steps := draw(d)
-		at := setting{siblings, d.rules(t)}
+		rules, config := d.rules(t)
+		at := setting{siblings, rules, config, s, records}
 		if err := play(steps, at); err != nil {
+			at.records = nil
 			steps = shorten(steps, at)
 			var story []string
 			for _, s := range steps {

@@ -25,6 +25,7 @@ type world struct {
 	rules    *profile.Profile
 	storage  *shelf
 	book     *volume.Book // the fast way's, of the same shelf
+	at       setting
 }
 
 func (w *world) on(node string) (pods []*corev1.Pod) {

@@ -3,28 +3,24 @@ package class
 import (
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/filter"
 )
 
 // Trial asks whether a node would do without some of its pods. Nothing is changed by it.
 type Trial struct {
-	class    *Class
-	node     int
-	gone     []*cluster.Pod
-	freed    [cluster.Basic]int64
-	extended map[corev1.ResourceName]int64
-	less     []int64 // by axis
+	class *Class
+	node  int
+	gone  []*cluster.Pod
+	freed filter.Freed
+	less  []int64 // by axis
 }
 
 // On begins a trial of node i, with all its pods there. The trial is good until the next call.
 func (c *Class) On(i int, t *Trial) {
-	t.class, t.node, t.gone, t.freed = c, i, t.gone[:0], [cluster.Basic]int64{}
+	t.class, t.node, t.gone, t.freed = c, i, t.gone[:0], filter.Freed{}
 	t.less = resized(t.less, len(c.axes))
 	clear(t.less)
-	clear(t.extended)
 }
 
 // Without imagines a pod of the node away.
@@ -41,15 +37,7 @@ func (t *Trial) With(p *cluster.Pod) {
 }
 
 func (t *Trial) shift(p *cluster.Pod, sign int64) {
-	for r, q := range p.Requests {
-		t.freed[r] += sign * q
-	}
-	if len(p.Extended) > 0 && t.extended == nil {
-		t.extended = map[corev1.ResourceName]int64{}
-	}
-	for name, q := range p.Extended {
-		t.extended[name] += sign * q
-	}
+	t.freed.Add(p, sign)
 	for k, a := range t.class.axes {
 		if a.where[t.node] != cluster.NoDomain {
 			t.less[k] += sign * a.share(p)
@@ -67,8 +55,10 @@ func (t *Trial) Refusal() *filter.Refusal {
 	if c.load[filter.Ports] != nil && t.portsTaken() {
 		return c.load[filter.Ports](i)
 	}
-	if c.load[filter.Room] != nil && !t.hasRoom() {
-		return c.load[filter.Room](i)
+	if c.load[filter.Room] != nil {
+		if r := filter.RoomWithout(c.pod, n, i, &t.freed); r != nil {
+			return r
+		}
 	}
 	if r := filter.VolumesWithout(c.pod, n, i, t.gone); r != nil {
 		return r
@@ -85,22 +75,6 @@ func (t *Trial) Refusal() *filter.Refusal {
 		return c.last(i)
 	}
 	return nil
-}
-
-// hasRoom is filter.HasRoom without the pods that are gone.
-func (t *Trial) hasRoom() bool {
-	c, n, i := t.class, t.class.nodes, t.node
-	for r, want := range c.pod.Requests {
-		if want > 0 && want > n.Allocatable[r][i]-n.Requested[r][i]+t.freed[r] {
-			return false
-		}
-	}
-	for name, want := range c.pod.Extended {
-		if want > 0 && want > filter.Left(n, name, i)+t.extended[name] && !filter.ByDevices(c.pod, n, name, i) {
-			return false
-		}
-	}
-	return true
 }
 
 func (t *Trial) portsTaken() bool {

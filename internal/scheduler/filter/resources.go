@@ -57,7 +57,7 @@ func nodeResourcesFit(p *cluster.Pod, n *cluster.Nodes) Check {
 			return nil
 		}
 		var of lack
-		each(p, n, i, names, func(k int, asked, _, allocatable int64) {
+		each(p, n, i, nil, names, func(k int, asked, _, allocatable int64) {
 			of.missing |= 1 << min(k, 63)
 			of.final = of.final || asked > allocatable && k != 0 // that there are too many pods never is, not even where none may be
 		})
@@ -73,15 +73,49 @@ func nodeResourcesFit(p *cluster.Pod, n *cluster.Nodes) Check {
 	}
 }
 
-// each tells of what node i has not enough of for a pod: k is its place in order, or among the names after that.
-func each(p *cluster.Pod, n *cluster.Nodes, i int, names []corev1.ResourceName, tell func(k int, asked, free, allocatable int64)) {
+// Freed is what pods of a node that are imagined away give back.
+type Freed struct {
+	Basic    [cluster.Basic]int64
+	Extended map[corev1.ResourceName]int64
+}
+
+// Add counts a pod as gone, or with the sign -1 as there again.
+func (f *Freed) Add(p *cluster.Pod, sign int64) {
+	for r, q := range p.Requests {
+		f.Basic[r] += sign * q
+	}
+	if len(p.Extended) > 0 && f.Extended == nil {
+		f.Extended = map[corev1.ResourceName]int64{}
+	}
+	for name, q := range p.Extended {
+		f.Extended[name] += sign * q
+	}
+}
+
+// RoomWithout says what node i lacks for a pod even with what was freed; nil if nothing.
+func RoomWithout(p *cluster.Pod, n *cluster.Nodes, i int, freed *Freed) *Refusal {
+	var r *Refusal
+	for _, l := range lacks(p, n, i, freed) {
+		if r == nil {
+			r = &Refusal{}
+		}
+		r.Reasons, r.Final = append(r.Reasons, l.reason), r.Final || l.Asked > l.Allocatable
+	}
+	return r
+}
+
+// each tells of what node i has not enough of for a pod, also with what was freed, if that isn't nil: k is its place in order, or among the names after that.
+func each(p *cluster.Pod, n *cluster.Nodes, i int, freed *Freed, names []corev1.ResourceName, tell func(k int, asked, free, allocatable int64)) {
+	if freed == nil {
+		freed = &Freed{}
+	}
 	for k, r := range order {
-		if want, free := p.Requests[r], n.Allocatable[r][i]-n.Requested[r][i]; want > 0 && want > free {
+		if want, free := p.Requests[r], n.Allocatable[r][i]-n.Requested[r][i]+freed.Basic[r]; want > 0 && want > free {
 			tell(k, want, free, n.Allocatable[r][i])
 		}
 	}
 	for k, name := range names {
-		want, free := p.Extended[name], Left(n, name, i)
+		want, free := p.Extended[name], Left(n, name, i)+freed.Extended[name]
 		if want <= 0 || want <= free || ByDevices(p, n, name, i) {
 			continue
 		}
@@ -101,9 +135,11 @@ type Lack struct {
 }
 
 // Lacks is what node i has not enough of for a pod, in the order in which it is told.
-func Lacks(p *cluster.Pod, n *cluster.Nodes, i int) (list []Lack) {
+func Lacks(p *cluster.Pod, n *cluster.Nodes, i int) []Lack { return lacks(p, n, i, nil) }
+
+func lacks(p *cluster.Pod, n *cluster.Nodes, i int, freed *Freed) (list []Lack) {
 	names := slices.Sorted(maps.Keys(p.Extended))
-	each(p, n, i, names, func(k int, asked, free, allocatable int64) {
+	each(p, n, i, freed, names, func(k int, asked, free, allocatable int64) {
 		l := Lack{Asked: asked, Free: free, Allocatable: allocatable}
 		if k < len(order) {
 			l.Name, l.reason = Names[order[k]], insufficient[order[k]]
