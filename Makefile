@@ -18,7 +18,7 @@ LDFLAGS += $(addprefix -X k8s.io/component-base/version.,gitVersion=$(KUBERNETES
 GOBUILD := go build -ldflags '$(LDFLAGS)'
 
 PROGRAMS := skiff containerd-shim-runc-v2 runc skiff-cni pause skiff-web skiff-ingress
-.PHONY: up down build deps test-deps test test-unit test-cluster ui bench lint clean help $(PROGRAMS)
+.PHONY: up down build deps test-deps test test-unit test-cluster compare ui bench lint clean help $(PROGRAMS)
 
 up: deps build ## install what is missing, build, start a cluster in the foreground
 	@exec $(BIN)/skiff up
@@ -59,6 +59,11 @@ test-unit: ## the packages' own tests
 
 test-cluster: test-deps ## whole clusters: the real binary, real containers
 	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go test -timeout 25m -count 1 ./test/...
+
+compare: ## ask kube-scheduler what Skiff's scheduler was asked in a thousand random clusters, and show where they differ; compiles it, which takes a while
+	@mkdir -p $(BIN)
+	@go test -count 1 -run TestLikeTheReference ./internal/scheduler/class -args -cases 1000 -record $(CURDIR)/$(BIN)/decisions
+	@cd test/upstream && go run . $(CURDIR)/$(BIN)/decisions
 
 bench: build ## run the benchmarks and print their medians
 	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go run ./bench

@@ -141,7 +141,7 @@ func (c *Class) passedOver(g *group) bool {
 	return false
 }
 
-// weights are the logarithms of how many domains the feasible nodes are in.
+// weights are the logarithms of how many domains the feasible nodes are in. Those without the label, where they are not passed over, are one domain together.
 func (c *Class) weights() []float64 {
 	weights := make([]float64, len(c.soft))
 	for k, s := range c.soft {

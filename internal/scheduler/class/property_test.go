@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	resourcehelper "k8s.io/component-helpers/resource"
 
 	"skiff.dev/skiff/internal/scheduler/cluster"
 	"skiff.dev/skiff/internal/scheduler/filter"
@@ -215,6 +216,11 @@ func (d dice) unusual(p *corev1.Pod) {
 	}
 	if d.one(30) {
 		p.Spec.Resources = &corev1.ResourceRequirements{Requests: some()}
+		for name, q := range resourcehelper.AggregateContainerRequests(p, resourcehelper.PodResourcesOptions{}) { // as the API sets what isn't asked for
+			if _, has := p.Spec.Resources.Requests[name]; !has && (name == corev1.ResourceCPU || name == corev1.ResourceMemory) && len(p.Spec.Resources.Requests) > 0 {
+				p.Spec.Resources.Requests[name] = q
+			}
+		}
 	}
 	if d.one(40) {
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", AllocatedResources: some(), Resources: &corev1.ResourceRequirements{Requests: some()}}}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -54,12 +55,16 @@ func newRecorder(t *testing.T) *recorder {
 	return &recorder{out: json.NewEncoder(f)}
 }
 
-// decided writes what was decided for a pod. Devices that stand for extended resources are another test's, and such pods left out.
+// decided writes what was decided for a pod. Left out are pods with devices that stand for extended resources, and those that have a status though no node,
+// which is never so; here it saves a generator.
 func (w *world) decided(n *cluster.Nodes, p *corev1.Pod, why string, c *Class) {
-	if w.at.records == nil || p.Annotations[backed] != "" {
+	if w.at.records == nil || p.Annotations[backed] != "" || p.Status.ContainerStatuses != nil {
 		return
 	}
 	d := decision{Seed: w.at.seed, Config: w.at.config, Objects: w.objects(), Pod: asStored(p), Unusable: why}
+	if w.siblings[p.Namespace] != nil {
+		d.Pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "siblings", Controller: new(true)}}
+	}
 	if c != nil {
 		d.Verdicts = map[string]ruling{}
 		scores := map[string]int64{}
@@ -102,7 +107,8 @@ func (w *world) objects() (list []json.RawMessage) {
 	for _, name := range []string{"x", "y"} {
 		add("Namespace", "v1", &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: w.spaces[name]}})
 		if w.siblings[name] != nil {
-			add("Service", "v1", &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "siblings"}, Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "a"}}})
+			add("ReplicaSet", "apps/v1", &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: "siblings"},
+				Spec: appsv1.ReplicaSetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "a"}}}})
 		}
 	}
 	s := w.storage

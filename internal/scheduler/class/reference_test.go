@@ -481,6 +481,9 @@ func (w *world) locality(p *corev1.Pod, n *corev1.Node) int64 {
 
 func (w *world) load(p *corev1.Pod, n *corev1.Node) int64 {
 	guessed := func(q *corev1.Pod, name corev1.ResourceName) int64 {
+		if q.Spec.Resources != nil && len(q.Spec.Resources.Requests) > 0 && request(q, name) > 0 {
+			return request(q, name)
+		}
 		return needs(q, name, map[corev1.ResourceName]int64{"cpu": 100, "memory": 200 << 20}[name])
 	}
 	least, most := int64(0), int64(0)

@@ -116,7 +116,8 @@ func (p *Pod) sumPlain() bool {
 func (p *Pod) sumAll() {
 	p.Requests = [Basic]int64{}
 	options := resourcehelper.PodResourcesOptions{UseStatusResources: true, InPlacePodLevelResourcesVerticalScalingEnabled: true}
-	for name, q := range resourcehelper.PodRequests(p.Pod, options) {
+	requests := resourcehelper.PodRequests(p.Pod, options)
+	for name, q := range requests {
 		switch name {
 		case corev1.ResourceCPU:
 			p.Requests[CPU] = q.MilliValue()
@@ -132,6 +133,14 @@ func (p *Pod) sumAll() {
 		}
 	}
 	options.NonMissingContainerRequests = guess
+	if resourcehelper.IsPodLevelRequestsSet(p.Pod) { // what is asked for as a whole is no guess, and what is asked for by some containers counts as that
+		options.NonMissingContainerRequests = corev1.ResourceList{}
+		for name, q := range guess {
+			if _, has := requests[name]; !has {
+				options.NonMissingContainerRequests[name] = q
+			}
+		}
+	}
 	estimated := resourcehelper.PodRequests(p.Pod, options)
 	p.Estimate = [Memory + 1]int64{estimated.Cpu().MilliValue(), estimated.Memory().Value()}
 }

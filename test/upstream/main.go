@@ -1,0 +1,115 @@
+// Upstream asks kube-scheduler what Skiff's scheduler was asked, and prints where the two differ: for each node whether the pod fits, in whose words it does not,
+// whether preemption could help there, and the node's score.
+//
+//	go test ./internal/scheduler/class -run TestLikeTheReference -args -cases 300 -record /tmp/decisions
+//	cd test/upstream && go run . /tmp/decisions
+//
+// It is a module of its own, so that nothing else is built with k8s.io/kubernetes.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+)
+
+// decision is what Skiff decided for a pod and all that it was decided by.
+type decision struct {
+	Seed     uint64            `json:"seed"`
+	Config   string            `json:"config"`
+	Objects  []json.RawMessage `json:"objects"`
+	Pod      *corev1.Pod       `json:"pod"`
+	Unusable string            `json:"unusable"`
+	Verdicts map[string]ruling `json:"verdicts"`
+}
+
+type ruling struct {
+	Reasons []string `json:"reasons,omitempty"`
+	Final   bool     `json:"final,omitempty"`
+	Score   int64    `json:"score"`
+	Detail  string   `json:"-"`
+}
+
+func (r ruling) String() string {
+	if len(r.Reasons) == 0 {
+		return fmt.Sprintf("fits, score %d %s", r.Score, r.Detail)
+	}
+	return fmt.Sprintf("%s (final: %t)", strings.Join(r.Reasons, ", "), r.Final)
+}
+
+func (r ruling) like(o ruling, scores bool) bool {
+	return r.Final == o.Final && slices.Equal(r.Reasons, o.Reasons) && (r.Score == o.Score || !scores)
+}
+
+// comparable says that the two mean to score a pod alike. kube-scheduler's NodeResourcesFit filters by what a pod asks for as a whole (spec.resources), and
+// scores by what its containers ask for; Skiff's goes by the former in both.
+func comparable(p *corev1.Pod) bool { return p.Spec.Resources == nil }
+
+func main() {
+	most := flag.Int("most", 20, "differences to print")
+	flag.Parse()
+	klog.SetOutput(io.Discard)
+	klog.LogToStderr(false)
+	if err := run(context.Background(), flag.Arg(0), *most); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, path string, most int) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	asked, pods, differ := 0, 0, 0
+	lines := bufio.NewReaderSize(f, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return err
+		}
+		var d decision
+		if err := json.Unmarshal(line, &d); err != nil {
+			return fmt.Errorf("decision %d: %w", pods, err)
+		}
+		pods++
+		theirs, unusable, err := ask(ctx, &d)
+		if err != nil {
+			return fmt.Errorf("decision %d: %w", pods, err)
+		}
+		var diffs []string
+		if unusable != d.Unusable {
+			diffs = append(diffs, fmt.Sprintf("all nodes: Skiff %q, kube-scheduler %q", d.Unusable, unusable))
+		}
+		for name, ours := range d.Verdicts {
+			asked++
+			if unusable == "" && !ours.like(theirs[name], comparable(d.Pod)) {
+				diffs = append(diffs, fmt.Sprintf("%s: Skiff %v; kube-scheduler %v", name, ours, theirs[name]))
+			}
+		}
+		if len(diffs) == 0 {
+			continue
+		}
+		if differ++; differ <= most {
+			slices.Sort(diffs)
+			fmt.Printf("decision %d, seed %d:\n  %s\n", pods, d.Seed, strings.Join(diffs, "\n  "))
+		}
+	}
+	fmt.Printf("%d pods on %d nodes: %d pods differ\n", pods, asked, differ)
+	if differ > 0 {
+		os.Exit(1)
+	}
+	return nil
+}
