@@ -66,8 +66,8 @@ func volumeRestrictions(p *cluster.Pod, n *cluster.Nodes, i int, gone []*cluster
 	if len(p.Volumes.Disks) > 0 && taken(p, n, i, gone) {
 		return diskRefusal
 	}
-	for _, other := range p.Volumes.Held {
-		if !slices.Contains(gone, other) {
+	for _, other := range p.Volumes.Held { // as they were when the class was made: they may have been updated since
+		if !slices.ContainsFunc(gone, func(q *cluster.Pod) bool { return q.UID == other.UID }) {
 			return soleRefusal
 		}
 	}
