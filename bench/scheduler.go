@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -37,7 +38,7 @@ func benchAlgorithm(b *bench) {
 func benchScheduler(b *bench) {
 	b.table("nodes", "shape", "create to bound /s", "server CPU a pod, ms", "of which after the create, ms", "resident MB")
 	for _, nodes := range b.nodes {
-		newTarget(b, nil).schedule(nodes)
+		newTarget(b, needs{}).schedule(nodes)
 	}
 	b.tell()
 }
@@ -90,8 +91,13 @@ type target struct {
 	ctx     context.Context
 }
 
-// newTarget's controllers run besides that for service accounts, and what is named in served is served besides.
-func newTarget(b *bench, served []string, controllers ...string) *target {
+// needs are what runs besides the controller for service accounts, what is served besides, and a file with the scheduler's configuration, "" if it has none.
+type needs struct {
+	controllers, served []string
+	scheduler           string
+}
+
+func newTarget(b *bench, n needs) *target {
 	t := &target{b: b}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Minute)
 	b.Cleanup(cancel)
@@ -103,7 +109,8 @@ func newTarget(b *bench, served []string, controllers ...string) *target {
 			b.Fatal(err)
 		}
 	} else {
-		t.own = cluster.New(b, "--no-agent", "--controllers="+strings.Join(append(controllers, "serviceaccount-controller"), ","), "--runtime-config="+strings.Join(served, ","))
+		t.own = cluster.New(b, "--no-agent", "--controllers="+strings.Join(append(n.controllers, "serviceaccount-controller"), ","),
+			"--runtime-config="+strings.Join(n.served, ","), "--scheduler-config="+n.scheduler)
 		t.own.Server()
 		cfg = t.own.RESTConfig()
 	}
@@ -115,11 +122,16 @@ func newTarget(b *bench, served []string, controllers ...string) *target {
 		}
 		t.clients = append(t.clients, cs)
 	}
-	cluster.Eventually(b, func() error {
-		_, err := t.clients[0].CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+	t.settled("default")
+	return t
+}
+
+// settled waits until pods may be made in a namespace.
+func (t *target) settled(namespace string) {
+	cluster.Eventually(t.b, func() error {
+		_, err := t.clients[0].CoreV1().ServiceAccounts(namespace).Get(t.ctx, "default", metav1.GetOptions{})
 		return err
 	})
-	return t
 }
 
 func (t *target) cpu() time.Duration {
@@ -177,7 +189,11 @@ func hollow(ctx context.Context, cs *kubernetes.Clientset, node *corev1.Node) er
 	if _, err := cs.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 		return err
 	}
-	_, err := cs.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, []byte(`{"spec":{"taints":null}}`), metav1.PatchOptions{})
+	own, err := json.Marshal(node.Spec.Taints)
+	if err != nil {
+		return err
+	}
+	_, err = cs.CoreV1().Nodes().Patch(ctx, node.Name, types.MergePatchType, fmt.Appendf(nil, `{"spec":{"taints":%s}}`, own), metav1.PatchOptions{})
 	return err
 }
 
@@ -238,7 +254,7 @@ func (t *target) profile(name string) (stop func()) {
 			return
 		}
 		defer body.Close()
-		f, err := os.Create(t.b.profile + "/" + strings.NewReplacer(" ", "-", ",", "").Replace(name) + ".pprof")
+		f, err := os.Create(t.b.profile + "/" + strings.NewReplacer(" ", "-", "/", "-", ",", "").Replace(name) + ".pprof")
 		if err != nil {
 			t.b.Errorf("profile: %v", err)
 			return

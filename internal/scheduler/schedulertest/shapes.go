@@ -91,12 +91,10 @@ type Alone struct {
 }
 
 // NewAlone returns a cluster of so many empty nodes.
-func NewAlone(nodes int) *Alone { return newAlone(nodes, Node) }
-
-func newAlone(nodes int, node func(i int) *corev1.Node) *Alone {
+func NewAlone(nodes int) *Alone {
 	n := cluster.New()
 	for i := range nodes {
-		n.Set(node(i))
+		n.Set(Node(i))
 	}
 	a := &Alone{Nodes: n, Classes: class.NewTable(n, nil), queue: queue.New(time.Second, 10*time.Second)}
 	a.finder = preempt.Finder{Nodes: n, Waiting: func(*cluster.Pod) bool { return false }, Budgets: func(string) []preempt.Budget { return nil }}
@@ -108,11 +106,14 @@ func (a *Alone) Schedule(s Shape, pods int) (took time.Duration, placed int) {
 	list := make([]*corev1.Pod, pods)
 	for k := range list {
 		list[k] = s.Pod(a.pods)
-		list[k].UID = types.UID(list[k].Name)
-		if list[k].Spec.PriorityClassName == UrgentClass {
-			list[k].Spec.Priority = new(Urgent)
-		}
 		a.pods++
+	}
+	return a.schedule(list)
+}
+
+func (a *Alone) schedule(list []*corev1.Pod) (took time.Duration, placed int) {
+	for _, p := range list {
+		p.UID, p.Spec.Priority = types.UID(p.Namespace+"/"+p.Name), priorityOf(p)
 	}
 	began := time.Now()
 	for _, p := range list {
@@ -150,25 +151,4 @@ func (a *Alone) place(p *cluster.Pod) bool {
 	}
 	a.Nodes.Place(p, a.Nodes.Name(choice.Node))
 	return true
-}
-
-// Run takes a workload through the algorithm alone, the time of its measured pods, and says how many found a place.
-func (w *Workload) Run() (took time.Duration, placed int) {
-	a := newAlone(w.Nodes, w.Node)
-	for _, b := range w.Before {
-		a.Schedule(b.Shape, b.Pods)
-	}
-	if !w.Churn {
-		return a.Schedule(w.Measure.Shape, w.Measure.Pods)
-	}
-	const every = 100
-	for done := 0; done < w.Measure.Pods; done += every {
-		began, extra := time.Now(), w.Node(w.Nodes+done/every)
-		a.Nodes.Set(extra)
-		a.Schedule(tooLarge, 1)
-		_, n := a.Schedule(w.Measure.Shape, every)
-		a.Nodes.Remove(extra.Name)
-		took, placed = took+time.Since(began), placed+n
-	}
-	return took, placed
 }
