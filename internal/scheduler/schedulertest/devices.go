@@ -52,11 +52,11 @@ func devices(n func(int) int) []Workload {
 				}
 				return fmt.Sprintf("%s-%d", resource, k)
 			}),
-			Pods{Count: n(2500), Shape: asks, Namespace: "init"}, Pods{Count: n(2500), Shape: asks, Namespace: "test", Measured: true}}}
+			Pods{Count: nodes * perNode / 2, Shape: asks, Namespace: "init"}, Pods{Count: nodes * perNode / 2, Shape: asks, Namespace: "test", Measured: true}}}
 	}
 	return []Workload{
 		fromTemplate("5000pods_500nodes", 56, []Step{deviceNodes(nodes, plainDevices(perNode)), classOf(deviceClass, deviceDriver),
-			allocated(n(2500), nodes, one0("device-%d")), templateOf("test"), Pods{Count: n(2500), Shape: withClaim, Namespace: "test", Measured: true}}),
+			allocated(nodes*perNode/2, nodes, one0("device-%d")), templateOf("test"), Pods{Count: nodes * perNode / 2, Shape: withClaim, Namespace: "test", Measured: true}}),
 		fromTemplate("empty_500nodes", 64, steady(0)),
 		fromTemplate("half_500nodes", 60, steady(nodes*perNode/2)),
 		fromTemplate("full_500nodes", 60, steady(nodes*perNode-10)),
@@ -66,13 +66,13 @@ func devices(n func(int) int) []Workload {
 			s.Devices.Constraints = []resourcev1.DeviceConstraint{{MatchAttribute: new(resourcev1.FullyQualifiedName("resource.kubernetes.io/pciRoot"))}}
 		})),
 		{Name: "SchedulingWithResourceClaim/5000pods_500nodes", Steps: slices.Concat([]Step{deviceNodes(nodes, plainDevices(2)), classOf(deviceClass, deviceDriver)},
-			sharedClaims("init", n(500), false), sharedClaims("test", n(500), true))},
+			sharedClaims("init", nodes, false), sharedClaims("test", nodes, true))},
 		extended("Explicit_25classes_5000pods_500nodes", "example.com/gpu", 120, 25, true),
 		extended("Explicit_50classes_5000pods_500nodes", "example.com/gpu", 130, 50, true),
 		extended("Implicit_25classes_5000pods_500nodes", "deviceclass.resource.kubernetes.io/test-class", 130, 25, false),
 		{Name: "ExtendedResourceScoring/5000pods_500nodes", Floor: 70, Config: scoredByDevices, Controllers: ofClaims, Steps: []Step{deviceNodes(nodes, plainDevices(perNode)),
 			extendedClasses("scoring-test-class", 20, always("example.com/gpu")),
-			Pods{Count: n(5000), Shape: light("scoring-test-pod", asksFor(always("example.com/gpu"))), Namespace: "test", Measured: true}}},
+			Pods{Count: nodes * perNode, Shape: light("scoring-test-pod", asksFor(always("example.com/gpu"))), Namespace: "test", Measured: true}}},
 		{Name: "FirstAvailable/fast", Controllers: ofClaims, Steps: []Step{some(1), deviceNodes(1, plainDevices(perNode)), classOf(deviceClass, deviceDriver),
 			classOf("no-devices-class", "no-such-driver.cdi.k8s.io"), templateOf("test", func(s *resourcev1.ResourceClaimSpec) {
 				s.Devices.Requests = []resourcev1.DeviceRequest{{Name: "req-0", FirstAvailable: []resourcev1.DeviceSubRequest{

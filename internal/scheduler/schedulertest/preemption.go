@@ -23,9 +23,9 @@ func preemptions(n func(int) int) []Workload {
 	wholeNode := Pods{Count: n(100), Namespace: "gang-preempt-0", Measured: true,
 		Shape: light("pod-high-priority", takes("3970m", "500Mi", true), important(9999999), withoutGrace)}
 	return []Workload{
-		{Name: "PreemptionBasic/1000Nodes", Steps: []Step{classes(10), some(n(1000)), Pods{Count: n(4000), Shape: lowPriority},
+		{Name: "PreemptionBasic/1000Nodes", Steps: []Step{classes(10), some(n(1000)), Pods{Count: 4 * n(1000), Shape: lowPriority},
 			Pods{Count: n(1000), Shape: highPriority, Measured: true}}},
-		{Name: "PreemptionAsync/5000Nodes", Floor: 570, Steps: []Step{classes(10), some(n(5000)), Pods{Count: n(20000), Shape: lowPriority},
+		{Name: "PreemptionAsync/5000Nodes", Floor: 570, Steps: []Step{classes(10), some(n(5000)), Pods{Count: 4 * n(5000), Shape: lowPriority},
 			comingEvery200ms(highPriority), Pods{Count: n(5000), Shape: plain, Measured: true}}},
 		{Name: "Unschedulable/5kNodes/100Init/10kPods", Floor: 590, Steps: unschedulables(n(5000), n(100), n(10000))},
 		{Name: "Unschedulable/5kNodes/20kInit/10kPods", Floor: 600, Steps: unschedulables(n(5000), n(20000), n(10000))},

@@ -30,7 +30,7 @@ func volumes(n func(int) int) []Workload {
 		{Name: "SchedulingMigratedInTreePVs/5000Nodes_5000Pods", Floor: 100, Steps: []Step{limited("kubernetes.io/aws-ebs"),
 			claimants(n(5000), blockStore, false), claimants(n(5000), blockStore, true)}},
 		{Name: "SchedulingCSIPVs/5000Nodes_5000Pods", Floor: 100, Steps: []Step{limited(""), claimants(n(5000), byCSI, false), claimants(n(5000), byCSI, true)}},
-		{Name: "PreemptionPVs/1000Nodes", Steps: []Step{classes(10), some(n(1000)), Pods{Count: n(4000), Shape: lowPriority},
+		{Name: "PreemptionPVs/1000Nodes", Steps: []Step{classes(10), some(n(1000)), Pods{Count: 4 * n(1000), Shape: lowPriority},
 			Pods{Count: n(1000), Shape: kind("pod-high-priority", takes("3", "500Mi", true), important(10), claims), Objects: boundVolumes(blockStore, corev1.ReadOnlyMany), Measured: true}}},
 	}
 }
