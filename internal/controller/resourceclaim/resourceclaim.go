@@ -43,6 +43,7 @@ type reconciler struct {
 func New(c client.Client) harness.Controller {
 	r := &reconciler{c, c.Recorder("resource_claim")}
 	return harness.Controller{
+		Workers:   8, // a claim is several writes one after the other, and many are made at once
 		Watches:   []harness.Watch{harness.On(&corev1.Pod{}, podChanged), harness.On(&resourcev1.ResourceClaim{}, claimChanged)},
 		Reconcile: r.reconcile,
 	}
