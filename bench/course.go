@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -163,33 +164,34 @@ func (c *course) makePods(s schedulertest.Pods, namespace string) {
 	}
 }
 
-// steady replaces each pod as soon as it is bound, one at a time as upstream does.
+// steady replaces each pod as soon as it is bound. Upstream does that one at a time; here each place has a caller of its own, so that it is not their
+// pace that is measured.
 func (c *course) steady(s schedulertest.Pods, namespace string) {
-	pods, next, zero := c.clients[0].CoreV1().Pods(namespace), 0, int64(0)
-	create := func() {
-		if _, err := pods.Create(c.ctx, s.Pod(namespace, next), metav1.CreateOptions{}); err != nil {
-			c.b.Fatalf("%s: %v", c.w.Name, err)
-		}
-		next++
+	var next, seen atomic.Int64
+	create := func(caller int) error {
+		_, err := c.clients[caller].CoreV1().Pods(namespace).Create(c.ctx, s.Pod(namespace, int(next.Add(1))-1), metav1.CreateOptions{})
+		return err
 	}
-	from := c.bound.len()
-	for range s.Count {
-		create()
-	}
+	first, zero := c.bound.len(), int64(0)
+	c.each("create "+s.Shape.Name, s.Count, func(caller, _ int) error { return create(caller) })
 	ctx, cancel := context.WithTimeout(c.ctx, schedulertest.Steadily)
 	defer cancel()
-	for {
-		name, ok := c.bound.at(ctx, from)
-		if !ok {
-			return
+	c.each("replace "+s.Shape.Name, s.Count, func(caller, _ int) error {
+		for {
+			name, ok := c.bound.at(ctx, first+int(seen.Add(1))-1)
+			if !ok {
+				return nil
+			}
+			_, name, _ = strings.Cut(name, "/")
+			if err := c.clients[caller].CoreV1().Pods(namespace).Delete(c.ctx, name, metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+				return err
+			}
+			if err := create(caller); err != nil {
+				return err
+			}
 		}
-		from++
-		c.count++
-		if err := pods.Delete(c.ctx, name[len(namespace)+1:], metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
-			c.b.Fatalf("%s: %v", c.w.Name, err)
-		}
-		create()
-	}
+	})
+	c.count = c.bound.len() - first
 }
 
 // await waits until pods are bound.
