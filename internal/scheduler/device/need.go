@@ -188,12 +188,16 @@ func (b *Book) try(n *Need, node *corev1.Node) (o outcome, err error) {
 	if len(open) == 0 {
 		return outcome{}, nil
 	}
+	offered := b.offered(node.Name)
+	if b.short(open, offered) {
+		return outcome{reason: notAll}, nil
+	}
 	ctx, cancel := context.Background(), context.CancelFunc(func() {})
 	if n.limits.Search > 0 {
 		ctx, cancel = context.WithTimeout(ctx, n.limits.Search)
 	}
 	defer cancel()
-	allocator, err := structured.NewAllocator(ctx, features, b.held.state, classes{b.reader}, b.offered(node.Name), b.programs())
+	allocator, err := structured.NewAllocator(ctx, features, b.held.state, classes{b.reader}, offered, b.programs())
 	if err != nil {
 		return outcome{}, err
 	}
