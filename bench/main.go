@@ -33,7 +33,7 @@ var benchmarks = []benchmark{
 	{"namespaces", "as many namespaces as the api benchmark has objects, made and deleted with every controller at work", benchNamespaces},
 	{"algorithm", "the scheduler's algorithm alone, pods a second", benchAlgorithm},
 	{"scheduler", "pods a second from create to bound over HTTPS, on hollow nodes", benchScheduler},
-	{"scheduler_perf", "kube-scheduler's own benchmarks by name, the algorithm alone and over HTTPS", benchWorkloads},
+	{"scheduler_perf", "kube-scheduler's own benchmarks by name and size, the algorithm alone and over HTTPS", benchWorkloads},
 	{"scheduler_plot", "time a pod against nodes and against pods placed, drawn into docs/", benchPlot},
 	{"rollout", "twenty rolling updates under 500 requests a second: how many are lost", benchRollout},
 	{"autoscale", "from the start to figures, from load to more pods", benchAutoscale},
@@ -50,9 +50,9 @@ func main() {
 	nodes := flag.String("nodes", "1000,5000", "sizes of the clusters that the scheduler benchmark drives over HTTPS")
 	shape := flag.String("shape", "", "part of the names of the shapes or workloads to which the scheduler's benchmarks are limited")
 	full := flag.Bool("full", false, "run scheduler_perf's workloads over HTTPS at upstream's sizes; without, at a quarter of them")
-	kubeconfig := flag.String("kubeconfig", "", "drive the API server of this kubeconfig (api, watch, scheduler) instead of a cluster of our own")
+	kubeconfig := flag.String("kubeconfig", "", "drive the API server of this kubeconfig (api, watch, scheduler, scheduler_perf) instead of a cluster of our own")
 	pids := flag.String("pids", "", "the processes of that API server on this machine, whose CPU and memory count: 123,456")
-	profile := flag.String("profile", "", "folder for profiles of the server in the pods, api, watch and scheduler benchmarks")
+	profile := flag.String("profile", "", "folder for profiles of the server in the pods, api, watch, scheduler and scheduler_perf benchmarks")
 	debug.SetGCPercent(400) // the load generator shares the processors with what it measures
 	flag.Usage = func() {
 		fmt.Fprintln(os.Stderr, "usage: bench [flags] [benchmark …]")
