@@ -337,3 +337,38 @@ func TestTaintsAndLabelsPreferred(t *testing.T) {
 		}
 	}
 }
+
+// A profile may have InterPodAffinity, or spreading, keep pods off and not prefer, or the other way round.
+func TestHalfAPlugin(t *testing.T) {
+	const bare = "  plugins: {multiPoint: {disabled: [{name: '*'}], enabled: [{name: PrioritySort}, {name: DefaultBinder}]}, %s: {enabled: [{name: InterPodAffinity}, {name: PodTopologySpread}]}}\n"
+	wishing := func(p *corev1.Pod) {
+		apartFrom(termed())(p)
+		p.Spec.Affinity.PodAffinity = &corev1.PodAffinity{PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{Weight: 1, PodAffinityTerm: termed()}}}
+	}
+	softly := func(p *corev1.Pod) {
+		constrained()(p)
+		second := p.Spec.TopologySpreadConstraints[0]
+		second.WhenUnsatisfiable, second.TopologyKey = corev1.ScheduleAnyway, corev1.LabelHostname
+		p.Spec.TopologySpreadConstraints = append(p.Spec.TopologySpreadConstraints, second)
+	}
+	for _, row := range []struct {
+		point string
+		pod   func(*corev1.Pod)
+		want  string
+	}{
+		{"filter", wishing, "[" + hated + " ] map[1:0]"},
+		{"score", wishing, "[ ] map[0:100 1:0]"},
+		{"filter", softly, "[" + uneven + " ] map[1:0]"},
+		{"score", softly, "[ ] map[0:0 1:100]"},
+		{"filter", label("loud", "yes"), "[" + hates + " ] map[1:0]"},
+		{"score", label("loud", "yes"), "[ ] map[0:0 1:0]"},
+	} {
+		s, p := newStage(), plainPod("p")
+		s.with(t, fmt.Sprintf(bare, row.point))
+		s.place("n0", "q", both(appA, apartFrom(termed(func(t *corev1.PodAffinityTerm) { t.LabelSelector.MatchLabels = map[string]string{"loud": "yes"} }))))
+		row.pod(p)
+		if got := fmt.Sprint(s.refused(p), s.class(p).Scores()); got != row.want {
+			t.Errorf("%s only: %s, want %s", row.point, got, row.want)
+		}
+	}
+}
