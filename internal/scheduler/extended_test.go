@@ -75,12 +75,13 @@ func wantDevices(t *testing.T, c *clienttest.Client, name string, devices int, m
 	}
 }
 
-// Of two nodes with devices, a strategy that weighs the resource takes the one that has more, or less, of them in use, though the other is as good for the rest.
+// Of two nodes with devices, a strategy that weighs the resource takes the one that has more, or less, of them in use, though the other is better for the rest.
 func TestExtendedResourcesScored(t *testing.T) {
 	for strategy, want := range map[string]string{"MostAllocated": "used", "LeastAllocated": "idle"} {
 		_, c := beginWith(t, settingsOf(t, "profiles: [{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: "+strategy+
 			", resources: [{name: "+extendedGPU+", weight: 9}, {name: cpu, weight: 1}]}}}]}]"),
-			node("used", "4"), node("idle", "4"), slice("used", "big", "big", "big"), slice("idle", "big", "big", "big"), changed(gpuClass("gpus", ""), called(extendedGPU)))
+			node("used", "4"), node("idle", "4"), slice("used", "big", "big", "big"), slice("idle", "big", "big", "big"), changed(gpuClass("gpus", ""), called(extendedGPU)),
+			on(pod("filler", "1"), "idle"))
 		first := changed(pod("first", "100m"), asks(extendedGPU, "1"))
 		first.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
 			MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{"used"}}}}}}}}
