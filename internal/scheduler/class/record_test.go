@@ -3,6 +3,7 @@ package class
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -64,6 +65,9 @@ func (w *world) decided(n *cluster.Nodes, p *corev1.Pod, why string, c *Class) {
 	d := decision{Seed: w.at.seed, Config: w.at.config, Objects: w.objects(), Pod: asStored(p), Unusable: why}
 	if w.siblings[p.Namespace] != nil {
 		d.Pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "siblings", Controller: new(true)}}
+	}
+	if c != nil && c.pod.Volumes != nil && c.pod.Volumes.Missing != "" && w.rules.Runs("VolumeZone") { // the loop asks no class then
+		d.Unusable, c = fmt.Sprintf("persistentvolume %q not found", c.pod.Volumes.Missing), nil
 	}
 	if c != nil {
 		d.Verdicts = map[string]ruling{}
