@@ -223,7 +223,12 @@ func (d dice) unusual(p *corev1.Pod) {
 		}
 	}
 	if d.one(40) {
-		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", AllocatedResources: some(), Resources: &corev1.ResourceRequirements{Requests: some()}}}
+		given := func() corev1.ResourceList { // never nothing, which JSON would not tell from nothing known
+			list := some()
+			list["ephemeral-storage"] = resource.MustParse("10Mi")
+			return list
+		}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", AllocatedResources: given(), Resources: &corev1.ResourceRequirements{Requests: given()}}}
 		if d.one(30) {
 			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: corev1.PodReasonInfeasible}}
 		}

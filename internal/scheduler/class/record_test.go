@@ -140,6 +140,15 @@ func (w *world) objects() (list []json.RawMessage) {
 		driver.Name = name
 		add("CSIDriver", "storage.k8s.io/v1", driver)
 	}
+	for node, volumes := range s.told {
+		for handle := range volumes {
+			name := node + "-" + handle // a volume that nobody can claim, so that it is told whatever became of the one with this handle
+			add("PersistentVolume", "v1", &corev1.PersistentVolume{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.PersistentVolumeSpec{StorageClassName: "none",
+				PersistentVolumeSource: corev1.PersistentVolumeSource{CSI: &corev1.CSIPersistentVolumeSource{Driver: csiDriver, VolumeHandle: handle}}}})
+			add("VolumeAttachment", "storage.k8s.io/v1", &storagev1.VolumeAttachment{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: storagev1.VolumeAttachmentSpec{
+				Attacher: csiDriver, NodeName: node, Source: storagev1.VolumeAttachmentSource{PersistentVolumeName: &name}}})
+		}
+	}
 	for node, limit := range s.limits {
 		add("CSINode", "storage.k8s.io/v1", &storagev1.CSINode{ObjectMeta: metav1.ObjectMeta{Name: node},
 			Spec: storagev1.CSINodeSpec{Drivers: []storagev1.CSINodeDriver{{Name: csiDriver, NodeID: node, Allocatable: &storagev1.VolumeNodeResources{Count: new(int32(limit))}}}}})
