@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
@@ -262,6 +263,9 @@ func (l *loop) placeFree(e *queue.Entry) bool {
 	return l.trial.Refusal() == nil
 }
 
+// retelling is when a pod's event is told anew though nothing has changed, as upstream renews it: events do not stay for ever, and a pod may wait for longer.
+const retelling = 30 * time.Minute
+
 // refuse puts a pod back and tells the world why, if it has not been told already; after is done behind that.
 func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominated string, after func(ctx context.Context) error) {
 	p := e.Pod.Pod
@@ -270,9 +274,13 @@ func (l *loop) refuse(e *queue.Entry, why string, helps cluster.Change, nominate
 		l.queue.Missed(e, l.now())
 	}
 	if e.Verdict == why && nominated == p.Status.NominatedNodeName && after == nil {
+		if l.now().Sub(e.Told) >= retelling {
+			e.Told = l.now()
+			l.tell(p, corev1.EventTypeWarning, "FailedScheduling", "%s", why)
+		}
 		return
 	}
-	e.Verdict = why
+	e.Verdict, e.Told = why, l.now()
 	l.alone(p.UID, false)
 	l.report(p, corev1.PodReasonUnschedulable, why, nominated, func(ctx context.Context) error {
 		l.tell(p, corev1.EventTypeWarning, "FailedScheduling", "%s", why)

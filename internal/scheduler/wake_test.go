@@ -189,3 +189,26 @@ func TestAHeldPlaceIsTaken(t *testing.T) {
 		t.Errorf("placed %t, verdict %q", l.assumed["high"], high.Verdict)
 	}
 }
+
+// Events go after an hour, so a pod that waits for longer is told of again though nothing has changed; not at every try.
+func TestLongWaitsAreToldAgain(t *testing.T) {
+	c := clienttest.New(t)
+	l := pendingLoop(t, c, 1, 1, 1)
+	ahead := time.Duration(0)
+	l.now = func() time.Time { return time.Now().Add(ahead) }
+	told := func(later time.Duration) bool {
+		ahead += later
+		l.queue.Retry(l.queue.Get("p0"))
+		l.schedule(l.queue.Pop(l.now()))
+		return contains(c.Events(), "Warning FailedScheduling 0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.")
+	}
+	if told(5*time.Minute) || told(5*time.Minute) {
+		t.Error("told at each try")
+	}
+	if !told(retelling) {
+		t.Error("not told again")
+	}
+	if told(5 * time.Minute) {
+		t.Error("told at each try from then on")
+	}
+}

@@ -34,6 +34,7 @@ type Entry struct {
 	Pod      *cluster.Pod
 	Attempts int
 	Verdict  string       // the last one that was written to the pod
+	Told     time.Time    // an event of it
 	Class    *class.Class // of the last try; nil: not known, or of no use any more
 	Others   uint64       // the class' at that time
 	Since    time.Time    // in the queue
