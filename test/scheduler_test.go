@@ -110,6 +110,13 @@ func explainPod(t *testing.T, c *cluster.Cluster) {
 	if out, err := c.Skiff("explain", "pod", "big", "-o", "json"); err != nil || !strings.Contains(out, `"missing":"200m"`) {
 		t.Errorf("as JSON: %v\n%s", err, out)
 	}
+	if out, err := c.Skiff("explain", "pod", "big", "-o", "yaml"); err != nil || !strings.Contains(out, "    missing: 200m\n") {
+		t.Errorf("as YAML: %v\n%s", err, out)
+	}
+	const right = `cannot get resource "pods/explain" in API group "" in the namespace "default"`
+	if out, err := c.TryKubectl("--as=nobody", "get", "--raw", "/api/v1/namespaces/default/pods/big/explain"); err == nil || !strings.Contains(out, right) {
+		t.Errorf("without the right: %v\n%s", err, out)
+	}
 	c.Kubectl("delete", "pods", "--all", "--grace-period=0", "--force")
 	c.Kubectl("delete", "nodes", "--all")
 }
