@@ -166,10 +166,19 @@ func TestClockJumps(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		tries = append(tries, time.Now())
-		if by = []time.Duration{24 * time.Hour, -48 * time.Hour, 0, -time.Hour}[len(tries)-1]; len(tries) < 4 {
-			return errors.New("not yet")
+		if len(tries) == 4 {
+			by = -time.Hour
+			return nil
 		}
-		return nil
+		jump, waker := []time.Duration{24 * time.Hour, -48 * time.Hour, 0}[len(tries)-1], pod(fmt.Sprint("waker", len(tries)), "1m")
+		waker.Spec.SchedulerName = "other" // the loop looks at the clock for it, and has nothing else to do with it
+		time.AfterFunc(pause/4, func() {   // amid the pause
+			mu.Lock()
+			by = jump
+			mu.Unlock()
+			_ = c.Create(ctx, waker)
+		})
+		return errors.New("not yet")
 	}}})
 	s.now = func() time.Time {
 		mu.Lock()

@@ -142,6 +142,7 @@ func TestPodGoesUnderBinding(t *testing.T) {
 	ctx := context.Background()
 	c := clienttest.New(t, node("a", "1"))
 	asked, answer := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(answer) })
 	run(t, Config{Log: slog.New(slog.DiscardHandler), Client: refusing{c, func(name, _ string) error {
 		if name == "p" {
 			close(asked)
@@ -149,6 +150,7 @@ func TestPodGoesUnderBinding(t *testing.T) {
 		}
 		return nil
 	}}})
+	t.Cleanup(release) // the binder is waited for
 	p := pod("p", "1")
 	p.Finalizers = []string{"example.com/hold"}
 	create(t, c, p)
@@ -158,7 +160,7 @@ func TestPodGoesUnderBinding(t *testing.T) {
 	}
 	create(t, c, pod("q", "1"))
 	clienttest.Eventually(t, "another has its place", func() bool { return get(t, c, "q").Spec.NodeName == "a" })
-	close(answer)
+	release()
 	create(t, c, pod("r", "1"))
 	clienttest.Eventually(t, "no more than one fits", func() bool { return why(get(t, c, "r")) != "" })
 	if get(t, c, "p").Spec.NodeName != "" {
@@ -173,7 +175,9 @@ func TestSlowBindings(t *testing.T) {
 	n.Status.Allocatable[corev1.ResourcePods] = *resource.NewQuantity(takes, resource.DecimalSI)
 	c := clienttest.New(t, n)
 	answer := make(chan struct{})
+	release := sync.OnceFunc(func() { close(answer) })
 	s := run(t, Config{Log: slog.New(slog.DiscardHandler), Client: refusing{c, func(string, string) error { <-answer; return nil }}})
+	t.Cleanup(release) // the binder is waited for
 	for i := range pods {
 		create(t, c, pod(fmt.Sprintf("p%d", i), "1m"))
 	}
@@ -195,7 +199,7 @@ func TestSlowBindings(t *testing.T) {
 		binding, pending := states()
 		return binding == takes && pending == pods-takes
 	})
-	close(answer)
+	release()
 	clienttest.Eventually(t, "those bound", func() bool {
 		var list corev1.PodList
 		if err := c.List(context.Background(), &list); err != nil {
@@ -218,11 +222,13 @@ func TestLeaseStolenWhileBinding(t *testing.T) {
 	settings.Election.Elect = true
 	settings.Election.LeaseDuration, settings.Election.RenewDeadline, settings.Election.RetryPeriod = 3*time.Second, 2*time.Second, 100*time.Millisecond
 	asked, answer := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(answer) })
 	var once sync.Once
 	s := run(t, Config{Settings: settings, Log: slog.New(slog.DiscardHandler), Client: refusing{c, func(string, string) error {
 		once.Do(func() { close(asked); <-answer })
 		return nil
 	}}})
+	t.Cleanup(release) // the binder is waited for
 	create(t, c, pod("first", "1"))
 	<-asked
 	steal := func() {
@@ -240,7 +246,7 @@ func TestLeaseStolenWhileBinding(t *testing.T) {
 	time.Sleep(settings.Election.RenewDeadline + settings.Election.RetryPeriod) // by then it has given up
 	steal()
 	create(t, c, pod("second", "1"))
-	close(answer)
+	release()
 	clienttest.Eventually(t, "the work ended", func() bool { return s.loop.Load() == nil })
 	if get(t, c, "second").Spec.NodeName != "" {
 		t.Error("a pod was bound without the lease")
@@ -292,5 +298,23 @@ func TestReplacedUnseen(t *testing.T) {
 	l.schedule(l.queue.Pop(l.now()))
 	if l.assumed["r"] {
 		t.Error("a node that came back with less is given more than it has")
+	}
+}
+
+// A pod that changed while it was bound in vain comes back as it is now, though nothing of that can be written on it.
+func TestRetriedAsItIs(t *testing.T) {
+	l := idle(t, nil)
+	l.happen(nodeIs(node("a", "1")), podIs(pod("p", "1"), ""))
+	l.schedule(l.queue.Pop(l.now()))
+	placed := l.nodes.Placed("p")
+	if placed == nil {
+		t.Fatal("it has no place")
+	}
+	now := placed.Pod.DeepCopy()
+	now.Labels = map[string]string{"app": "db"}
+	l.podChanged(placed.Pod, now)
+	l.unbound(placed, placed.Pod, 1, "no answer")
+	if e := l.queue.Get("p"); e == nil || e.Pod.Labels["app"] != "db" {
+		t.Error("it comes back as it was, or not at all")
 	}
 }
