@@ -18,6 +18,7 @@ import (
 	crclient "sigs.k8s.io/controller-runtime/pkg/client"
 
 	"skiff.dev/skiff/internal/controller/clienttest"
+	"skiff.dev/skiff/internal/scheduler/cluster"
 )
 
 // refusing is an API that refuses some bindings.
@@ -211,6 +212,9 @@ func TestPoisonedPod(t *testing.T) {
 				p.Labels = map[string]string{"app": fmt.Sprint("a", i)}
 				if try(p); !l.assumed[p.UID] {
 					t.Fatalf("%s has no place", p.Name)
+				}
+				if !l.assumed[poison.UID] && !l.classes.Of(cluster.PodOf(p)).Independent() {
+					t.Fatalf("the rules of a pod that has no place bind %s", p.Name)
 				}
 			}
 			if took := cpuTime(t) - began; took > stalled {

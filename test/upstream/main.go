@@ -50,9 +50,17 @@ func (r ruling) like(o ruling, scores bool) bool {
 	return r.Final == o.Final && slices.Equal(r.Reasons, o.Reasons) && (r.Score == o.Score || !scores)
 }
 
-// comparable says that the two mean to score a pod alike. kube-scheduler's NodeResourcesFit filters by what a pod asks for as a whole (spec.resources), and
-// scores by what its containers ask for; Skiff's goes by the former in both.
-func comparable(p *corev1.Pod) bool { return p.Spec.Resources == nil }
+// comparable says that scores matter, and that the two mean to score a pod alike. kube-scheduler's NodeResourcesFit filters by what a pod asks for as a whole
+// (spec.resources), and scores by what its containers ask for; Skiff's goes by the former in both.
+func (d *decision) comparable() bool {
+	fit := 0
+	for _, r := range d.Verdicts {
+		if len(r.Reasons) == 0 {
+			fit++
+		}
+	}
+	return fit > 1 && d.Pod.Spec.Resources == nil
+}
 
 func main() {
 	most := flag.Int("most", 20, "differences to print")
@@ -95,7 +103,7 @@ func run(ctx context.Context, path string, most int) error {
 		}
 		for name, ours := range d.Verdicts {
 			asked++
-			if unusable == "" && !ours.like(theirs[name], comparable(d.Pod)) {
+			if unusable == "" && !ours.like(theirs[name], d.comparable()) {
 				diffs = append(diffs, fmt.Sprintf("%s: Skiff %v; kube-scheduler %v", name, ours, theirs[name]))
 			}
 		}

@@ -442,7 +442,7 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 		return fmt.Errorf("pod %s: %q, %v, the reference says %q", p.Name, why, err, want)
 	}
 	if why != "" {
-		w.decided(n, p, why, nil)
+		w.decided(n, p, nil, why, nil)
 		return nil
 	}
 	asked := func() *cluster.Pod {
@@ -486,7 +486,7 @@ func (w *world) schedule(n *cluster.Nodes, t *Table, p *corev1.Pod) error {
 	if err := w.summed(n, c, reasons); err != nil {
 		return fmt.Errorf("pod %s: %w", p.Name, err)
 	}
-	w.decided(n, p, "", c)
+	w.decided(n, p, volumes, "", c)
 	if err := w.tried(n, c, p); err != nil {
 		return err
 	}

@@ -57,17 +57,22 @@ func newRecorder(t *testing.T) *recorder {
 }
 
 // decided writes what was decided for a pod. Left out are pods with devices that stand for extended resources, and those that have a status though no node,
-// which is never so; here it saves a generator.
-func (w *world) decided(n *cluster.Nodes, p *corev1.Pod, why string, c *Class) {
+// which is never so; here it saves a generator. Left out, too, is who wants a claim that a pod of a node that is gone has for itself: Skiff waits until that pod is gone.
+func (w *world) decided(n *cluster.Nodes, p *corev1.Pod, volumes *cluster.Volumes, why string, c *Class) {
 	if w.at.records == nil || p.Annotations[backed] != "" || p.Status.ContainerStatuses != nil {
 		return
+	}
+	for _, q := range w.pods {
+		if claim := claimOf(p); claim != "" && claimOf(q) == claim && w.node(q.Spec.NodeName) == nil {
+			return
+		}
 	}
 	d := decision{Seed: w.at.seed, Config: w.at.config, Objects: w.objects(), Pod: asStored(p), Unusable: why}
 	if w.siblings[p.Namespace] != nil {
 		d.Pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "siblings", Controller: new(true)}}
 	}
-	if c != nil && c.pod.Volumes != nil && c.pod.Volumes.Missing != "" && w.rules.Runs("VolumeZone") { // the loop asks no class then
-		d.Unusable, c = fmt.Sprintf("persistentvolume %q not found", c.pod.Volumes.Missing), nil
+	if c != nil && volumes != nil && volumes.Missing != "" && w.rules.Runs("VolumeZone") { // the loop asks no class then
+		d.Unusable, c = fmt.Sprintf("persistentvolume %q not found", volumes.Missing), nil
 	}
 	if c != nil {
 		d.Verdicts = map[string]ruling{}
