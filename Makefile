@@ -63,7 +63,8 @@ test-cluster: test-deps ## whole clusters: the real binary, real containers
 compare: ## ask kube-scheduler what Skiff's scheduler was asked in a thousand random clusters, and show where they differ; compiles it, which takes a while
 	@mkdir -p $(BIN)
 	@go test -count 1 -run TestLikeTheReference ./internal/scheduler/class -args -cases 1000 -record $(CURDIR)/$(BIN)/decisions
-	@cd test/upstream && go run . $(CURDIR)/$(BIN)/decisions
+	@go test -count 1 -run TestLikeASlowLook ./internal/scheduler/preempt -args -cases 5000 -record $(CURDIR)/$(BIN)/preemptions
+	@cd test/upstream && go run . $(CURDIR)/$(BIN)/decisions $(CURDIR)/$(BIN)/preemptions
 
 bench: build ## run the benchmarks and print their medians
 	@SKIFF_BIN_DIR=$(CURDIR)/$(BIN) go run ./bench

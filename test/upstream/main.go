@@ -1,8 +1,6 @@
-// Upstream asks kube-scheduler what Skiff's scheduler was asked, and prints where the two differ: for each node whether the pod fits, in whose words it does not,
-// whether preemption could help there, and the node's score.
-//
-//	go test ./internal/scheduler/class -run TestLikeTheReference -args -cases 300 -record /tmp/decisions
-//	cd test/upstream && go run . /tmp/decisions
+// Upstream asks kube-scheduler what Skiff's scheduler was asked, and prints where the two differ: for each node whether the pod fits, in which words it does not,
+// whether preemption could help there, and the node's score; or who would have to give way. `make compare` is how it is called; it reads what the tests
+// TestLikeTheReference and TestLikeASlowLook wrote down (-record).
 //
 // It is a module of its own, so that nothing else is built with k8s.io/kubernetes.
 package main
@@ -30,6 +28,8 @@ type decision struct {
 	Pod      *corev1.Pod       `json:"pod"`
 	Unusable string            `json:"unusable"`
 	Verdicts map[string]ruling `json:"verdicts"`
+	Victims  map[string]string `json:"victims"` // of preemption, by node; there is nothing else then
+	Best     []string          `json:"best"`    // nodes for it
 }
 
 type ruling struct {
@@ -63,61 +63,76 @@ func (d *decision) comparable() bool {
 }
 
 func main() {
-	most := flag.Int("most", 20, "differences to print")
+	most := flag.Int("most", 20, "differences to print of each file")
 	flag.Parse()
 	klog.SetOutput(io.Discard)
 	klog.LogToStderr(false)
-	if err := run(context.Background(), flag.Arg(0), *most); err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	differ := 0
+	for _, path := range flag.Args() {
+		n, err := run(context.Background(), path, *most)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, path+":", err)
+			os.Exit(1)
+		}
+		differ += n
+	}
+	if differ > 0 {
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, path string, most int) error {
+// run compares a file's decisions and counts those that differ.
+func run(ctx context.Context, path string, most int) (differ int, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer f.Close()
-	asked, pods, differ := 0, 0, 0
-	lines := bufio.NewReaderSize(f, 1<<20)
-	for {
+	pods, nodes := 0, 0
+	for lines := bufio.NewReaderSize(f, 1<<20); ; pods++ {
 		line, err := lines.ReadBytes('\n')
 		if err == io.EOF {
 			break
 		} else if err != nil {
-			return err
+			return 0, err
 		}
 		var d decision
 		if err := json.Unmarshal(line, &d); err != nil {
-			return fmt.Errorf("decision %d: %w", pods, err)
+			return 0, fmt.Errorf("decision %d: %w", pods+1, err)
 		}
-		pods++
-		theirs, unusable, err := ask(ctx, &d)
+		diffs, err := compare(ctx, &d)
 		if err != nil {
-			return fmt.Errorf("decision %d: %w", pods, err)
+			return 0, fmt.Errorf("decision %d: %w", pods+1, err)
 		}
-		var diffs []string
-		if unusable != d.Unusable {
-			diffs = append(diffs, fmt.Sprintf("all nodes: Skiff %q, kube-scheduler %q", d.Unusable, unusable))
-		}
-		for name, ours := range d.Verdicts {
-			asked++
-			if unusable == "" && !ours.like(theirs[name], d.comparable()) {
-				diffs = append(diffs, fmt.Sprintf("%s: Skiff %v; kube-scheduler %v", name, ours, theirs[name]))
-			}
-		}
+		nodes += len(d.Verdicts) + len(d.Victims)
 		if len(diffs) == 0 {
 			continue
 		}
 		if differ++; differ <= most {
 			slices.Sort(diffs)
-			fmt.Printf("decision %d, seed %d:\n  %s\n", pods, d.Seed, strings.Join(diffs, "\n  "))
+			fmt.Printf("decision %d, seed %d:\n  %s\n", pods+1, d.Seed, strings.Join(diffs, "\n  "))
 		}
 	}
-	fmt.Printf("%d pods on %d nodes: %d pods differ\n", pods, asked, differ)
-	if differ > 0 {
-		os.Exit(1)
+	fmt.Printf("%s: %d pods on %d nodes, %d pods differ\n", path, pods, nodes, differ)
+	return differ, nil
+}
+
+// compare says where kube-scheduler decides otherwise.
+func compare(ctx context.Context, d *decision) (diffs []string, err error) {
+	if d.Victims != nil {
+		return comparePreemption(ctx, d)
 	}
-	return nil
+	theirs, unusable, err := ask(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	if unusable != d.Unusable {
+		diffs = append(diffs, fmt.Sprintf("all nodes: Skiff %q, kube-scheduler %q", d.Unusable, unusable))
+	}
+	for name, ours := range d.Verdicts {
+		if unusable == "" && !ours.like(theirs[name], d.comparable()) {
+			diffs = append(diffs, fmt.Sprintf("%s: Skiff %v; kube-scheduler %v", name, ours, theirs[name]))
+		}
+	}
+	return diffs, nil
 }

@@ -219,7 +219,9 @@ func (f *Finder) split(pods []*cluster.Pod) (violating, others []*cluster.Pod) {
 					spent = map[*policyv1.PodDisruptionBudget]int32{}
 				}
 				spent[b.PodDisruptionBudget]++
-				beyond = beyond || spent[b.PodDisruptionBudget] > b.Status.DisruptionsAllowed
+				if beyond = spent[b.PodDisruptionBudget] > b.Status.DisruptionsAllowed; beyond {
+					break // the others are not charged, as upstream
+				}
 			}
 		}
 		if beyond {
