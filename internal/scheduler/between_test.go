@@ -170,7 +170,7 @@ func TestPodGoesUnderBinding(t *testing.T) {
 
 // An API that answers slowly holds up nobody's choice: every pod has a node at once, and then a binding, and a node is given no more than it has.
 func TestSlowBindings(t *testing.T) {
-	const pods, takes = 300, 200
+	const pods, takes = 130, 90 // more than are written at a time
 	n := node("a", "100")
 	n.Status.Allocatable[corev1.ResourcePods] = *resource.NewQuantity(takes, resource.DecimalSI)
 	c := clienttest.New(t, n)

@@ -204,14 +204,18 @@ func (l *loop) evictions(e *queue.Entry, choice *preempt.Choice) func(ctx contex
 	node, object := l.nodes.Name(choice.Node), e.Pod.Pod
 	l.evicting[object.UID] = true
 	victims := slices.DeleteFunc(slices.Clone(choice.Victims), func(v *cluster.Pod) bool { return l.called(v.UID, object, node) })
+	var going []*corev1.Pod // as they are now: what is known of a pod is the loop's to read
+	for _, v := range victims {
+		if v.DeletionTimestamp == nil {
+			going = append(going, v.Pod)
+		}
+	}
 	return func(ctx context.Context) error {
 		defer l.mail.post(func() { l.evicted(object.UID, victims) })
 		var group errgroup.Group
 		group.SetLimit(evictors)
-		for _, v := range victims {
-			if v.DeletionTimestamp == nil {
-				group.Go(func() error { return l.evict(ctx, v.Pod, object, node) })
-			}
+		for _, v := range going {
+			group.Go(func() error { return l.evict(ctx, v, object, node) })
 		}
 		return group.Wait()
 	}
