@@ -1,6 +1,7 @@
 package class
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"maps"
@@ -573,7 +574,7 @@ type setting struct {
 	rules    *profile.Profile
 	config   string // the file that rules is from
 	seed     uint64
-	records  *recorder
+	records  *json.Encoder // nil: nobody wants them
 }
 
 // rules draws a profile; most clusters have none.

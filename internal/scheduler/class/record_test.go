@@ -1,6 +1,7 @@
 package class
 
 import (
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -38,13 +38,8 @@ type ruling struct {
 	Score   int64    `json:"score"`
 }
 
-// recorder writes decisions; nil writes none.
-type recorder struct {
-	sync.Mutex
-	out *json.Encoder
-}
-
-func newRecorder(t *testing.T) *recorder {
+// newRecorder is where decisions are written; nil if they are not.
+func newRecorder(t *testing.T) *json.Encoder {
 	if *record == "" {
 		return nil
 	}
@@ -53,7 +48,7 @@ func newRecorder(t *testing.T) *recorder {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	return &recorder{out: json.NewEncoder(f)}
+	return json.NewEncoder(f)
 }
 
 // decided writes what was decided for a pod. Left out are pods with devices that stand for extended resources, and those that have a status though no node,
@@ -89,9 +84,7 @@ func (w *world) decided(n *cluster.Nodes, p *corev1.Pod, volumes *cluster.Volume
 			d.Verdicts[node.Name] = r
 		}
 	}
-	w.at.records.Lock()
-	defer w.at.records.Unlock()
-	if err := w.at.records.out.Encode(d); err != nil {
+	if err := w.at.records.Encode(d); err != nil {
 		panic(err)
 	}
 }
@@ -135,7 +128,7 @@ func (w *world) objects() (list []json.RawMessage) {
 	for _, name := range slices.Sorted(maps.Keys(storageClasses)) {
 		if name != "zonal" { // no random claim is of it
 			o := &storagev1.StorageClass{}
-			if err := s.Get(nil, crclient.ObjectKey{Name: name}, o); err != nil {
+			if err := s.Get(context.Background(), crclient.ObjectKey{Name: name}, o); err != nil {
 				panic(err)
 			}
 			add("StorageClass", "storage.k8s.io/v1", o)

@@ -59,14 +59,11 @@ func nodeResourcesFit(p *cluster.Pod, n *cluster.Nodes) Check {
 		var of lack
 		each(p, n, i, nil, names, func(k int, asked, _, allocatable int64) {
 			of.missing |= 1 << min(k, 63)
-			of.final = of.final || asked > allocatable && k != 0 // that there are too many pods never is, not even where none may be
+			of.final = of.final || hopeless(k, asked, allocatable)
 		})
 		refusal := known[of]
 		if refusal == nil || of.missing>>63 != 0 {
-			refusal = &Refusal{Final: of.final}
-			for _, l := range Lacks(p, n, i) {
-				refusal.Reasons = append(refusal.Reasons, l.reason)
-			}
+			refusal = refused(Lacks(p, n, i))
 			known[of] = refusal
 		}
 		return refusal
@@ -94,14 +91,24 @@ func (f *Freed) Add(p *cluster.Pod, sign int64) {
 
 // RoomWithout says what node i lacks for a pod even with what was freed; nil if nothing.
 func RoomWithout(p *cluster.Pod, n *cluster.Nodes, i int, freed *Freed) *Refusal {
-	var r *Refusal
-	for _, l := range lacks(p, n, i, freed) {
-		if r == nil {
-			r = &Refusal{}
-		}
-		r.Reasons, r.Final = append(r.Reasons, l.reason), r.Final || l.Asked > l.Allocatable
+	if list := lacks(p, n, i, freed); len(list) > 0 {
+		return refused(list)
+	}
+	return nil
+}
+
+// refused is for all that a node lacks.
+func refused(list []Lack) *Refusal {
+	r := &Refusal{}
+	for _, l := range list {
+		r.Reasons, r.Final = append(r.Reasons, l.reason), r.Final || l.final
 	}
 	return r
+}
+
+// hopeless says that it would not help if all pods left the node; that there are too many of them never is so, not even where none may be. k is as each tells it.
+func hopeless(k int, asked, allocatable int64) bool {
+	return asked > allocatable && (k >= len(order) || order[k] != cluster.Pods)
 }
 
 // each tells of what node i has not enough of for a pod, also with what was freed, if that isn't nil: k is its place in order, or among the names after that.
@@ -132,6 +139,7 @@ type Lack struct {
 	Name                     corev1.ResourceName
 	Asked, Free, Allocatable int64
 	reason                   string
+	final                    bool
 }
 
 // Lacks is what node i has not enough of for a pod, in the order in which it is told.
@@ -140,7 +148,7 @@ func Lacks(p *cluster.Pod, n *cluster.Nodes, i int) []Lack { return lacks(p, n, 
 func lacks(p *cluster.Pod, n *cluster.Nodes, i int, freed *Freed) (list []Lack) {
 	names := slices.Sorted(maps.Keys(p.Extended))
 	each(p, n, i, freed, names, func(k int, asked, free, allocatable int64) {
-		l := Lack{Asked: asked, Free: free, Allocatable: allocatable}
+		l := Lack{Asked: asked, Free: free, Allocatable: allocatable, final: hopeless(k, asked, allocatable)}
 		if k < len(order) {
 			l.Name, l.reason = Names[order[k]], insufficient[order[k]]
 		} else {

@@ -43,12 +43,16 @@ func balancedAllocation(p *cluster.Pod, n *cluster.Nodes, i int) int64 {
 	if cpu == 0 || memory == 0 {
 		return improved(Best, Best)
 	}
-	even := func(c, m int64) int64 {
-		return int64((1 - math.Abs(min(1, float64(c)/float64(cpu))-min(1, float64(m)/float64(memory)))/2) * Best)
-	}
+	even := func(c, m int64) int64 { return balance(degree(c, cpu) - degree(m, memory)) }
 	c, m := n.Requested[cluster.CPU][i], n.Requested[cluster.Memory][i]
 	return improved(even(c, m), even(c+p.Requests[cluster.CPU], m+p.Requests[cluster.Memory]))
 }
+
+// degree is how much of a capacity is used, 1 at most.
+func degree(used, capacity int64) float64 { return min(1, float64(used)/float64(capacity)) }
+
+// balance is the score of two degrees that differ by so much: each deviates by half of that from what is between them.
+func balance(difference float64) int64 { return int64((1 - math.Abs(difference)/2) * Best) }
 
 // improved is the score of a node that gets as evenly used as now from as before: three quarters of the best where that makes no difference.
 func improved(before, now int64) int64 { return Best/2 + (Best/2+now-before)/2 }

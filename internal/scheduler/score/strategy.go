@@ -138,8 +138,7 @@ func balancedOver(list []string, p *cluster.Pod, n *cluster.Nodes, i int, d Devi
 		want := request(p, corev1.ResourceName(name))
 		asked = asked || want > 0
 		if capacity > 0 {
-			before = append(before, min(1, float64(used-want)/float64(capacity)))
-			now = append(now, min(1, float64(used)/float64(capacity)))
+			before, now = append(before, degree(used-want, capacity)), append(now, degree(used, capacity))
 		}
 	}
 	if !asked {
@@ -150,23 +149,21 @@ func balancedOver(list []string, p *cluster.Pod, n *cluster.Nodes, i int, d Devi
 
 // evenness is the best score less what degrees of use deviate from one another.
 func evenness(degrees []float64) int64 {
-	deviation := 0.0
 	switch len(degrees) {
 	case 0, 1:
+		return Best
 	case 2:
-		deviation = math.Abs(degrees[0]-degrees[1]) / 2
-	default:
-		sum := 0.0
-		for _, d := range degrees {
-			sum += d
-		}
-		mean := sum / float64(len(degrees))
-		for _, d := range degrees {
-			deviation += (d - mean) * (d - mean)
-		}
-		deviation = math.Sqrt(deviation / float64(len(degrees)))
+		return balance(degrees[0] - degrees[1])
 	}
-	return int64((1 - deviation) * Best)
+	sum, deviation := 0.0, 0.0
+	for _, d := range degrees {
+		sum += d
+	}
+	mean := sum / float64(len(degrees))
+	for _, d := range degrees {
+		deviation += (d - mean) * (d - mean)
+	}
+	return int64((1 - math.Sqrt(deviation/float64(len(degrees)))) * Best)
 }
 
 func request(p *cluster.Pod, r corev1.ResourceName) int64 {
